@@ -1,0 +1,83 @@
+"""The frame of every command: exit codes and one-line errors.
+
+Exit codes: 0 done, 2 the input is wrong (one line on stderr), 75 stopped by a signal after saving,
+1 anything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import sys
+from collections.abc import Callable, Iterable
+
+from .errors import InputError, StoppedBySignal
+
+EXIT_DONE = 0
+EXIT_ELSE = 1
+EXIT_INPUT = 2
+EXIT_STOPPED = 75
+
+# The machine, not the code, is at fault: say it in one line and spare the user the traceback.
+_MACHINE_ERRNOS = {
+    errno.ENOSPC: "free some space or choose another place, then run the same command again",
+    errno.EDQUOT: "free some of the quota or choose another place, then run the command again",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a place that you may read and write",
+    errno.EPERM: "choose a place that you may read and write",
+}
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Say which known name is nearest, as the tail of an error message.
+
+    Args:
+        given: the name that is not known.
+        known: the names that are.
+
+    Returns:
+        ``"; did you mean 'x'?"`` when one is close, else the list of all known names.
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def describe_failure(error: BaseException) -> tuple[int, str | None]:
+    """Map an exception to an exit code and a one-line message.
+
+    Args:
+        error: what ended the command.
+
+    Returns:
+        The exit code, and the line for stderr; None where a traceback says more.
+    """
+    if isinstance(error, StoppedBySignal):
+        return EXIT_STOPPED, f"stopped: {error}"
+    if isinstance(error, InputError):
+        return EXIT_INPUT, f"error: {error}"
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return EXIT_INPUT, f"error: {error}"
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
+        where = f"{error.filename}: " if error.filename else ""
+        return EXIT_ELSE, f"error: {where}{error.strerror}; {_MACHINE_ERRNOS[error.errno]}"
+    return EXIT_ELSE, None
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main function and exit with the code that its outcome calls for.
+
+    Args:
+        main: the command; returns for success, raises otherwise.
+
+    Raises:
+        SystemExit: always, unless the failure deserves its traceback.
+    """
+    try:
+        main()
+    except Exception as error:
+        code, line = describe_failure(error)
+        if line is None:
+            raise
+        print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the contract's one line
+        raise SystemExit(code) from None
