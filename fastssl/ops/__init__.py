@@ -1,0 +1,1 @@
+"""Public operators: CPU and CUDA, ``torch.compile``-safe, uint8 in."""
