@@ -1,0 +1,265 @@
+"""The order in which samples are used (law 1): a pure function, closed form, O(1) from place to id.
+
+Training reads one endless stream of positions s = 0, 1, 2, ...; with N samples, position s is
+place p = s mod N of epoch e = s // N. Two orders turn (e, p) into a sample id:
+
+* ``global``: a keyed bijection on 0..N-1, a new one each epoch;
+* ``chunked``: chunks of C consecutive ids stand in keyed order; the sequence is cut into L
+  contiguous stretches, one a lane; place p belongs to lane p mod L; inside its lane, windows of
+  ``window_chunks`` x C samples are mixed by a keyed bijection. A rank r of W takes the positions
+  with s mod W = r, so with W dividing L it touches its own lanes' chunks alone.
+
+The keyed bijection is a Feistel network on the smallest rectangle a x b that holds N (Black and
+Rogaway 2002, "Ciphers with arbitrary finite domains"), walked until the value falls below N.
+``csrc/cpu/order.cpp`` computes the same; this file is its reference, and the fallback.
+
+Shape legend: B positions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from .command import nearest
+from .errors import InputError
+from .extension import has_operator
+from .randomness import MAX_EPOCH, Stream, draw_words, philox, to_below
+
+ORDERS = ("global", "chunked")
+MAX_SAMPLES = 2**40
+
+# Few values mix slowly through a Feistel network; more rounds cost nothing there.
+_SMALL_DOMAIN = 4096
+_ROUNDS = 8
+_ROUNDS_SMALL = 24
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+
+
+@dataclass(frozen=True)
+class ChunkLayout:
+    """The shape of the chunked order."""
+
+    chunk_size: int = 256
+    """C, consecutive ids in a chunk."""
+    num_lanes: int = 64
+    """L; ranks touch only their own lanes where the world size divides it."""
+    window_chunks: int = 16
+    """Chunks whose samples are mixed inside a lane."""
+
+    def __post_init__(self) -> None:
+        """Refuse empty chunks, lanes and windows."""
+        for name in ("chunk_size", "num_lanes", "window_chunks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} ({getattr(self, name)}) must be at least 1")
+
+
+class SampleOrder:
+    """Turns positions of the endless stream into epochs and sample ids."""
+
+    def __init__(
+        self,
+        digest: str,
+        num_samples: int,
+        seed: int = 0,
+        order: str = "global",
+        layout: ChunkLayout | None = None,
+    ) -> None:
+        """Set the order up; costs nothing, whatever N.
+
+        Args:
+            digest: the dataset's digest, hexadecimal, at least 16 digits.
+            num_samples: N, 1 .. 2**40.
+            seed: 0 .. 2**64 - 1.
+            order: ``global`` or ``chunked``.
+            layout: the shape of the chunked order.
+
+        Raises:
+            InputError: for an unknown order or an N out of range.
+        """
+        if order not in ORDERS:
+            raise InputError(f"data.order ('{order}') is not known{nearest(order, ORDERS)}")
+        if not 1 <= num_samples <= MAX_SAMPLES:
+            raise InputError(f"number of samples ({num_samples}) must lie in 1 .. 2**40")
+        self.num_samples = num_samples
+        self.seed = seed
+        self.order = order
+        self.layout = layout or ChunkLayout()
+        self._digest_words = (int(digest[:8], 16), int(digest[8:16], 16))
+
+    def at(self, positions: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the epochs and sample ids at positions.
+
+        Args:
+            positions: int64 (B,), not negative.
+
+        Returns:
+            epochs and sample ids, int64 (B,) each.
+        """
+        positions = np.asarray(positions, np.int64)
+        epochs, places = np.divmod(positions, self.num_samples)
+        ids = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            ids[rows] = self.ids(int(epoch), places[rows])
+        return epochs, ids
+
+    def ids(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sample ids at places 0..N-1 of one epoch, int64 (B,)."""
+        order_key, window_key = self._keys(epoch)
+        layout = self.layout
+        chunk_size = layout.chunk_size if self.order == "chunked" else 0
+        if has_operator("order_ids"):
+            return torch.ops.fastssl.order_ids(
+                torch.from_numpy(np.ascontiguousarray(places)),
+                self.num_samples,
+                _as_signed(order_key),
+                _as_signed(window_key),
+                chunk_size,
+                layout.num_lanes,
+                layout.window_chunks,
+            ).numpy()
+        return reference_ids(places, self.num_samples, order_key, window_key, chunk_size, layout)
+
+    def substitute(self, epoch: int, sample_id: int, attempt: int) -> int:
+        """Return the id to try in place of a bad sample: sub(seed, epoch, id, attempt) of law 3."""
+        words = draw_words(self.seed, epoch, sample_id, Stream.SUBSTITUTE, 1, first=attempt)
+        return int(to_below(words, self.num_samples)[0, 0])
+
+    def _keys(self, epoch: int) -> tuple[int, int]:
+        """Derive the epoch's keys: one for the bijection over N or the chunks, one for windows."""
+        if not 0 <= epoch <= MAX_EPOCH:
+            raise ValueError(f"epoch ({epoch}) must lie in 0 .. 2**32 - 1")
+        key = (self.seed & 0xFFFFFFFF, self.seed >> 32)
+        words = philox(key, (*self._digest_words, epoch, int(Stream.ORDER) << 24))
+        w = [int(word) for word in words]
+        return w[0] | w[1] << 32, w[2] | w[3] << 32
+
+
+def _as_signed(word: int) -> int:
+    """Torch's schemas know signed integers alone."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * _MIX1
+    x = (x ^ (x >> np.uint64(27))) * _MIX2
+    return x ^ (x >> np.uint64(31))
+
+
+def _rectangle(count: int) -> tuple[int, int]:
+    a = math.isqrt(count - 1) + 1
+    return a, -(-count // a)
+
+
+def _num_rounds(count: int) -> int:
+    return _ROUNDS if count >= _SMALL_DOMAIN else _ROUNDS_SMALL
+
+
+def _round_value(half: NDArray, number: int, key: NDArray, bound: int) -> NDArray[np.int64]:
+    """Pseudo-random function of a half, below bound."""
+    mixed = _mix(half.astype(np.uint64) + key + np.uint64(number + 1) * _GOLDEN)
+    return ((mixed >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
+
+
+def _walk(
+    values: NDArray[np.int64], count: int, key: NDArray[np.uint64], *, inverse: bool
+) -> NDArray[np.int64]:
+    a, b = _rectangle(count)
+    numbers = range(_num_rounds(count))
+    left, right = np.divmod(values, b)
+    for number in reversed(numbers) if inverse else numbers:
+        if number % 2 == 0:
+            shift = _round_value(right, number, key, a)
+            left = (left + (a - shift if inverse else shift)) % a
+        else:
+            shift = _round_value(left, number, key, b)
+            right = (right + (b - shift if inverse else shift)) % b
+    return left * b + right
+
+
+def permute(
+    values: NDArray[np.int64], count: int, key: int | NDArray[np.uint64], *, inverse: bool = False
+) -> NDArray[np.int64]:
+    """Apply the keyed bijection on 0..count-1.
+
+    Args:
+        values: int64 (B,), 0..count-1.
+        count: size of the domain.
+        key: 64 bits, one for all or (B,).
+        inverse: undo it.
+
+    Returns:
+        int64 (B,).
+    """
+    key = np.broadcast_to(np.asarray(key, np.uint64), values.shape)
+    with np.errstate(over="ignore"):
+        result = _walk(values, count, key, inverse=inverse)
+        outside = result >= count
+        while outside.any():
+            result[outside] = _walk(result[outside], count, key[outside], inverse=inverse)
+            outside = result >= count
+    return result
+
+
+def reference_ids(
+    places: NDArray[np.int64],
+    num_samples: int,
+    order_key: int,
+    window_key: int,
+    chunk_size: int,
+    layout: ChunkLayout,
+) -> NDArray[np.int64]:
+    """Compute sample ids in NumPy: the reference of ``csrc/cpu/order.cpp``.
+
+    Args:
+        places: int64 (B,), 0..N-1.
+        num_samples: N.
+        order_key: 64 bits, for the bijection over the samples or the chunks.
+        window_key: 64 bits, for the windows of a lane.
+        chunk_size: C, or 0 for the global order.
+        layout: lanes and windows.
+
+    Returns:
+        int64 (B,).
+    """
+    if chunk_size == 0:
+        return permute(places, num_samples, order_key)
+    lanes, steps = places % layout.num_lanes, places // layout.num_lanes
+    share, rest = divmod(num_samples, layout.num_lanes)
+    lane_starts = lanes * share + np.minimum(lanes, rest)
+    lane_lengths = share + (lanes < rest)
+
+    # Mix inside the window, whose last one in a lane may be short.
+    window = layout.window_chunks * chunk_size
+    window_numbers = steps // window
+    window_starts = window_numbers * window
+    window_lengths = np.minimum(window, lane_lengths - window_starts)
+    with np.errstate(over="ignore"):
+        keys = _mix(
+            np.uint64(window_key)
+            + lanes.astype(np.uint64) * _MIX1
+            + window_numbers.astype(np.uint64) * _MIX2
+        )
+    mixed = np.empty_like(steps)
+    for length in np.unique(window_lengths):
+        rows = window_lengths == length
+        mixed[rows] = permute(steps[rows] - window_starts[rows], int(length), keys[rows])
+    sequence = lane_starts + window_starts + mixed
+
+    # The last chunk may be short and stands anywhere in the keyed order: step over its gap.
+    num_chunks = -(-num_samples // chunk_size)
+    gap = num_chunks * chunk_size - num_samples
+    last = np.array([num_chunks - 1], np.int64)
+    short_slot = int(permute(last, num_chunks, order_key, inverse=True)[0])
+    behind = sequence >= (short_slot + 1) * chunk_size - gap
+    slots, offsets = np.divmod(sequence + gap * behind, chunk_size)
+    return permute(slots, num_chunks, order_key) * chunk_size + offsets

@@ -1,0 +1,319 @@
+"""What a task wants to see of a picture, and the boxes that this means in pixels.
+
+A view is an integer box of the upright picture, resized to a square. Boxes are drawn here and
+nowhere else: no back end computes one. The arithmetic is integer throughout, so that every machine
+cuts the same box (golden boxes stand in ``tests/test_views.py``).
+
+Shape legend: B samples, V views of each, A attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .command import nearest
+from .errors import InputError
+from .randomness import Stream, draw_words, to_below
+
+Filter = Literal["triangle", "area"]
+Fallback = Literal["center", "whole"]
+Kind = Literal[
+    "random_resized_crop", "resize_crop", "center", "squash", "squash_crop", "resize_squash"
+]
+
+MAX_SIDE = 65535
+"""Longest side of a picture in pixels: what JPEG and the index can hold."""
+
+# Draws of view v are numbers v * 64 ..: four for each attempt (area, ratio, left, top).
+_DRAWS_PER_VIEW = 64
+_DRAWS_PER_ATTEMPT = 4
+_MAX_ATTEMPTS = _DRAWS_PER_VIEW // _DRAWS_PER_ATTEMPT
+
+# Shares and ratios are 16.16 fixed point; log-uniform ratios come from a table.
+_ONE = 1 << 16
+_RATIO_STEPS = 1024
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One kind of view; built by the class methods, which carry the field's names."""
+
+    kind: Kind
+    """Which rule draws the box."""
+    size: int
+    """Side of the square output in pixels."""
+    resize: int = 0
+    """Side that the rule resizes to before it crops, in pixels; 0 where there is none."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the picture's area, lowest and highest."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height, lowest and highest, drawn log-uniformly."""
+    attempts: int = 10
+    """Boxes tried before the fallback, 1 to 16."""
+    fallback: Fallback = "center"
+    """What to take when no attempt fits: the largest allowed box in the centre, or the whole."""
+    count: int = 1
+    """How many views of this kind to draw."""
+    filter: Filter = "triangle"
+    """Antialiased resampling filter."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if not 1 <= self.size <= MAX_SIDE:
+            raise InputError(f"view size ({self.size}) must lie in 1 .. {MAX_SIDE} pixels")
+        if self.count < 1:
+            raise InputError(f"view count ({self.count}) must be at least 1")
+        if self.filter not in ("triangle", "area"):
+            raise InputError(
+                f"view filter ('{self.filter}') is not known{nearest(self.filter, _FILTERS)}"
+            )
+        if self.fallback not in ("center", "whole"):
+            raise InputError(
+                f"view fallback ('{self.fallback}') is not known"
+                f"{nearest(self.fallback, ('center', 'whole'))}"
+            )
+        if not 1 <= self.attempts <= _MAX_ATTEMPTS:
+            raise InputError(f"view attempts ({self.attempts}) must lie in 1 .. {_MAX_ATTEMPTS}")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"view scale {self.scale} must satisfy 0 < lowest <= highest <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"view ratio {self.ratio} must satisfy 0 < lowest <= highest")
+        if self.kind in ("resize_crop", "center", "squash_crop") and self.resize < self.size:
+            raise InputError(
+                f"view size ({self.size}) must not exceed the side it is cut from "
+                f"({self.resize}); enlarge the resize"
+            )
+        if self.kind == "resize_squash" and self.resize < 1:
+            raise InputError(f"view resize_short ({self.resize}) must be at least 1 pixel")
+
+    @classmethod
+    def random_resized_crop(
+        cls,
+        size: int,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        attempts: int = 10,
+        fallback: Fallback = "center",
+        count: int = 1,
+        filter: Filter = "triangle",
+    ) -> ViewSpec:
+        """Cut a box of random area and ratio and resize it (Szegedy et al. 2015)."""
+        return cls(
+            "random_resized_crop", size, 0, scale, ratio, attempts, fallback, count, filter
+        )
+
+    @classmethod
+    def resize_crop(
+        cls, resize_short: int, size: int, count: int = 1, filter: Filter = "triangle"
+    ) -> ViewSpec:
+        """Resize the short side, then cut a square at a random place."""
+        return cls("resize_crop", size, resize_short, count=count, filter=filter)
+
+    @classmethod
+    def center(
+        cls, resize_short: int, size: int, count: int = 1, filter: Filter = "triangle"
+    ) -> ViewSpec:
+        """Resize the short side, then cut the square in the centre."""
+        return cls("center", size, resize_short, count=count, filter=filter)
+
+    @classmethod
+    def squash(cls, size: int, count: int = 1, filter: Filter = "triangle") -> ViewSpec:
+        """Resize the whole picture to a square."""
+        return cls("squash", size, count=count, filter=filter)
+
+    @classmethod
+    def squash_crop(
+        cls, resize: int, size: int, count: int = 1, filter: Filter = "triangle"
+    ) -> ViewSpec:
+        """Resize the whole picture to a square, then cut a smaller one at a random place."""
+        return cls("squash_crop", size, resize, count=count, filter=filter)
+
+    @classmethod
+    def resize_squash(
+        cls, resize_short: int, size: int, count: int = 1, filter: Filter = "triangle"
+    ) -> ViewSpec:
+        """Resize the short side, then resize that to a square: two resamplings."""
+        return cls("resize_squash", size, resize_short, count=count, filter=filter)
+
+    def intermediate_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return the (width, height) of the first of two resamplings; None where there is one.
+
+        Args:
+            width: of the box in pixels.
+            height: of the box in pixels.
+        """
+        if self.kind != "resize_squash":
+            return None
+        short = min(width, height)
+        return (
+            max(1, int(_divide_round(width * self.resize, short))),
+            max(1, int(_divide_round(height * self.resize, short))),
+        )
+
+
+_FILTERS = ("triangle", "area")
+Views = ViewSpec | Sequence[ViewSpec]
+
+
+def list_views(views: Views) -> tuple[ViewSpec, ...]:
+    """Return one spec for each of the V views.
+
+    Args:
+        views: one spec or several of equal output size.
+
+    Returns:
+        V specs, each of count 1.
+
+    Raises:
+        InputError: if there is none or the sizes differ.
+    """
+    specs = (views,) if isinstance(views, ViewSpec) else tuple(views)
+    if not specs:
+        raise InputError("views (none given) must hold at least one ViewSpec")
+    sizes = {spec.size for spec in specs}
+    if len(sizes) > 1:
+        raise InputError(f"views of sizes {sorted(sizes)} must all have one size")
+    return tuple(spec for spec in specs for _ in range(spec.count))
+
+
+def draw_boxes(
+    views: Sequence[ViewSpec],
+    widths: ArrayLike,
+    heights: ArrayLike,
+    seed: int,
+    epochs: ArrayLike,
+    sample_ids: ArrayLike,
+) -> NDArray[np.int32]:
+    """Draw the box of every view of every sample.
+
+    Args:
+        views: V specs, from ``list_views``.
+        widths: (B,) of the upright pictures in pixels.
+        heights: (B,) likewise.
+        seed: the run's seed.
+        epochs: (B,).
+        sample_ids: (B,).
+
+    Returns:
+        int32 (B, V, 4): left, top, width, height in upright pixels, inside the picture.
+    """
+    widths = np.asarray(widths, np.int64)
+    heights = np.asarray(heights, np.int64)
+    boxes = np.empty((len(widths), len(views), 4), np.int32)
+    for v, spec in enumerate(views):
+        first = v * _DRAWS_PER_VIEW
+        num = spec.attempts * _DRAWS_PER_ATTEMPT if spec.kind == "random_resized_crop" else 2
+        words = draw_words(seed, epochs, sample_ids, Stream.BOX, num, first)
+        boxes[:, v] = _RULES[spec.kind](spec, widths, heights, words)
+    return boxes
+
+
+def _divide_round(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.int64]:
+    """Divide non-negative integers, halves rounded up."""
+    denominator = np.asarray(denominator, np.int64)
+    return (2 * np.asarray(numerator, np.int64) + denominator) // (2 * denominator)
+
+
+def _sqrt_round(x: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Round the square root of integers below 2**50 to the nearest integer."""
+    four_x = 4 * x
+    # IEEE square roots are correctly rounded, so this is exact up to one unit, mended below.
+    root = np.sqrt(four_x.astype(np.float64)).astype(np.int64)
+    root -= root * root > four_x
+    root += (root + 1) * (root + 1) <= four_x
+    return (root + 1) // 2
+
+
+def _fixed(value: float) -> int:
+    return round(value * _ONE)
+
+
+@lru_cache(maxsize=64)
+def _ratio_table(lowest: float, highest: float) -> NDArray[np.int64]:
+    """Log-uniform ratios in 16.16, by decimal arithmetic: correctly rounded on every machine."""
+    with localcontext() as context:
+        context.prec = 40
+        low, high = Decimal(lowest).ln(), Decimal(highest).ln()
+        steps = (
+            low + (high - low) * (2 * i + 1) / (2 * _RATIO_STEPS) for i in range(_RATIO_STEPS)
+        )
+        return np.array([int((step.exp() * _ONE).to_integral_value()) for step in steps], np.int64)
+
+
+def _stack(left: ArrayLike, top: ArrayLike, width: ArrayLike, height: ArrayLike) -> NDArray:
+    return np.stack(np.broadcast_arrays(left, top, width, height), axis=-1)
+
+
+def _random_resized_crop(
+    spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArray[np.uint32]
+) -> NDArray:
+    # words (B, A * 4) -> four arrays (B, A)
+    area_word, ratio_word, left_word, top_word = np.moveaxis(
+        words.reshape(len(words), spec.attempts, _DRAWS_PER_ATTEMPT), -1, 0
+    )
+    width, height = widths[:, None], heights[:, None]
+    low, high = _fixed(spec.scale[0]), _fixed(spec.scale[1])
+    share = low + to_below(area_word, high - low + 1)
+    area = width * height * share >> 16
+    ratio = _ratio_table(*spec.ratio)[to_below(ratio_word, _RATIO_STEPS)]
+    w = _sqrt_round(area * ratio >> 16)
+    h = _sqrt_round((area << 16) // ratio)
+    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    w, h = np.where(fits, w, 1), np.where(fits, h, 1)
+    boxes = _stack(to_below(left_word, width - w + 1), to_below(top_word, height - h + 1), w, h)
+    chosen = np.take_along_axis(boxes, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    return np.where(fits.any(axis=1)[:, None], chosen, _fallback_boxes(spec, widths, heights))
+
+
+def _fallback_boxes(spec: ViewSpec, widths: NDArray, heights: NDArray) -> NDArray:
+    w, h = widths, heights
+    if spec.fallback == "center":
+        low, high = _fixed(spec.ratio[0]), _fixed(spec.ratio[1])
+        too_tall = widths * _ONE < heights * low
+        too_wide = widths * _ONE > heights * high
+        h = np.where(too_tall, np.clip(_divide_round(widths * _ONE, low), 1, heights), heights)
+        w = np.where(too_wide, np.clip(_divide_round(heights * high, _ONE), 1, widths), widths)
+    return _stack((widths - w) // 2, (heights - h) // 2, w, h)
+
+
+def _cut_side(spec: ViewSpec, lengths: NDArray) -> NDArray[np.int64]:
+    """Side in source pixels of a cut of ``size`` out of ``lengths`` resized to ``resize``."""
+    return np.clip(_divide_round(lengths * spec.size, spec.resize), 1, lengths)
+
+
+def _resize_crop(spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArray) -> NDArray:
+    side = _cut_side(spec, np.minimum(widths, heights))
+    left = to_below(words[:, 0], widths - side + 1)
+    return _stack(left, to_below(words[:, 1], heights - side + 1), side, side)
+
+
+def _center(spec: ViewSpec, widths: NDArray, heights: NDArray, _: NDArray) -> NDArray:
+    side = _cut_side(spec, np.minimum(widths, heights))
+    return _stack((widths - side) // 2, (heights - side) // 2, side, side)
+
+
+def _whole(_: ViewSpec, widths: NDArray, heights: NDArray, __: NDArray) -> NDArray:
+    return _stack(0, 0, widths, heights)
+
+
+def _squash_crop(spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArray) -> NDArray:
+    w, h = _cut_side(spec, widths), _cut_side(spec, heights)
+    left = to_below(words[:, 0], widths - w + 1)
+    return _stack(left, to_below(words[:, 1], heights - h + 1), w, h)
+
+
+_RULES = {
+    "random_resized_crop": _random_resized_crop,
+    "resize_crop": _resize_crop,
+    "center": _center,
+    "squash": _whole,
+    "squash_crop": _squash_crop,
+    "resize_squash": _whole,
+}
