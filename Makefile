@@ -1,0 +1,48 @@
+# Every target sets up what it needs by itself; a second call finds that done and is instant.
+#
+#   make demo [DATA=photos/] [OUTPUT=runs/demo]   a first look, minutes on two CPU cores
+#   make test [PYTEST_ARGS="-k shards"]           the whole suite
+#   make lint                                     style, formats, types; blocking
+#   make bench                                    the measurements that this version has
+#   make clean                                    remove what was built; keeps .venv and runs/
+#
+# FASTSSL_TORCH=cpu picks a CPU build of torch, FASTSSL_TORCH=torch==2.13.0 that version,
+# PYTHON=python3.12 the Python; see tools/setup_environment.sh.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+BIN := .venv/bin
+PYTHON ?= python3
+DATA ?=
+OUTPUT ?= runs/$(if $(DATA),demo-photos,demo)
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+export PYTHON
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup:
+	@tools/setup_environment.sh
+
+demo: setup
+	@data="$(DATA)"; \
+	$(BIN)/python tools/demo.py $${data:+--data "$${data/#\~/$$HOME}"} --output-dir "$(OUTPUT)"
+
+# Nothing after pytest: its closing line is the last one.
+test: setup
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	@tools/lint.sh
+
+bench: setup
+	@$(BIN)/python tools/bench_ops.py $(BENCH_ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache fastssl/_C*.so
+	find fastssl loaders tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
