@@ -197,7 +197,10 @@ install_package() {
     # A stale extension must not outlive a build that fails or is switched off.
     rm -f "$log" fastssl/_C*.so
     install_torchvision
-    pip_install -c "$CONSTRAINTS" --no-build-isolation --log "$log" -e ".[$extras]"
+    pip_install -c "$CONSTRAINTS" --no-build-isolation --log "$log" -e ".[$extras]" || {
+        tail -n 40 "$log" >&2
+        die "the package could not be installed; the whole log is $log"
+    }
     # pip hides what setup.py prints: show its block of what was built and why.
     # It runs several times: the last one counts.
     sed 's/^[^ ]* *//' "$log" | awk '
