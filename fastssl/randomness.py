@@ -54,6 +54,10 @@ class Stream(IntEnum):
     """Seeds of a step's generators; (step, rank) stand in place of (epoch, sample id)."""
     SHUFFLE = 8
     """The source order while shards are made."""
+    SCENE = 9
+    """Scenes of the synthetic set; (0, image index) or (1, class) stand in place of the pair."""
+    SHAPE = 10
+    """Proportions of the synthetic set's models; (class, model) stand in place of the pair."""
 
 
 def philox(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ...]) -> tuple:
