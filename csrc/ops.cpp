@@ -16,6 +16,13 @@ std::string build_info() {
 
 TORCH_LIBRARY(fastssl, m) {
   m.def("build_info() -> str", &build_info);
+  m.def(
+      "extract_patches(Tensor images, Tensor corners, int size, Tensor? flip, Tensor? grey, "
+      "Tensor? order, float[]? mean, float[]? std, bool standardize, ScalarType dtype, "
+      "bool channels_last) -> Tensor");
+  m.def(
+      "normalize(Tensor images, Tensor? flip, Tensor? grey, float[] mean, float[] std, "
+      "ScalarType dtype, bool channels_last) -> Tensor");
 }
 
 // Python's side holds nothing: importing the module runs the static initialisers above and in the
