@@ -91,7 +91,7 @@ make_venv() {
         die "PYTHON ($PYTHON) has no venv module with pip; install it (Debian:" \
             "apt-get install python3-venv) or name another Python: make PYTHON=/path/to/python3"
     "$PYTHON" -m venv "$VENV"
-    pip_install --upgrade pip setuptools wheel ninja
+    pip_install --upgrade pip setuptools wheel ninja numpy
     mkdir -p "$STAMPS"
     touch "$STAMPS/venv"
 }
@@ -198,7 +198,7 @@ install_package() {
     rm -f "$log" fastssl/_C*.so
     install_torchvision
     pip_install -c "$CONSTRAINTS" --no-build-isolation --log "$log" -e ".[$extras]" || {
-        tail -n 40 "$log" >&2
+        grep -E '(^|[[:space:]])(fatal )?error:' "$log" | sed 's/^[^ ]* *//' | head -n 20 >&2 || true
         die "the package could not be installed; the whole log is $log"
     }
     # pip hides what setup.py prints: show its block of what was built and why.
