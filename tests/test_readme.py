@@ -1,0 +1,112 @@
+"""The README tells the truth: its tree is the tree, its links lead somewhere, its commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="ascii")
+# Folders whose every entry stands in the README's tree.
+LISTED_FOLDERS = ("", "fastssl", "loaders", "tools", "csrc", "docs")
+# Built or written here, never a part of the source.
+NOT_SOURCE = re.compile(
+    r"(__pycache__|build|dist|runs|.*\.egg-info|.*\.so|\.git|\.venv|\.(pytest|ruff|mypy)_cache)$"
+)
+# What makes the README's real run a matter of seconds.
+SMALL_RUN = "--max-steps 2 --data.global-batch-size 4 --data.num-threads 1"
+
+
+def read_tree() -> set[str]:
+    """Return the paths of the README's annotated tree, relative to the repository."""
+    block = re.search(r"## The tree\n\n```\n(.*?)```", README, re.DOTALL).group(1)
+    paths, parents = set(), []
+    for line in block.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        parents = [*parents[:depth], name.rstrip("/")]
+        paths.add("/".join(parents))
+    return paths
+
+
+def read_commands() -> str:
+    """Return the block of commands that the README says is run here."""
+    marker = r"<!-- tests/test_readme.py runs this block -->\n```bash\n(.*?)```"
+    return re.search(marker, README, re.DOTALL).group(1)
+
+
+def write_photographs(folder: Path) -> None:
+    """Write twelve smooth JPEGs in two classes, large enough for a 255 px crop."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        target = folder / ("field" if number % 2 else "street") / f"{number}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize((340, 280), Image.Resampling.BICUBIC).save(target)
+
+
+def test_tree_lists_only_what_exists():
+    missing = sorted(path for path in read_tree() if not (ROOT / path).exists())
+    assert missing == []
+
+
+@pytest.mark.parametrize("folder", LISTED_FOLDERS)
+def test_tree_lists_all_that_exists(folder: str):
+    there = {entry.name for entry in (ROOT / folder).iterdir() if not NOT_SOURCE.match(entry.name)}
+    prefix = f"{folder}/" if folder else ""
+    listed = {
+        path.removeprefix(prefix).split("/")[0]
+        for path in read_tree()
+        if path.startswith(prefix) and path != folder
+    }
+    assert sorted(there - listed) == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files(document: str):
+    text = (ROOT / document).read_text(encoding="ascii")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(document: str):
+    text = (ROOT / document).read_text(encoding="ascii")
+    named = set(re.findall(r"(?:^|`|=cpu )make ([a-z]+)\b", text, re.MULTILINE))
+    assert named
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+@pytest.mark.slow
+def test_commands_pretrain_on_a_folder_of_photographs(tmp_path: Path):
+    write_photographs(tmp_path / "photos")
+    # The commands are run to the letter, from a folder that looks like the checkout.
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text(
+        f'export PATH="{Path(sys.executable).parent}:$PATH"\n', encoding="utf-8"
+    )
+    lines = [
+        f"{line} {SMALL_RUN}" if "tools/train.py" in line else line
+        for line in read_commands().splitlines()
+    ]
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "shards" / "manifest.json").is_file()
+    assert (tmp_path / "runs" / "first" / "trunk.safetensors").is_file()
