@@ -1,7 +1,7 @@
 """Numbered draws of the synthetic set: every value is a function of what it is for (law 2).
 
-A *slot* is the number of a draw. Each factor of a scene (background, colour, light, ...) has its own
-slots, so two variants of one seed differ in the factor that was switched and in nothing else.
+A *slot* is the number of a draw. Each factor of a scene (background, colour, light, ...) has its
+own slots, so two variants of one seed differ in the factor that was switched and in nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, epoch: int, sample: int, stream: Stream) -> None:
+        """Draw the words of all slots."""
         self._words = draw_words(seed, epoch, sample, stream, _SLOTS)[0]
 
     def unit(self, slot: int) -> float:
@@ -58,6 +59,7 @@ class Proportions:
     _LIBRARY = 2020
 
     def __init__(self, class_index: int, model: int) -> None:
+        """Begin with the first draw."""
         self._draws = Draws(self._LIBRARY, class_index, model, Stream.SHAPE)
         self._next = 0
 

@@ -1,7 +1,7 @@
 """Builders of the six furniture classes.
 
-Each takes the proportions of one model and returns its parts. The spans are chosen so that models of
-a class differ plainly while the class stays plain at 64 pixels.
+Each takes the proportions of one model and returns its parts. The spans are chosen so that models
+of a class differ plainly while the class stays plain at 64 pixels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build_bench(p: Proportions) -> Parts:
         height, lean = p.between(0.4, 0.55), p.between(0.05, 0.16)
         rows = p.count(2, 4)
         foot = np.array([end, seat, depth / 2])
-        top = foot + [0, height, lean]
+        top = foot + np.array([0, height, lean])
         parts += mirrored(tube(foot, top, 0.04))
         for i in range(rows):
             share = 0.3 + 0.7 * i / (rows - 1)
@@ -120,7 +120,10 @@ def build_chair(p: Proportions) -> Parts:
     has_arms = p.chance(0.35)
     parts = _chair_base(p, half, seat)
     parts += [cushion([0, seat + thick / 2, 0], [2 * half, thick, 2 * half], 0.4)]
-    foot, top = np.array([half - 0.03, seat, half - 0.03]), np.array([half - 0.03, seat + height, 0])
+    foot, top = (
+        np.array([half - 0.03, seat, half - 0.03]),
+        np.array([half - 0.03, seat + height, 0]),
+    )
     top[2] = foot[2] + lean
     parts += mirrored(tube(foot, top, 0.026))
     middle, bar = (foot + top) / 2, 2 * half - 0.03
@@ -223,7 +226,9 @@ def build_table(p: Proportions) -> Parts:
     if base <= 1:
         parts = _legs(half_x, half_z, height, leg, splay)
         if not is_round:
-            parts += [box([0, height - 0.05, z], [2 * half_x, 0.09, 0.04]) for z in (-half_z, half_z)]
+            parts += [
+                box([0, height - 0.05, z], [2 * half_x, 0.09, 0.04]) for z in (-half_z, half_z)
+            ]
             parts += mirrored(box([half_x, height - 0.05, 0], [0.04, 0.09, 2 * half_z]))
     elif base == 2 or is_round:
         foot = 0.55 * min(half_x, half_z) + 0.1

@@ -1,9 +1,9 @@
 """What a scene is: every number of one image, before anything is rendered.
 
-The rules are those of Newell and Deng 2020 (their released renderer, single-object form): placement,
-warp, viewpoint, light and colours. Lengths are metres, angles radians, z up, the camera at +x.
-All numbers are rounded to six decimals and a scene is defined by the rounded ones, so that one seed
-means the same scenes on every machine.
+The rules are those of Newell and Deng 2020 (their released renderer, single-object form):
+placement, warp, viewpoint, light and colours. Lengths are metres, angles radians, z up, the camera
+at +x. All numbers are rounded to six decimals and a scene is defined by the rounded ones, so that
+one seed means the same scenes on every machine.
 """
 
 from __future__ import annotations

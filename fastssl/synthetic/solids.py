@@ -9,6 +9,7 @@ Shape legend: R rings, K points of a ring, V vertices, F faces.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import trimesh
@@ -100,7 +101,7 @@ def cushion(center: ArrayLike, extents: ArrayLike, rounding: float = 0.3) -> tri
     return loft(
         [
             ring(
-                center + [0, level * half[1], 0],
+                center + np.array([0, level * half[1], 0]),
                 [max(half[0] - cut, 0.2 * half[0]), 0, 0],
                 [0, 0, -max(half[2] - cut, 0.2 * half[2])],
                 power=8,
@@ -143,7 +144,7 @@ def tube(
 
 def path(points: Sequence[ArrayLike], radius: float) -> list[trimesh.Trimesh]:
     """Return tubes that join points one after another."""
-    return [tube(a, b, radius) for a, b in zip(points[:-1], points[1:], strict=True)]
+    return [tube(a, b, radius) for a, b in pairwise(points)]
 
 
 def ellipsoid(center: ArrayLike, half_axes: ArrayLike) -> trimesh.Trimesh:

@@ -79,8 +79,7 @@ def build_airplane(p: Proportions) -> Parts:
     blades = 0.13
     parts += [ellipsoid([0, -0.1 * radius, -0.5], [0.02, 0.02, 0.03])]
     parts += [box([0, -0.1 * radius, -0.51], [0.022, 2 * blades, 0.008])]
-    for side in mirrored(tube([0.09, -2.3 * radius, -0.1], [0.03, -radius, -0.1], 0.012)):
-        parts += [side]
+    parts += mirrored(tube([0.09, -2.3 * radius, -0.1], [0.03, -radius, -0.1], 0.012))
     parts += mirrored(wheel([0.1, -2.5 * radius, -0.1], 0.035, 0.02))
     return parts
 
@@ -104,7 +103,9 @@ def build_car(p: Proportions) -> Parts:
     ]
     parts = [along_z([(z, w * width, b, t) for z, w, b, t in nose], power=6)]
     # Where the glass starts and ends at belt and roof, as shares of the length from the front.
-    glass = ((0.28, 0.42, 0.7, 0.86), (0.3, 0.42, 0.88, 0.97), (0.14, 0.26, 0.95, 0.985), None)[style]
+    glass = ((0.28, 0.42, 0.7, 0.86), (0.3, 0.42, 0.88, 0.97), (0.14, 0.26, 0.95, 0.985), None)[
+        style
+    ]
     if glass is None:
         glass = (0.3, 0.4, 0.54, 0.6)
         rim = 0.14
@@ -114,7 +115,11 @@ def build_car(p: Proportions) -> Parts:
         parts += [box([0, belt + rim / 2, half - 0.06], [0.92 * width, rim, 0.05])]
     a, b, c, d = (share * length - half for share in glass)
     # A cabin is skinned upwards: its section at the belt, one at the roof's edge, one on top.
-    sections = ((belt - 0.02, a, d, 0.92), (roof - 0.04, b, c, 0.78), (roof, b + 0.05, c - 0.05, 0.68))
+    sections = (
+        (belt - 0.02, a, d, 0.92),
+        (roof - 0.04, b, c, 0.78),
+        (roof, b + 0.05, c - 0.05, 0.68),
+    )
     parts += [
         loft(
             [
@@ -146,7 +151,12 @@ def _hull(p: Proportions, length: float, beam: float, side: float) -> Parts:
     for z, wide, bottom, top in stations:
         w = wide * beam / 2
         # Keel, bilge and gunwale of one side; the other side mirrors them.
-        profile = [(0, bottom), (0.62 * w, bottom + 0.25 * (top - bottom)), (w, top), (0.9 * w, top)]
+        profile = [
+            (0, bottom),
+            (0.62 * w, bottom + 0.25 * (top - bottom)),
+            (w, top),
+            (0.9 * w, top),
+        ]
         starboard = np.array([[x, y, z] for x, y in profile])
         rings += [np.concatenate([starboard, starboard[:0:-1] * [-1, 1, 1]])]
     return [loft(rings)]
@@ -157,7 +167,8 @@ def _sail(foot: list[float], length: float, height: float) -> trimesh.Trimesh:
     x, y, z = foot
     thick = 0.008
     corners = np.array([[x, y, z], [x + 0.05, y, z + length], [x, y + height, z]])
-    return loft([corners - [thick, 0, 0], corners + [thick, 0, 0]])
+    half = np.array([thick, 0, 0])
+    return loft([corners - half, corners + half])
 
 
 def build_watercraft(p: Proportions) -> Parts:
@@ -216,7 +227,11 @@ def build_motorcycle(p: Proportions) -> Parts:
         parts += [tyre(hub, radius, thick)]
         parts += [tube([-0.05, *hub[1:]], [0.05, *hub[1:]], 0.045)]
         for angle in np.arange(5) * (2 * np.pi / 5):
-            rim = [0, hub[1] + 0.85 * radius * np.cos(angle), hub[2] + 0.85 * radius * np.sin(angle)]
+            rim = [
+                0,
+                hub[1] + 0.85 * radius * np.cos(angle),
+                hub[2] + 0.85 * radius * np.sin(angle),
+            ]
             parts += [tube(hub, rim, 0.014)]
     head = [0, 2 * radius + p.between(0.12, 0.2), -base / 2 + rake]
     for x in (-0.06, 0.06):
@@ -239,12 +254,11 @@ def build_motorcycle(p: Proportions) -> Parts:
     parts += [tube([0.1, radius - 0.06, -0.1], [0.1, radius - 0.02, base / 2 + 0.1], 0.028, 0.04)]
     guard = [
         ring(
-            [0, radius + 1.06 * radius * np.sin(a), hub[2] + 1.06 * radius * np.cos(a)],
+            [0, radius + 1.06 * radius * np.sin(a), back[2] + 1.06 * radius * np.cos(a)],
             [0.045, 0, 0],
             [0, 0.012 * np.sin(a), 0.012 * np.cos(a)],
             points=8,
         )
-        for hub in (back,)
         for a in np.linspace(0.1, np.pi - 0.9, 8)
     ]
     parts += [loft(guard)]
