@@ -58,6 +58,8 @@ class Stream(IntEnum):
     """Scenes of the synthetic set; (0, image index) or (1, class) stand in place of the pair."""
     SHAPE = 10
     """Proportions of the synthetic set's models; (class, model) stand in place of the pair."""
+    PERMUTATION_SET = 11
+    """First member of a permutation set."""
 
 
 def philox(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ...]) -> tuple:

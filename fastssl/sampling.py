@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .command import nearest
 from .errors import InputError
-from .extension import has_operator
+from .extension import load_extension
 from .randomness import MAX_EPOCH, Stream, draw_words, philox, to_below
 
 ORDERS = ("global", "chunked")
@@ -116,7 +116,7 @@ class SampleOrder:
         order_key, window_key = self._keys(epoch)
         layout = self.layout
         chunk_size = layout.chunk_size if self.order == "chunked" else 0
-        if has_operator("order_ids"):
+        if load_extension():
             return torch.ops.fastssl.order_ids(
                 torch.from_numpy(np.ascontiguousarray(places)),
                 self.num_samples,

@@ -3,6 +3,7 @@
 // A keyed bijection on 0..n-1 is a Feistel network on the smallest rectangle a x b that holds n,
 // walked until the value falls below n (Black and Rogaway 2002).
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 

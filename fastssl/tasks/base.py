@@ -1,0 +1,71 @@
+"""The contract of a pretext task: what it sees, how it prepares it, what it pays for.
+
+Shape legend: B images, V views.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..views import ViewSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Inputs = dict[str, Tensor]
+
+
+class Task(nn.Module, abc.ABC):
+    """A trunk, a head, and the question put to them.
+
+    ``prepare`` draws the question's answer and what else is random from the sample ids, so that it
+    is the same on every loader, rank and device; ``forward`` holds everything that learns.
+    """
+
+    needs_labels: ClassVar[bool] = False
+    """Whether the dataset's labels reach the task; a pretext task never sees them."""
+
+    views: tuple[ViewSpec, ...]
+    """What to ask of the loader."""
+    trunk: nn.Module
+    """What is kept when the run ends."""
+
+    @abc.abstractmethod
+    def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
+        """Turn uint8 views into the network's inputs, without gradient.
+
+        Args:
+            batch: from the loader, images on the training device.
+            seed: the run's seed.
+            dtype: floating type of the network's input.
+
+        Returns:
+            Tensors on the training device.
+        """
+
+    @abc.abstractmethod
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return scalars by name: ``loss`` to be minimised, and what else is worth a curve."""
+
+    @abc.abstractmethod
+    def chance(self) -> dict[str, float]:
+        """Return what guessing would reach, for the names of ``forward``."""
+
+    @abc.abstractmethod
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+        """Show the first images of a batch: what was asked and what the network answered.
+
+        Args:
+            batch: from the loader.
+            seed: the run's seed.
+            count: pictures wanted.
+
+        Returns:
+            uint8 (H, W, 3) pictures.
+        """

@@ -1,0 +1,230 @@
+"""The contract of every loader, and all that no back end may do differently.
+
+The base class owns the order, the boxes, the position and the state (laws 1 and 2); a back end
+turns plans into batches, in the order given, and keeps law 3 and law 4 while it does.
+
+Shape legend: B samples of this rank in a step, V views of each, S side of a view.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import weakref
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batch import Batch
+from ..config import LoaderConfig, check_batch_size
+from ..errors import InputError
+from ..sampling import SampleOrder
+from ..shards import ShardDataset, open_dataset
+from ..views import Views, draw_boxes, list_views
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one batch shall hold: pure functions of the position, drawn before a byte is read."""
+
+    sample_ids: NDArray[np.int64]
+    """(B,) ids that the order planned."""
+    epochs: NDArray[np.int64]
+    """(B,)."""
+    boxes: NDArray[np.int32]
+    """(B, V, 4) left, top, width, height in upright pixels."""
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.sample_ids)
+
+
+class Loader(abc.ABC):
+    """An endless stream of batches with a position that can be saved and set.
+
+    * Step k takes positions kB .. (k+1)B-1, B the global batch; rank r of W takes those with
+      s mod W = r. So world size, workers and back end never change which samples a step uses.
+    * The state is {seed, order, position, dataset digest}, valid for any world size.
+    * A batch is valid until the second next one is asked for.
+    """
+
+    name: str
+    """The back end's name in ``LoaderConfig.loader``."""
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        views: Views,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        """Open the dataset and check that the batch fits it.
+
+        Args:
+            config: what to load.
+            views: one ViewSpec or several of equal output size.
+            rank: 0 .. world_size - 1.
+            world_size: W, number of ranks.
+            device: where the images shall lie.
+
+        Raises:
+            InputError: for a dataset that cannot be opened, a batch that does not divide, a batch
+                larger than the dataset.
+        """
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank ({rank}) must lie in 0 .. world_size - 1 ({world_size - 1})")
+        self.batch_size_per_rank = check_batch_size(config.global_batch_size, world_size, 1)
+        self.config = config
+        self.views = list_views(views)
+        self.rank = rank
+        self.world_size = world_size
+        self.device = device
+        self.dataset: ShardDataset = open_dataset(config.path)
+        self.num_samples = _count_samples(config, self.dataset.num_samples)
+        self.order = SampleOrder(
+            self.dataset.digest, self.num_samples, config.seed, config.order, config.layout
+        )
+        self.position = 0
+        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._generation = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Return the steps of one epoch, rounded up: ceil(N / B)."""
+        return -(-self.num_samples // self.config.global_batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the endless stream from the current position; a newer iterator ends an older."""
+        self._check_open()
+        self._generation += 1
+        return self._stream(self._generation)
+
+    def one_pass(self) -> Iterator[Batch]:
+        """Yield every sample once in id order, with epoch 0's draws; does not move the stream.
+
+        Ranks take contiguous splits that differ by at most one sample; the last batch is short.
+        """
+        self._check_open()
+        start = self.rank * self.num_samples // self.world_size
+        stop = (self.rank + 1) * self.num_samples // self.world_size
+        step = self.batch_size_per_rank
+        plans = (
+            self.plan_ids(np.arange(first, min(first + step, stop), dtype=np.int64))
+            for first in range(start, stop, step)
+        )
+        return self._fetch(plans)
+
+    def plan_step(self, position: int) -> Plan:
+        """Plan this rank's share of the step that begins at a position of the global stream."""
+        positions = np.arange(position, position + self.config.global_batch_size, dtype=np.int64)
+        epochs, ids = self.order.at(positions[positions % self.world_size == self.rank])
+        return self._plan(epochs, ids)
+
+    def plan_ids(self, sample_ids: NDArray[np.int64]) -> Plan:
+        """Plan a batch of given ids with the draws of epoch 0."""
+        return self._plan(np.zeros_like(sample_ids), sample_ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands: plain values, under 1 KB, for any world size."""
+        return {**self._stream_identity(), "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the stream's position.
+
+        Args:
+            state: from ``state_dict`` of any world size and back end.
+
+        Raises:
+            InputError: if the state belongs to another stream; lists the differences.
+        """
+        expected = self._stream_identity()
+        wrong = [
+            f"{key}: state {state.get(key)!r}, here {value!r}"
+            for key, value in expected.items()
+            if state.get(key) != value
+        ]
+        if wrong:
+            raise InputError(f"loader state is of another stream: {'; '.join(wrong)}")
+        position = state.get("position")
+        if not isinstance(position, int) or position < 0:
+            raise InputError(f"loader state: position ({position!r}) must be an integer from 0")
+        self.position = position
+        self._generation += 1  # iterators under way end here
+
+    def close(self) -> None:
+        """Stop every worker and release files and buffers; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._generation += 1
+        for stream in list(self._streams):
+            stream.close()
+        self.dataset.close()
+
+    @abc.abstractmethod
+    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        """Turn plans into batches on the device, in order. Closing the iterator stops the work."""
+
+    def _stream(self, generation: int) -> Generator[Batch, None, None]:
+        batches = self._training_batches(self.position)
+        self._streams.add(batches)
+        try:
+            for batch in batches:
+                if generation != self._generation:
+                    return
+                self.position += self.config.global_batch_size
+                yield batch
+                if generation != self._generation:
+                    return
+        finally:
+            batches.close()
+
+    def _plans_from(self, position: int) -> Iterator[Plan]:
+        while True:
+            yield self.plan_step(position)
+            position += self.config.global_batch_size
+
+    def _training_batches(self, position: int) -> Generator[Batch, None, None]:
+        return self._fetch(self._plans_from(position))
+
+    def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> Plan:
+        rows = self.dataset.index[ids]
+        boxes = draw_boxes(
+            self.views, rows["width"], rows["height"], self.config.seed, epochs, ids
+        )
+        return Plan(ids, epochs, boxes)
+
+    def _stream_identity(self) -> dict[str, Any]:
+        config = self.config
+        layout = dataclasses.astuple(config.layout) if config.order == "chunked" else ()
+        return {
+            "seed": config.seed,
+            "order": ":".join(map(str, (config.order, *layout))),
+            "num_samples": self.num_samples,
+            "dataset_digest": self.dataset.digest,
+        }
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("loader (closed) must be open; build a new one")
+
+
+def _count_samples(config: LoaderConfig, available: int) -> int:
+    if config.max_samples > available:
+        raise InputError(
+            f"data.max_samples ({config.max_samples}) must not exceed the dataset's {available} "
+            f"samples; set --data.max-samples to {available} or less"
+        )
+    num_samples = config.max_samples or available
+    if config.global_batch_size > num_samples and not config.allow_repeat_in_batch:
+        raise InputError(
+            f"global_batch_size ({config.global_batch_size}) is larger than the dataset "
+            f"({num_samples} samples), so samples would repeat in a batch; set "
+            f"--data.global-batch-size to {num_samples} or less, or allow it by "
+            f"--data.allow-repeat-in-batch true"
+        )
+    return num_samples

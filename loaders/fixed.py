@@ -1,0 +1,25 @@
+"""One resident batch, given again and again: the ceiling that a real loader is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ..batch import Batch
+from .webdataset import WebDatasetLoader
+
+
+class FixedLoader(WebDatasetLoader):
+    """Reads one batch through the portable back end, keeps it on the device and repeats it.
+
+    The position moves on as in any loader; pixels, ids, epochs and labels stay those of the step
+    where the stream began. ``one_pass`` is a real pass.
+    """
+
+    name = "fixed"
+
+    def _training_batches(self, position: int) -> Generator[Batch, None, None]:
+        batches = self._fetch([self.plan_step(position)])
+        batch = next(batches)
+        batches.close()
+        while True:
+            yield batch

@@ -1,0 +1,188 @@
+"""The portable back end: DataLoader workers, the webdataset package's decoders, our index and order.
+
+Needs no compiler and no GPU. Each worker reads a sample by one pread, decodes it once with the
+reference decoder and cuts all its views.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset.autodecode
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from ..batch import Batch, Substitution
+from ..cpu_count import available_cpus
+from ..errors import InputError
+from ..sampling import SampleOrder
+from ..shards import BadSample, ShardDataset
+from ..shards.picture import open_picture, to_upright_rgb
+from ..views import ViewSpec, draw_boxes
+from .base import Loader, Plan
+from .device import move_batches
+from .reference import cut_views
+
+_PR_SET_PDEATHSIG = 1
+MAX_SUBSTITUTES = 100
+"""Substitutes tried for one bad sample before the data is called unreadable."""
+
+
+class WebDatasetLoader(Loader):
+    """Loads through ``torch.utils.data.DataLoader`` worker processes."""
+
+    name = "webdataset"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open the dataset and see that the workers' shared memory suffices."""
+        super().__init__(*args, **kwargs)
+        self.num_workers = self.config.num_threads or cpus_per_rank()
+        self._check_shared_memory()
+
+    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        return move_batches(self._read(plans), self.device)
+
+    def _read(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        reader = _PlanReader(self.dataset, self.views, self.order)
+        workers = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=plans,
+            num_workers=self.num_workers,
+            prefetch_factor=self.config.prefetch_batches,
+            collate_fn=_as_it_is,
+            worker_init_fn=_WorkerSetup(os.getpid()),
+            multiprocessing_context="fork",
+        )
+        batches = iter(workers)
+        try:
+            yield from batches
+        finally:
+            # The iterator's workers stop when it is gone; nothing else may hold it.
+            del batches
+
+    def _check_shared_memory(self) -> None:
+        """Find too small a /dev/shm before it kills a worker with SIGBUS."""
+        if not os.path.isdir("/dev/shm"):
+            return
+        size = self.views[0].size
+        batch_bytes = self.batch_size_per_rank * len(self.views) * size * size * 3
+        # Every worker's queue, and the two batches that the user may hold.
+        num_batches = self.num_workers * self.config.prefetch_batches + 2
+        room = os.statvfs("/dev/shm")
+        available = room.f_bavail * room.f_frsize
+        if num_batches * batch_bytes > available:
+            raise InputError(
+                f"/dev/shm ({available >> 20} MiB free) must hold {num_batches} batches of "
+                f"{batch_bytes / 2**20:.1f} MiB ({self.num_workers} workers x "
+                f"{self.config.prefetch_batches} ready + 2); enlarge it (docker run "
+                f"--shm-size=8g) or lower --data.num-threads, --data.prefetch-batches or the batch"
+            )
+
+
+def cpus_per_rank() -> int:
+    """Return this rank's share of the cores that the machine's ranks may use, at least 1."""
+    return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+class _PlanReader(Dataset):
+    """Runs in the workers: turns a plan into a batch on the CPU."""
+
+    def __init__(
+        self, dataset: ShardDataset, views: tuple[ViewSpec, ...], order: SampleOrder
+    ) -> None:
+        self.dataset = dataset
+        self.views = views
+        self.order = order
+        # The package decodes a sample's members by handlers; ours gives the reference picture.
+        self.decode = webdataset.autodecode.Decoder([_decode_member])
+
+    def __getitem__(self, plan: Plan) -> Batch:
+        size = self.views[0].size
+        images = torch.empty((len(plan), len(self.views), size, size, 3), dtype=torch.uint8)
+        used = plan.sample_ids.copy()
+        substitutions = []
+        for row in range(len(plan)):
+            payload, reason = self._read_or_substitute(plan, used, row)
+            boxes = plan.boxes[row]
+            if reason is not None:
+                boxes = self._draw_boxes(plan, row, int(used[row]))
+                substitutions.append(
+                    Substitution(row, int(plan.sample_ids[row]), int(used[row]), reason)
+                )
+            images[row] = torch.from_numpy(
+                cut_views(self._decode(int(used[row]), payload), self.views, boxes)
+            )
+        labels = self.dataset.index["label"][used].astype(np.int64)
+        return Batch(
+            images=images,
+            sample_ids=torch.from_numpy(plan.sample_ids),
+            epochs=torch.from_numpy(plan.epochs),
+            labels=torch.from_numpy(labels) if self.dataset.has_labels else None,
+            substitutions=tuple(substitutions),
+        )
+
+    def _read_or_substitute(
+        self, plan: Plan, used: np.ndarray, row: int
+    ) -> tuple[bytes, str | None]:
+        """Read a sample, or the first good one of its substitutes (law 3)."""
+        planned = int(plan.sample_ids[row])
+        reason = None
+        for attempt in range(MAX_SUBSTITUTES + 1):
+            try:
+                return self.dataset.read_payload(int(used[row])), reason
+            except BadSample as bad:
+                reason = reason or bad.reason
+                used[row] = self.order.substitute(int(plan.epochs[row]), planned, attempt)
+        raise OSError(
+            f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be read; "
+            f"see that {self.dataset.path} is whole: tools/check_shards.py"
+        )
+
+    def _draw_boxes(self, plan: Plan, row: int, used: int) -> np.ndarray:
+        """Draw the planned sample's boxes on the substitute's picture."""
+        rows = self.dataset.index[[used]]
+        return draw_boxes(
+            self.views,
+            rows["width"],
+            rows["height"],
+            self.order.seed,
+            plan.epochs[[row]],
+            plan.sample_ids[[row]],
+        )[0]
+
+    def _decode(self, sample_id: int, payload: bytes) -> Image.Image:
+        sample = {"__key__": f"{sample_id:09d}", _EXTENSION: payload}
+        return self.decode(sample)[_EXTENSION]
+
+
+_EXTENSION = "picture"
+
+
+def _decode_member(key: str, data: bytes) -> Image.Image | None:
+    return to_upright_rgb(open_picture(data)) if key.endswith(_EXTENSION) else None
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+class _WorkerSetup:
+    """Makes a worker die with its rank and leave signals to it."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+
+    def __call__(self, _worker: int) -> None:
+        # The rank decides what a signal means, and stops its workers itself.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.parent:
+            os._exit(1)
