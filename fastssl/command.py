@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import errno
 import sys
-from collections.abc import Callable, Iterable
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 
 from .errors import InputError, StoppedBySignal
 
@@ -81,3 +83,64 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the contract's one line
         raise SystemExit(code) from None
+
+
+def boolean_options(config_class: type, prefix: str = "--") -> Iterator[str]:
+    """Yield the options of a config that take true or false, such as ``--data.ledger``."""
+    types = typing.get_type_hints(config_class)
+    for field in fields(config_class):
+        name = prefix + field.name.replace("_", "-")
+        if types[field.name] is bool:
+            yield name
+        elif is_dataclass(types[field.name]):
+            yield from boolean_options(types[field.name], name + ".")
+
+
+def spell_booleans(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
+    """Rewrite boolean options in the one spelling that the parser takes.
+
+    Args:
+        arguments: the command line: ``--x true``, ``--x=true`` and the bare ``--x`` are all right.
+        options: names of the boolean options.
+
+    Returns:
+        The command line with each of them as ``--x True`` or ``--x False``.
+    """
+    options = set(options)
+    spelled: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, has_value, value = word.partition("=")
+        name = name.replace("_", "-")
+        if name not in options:
+            spelled.append(word)
+            continue
+        if not has_value:
+            is_value = bool(rest) and rest[0].lower() in ("true", "false")
+            value = rest.pop(0) if is_value else "true"
+        spelled += [name, value.capitalize()]
+    return spelled
+
+
+def parse_arguments(config_class: type, arguments: Sequence[str] | None = None) -> typing.Any:
+    """Make a config from the command line; fields without a default are positional.
+
+    Args:
+        config_class: a dataclass with a docstring below each field.
+        arguments: the command line without the command's name; None takes the process's own.
+
+    Returns:
+        An instance of the class.
+
+    Raises:
+        SystemExit: with 2 for wrong syntax, with 0 after ``--help``.
+    """
+    import tyro  # a spawned worker imports this module too, and parses nothing
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return tyro.cli(
+        config_class,
+        args=spell_booleans(arguments, boolean_options(config_class)),
+        config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
+    )

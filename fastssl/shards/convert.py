@@ -1,0 +1,432 @@
+"""Turn a heap of image files into a dataset: plan, shards in parallel, index, manifest last.
+
+Whatever ends a conversion, ``resume`` goes on after the last finished shard, and the result is the
+same bytes as if nothing had happened, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+import signal
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ..cpu_count import available_cpus
+from ..errors import InputError, StoppedBySignal
+from .encode import Encoding
+from .index import HEADER_BYTES, INDEX_NAME, IndexHeader
+from .manifest import (
+    MANIFEST_NAME,
+    SKIPPED_NAME,
+    Manifest,
+    ShardEntry,
+    begin_digest,
+    read_manifest,
+)
+from .plan import (
+    BUILDING_NAME,
+    Plan,
+    check_same_listing,
+    list_differences,
+    load_plan,
+    lock_building,
+    make_plan,
+    remove_building,
+)
+from .publish import naming_file, publish_bytes, published, sync_folder
+from .slices import SliceRecord, convert_slice, load_record, rows_path
+from .sources import open_source
+from .workers import run_jobs
+from .writer import shard_name
+
+_MAX_NUMBERED_CLASSES = 100_000
+_COPY_BYTES = 1 << 22
+
+Progress = Callable[[int, int], None]
+"""Called with (entries done since the last call, entries in all)."""
+
+
+def _say_nothing(_done: int, _total: int) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Turn a folder of images, a text list or tars into a dataset of shards."""
+
+    source: Path
+    """Folder tree (label = first-level folder), text list (a path a line, optional tab and label
+    name), tar, or folder of WebDataset tars."""
+    out: Path
+    """Folder of the dataset; new or empty, or with --resume an unfinished one."""
+    encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
+    """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
+    brought down to --resize-short; tiled and raw come in a later version."""
+    resize_short: int = 256
+    """Short side of resized images in pixels; smaller images are never enlarged."""
+    quality: int = 90
+    """JPEG quality of resized images, 1..100."""
+    samples_per_shard: int | None = None
+    """Source images that go into one shard; None: 1/64 of them, at least 256, at most 8192."""
+    workers: int | None = None
+    """Worker processes; None: the CPUs that this process may use. The result does not depend on
+    it."""
+    seed: int = 0
+    """Seed of the shuffled order."""
+    keep_order: bool = False
+    """Keep the order of the source instead of shuffling it."""
+    resume: bool = False
+    """Go on with a conversion that was stopped."""
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        """The seed; None if the order is kept."""
+        return None if self.keep_order else self.seed
+
+    @property
+    def encoding(self) -> Encoding:
+        """How payloads are made."""
+        return Encoding(self.encode, self.resize_short, self.quality)
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: if one is out of range.
+        """
+        _ = self.encoding
+        for name in ("samples_per_shard", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} ({value}) must be at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"--seed ({self.seed}) must lie in 0 .. 2**64 - 1")
+        if self.encode == "keep" and (self.resize_short, self.quality) != (256, 90):
+            warnings.warn(
+                "--resize-short and --quality are ignored: --encode keep changes no image",
+                stacklevel=2,
+            )
+        if self.keep_order and self.seed:
+            warnings.warn("--seed is ignored: --keep-order shuffles nothing", stacklevel=2)
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did."""
+
+    read: int
+    """Entries of the source."""
+    written: int
+    """Samples of the dataset."""
+    skipped: dict[str, int]
+    """Entries that were left out, by reason."""
+    bytes_in: int
+    """Bytes of the source's files."""
+    bytes_out: int
+    """Bytes of the shards."""
+    seconds: float
+    """Wall time of this call."""
+    num_shards: int = 0
+    """Shards of the dataset."""
+    was_finished: bool = field(default=False)
+    """Whether there was nothing left to do."""
+
+    def to_json(self) -> str:
+        """Return the contract's report: read, written, skipped, bytes_in, bytes_out, seconds."""
+        names = ("read", "written", "skipped", "bytes_in", "bytes_out", "seconds")
+        return json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n"
+
+
+# --- The target -----------------------------------------------------------------------------------
+
+
+def _check_target(config: ConvertConfig) -> Manifest | None:
+    """Look at the target before anything is written; return the manifest if it is finished."""
+    out = config.out
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise InputError(f"{out}: not a folder; choose a new folder for the dataset")
+    if (out / MANIFEST_NAME).exists():
+        manifest = read_manifest(out)
+        if not config.resume:
+            raise InputError(
+                f"{out}: holds a finished dataset of {manifest.num_samples:,} samples; choose a "
+                "new folder, or remove it first"
+            )
+        return manifest
+    if (out / BUILDING_NAME).is_dir():
+        if not config.resume:
+            raise InputError(
+                f"{out}: holds an unfinished conversion; add --resume to go on with it, or remove "
+                "the folder"
+            )
+        return None
+    if any(out.iterdir()):
+        raise InputError(f"{out}: not empty, and not a conversion of ours; choose a new folder")
+    return None
+
+
+def _describe_order(seed: int | None) -> str:
+    return "--keep-order" if seed is None else f"--seed {seed}"
+
+
+def _check_same_options(config: ConvertConfig, before: Plan | Manifest, source: str | None) -> None:
+    """Make sure that --resume means the conversion that was begun."""
+    options = config.encoding.options
+    pairs: dict[str, tuple[object, object]] = {
+        "--encode": (before.encoding, config.encode),
+        "order": (_describe_order(before.shuffle_seed), _describe_order(config.shuffle_seed)),
+    }
+    if before.encoding == config.encode:
+        for name, old in before.encoding_options.items():
+            pairs[f"--{name.replace('_', '-')}"] = (old, options[name])
+    if config.samples_per_shard is not None:
+        pairs["--samples-per-shard"] = (before.samples_per_shard, config.samples_per_shard)
+    if source is not None:
+        pairs["SOURCE"] = (source, str(config.source.absolute()))
+    differences = list_differences(pairs)
+    if differences:
+        raise InputError(
+            f"{config.out}: cannot be resumed with other options: {differences}; repeat the first "
+            "ones, or choose a new folder"
+        )
+
+
+def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionReport:
+    _check_same_options(config, manifest, None)
+    building = config.out / BUILDING_NAME
+    if building.is_dir():  # stopped between the manifest and the tidying up
+        with lock_building(building):
+            remove_building(building)
+    return ConversionReport(
+        read=manifest.num_read,
+        written=manifest.num_samples,
+        skipped=manifest.skipped,
+        bytes_in=manifest.bytes_in,
+        bytes_out=sum(shard.bytes for shard in manifest.shards),
+        seconds=0.0,
+        num_shards=len(manifest.shards),
+        was_finished=True,
+    )
+
+
+def _remove_leftovers(building: Path) -> None:
+    """Remove what workers were at when they were stopped."""
+    for pattern in ("*.tmp", "slice-*.tar"):
+        for path in building.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+# --- The steps ------------------------------------------------------------------------------------
+
+
+def _get_plan(config: ConvertConfig, building: Path) -> Plan:
+    source = open_source(config.source)
+    if source.kind == "folder":
+        inner, outer = config.out.resolve(), config.source.resolve()
+        if inner.is_relative_to(outer):
+            raise InputError(
+                f"{config.out}: lies inside the source {config.source}; choose a folder outside"
+            )
+    plan = load_plan(building)
+    if plan is None:
+        return make_plan(
+            config.source,
+            source,
+            config.encoding,
+            config.shuffle_seed,
+            config.samples_per_shard,
+            building,
+        )
+    _check_same_options(config, plan, plan.source)
+    check_same_listing(plan, source)
+    return plan
+
+
+def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) -> list[SliceRecord]:
+    records = {number: load_record(config.out, number) for number in range(plan.num_slices)}
+    waiting = [number for number, record in records.items() if record is None]
+    sizes = [stop - start for start, stop in map(plan.slice_bounds, range(plan.num_slices))]
+    done = sum(sizes) - sum(sizes[number] for number in waiting)
+    on_progress(done, plan.num_entries)
+    jobs = run_jobs(
+        functools.partial(convert_slice, out=config.out, plan=plan),
+        waiting,
+        config.workers or available_cpus(),
+        describe=lambda number: shard_name(number),
+        on_progress=lambda count: on_progress(count, plan.num_entries),
+    )
+    for number, record in jobs:
+        records[number] = record
+    return [records[number] for number in range(plan.num_slices)]
+
+
+def _choose_class_names(plan: Plan, records: list[SliceRecord]) -> tuple[str, ...]:
+    """Return the names of the labels; those of tars without any are their numbers."""
+    num_classes = max(record.max_label for record in records) + 1
+    if len(plan.class_names) >= num_classes or num_classes > _MAX_NUMBERED_CLASSES:
+        return plan.class_names
+    return tuple(str(label) for label in range(num_classes))
+
+
+def _write_skipped(out: Path, building: Path, records: list[SliceRecord]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with published(out / SKIPPED_NAME, building) as file:
+        for record in records:
+            for entry in record.skipped:
+                file.write(json.dumps(entry).encode("ascii") + b"\n")
+                counts[entry["reason"]] += 1
+    return counts
+
+
+def _write_index(
+    out: Path, building: Path, plan: Plan, records: list[SliceRecord], manifest: Manifest
+) -> str:
+    """Put the rows of all slices together; return the dataset's digest."""
+    digest = begin_digest(
+        plan.encoding, plan.encoding_options, manifest.class_names, manifest.shards
+    )
+    with published(out / INDEX_NAME, building) as file:
+        file.write(bytes(HEADER_BYTES))
+        for number, record in enumerate(records):
+            if not record.samples:
+                continue
+            with rows_path(building, number).open("rb") as rows:
+                while chunk := rows.read(_COPY_BYTES):
+                    file.write(chunk)
+                    digest.update(chunk)
+        file.seek(0)
+        file.write(IndexHeader(manifest.num_samples, digest.hexdigest()).pack())
+    return digest.hexdigest()
+
+
+def _finish(config: ConvertConfig, plan: Plan, records: list[SliceRecord]) -> Manifest:
+    """Write what belongs to the whole dataset, the manifest last."""
+    out, building = config.out, config.out / BUILDING_NAME
+    num_samples = sum(record.samples for record in records)
+    if num_samples == 0:
+        first = next(entry for record in records for entry in record.skipped)
+        counts = Counter(entry["reason"] for record in records for entry in record.skipped)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+        remove_building(building)
+        raise InputError(
+            f"{config.source}: none of its {plan.num_entries:,} files is a readable image "
+            f"({reasons}; the first: {first['source']}: {first['detail']}); name a folder of images"
+        )
+    skipped = _write_skipped(out, building, records)
+    draft = Manifest(
+        num_samples=num_samples,
+        digest="",
+        encoding=plan.encoding,
+        encoding_options=plan.encoding_options,
+        shuffle_seed=plan.shuffle_seed,
+        samples_per_shard=plan.samples_per_shard,
+        class_names=_choose_class_names(plan, records),
+        num_labelled=sum(record.num_labelled for record in records),
+        num_read=plan.num_entries,
+        bytes_in=sum(record.bytes_in for record in records),
+        skipped=dict(sorted(skipped.items())),
+        listing_sha256=plan.listing_sha256,
+        shards=tuple(
+            ShardEntry(shard_name(number), record.samples, record.bytes, record.sha256)
+            for number, record in enumerate(records)
+            if record.samples
+        ),
+    )
+    digest = _write_index(out, building, plan, records, draft)
+    manifest = replace(draft, digest=digest)
+    publish_bytes(out / MANIFEST_NAME, building, manifest.to_json().encode("ascii"))
+    remove_building(building)
+    sync_folder(out)
+    return manifest
+
+
+# --- The main path --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(out: Path) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into StoppedBySignal: every file is good at any moment anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals; its owner decides
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # the tidying up is not interrupted
+        raise StoppedBySignal(
+            f"{signal.Signals(number).name}; finished shards are kept in {out}, "
+            "go on by the same command with --resume"
+        )
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _convert_locked(config: ConvertConfig, building: Path, on_progress: Progress) -> Manifest:
+    try:
+        _remove_leftovers(building)
+        plan = _get_plan(config, building)
+        records = _convert_slices(config, plan, on_progress)
+        return _finish(config, plan, records)
+    finally:
+        if building.is_dir():
+            _remove_leftovers(building)
+            if load_plan(building) is None:  # nothing to go on with
+                remove_building(building)
+
+
+def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConversionReport:
+    """Convert a source into a dataset.
+
+    Args:
+        config: what, where to and how.
+        on_progress: called with (entries done since the last call, entries in all), if given.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: if the source, the target or an option is wrong.
+        StoppedBySignal: on SIGTERM or SIGINT; ``resume`` goes on.
+        OSError: if the target cannot be written; ``resume`` goes on when it can be.
+    """
+    begin = time.monotonic()
+    config.check()
+    finished = _check_target(config)
+    if finished is not None:
+        return _report_finished(config, finished)
+    open_source(config.source)  # a wrong source must not leave an empty target behind
+    building = config.out / BUILDING_NAME
+    is_new = not config.out.exists()
+    with _stopping_on_signals(config.out), naming_file(config.out):
+        try:
+            building.mkdir(parents=True, exist_ok=True)
+            with lock_building(building):
+                manifest = _convert_locked(config, building, on_progress or _say_nothing)
+        finally:
+            if is_new and config.out.is_dir() and not any(config.out.iterdir()):
+                shutil.rmtree(config.out)
+    return ConversionReport(
+        read=manifest.num_read,
+        written=manifest.num_samples,
+        skipped=manifest.skipped,
+        bytes_in=manifest.bytes_in,
+        bytes_out=sum(shard.bytes for shard in manifest.shards),
+        seconds=round(time.monotonic() - begin, 3),
+        num_shards=len(manifest.shards),
+    )

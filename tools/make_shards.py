@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Turn a folder of images, a text list or tars into a dataset of shards."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastssl.command import parse_arguments, run_command
+from fastssl.shards.convert import ConversionReport, ConvertConfig, convert
+
+
+@dataclass(frozen=True)
+class MakeShards(ConvertConfig):
+    """Turn a folder of images, a text list or tars into a dataset of shards."""
+
+    json: Path | None = None
+    """Write the report as JSON to this file."""
+
+
+def describe(report: ConversionReport, out: Path) -> str:
+    """Return the summary for the screen."""
+    left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
+    lines = [
+        f"{out}: {report.written:,} samples in {report.num_shards} shards, "
+        f"{report.bytes_out / 1e6:,.1f} MB",
+        f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
+    ]
+    if report.was_finished:
+        lines.insert(0, "it was finished already; nothing to do")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Convert, with a progress bar, and report."""
+    from tqdm import tqdm
+
+    command = parse_arguments(MakeShards)
+    bar = None
+
+    def advance(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            # What an earlier run did is no part of this run's rate.
+            bar = tqdm(total=total, initial=done, unit="img", desc="shards", dynamic_ncols=True)
+        else:
+            bar.update(done)
+
+    try:
+        report = convert(command, advance)
+    finally:
+        if bar is not None:
+            bar.close()
+    if command.json is not None:
+        command.json.write_text(report.to_json())
+    print(describe(report, command.out), file=sys.stdout)
+
+
+if __name__ == "__main__":
+    run_command(main)
