@@ -41,7 +41,7 @@ def read_switch(name: str) -> str:
 def find_obstacle() -> str | None:
     """Return why the extension cannot be built here, or None if it can."""
     try:
-        import torch  # noqa: F401
+        import torch
         import torch.utils.cpp_extension  # noqa: F401
     except ImportError as error:
         return (
@@ -49,8 +49,8 @@ def find_obstacle() -> str | None:
             "install torch first and use pip install --no-build-isolation"
         )
     compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None and shutil.which("g++") is None:
-        return f"no C++ compiler ({compiler}, g++); install one (Debian: apt-get install g++)"
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler ({compiler}); install one (Debian: apt-get install g++) or set CXX"
     header = os.path.join(sysconfig.get_path("include"), "Python.h")
     if not os.path.exists(header):
         return f"no Python headers ({header}); install them (Debian: apt-get install python3-dev)"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class ConcatHead(nn.Module):
     """Classify an arrangement of patches: project each, concatenate, classify.
 
-    The projection Linear, BN, ReLU is shared by all patches and its statistics are taken over all of
-    them; one Linear classifies (the jigsaw head of Goyal et al. 2019 in the form of VISSL).
+    The projection Linear, BN, ReLU is shared by all patches and its statistics are taken over all
+    of them; one Linear classifies (the jigsaw head of Goyal et al. 2019 in the form of VISSL).
     """
 
     def __init__(self, num_features: int, num_patches: int, hidden: int, num_classes: int) -> None:

@@ -169,10 +169,10 @@ def load_trunk(path: str | Path) -> tuple[nn.Module, dict[str, str]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state = {key: file.get_tensor(key) for key in file.keys()}
     except safetensors.SafetensorError as error:
         raise InputError(
-            f"{path} is no whole safetensors file ({error}); export it again"
+            f"{path} is not a whole safetensors file ({error}); export again"
         ) from None
     if "name" not in metadata or not metadata.get("width", "").isdecimal():
         raise InputError(

@@ -68,8 +68,8 @@ def extract_patches(
 
     In this order: mirror the image, cut, make grey, normalise or standardise, permute, cast, lay
     out. Grey is ITU-R 601 luma with Pillow's rounding, (19595 R + 38470 G + 7471 B + 2**15) >> 16,
-    in all three channels. Not differentiable. Rows may be strided; images whose pixels are not dense
-    are copied first.
+    in all three channels. Not differentiable. Rows may be strided; images whose pixels are not
+    dense are copied first.
 
     Args:
         images_BHWC: uint8 RGB, 0..255.

@@ -119,7 +119,8 @@ def extract_patches(
     if standardize:
         values = _standardize(patches_BPSSC)
     else:
-        assert mean is not None and std is not None
+        assert mean is not None
+        assert std is not None
         values = _scale(patches_BPSSC, mean, std)
     return _channels_first(values, dtype, channels_last)
 

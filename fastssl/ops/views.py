@@ -36,9 +36,9 @@ def normalize(
 ) -> Tensor:
     """Mirror, make grey, normalise, cast and lay out images in one pass over memory.
 
-    Grey is ITU-R 601 luma with Pillow's rounding, (19595 R + 38470 G + 7471 B + 2**15) >> 16, in all
-    three channels. Not differentiable. Rows may be strided; images whose pixels are not dense are
-    copied first.
+    Grey is ITU-R 601 luma with Pillow's rounding, (19595 R + 38470 G + 7471 B + 2**15) >> 16, in
+    all three channels. Not differentiable. Rows may be strided; images whose pixels are not dense
+    are copied first.
 
     Args:
         images: uint8 (B, H, W, 3) or (B, V, H, W, 3), RGB.
