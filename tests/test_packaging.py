@@ -1,0 +1,212 @@
+"""The package: what a wheel holds, how loaders/ is imported, what the build switches do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastssl.extension import load_extension
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
+
+
+def run_python(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A clean copy of the sources: building must not touch the checkout."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
+        shutil.copy(ROOT / name, folder)
+    for name in ("fastssl", "loaders", "csrc"):
+        ignore = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pure_wheel(source, tmp_path_factory):
+    """A wheel without the extension."""
+    folder = tmp_path_factory.mktemp("wheel")
+    code = f"from setuptools.build_meta import build_wheel; build_wheel({str(folder)!r})"
+    done = run_python("-c", code, cwd=source, FASTSSL_BUILD_EXT="0")
+    assert done.returncode == 0, done.stderr
+    assert "_C       not built: FASTSSL_BUILD_EXT=0" in done.stderr
+    (wheel,) = folder.iterdir()
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def installed(pure_wheel, tmp_path_factory):
+    """Run code against the unpacked wheel, out of reach of the checkout."""
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(pure_wheel) as archive:
+        archive.extractall(folder)
+
+    def run(code):
+        # -S: without the .pth files that point an editable install at the checkout.
+        path = os.pathsep.join([str(folder), sysconfig.get_path("purelib")])
+        done = run_python("-S", "-W", "always", "-c", code, cwd=folder.parent, PYTHONPATH=path)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+def test_the_wheel_holds_every_module_and_no_top_level_loaders(source, pure_wheel):
+    wanted = {str(path.relative_to(source)) for path in source.glob("fastssl/**/*.py")}
+    wanted |= {f"fastssl/{path.relative_to(source)}" for path in source.glob("loaders/**/*.py")}
+    with zipfile.ZipFile(pure_wheel) as archive:
+        names = set(archive.namelist())
+    assert {name for name in names if name.endswith(".py")} == wanted
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"fastssl"}
+
+
+def test_the_installed_wheel_imports_the_loaders(installed):
+    done = installed("import fastssl.loaders as l; print(l.__name__, l.__file__)")
+    assert done.stdout.startswith("fastssl.loaders ")
+    assert str(ROOT) not in done.stdout
+
+
+def test_the_checkout_imports_the_loaders_from_elsewhere(tmp_path):
+    done = run_python("-c", "import fastssl.loaders as l; print(l.__name__)", cwd=tmp_path)
+    assert done.stdout == "fastssl.loaders\n", done.stderr
+
+
+def test_nothing_claims_the_name_loaders(tmp_path):
+    done = run_python("-c", "import loaders", cwd=tmp_path)
+    assert "ModuleNotFoundError: No module named 'loaders'" in done.stderr
+
+
+def test_the_source_archive_holds_what_the_extension_is_built_from(source, tmp_path):
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    done = run_python("-c", code, cwd=source, FASTSSL_BUILD_EXT="0")
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {str(path.relative_to(source)) for path in source.glob("csrc/**/*.*")}
+    assert wanted | {"loaders/__init__.py", "setup.py", "README.md"} <= names
+
+
+WITHOUT_EXTENSION = """
+import torch
+import fastssl
+from fastssl import ops
+images = torch.arange(2 * 12 * 10 * 3).remainder(251).to(torch.uint8).view(2, 12, 10, 3)
+corners = torch.tensor([[[0, 1], [4, 2]], [[3, 0], [1, 1]]], dtype=torch.int32)
+flip = torch.tensor([True, False])
+def run(images, corners):
+    patches = ops.extract_patches(images, corners, 8, flip_B=flip, standardize=True)
+    return patches, ops.normalize(images, [0.5] * 3, [0.25] * 3)
+"""
+
+
+def test_without_the_extension_ops_run_the_reference_and_warn_once(installed):
+    done = installed(WITHOUT_EXTENSION + "run(images, corners); run(images, corners)")
+    warning = "RuntimeWarning: fastssl was installed without its extension"
+    assert done.stderr.count(warning) == 1
+
+
+def test_without_the_extension_results_agree_with_it(installed, tmp_path):
+    path = tmp_path / "results.pt"
+    installed(WITHOUT_EXTENSION + f"torch.save(run(images, corners), {str(path)!r})")
+    names: dict = {}
+    exec(WITHOUT_EXTENSION, names)
+    here, there = names["run"](names["images"], names["corners"]), torch.load(path)
+    for ours, theirs in zip(here, there, strict=True):
+        # Two float32 roundings of the same value; values are below 4.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+
+
+def test_without_the_extension_ops_compile_and_pass_opcheck(installed):
+    done = installed(
+        WITHOUT_EXTENSION
+        + "compiled = torch.compile(run, fullgraph=True, backend='aot_eager')\n"
+        + "pairs = zip(compiled(images, corners), run(images, corners))\n"
+        + "assert all(torch.equal(a, b) for a, b in pairs)\n"
+        + "torch.library.opcheck(torch.ops.fastssl.normalize.default,"
+        + " (images, flip, None, [0.5] * 3, [0.25] * 3, torch.float32, True))\n"
+        + "print(ops.build_info()['cpu'])"
+    )
+    assert done.stdout == "False\n"
+
+
+def show_version(source, **environment):
+    """Run setup.py so far that it plans the build."""
+    return run_python("setup.py", "--version", cwd=source, **environment)
+
+
+@pytest.mark.parametrize("name", ["FASTSSL_BUILD_EXT", "FASTSSL_CUDA"])
+def test_a_wrong_switch_is_refused(source, name):
+    done = show_version(source, **{name: "yes"})
+    assert done.returncode == 1
+    assert f"error: {name} (yes) must be auto, 1 or 0" in done.stderr
+
+
+def test_cuda_kernels_are_not_promised(source):
+    done = show_version(source, FASTSSL_CUDA="1")
+    assert done.returncode == 1
+    assert "error: FASTSSL_CUDA (1) asks for CUDA kernels, but this version has none" in done.stderr
+
+
+def test_without_a_compiler_the_build_says_why_and_goes_on(source, tmp_path):
+    done = show_version(source, PATH=str(tmp_path), CXX="no-such-compiler")
+    assert done.returncode == 0
+    assert "_C       not built: no C++ compiler (no-such-compiler); install one" in done.stderr
+
+
+def test_without_a_compiler_a_demanded_extension_fails(source, tmp_path):
+    done = show_version(source, PATH=str(tmp_path), CXX="no-such-compiler", FASTSSL_BUILD_EXT="1")
+    assert done.returncode == 1
+    assert "error: FASTSSL_BUILD_EXT (1) asks for the extension: no C++ compiler" in done.stderr
+
+
+@pytest.mark.skipif(not load_extension(), reason="the extension was not built")
+def test_the_extension_shares_the_openmp_runtime_of_torch(tmp_path):
+    # A second runtime would ignore torch.set_num_threads and oversubscribe the cores.
+    code = (
+        "import torch, fastssl._C, re\n"
+        "maps = open('/proc/self/maps').read()\n"
+        r"print(len(set(re.findall(r'/\S*lib(?:gomp|iomp5|omp)\S*', maps))))"
+    )
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.skipif(not load_extension(), reason="the extension was not built")
+def test_the_extension_uses_the_stable_abi_of_python():
+    assert (ROOT / "fastssl" / "_C.abi3.so").is_file()
+
+
+def test_a_broken_extension_is_an_error_and_no_reason_for_the_reference(installed):
+    # Stands for a binary that was built for another torch.
+    code = (
+        "import fastssl, pathlib\n"
+        "broken = pathlib.Path(fastssl.__file__).with_name('_C.abi3.so')\n"
+        "broken.write_bytes(b'no library')\n"
+        "try:\n    from fastssl import ops\n"
+        "except ImportError as error:\n    print(error)\n"
+        "finally:\n    broken.unlink()\n"
+    )
+    done = installed(code)
+    assert "fastssl._C was built but does not load with torch" in done.stdout
+    assert "build it again: pip install --no-build-isolation -e ." in done.stdout
