@@ -58,6 +58,8 @@ class Stream(IntEnum):
     """Scenes of the synthetic set; (0, image index) or (1, class) stand in place of the pair."""
     SHAPE = 10
     """Proportions of the synthetic set's models; (class, model) stand in place of the pair."""
+    SPLIT = 11
+    """Splits of labelled data for evaluation; (class, group) stand in place of the pair."""
     PERMUTATION_SET = 11
     """First member of a permutation set."""
 

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import tyro
 from tqdm import tqdm
 
-from fastssl.command import run_command
+from fastssl.command import parse_arguments, run_command
 from fastssl.cpu_count import available_cpus
 from fastssl.errors import StoppedBySignal
 from fastssl.synthetic import RenderConfig, render_set
@@ -26,7 +26,7 @@ from fastssl.synthetic import RenderConfig, render_set
 class Command:
     """Render a set of synthetic images; an interrupted run goes on where it was."""
 
-    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    out: Annotated[Path, tyro.conf.arg(metavar="OUT")]
     """Folder to write; must be empty or absent."""
     render: Annotated[RenderConfig, tyro.conf.arg(name="")] = field(default_factory=RenderConfig)
     """What to render."""
@@ -43,7 +43,7 @@ def _stop(number: int, _frame: object) -> NoReturn:
 
 def main() -> None:
     """Parse the command line and render."""
-    command = tyro.cli(Command, description=__doc__)
+    command = parse_arguments(Command)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     workers = command.workers or available_cpus()

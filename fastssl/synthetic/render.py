@@ -44,7 +44,8 @@ _SUN_IRRADIANCE = 1.0
 _SKY_RADIANCE = 0.05
 _EXPOSURE = 0.75
 _IMAGES_PER_JOB = 20
-_SETTINGS_FILE, _METADATA_FILE = "render.json", "metadata.jsonl"
+# Hidden, so that make_shards passes it over.
+_SETTINGS_FILE, _METADATA_FILE = ".render.json", "metadata.jsonl"
 
 
 @dataclass(frozen=True)

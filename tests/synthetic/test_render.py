@@ -80,7 +80,7 @@ def test_folder_with_other_files_is_refused(tmp_path):
 
 
 def test_unfinished_set_of_another_config_is_refused(tmp_path):
-    (tmp_path / "render.json").write_text(json.dumps({"seed": 9}))
+    (tmp_path / ".render.json").write_text(json.dumps({"seed": 9}))
     with pytest.raises(InputError, match="left unfinished"):
         render_set(tmp_path, SMALL)
 

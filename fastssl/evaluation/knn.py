@@ -1,0 +1,154 @@
+"""k nearest neighbours by cosine: what a trunk's features are worth without training anything.
+
+Shape legend: N samples, M of the bank, D features, K neighbours, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+from .splits import Split, split_by_group
+
+
+@dataclass(frozen=True)
+class KnnResult:
+    """What k nearest neighbours reach."""
+
+    accuracy: float
+    """Share of test samples classified rightly, 0 .. 1."""
+    per_class: dict[int, float]
+    """The same by class, for the classes that the test side holds."""
+    num_train: int
+    """Samples of the bank."""
+    num_test: int
+    """Samples classified."""
+    k: int
+    """Neighbours that voted."""
+
+
+def _find_neighbours(
+    queries_ND: Tensor, bank_MD: Tensor, k: int, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Return cosines and rows of the k nearest, each (N, K), holding chunk x 16 chunk at a time."""
+    cosines, rows = [], []
+    for query in queries_ND.split(chunk):
+        best = torch.empty(len(query), 0, device=query.device)
+        best_rows = torch.empty(len(query), 0, dtype=torch.int64, device=query.device)
+        start = 0
+        for part in bank_MD.split(16 * chunk):
+            near, at = (query @ part.T).topk(min(k, len(part)))
+            best, best_rows = torch.cat([best, near], 1), torch.cat([best_rows, at + start], 1)
+            best, order = best.topk(min(k, best.shape[1]))
+            best_rows = best_rows.gather(1, order)
+            start += len(part)
+        cosines.append(best)
+        rows.append(best_rows)
+    return torch.cat(cosines), torch.cat(rows)
+
+
+def classify_by_neighbours(
+    queries: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 20,
+    temperature: float | None = 0.07,
+    chunk: int = 1024,
+) -> Tensor:
+    """Let the k nearest of a bank vote on each query.
+
+    Neighbours are nearest by cosine. With a temperature T a vote weighs exp(cosine / T) (Wu et al.
+    2018, "Unsupervised feature learning via non-parametric instance discrimination", 3.4); without
+    one each vote counts the same. Among classes with equal votes the lowest number wins.
+
+    Args:
+        queries: float (N, D) on any device.
+        bank: float (M, D) on the same device.
+        bank_labels: int64 (M,), each at least 0.
+        k: neighbours, at least 1; the whole bank where it holds fewer.
+        temperature: T above 0, or None for plain votes.
+        chunk: queries at a time; memory is about 64 chunk**2 bytes, whatever N and M.
+
+    Returns:
+        int64 (N,), the class of each query.
+
+    Raises:
+        InputError: if shapes do not fit, the bank is empty or unlabelled, or a number is out of
+            range.
+    """
+    if queries.dim() != 2 or bank.dim() != 2 or queries.shape[1] != bank.shape[1]:
+        raise InputError(
+            f"queries {tuple(queries.shape)} and bank {tuple(bank.shape)} must be (N, D) and (M, D)"
+        )
+    if len(bank) == 0 or len(bank) != len(bank_labels) or int(bank_labels.min()) < 0:
+        raise InputError(
+            f"bank_labels {tuple(bank_labels.shape)} must name a class from 0 for each of the "
+            f"{len(bank)} rows of the bank, at least one; leave out rows without a label"
+        )
+    if k < 1 or chunk < 1 or (temperature is not None and temperature <= 0):
+        raise InputError(
+            f"k ({k}), chunk ({chunk}) and temperature ({temperature}) must be positive"
+        )
+    queries = functional.normalize(queries.float(), dim=1)
+    bank = functional.normalize(bank.float(), dim=1)
+    cosines_NK, rows_NK = _find_neighbours(queries, bank, k, chunk)
+    if temperature is None:
+        votes_NK = torch.ones_like(cosines_NK)
+    else:
+        # The nearest weighs 1: no overflow however small T is, and the ranking stays.
+        votes_NK = ((cosines_NK - cosines_NK[:, :1]) / temperature).exp()
+    labels_NK = bank_labels.to(rows_NK.device)[rows_NK]
+    num_classes = int(bank_labels.max()) + 1
+    # In double, so that whole votes add up exactly and weighted ones tie only if they are equal.
+    totals_NC = torch.zeros(len(queries), num_classes, dtype=torch.float64, device=queries.device)
+    totals_NC.scatter_add_(1, labels_NK, votes_NK.double())
+    # argmax may return any of several equal ones; this returns the first.
+    is_best = totals_NC == totals_NC.max(1, keepdim=True).values
+    return is_best.to(torch.int8).argmax(1)
+
+
+def evaluate_knn(
+    features: Tensor,
+    labels: Tensor,
+    groups: Sequence[str] | ArrayLike,
+    k: int = 20,
+    temperature: float | None = 0.07,
+    test_share: float = 0.2,
+    seed: int = 0,
+    split: Split | None = None,
+) -> KnnResult:
+    """Classify the held-out groups of a labelled set by their neighbours among the others.
+
+    Args:
+        features: float (N, D).
+        labels: int64 (N,); rows with -1 take no part.
+        groups: (N,) names; no group is on both sides. Ids give a plain stratified split.
+        k: neighbours.
+        temperature: of the votes' weights; None for plain votes.
+        test_share: of the groups of each class.
+        seed: of the split.
+        split: the split itself, in place of ``groups``, ``test_share`` and ``seed``.
+
+    Returns:
+        Accuracy over all test samples and by class.
+
+    Raises:
+        InputError: if there is nothing to split or an argument is out of range.
+    """
+    split = split or split_by_group(labels.cpu().numpy(), groups, test_share, seed)
+    train, test = torch.from_numpy(split.train), torch.from_numpy(split.test)
+    truth = labels[test]
+    guesses = classify_by_neighbours(features[test], features[train], labels[train], k, temperature)
+    is_right = guesses.to(truth.device) == truth
+    per_class = {
+        int(label): is_right[truth == label].double().mean().item() for label in truth.unique()
+    }
+    return KnnResult(
+        is_right.double().mean().item(), per_class, len(train), len(test), min(k, len(train))
+    )

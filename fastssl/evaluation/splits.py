@@ -1,0 +1,87 @@
+"""Split labelled samples into train and test, by group: no model is on both sides.
+
+Shape legend: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+from ..randomness import Stream, draw_words
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the two sides."""
+
+    train: NDArray[np.int64]
+    """Rows, ascending."""
+    test: NDArray[np.int64]
+    """Rows, ascending."""
+
+
+def split_by_group(
+    labels: ArrayLike,
+    groups: Sequence[str] | ArrayLike,
+    test_share: float = 0.2,
+    seed: int = 0,
+) -> Split:
+    """Hold out a share of the groups of every class.
+
+    A pure function of its arguments that does not depend on the order of the rows. A class with one
+    group stays on the training side. Give each sample a group of its own (its id, say) for a plain
+    stratified split.
+
+    Args:
+        labels: (N,) integers; rows with -1 are on neither side.
+        groups: (N,) names or numbers; rows of one group and class stay together.
+        test_share: of the groups of a class, rounded, at least one, never all; above 0, below 1.
+        seed: of the choice, 0 .. 2**64 - 1.
+
+    Returns:
+        The rows of both sides.
+
+    Raises:
+        InputError: if the lengths differ, a group has two classes, the share is out of range, or
+            one side would be empty.
+    """
+    labels, groups = np.asarray(labels, np.int64), np.asarray(groups)
+    if len(labels) != len(groups):
+        raise InputError(f"labels ({len(labels)}) and groups ({len(groups)}) differ in number")
+    if not 0 < test_share < 1:
+        raise InputError(f"test_share ({test_share}) must lie above 0 and below 1, such as 0.2")
+    _check_groups(labels, groups)
+    is_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels[labels >= 0]):
+        rows = np.flatnonzero(labels == label)
+        names, group_of_row = np.unique(groups[rows], return_inverse=True)
+        keys = draw_words(seed, int(label), np.arange(len(names)), Stream.SPLIT, 1)[:, 0]
+        num_test = min(max(1, round(test_share * len(names))), len(names) - 1)
+        held_out = np.argsort(keys, kind="stable")[:num_test]
+        is_test[rows] = np.isin(group_of_row, held_out)
+    train, test = np.flatnonzero(~is_test & (labels >= 0)), np.flatnonzero(is_test)
+    if not len(train) or not len(test):
+        raise InputError(
+            f"the split has {len(train)} training and {len(test)} test samples; "
+            "give labels to more samples, at least two groups of a class"
+        )
+    return Split(train, test)
+
+
+def _check_groups(labels: NDArray[np.int64], groups: NDArray) -> None:
+    """Raise if a group has samples of two classes: it could be on both sides."""
+    labelled = labels >= 0
+    _, group_of_row = np.unique(groups[labelled], return_inverse=True)
+    pairs = np.unique(np.stack([group_of_row, labels[labelled]]), axis=1)
+    owners = np.bincount(pairs[0]) if pairs.size else np.zeros(1, int)
+    if owners.max(initial=0) > 1:
+        row = np.flatnonzero(group_of_row == owners.argmax())[0]
+        raise InputError(
+            f"group '{groups[labelled][row]}' has samples of {owners.max()} classes; "
+            "make the class a part of the group's name"
+        )
