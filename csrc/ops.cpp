@@ -8,9 +8,7 @@
 namespace {
 
 // "key=value" pairs: what this binary was built with.
-std::string build_info() {
-  return std::string("torch=") + TORCH_VERSION + ";cuda_archs=;jpeg=";
-}
+std::string build_info() { return std::string("torch=") + TORCH_VERSION + ";cuda_archs=;jpeg="; }
 
 }  // namespace
 

@@ -266,6 +266,4 @@ at::Tensor extract_patches(const at::Tensor& images_in, const at::Tensor& corner
 }  // namespace
 }  // namespace fastssl
 
-TORCH_LIBRARY_IMPL(fastssl, CPU, m) {
-  m.impl("extract_patches", &fastssl::extract_patches);
-}
+TORCH_LIBRARY_IMPL(fastssl, CPU, m) { m.impl("extract_patches", &fastssl::extract_patches); }

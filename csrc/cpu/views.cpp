@@ -67,6 +67,4 @@ at::Tensor normalize(const at::Tensor& images_in, const std::optional<at::Tensor
 }  // namespace
 }  // namespace fastssl
 
-TORCH_LIBRARY_IMPL(fastssl, CPU, m) {
-  m.impl("normalize", &fastssl::normalize);
-}
+TORCH_LIBRARY_IMPL(fastssl, CPU, m) { m.impl("normalize", &fastssl::normalize); }

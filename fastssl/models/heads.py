@@ -27,11 +27,10 @@ class ConcatHead(nn.Module):
         """
         super().__init__()
         self.num_patches = num_patches
-        self.project = nn.Sequential(
-            nn.Linear(num_features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
-        )
+        linear = nn.Linear(num_features, hidden)
+        self.project = nn.Sequential(linear, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
         self.classify = nn.Linear(num_patches * hidden, num_classes)
-        for layer in (self.project[0], self.classify):
+        for layer in (linear, self.classify):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 

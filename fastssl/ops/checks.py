@@ -6,7 +6,7 @@ not break a compiled graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def check_tensor(
     name: str,
     dtype: torch.dtype,
     device: torch.device,
-    shapes: dict[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Raise unless a tensor has the dtype, the device and one of the shapes.
 

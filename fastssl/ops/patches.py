@@ -38,16 +38,16 @@ def _check_tensors(
     checks.check_images(images_BHWC, (4,))
     device, num = images_BHWC.device, images_BHWC.shape[0]
     patches = corners_BP2.shape[1] if corners_BP2.dim() == 3 else -1
-    shape = {"(B, P, 2)": (num, patches, 2)}
-    checks.check_tensor(corners_BP2, "corners_BP2", torch.int32, device, shape)
+    corners_shape = {"(B, P, 2)": (num, patches, 2)}
+    checks.check_tensor(corners_BP2, "corners_BP2", torch.int32, device, corners_shape)
     if flip_B is not None:
         checks.check_tensor(flip_B, "flip_B", torch.bool, device, {"(B,)": (num,)})
     if grey is not None:
-        shapes = {"(B,)": (num,), "(B, P)": (num, patches)}
+        shapes: dict[str, tuple[int, ...]] = {"(B,)": (num,), "(B, P)": (num, patches)}
         checks.check_tensor(grey, "grey", torch.bool, device, shapes)
     if order_BP is not None:
-        shape = {"(B, P)": (num, patches)}
-        checks.check_tensor(order_BP, "order_BP", torch.int64, device, shape)
+        order_shape = {"(B, P)": (num, patches)}
+        checks.check_tensor(order_BP, "order_BP", torch.int64, device, order_shape)
 
 
 def extract_patches(

@@ -18,7 +18,7 @@ def _flags_of_views(flags: Tensor | None, name: str, images_BVHWC: Tensor) -> Te
     if flags is None:
         return None
     num, views = images_BVHWC.shape[:2]
-    shapes = {"(B,)": (num,), "(B, V)": (num, views)}
+    shapes: dict[str, tuple[int, ...]] = {"(B,)": (num,), "(B, V)": (num, views)}
     checks.check_tensor(flags, name, torch.bool, images_BVHWC.device, shapes)
     if flags.dim() == 1:
         flags = flags[:, None].expand(num, views)
