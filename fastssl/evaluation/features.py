@@ -69,10 +69,12 @@ def extract_features(
     """
     device = torch.device(device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    trunk.to(device, memory_format=memory_format)
+    trunk.to(device).to(memory_format=memory_format)
     was_training = trunk.training
     trunk.eval()
-    rows, labels, ids = [], [], []
+    rows, ids = [], []
+    labels: list[Tensor] = []
+    has_labels = True
     try:
         for batch in loader.one_pass():
             _check_single_view(batch)
@@ -84,12 +86,14 @@ def extract_features(
                 rows.append(trunk(inputs).float().cpu())
             # A batch's buffers are used again: keep copies.
             ids.append(batch.sample_ids.clone())
-            labels.append(None if batch.labels is None else batch.labels.clone())
+            if batch.labels is None:
+                has_labels = False
+            else:
+                labels.append(batch.labels.clone())
     finally:
         trunk.train(was_training)
     if not rows:
         raise InputError("the loader gave no sample to extract features of; check the data set")
-    has_labels = all(part is not None for part in labels)
     return Features(torch.cat(rows), torch.cat(labels) if has_labels else None, torch.cat(ids))
 
 

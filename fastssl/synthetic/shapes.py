@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from ..command import nearest
@@ -62,11 +61,14 @@ def build_model(class_name: str, model: int) -> tuple[NDArray[np.float64], NDArr
     if model < 0:
         raise InputError(f"model ({model}) must be 0 or more; models are numbered from 0")
     parts = _BUILDERS[class_name](Proportions(CLASSES.index(class_name), model))
-    mesh = trimesh.util.concatenate(parts)
-    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
-    vertices = (mesh.vertices - (low + high) / 2) / (high - low).max()
+    # Vertices of a part come after those of the parts before it.
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+    vertices = np.concatenate([part.vertices for part in parts])
+    faces = np.concatenate([part.faces + n for part, n in zip(parts, starts, strict=True)])
+    low, high = vertices.min(0), vertices.max(0)
+    vertices = (vertices - (low + high) / 2) / (high - low).max()
     # The last bits of cos and pow depend on the C library; what is drawn must not.
     vertices = np.round(vertices, 6)
-    faces = mesh.faces.astype(np.uint32)
+    faces = faces.astype(np.uint32)
     vertices.flags.writeable = faces.flags.writeable = False
     return vertices, faces
