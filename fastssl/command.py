@@ -12,8 +12,9 @@ import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
-from .errors import InputError, StoppedBySignal
+from .errors import InputError, RunFailed, StoppedBySignal
 
 EXIT_DONE = 0
 EXIT_ELSE = 1
@@ -58,6 +59,8 @@ def describe_failure(error: BaseException) -> tuple[int, str | None]:
         return EXIT_STOPPED, f"stopped: {error}"
     if isinstance(error, InputError):
         return EXIT_INPUT, f"error: {error}"
+    if isinstance(error, RunFailed):
+        return EXIT_ELSE, f"error: {error}"
     if isinstance(error, ImportError) and "pip install" in str(error):
         return EXIT_INPUT, f"error: {error}"
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
@@ -81,19 +84,27 @@ def run_command(main: Callable[[], None]) -> None:
         code, line = describe_failure(error)
         if line is None:
             raise
-        print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the contract's one line
+        # Where several ranks fail together, the one that found out says it.
+        if not getattr(error, "reported", False):
+            print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the contract's one line
         raise SystemExit(code) from None
 
 
-def boolean_options(config_class: type, prefix: str = "--") -> Iterator[str]:
-    """Yield the options of a config that take true or false, such as ``--data.ledger``."""
-    types = typing.get_type_hints(config_class)
-    for field in fields(config_class):
+def boolean_options(config: typing.Any, prefix: str = "--") -> Iterator[str]:
+    """Yield the options of a config that take true or false, such as ``--data.ledger``.
+
+    Args:
+        config: a dataclass, or an instance of one, whose values then tell more than its types.
+        prefix: put before each name.
+    """
+    types = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for field in fields(config):
+        kind = types[field.name] if isinstance(config, type) else getattr(config, field.name)
         name = prefix + field.name.replace("_", "-")
-        if types[field.name] is bool:
+        if kind is bool or isinstance(kind, bool):
             yield name
-        elif is_dataclass(types[field.name]):
-            yield from boolean_options(types[field.name], name + ".")
+        elif is_dataclass(kind):
+            yield from boolean_options(kind, name + ".")
 
 
 def spell_booleans(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
@@ -123,12 +134,19 @@ def spell_booleans(arguments: Sequence[str], options: Iterable[str]) -> list[str
     return spelled
 
 
-def parse_arguments(config_class: type, arguments: Sequence[str] | None = None) -> typing.Any:
+def parse_arguments(
+    config_class: typing.Any,
+    arguments: Sequence[str] | None = None,
+    default: typing.Any = None,
+    program: str | None = None,
+) -> typing.Any:
     """Make a config from the command line; fields without a default are positional.
 
     Args:
         config_class: a dataclass with a docstring below each field.
         arguments: the command line without the command's name; None takes the process's own.
+        default: an instance whose fields the command line changes.
+        program: name in the help; None takes the script's.
 
     Returns:
         An instance of the class.
@@ -139,8 +157,21 @@ def parse_arguments(config_class: type, arguments: Sequence[str] | None = None) 
     import tyro  # a spawned worker imports this module too, and parses nothing
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    options = boolean_options(config_class if default is None else default)
     return tyro.cli(
         config_class,
-        args=spell_booleans(arguments, boolean_options(config_class)),
+        prog=program,
+        args=spell_booleans(arguments, options),
+        default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
     )
+
+
+def check_json_path(path: Path | None) -> None:
+    """Make sure, before hours of work, that a ``--json`` file can lie where it is wanted.
+
+    Raises:
+        InputError: if its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"--json {path}: no such folder; make it, or name a file elsewhere")

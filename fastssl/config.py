@@ -9,12 +9,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
 
 from .command import nearest
 from .errors import InputError
 from .randomness import MAX_SEED
 from .sampling import ChunkLayout
+
+TaskConfig = TypeVar("TaskConfig")
 
 LoaderName = Literal["auto", "webdataset", "native", "dali", "ffcv", "fixed"]
 LOADERS = ("auto", "webdataset", "native", "dali", "ffcv", "fixed")
@@ -47,8 +51,8 @@ class LoaderConfig:
     """Images a step over all ranks; must divide by world size x accumulation."""
     num_threads: int = free(0)
     """Loader threads or processes a rank; 0 takes this rank's share of the usable cores."""
-    seed: int = 0
-    """Seed of the order and of everything drawn for a sample."""
+    seed: Annotated[int, tyro.conf.Suppress] = 0
+    """Seed of the order and of everything drawn for a sample; in a run, the run's own."""
     order: Literal["global", "chunked"] = "global"
     """global: any sample may follow any; chunked: ranks read long runs of a few shards, as disks
     and object stores need."""
@@ -208,12 +212,12 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Generic[TaskConfig]):
     """One pretraining run. A recipe gives one; the command line changes fields of it."""
 
-    recipe: str
+    recipe: Annotated[str, tyro.conf.Suppress]
     """Name of the recipe that this run began from."""
-    task: Any
+    task: TaskConfig
     """The pretext task's own config."""
     output_dir: Path = Path()
     """Run directory; a run found there goes on."""

@@ -105,9 +105,7 @@ class ViewSpec:
         filter: Filter = "triangle",
     ) -> ViewSpec:
         """Cut a box of random area and ratio and resize it (Szegedy et al. 2015)."""
-        return cls(
-            "random_resized_crop", size, 0, scale, ratio, attempts, fallback, count, filter
-        )
+        return cls("random_resized_crop", size, 0, scale, ratio, attempts, fallback, count, filter)
 
     @classmethod
     def resize_crop(
@@ -241,9 +239,7 @@ def _ratio_table(lowest: float, highest: float) -> NDArray[np.int64]:
     with localcontext() as context:
         context.prec = 40
         low, high = Decimal(lowest).ln(), Decimal(highest).ln()
-        steps = (
-            low + (high - low) * (2 * i + 1) / (2 * _RATIO_STEPS) for i in range(_RATIO_STEPS)
-        )
+        steps = (low + (high - low) * (2 * i + 1) / (2 * _RATIO_STEPS) for i in range(_RATIO_STEPS))
         return np.array([int((step.exp() * _ONE).to_integral_value()) for step in steps], np.int64)
 
 

@@ -193,9 +193,7 @@ class Loader(abc.ABC):
 
     def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> Plan:
         rows = self.dataset.index[ids]
-        boxes = draw_boxes(
-            self.views, rows["width"], rows["height"], self.config.seed, epochs, ids
-        )
+        boxes = draw_boxes(self.views, rows["width"], rows["height"], self.config.seed, epochs, ids)
         return Plan(ids, epochs, boxes)
 
     def _stream_identity(self) -> dict[str, Any]:

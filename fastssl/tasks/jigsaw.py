@@ -228,9 +228,7 @@ _WRONG = (218, 54, 51)
 _PAPER = 255
 
 
-def _draw_puzzle(
-    tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int
-) -> np.ndarray:
+def _draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int) -> np.ndarray:
     """Lay out the puzzle and its answered arrangement side by side.
 
     Args:

@@ -116,7 +116,9 @@ def _all_permutations(num_patches: int) -> NDArray[np.uint8]:
         tails = []
         for first in range(patches):
             # Patches from ``first`` on move up by one, which keeps the order.
-            tails.append(np.vstack([np.full(rows.shape[1], first, np.uint8), rows + (rows >= first)]))
+            tails.append(
+                np.vstack([np.full(rows.shape[1], first, np.uint8), rows + (rows >= first)])
+            )
         rows = np.concatenate(tails, axis=1).astype(np.uint8)
     return np.ascontiguousarray(rows)
 

@@ -1,0 +1,215 @@
+"""Checkpoints that survive a kill at any byte.
+
+``checkpoints/<step, 9 digits>/`` holds ``state.pt`` and ``manifest.json`` with the SHA-256 of each
+file. A checkpoint is written beside, made durable, then renamed into place; ``latest`` names it
+afterwards; only then an older one is removed. A folder whose content does not match its manifest is
+passed over and named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from .files import hash_file, sync_folder, write_durably, write_json
+
+_log = logging.getLogger(__name__)
+
+STATE_NAME = "state.pt"
+MANIFEST_NAME = "manifest.json"
+POINTER_NAME = "latest"
+MAX_FAILED_SAVES = 3
+"""Saves that may fail in a row before the run stops."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run; one thread writes while training goes on."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Look after a folder.
+
+        Args:
+            folder: where the checkpoints stand; made when the first is saved.
+            keep: newest checkpoints to keep, at least 2.
+        """
+        self._folder = folder
+        self._keep = keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._num_failed = 0
+        self.last_step = 0
+        """Step of the newest checkpoint that was saved or loaded."""
+
+    def find_newest(self) -> int | None:
+        """Find the newest valid checkpoint; damaged ones are named, passed over and set aside.
+
+        Returns:
+            Its step, or None if there is no checkpoint.
+
+        Raises:
+            InputError: if there are checkpoints and all are damaged.
+        """
+        for leftover in self._folder.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        damaged = []
+        for step in reversed(self._steps()):
+            folder = self._folder_of(step)
+            reason = find_damage(folder)
+            if reason is None:
+                return step
+            damaged.append((folder, reason))
+            _log.warning("checkpoint %s is damaged: %s; passed over", folder, reason)
+            _set_aside(folder)
+        if damaged:
+            named = ", ".join(f"{folder.name} ({reason})" for folder, reason in damaged)
+            raise InputError(
+                f"{self._folder}: no checkpoint is whole: {named}; restore one, or start anew in "
+                "another --output-dir"
+            )
+        return None
+
+    def load(self, step: int) -> dict[str, Any]:
+        """Load the state of a step that ``find_newest`` has found."""
+        self.last_step = step
+        path = self._folder_of(step) / STATE_NAME
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Take a snapshot now and write it in the background.
+
+        Waits for the write before it. A save that fails is reported and the next one tried.
+
+        Args:
+            step: steps done; a step that is saved already is not saved again.
+            state: tensors and plain values, nested in dicts and lists.
+
+        Raises:
+            OSError: if ``MAX_FAILED_SAVES`` saves in a row failed.
+        """
+        if step == self.last_step:
+            return
+        self.wait(is_final=False)
+        snapshot = _snapshot(state)
+        self.last_step = step
+        self._thread = threading.Thread(
+            target=self._write_and_note, args=(step, snapshot), name="checkpoint"
+        )
+        self._thread.start()
+
+    def wait(self, *, is_final: bool = True) -> None:
+        """Wait until the write under way is durable.
+
+        Args:
+            is_final: nothing will be saved after this, so a failure is an error at once.
+
+        Raises:
+            OSError: if the save failed and there is no other to come.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is None:
+            return
+        error, self._error = self._error, None
+        self.last_step = 0
+        self._num_failed += 1
+        if is_final or self._num_failed >= MAX_FAILED_SAVES or not isinstance(error, OSError):
+            raise error
+        _log.error(
+            "checkpoint could not be saved (%s); earlier ones are whole; trying again at the next",
+            error,
+        )
+
+    def _write_and_note(self, step: int, state: dict[str, Any]) -> None:
+        try:
+            self._write(step, state)
+            self._num_failed = 0
+        except BaseException as error:
+            self._error = error
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        target = self._folder_of(step)
+        temporary = self._folder / f".tmp-{target.name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir()
+            # Through memory: torch's writer hides the system's error when a disk is full.
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            content = buffer.getbuffer()
+            with (temporary / STATE_NAME).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            write_json(temporary / MANIFEST_NAME, {"step": step, "files": {STATE_NAME: entry}})
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(self._folder)
+        write_durably(self._folder / POINTER_NAME, target.name.encode())
+        for old in self._steps()[: -self._keep]:
+            shutil.rmtree(self._folder_of(old))
+
+    def _steps(self) -> list[int]:
+        if not self._folder.is_dir():
+            return []
+        names = (entry.name for entry in self._folder.iterdir() if entry.is_dir())
+        return sorted(int(name) for name in names if name.isdecimal() and len(name) == 9)
+
+    def _folder_of(self, step: int) -> Path:
+        return self._folder / f"{step:09d}"
+
+
+def find_damage(folder: Path) -> str | None:
+    """Return why a checkpoint cannot be used, or None if it is whole.
+
+    Args:
+        folder: ``checkpoints/<step>``.
+    """
+    try:
+        files = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+        if STATE_NAME not in files:
+            return f"{MANIFEST_NAME} does not list {STATE_NAME}"
+        for name, entry in files.items():
+            size = (folder / name).stat().st_size
+            if size != entry["bytes"]:
+                return f"{name} has {size} bytes, {entry['bytes']} were written"
+            if hash_file(folder / name) != entry["sha256"]:
+                return f"{name} does not match its SHA-256"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST_NAME} cannot be read: {error!r}"
+    return None
+
+
+def _set_aside(folder: Path) -> None:
+    """Free the name for the step's new checkpoint; keep the damaged one for whoever asks why."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    with contextlib.suppress(OSError):
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+
+
+def _snapshot(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _snapshot(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_snapshot(item) for item in value]
+    return value

@@ -1,0 +1,99 @@
+"""What a run measures of itself between two logged steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .distributed import World
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands when it logs."""
+
+    step: int
+    """Steps done."""
+    samples: int
+    """Samples seen."""
+    epoch: float
+    """Samples / N."""
+    lr: float
+    """Of the step just done."""
+
+
+class Meter:
+    """Gathers scalars on the device and times on the host; asks for them at logged steps only."""
+
+    def __init__(self, world: World, global_batch_size: int) -> None:
+        """Start at zero.
+
+        Args:
+            world: the ranks.
+            global_batch_size: B, images of a step.
+        """
+        self._world = world
+        self._batch = global_batch_size
+        self._reset()
+
+    def waited(self, seconds: float) -> None:
+        """Add time spent waiting for a batch."""
+        self._wait_s += seconds
+
+    def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
+        """Add one step.
+
+        Args:
+            means: scalars over all ranks, on the device.
+            is_finite: bool scalar; a step whose loss is not finite does not enter the means.
+            fallback_decodes: of this rank's batch.
+        """
+        values = torch.stack([value.double() for value in means.values()])
+        values = torch.where(is_finite, values, 0.0)
+        count = is_finite.double()[None]
+        self._names = list(means)
+        row = torch.cat([count, values])
+        self._sums = row if self._sums is None else self._sums + row
+        self._num_steps += 1
+        self._fallback_decodes += fallback_decodes
+
+    def collect(self, progress: Progress, skipped: int, substituted: int) -> dict[str, Any]:
+        """Return a line of metrics.jsonl and begin the next interval; a collective call."""
+        sums = [] if self._sums is None else self._sums.tolist()
+        elapsed = time.perf_counter() - self._began
+        steps = max(self._num_steps, 1)
+        step_ms, wait_ms = self._world.max(elapsed * 1e3 / steps, self._wait_s * 1e3 / steps)
+        (fallback_decodes,) = self._world.sum(self._fallback_decodes)()
+        count = sums[0] if sums else 0
+        means = {
+            n: s / count if count else None for n, s in zip(self._names, sums[1:], strict=True)
+        }
+        line = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "samples": progress.samples,
+            "loss": means.pop("loss", None),
+            "lr": progress.lr,
+            "images_per_s": self._batch * 1e3 / step_ms if step_ms else math.inf,
+            "data_wait_ms": wait_ms,
+            "step_ms": step_ms,
+            "skipped": skipped,
+            "substituted": substituted,
+            "fallback_decodes": fallback_decodes,
+            **means,
+        }
+        self._reset()
+        return line
+
+    def _reset(self) -> None:
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._num_steps = 0
+        self._wait_s = 0.0
+        self._fallback_decodes = 0
+        self._began = time.perf_counter()

@@ -1,0 +1,112 @@
+"""Optimisers, and the guard that keeps a non-finite loss out of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import OptimConfig
+
+MAX_NONFINITE_IN_A_ROW = 2
+"""A run stops after this many steps in a row whose loss is not finite."""
+
+
+def build_optimizer(config: OptimConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimiser, fused, with its state in place.
+
+    Args:
+        config: what to build.
+        network: whose parameters learn; normalisation layers and biases form their own groups.
+
+    Returns:
+        An optimiser that honours ``found_inf`` on the device.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_exempt = (
+                not config.decay_norm
+                if isinstance(module, norms)
+                else (name.endswith("bias") and not config.decay_bias)
+            )
+            decay = 0.0 if is_exempt else config.weight_decay
+            groups.setdefault(decay, []).append(parameter)
+    optimizer = torch.optim.SGD(
+        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        fused=True,
+    )
+    # The fused kernel takes the first gradient as momentum without asking whether the step is
+    # masked; zeros give the same first step, and a checkpoint always has the same keys.
+    if config.momentum > 0:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+class UpdateGuard:
+    """Masks updates on the device, so that no step waits for the host to look at a loss.
+
+    A step with a non-finite loss is masked and counted; so is what a GradScaler skips. After
+    ``MAX_NONFINITE_IN_A_ROW`` in a row everything is masked until the host reads it and stops: the
+    weights stay those that the bad batch met.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        """Stand before every step of an optimiser."""
+        self._is_bad = torch.zeros((), dtype=torch.bool, device=device)
+        self._streak = torch.zeros((), dtype=torch.int64, device=device)
+        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self._tripped_at = torch.zeros((), dtype=torch.int64, device=device)
+        optimizer.register_step_pre_hook(self._mask)
+
+    def observe(self, mean_loss: Tensor, step: int) -> Tensor:
+        """Look at the loss of a step before its update.
+
+        Args:
+            mean_loss: over all ranks, a scalar on the device.
+            step: from 1.
+
+        Returns:
+            bool scalar on the device: whether the loss is finite.
+        """
+        is_finite = torch.isfinite(mean_loss)
+        self._is_bad = ~is_finite
+        self._streak = torch.where(is_finite, 0, self._streak + 1)
+        trips = (self._streak >= MAX_NONFINITE_IN_A_ROW) & (self._tripped_at == 0)
+        self._tripped_at = torch.where(trips, step, self._tripped_at)
+        return is_finite
+
+    def read(self) -> tuple[int, int]:
+        """Wait for the device; return the steps skipped so far and the step that tripped, or 0."""
+        skipped, tripped_at = torch.stack([self._skipped, self._tripped_at]).tolist()
+        return skipped, tripped_at
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counters as plain values."""
+        return {"skipped": int(self._skipped), "streak": int(self._streak)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Set the counters."""
+        self._skipped.fill_(state["skipped"])
+        self._streak.fill_(state["streak"])
+
+    def _mask(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        skip = (self._is_bad | (self._tripped_at > 0)).float()
+        # A GradScaler puts its own finding here and takes it away after the step.
+        if getattr(optimizer, "grad_scale", None) is not None:
+            skip = torch.maximum(skip, optimizer.found_inf)  # type: ignore[attr-defined]
+        optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self._skipped = self._skipped + (skip > 0)

@@ -1,0 +1,51 @@
+"""The learning rate as a function of the samples seen, whatever batch and world size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..config import OptimConfig, ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length and learning rate of a run."""
+
+    config: ScheduleConfig
+    """The course."""
+    peak_lr: float
+    """Rate after the warm-up."""
+    num_samples: int
+    """N, samples in an epoch."""
+    global_batch_size: int
+    """B."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the run: ceil(E N / B)."""
+        return math.ceil(round(self.config.epochs * self.num_samples) / self.global_batch_size)
+
+    def lr_at(self, samples: int) -> float:
+        """Return the learning rate of the step that begins after this many samples.
+
+        Args:
+            samples: seen before the step.
+        """
+        config, epoch = self.config, samples / self.num_samples
+        if epoch < config.warmup_epochs:
+            share = epoch / config.warmup_epochs
+            return self.peak_lr * (config.warmup_start + (1 - config.warmup_start) * share)
+        if config.kind == "cosine":
+            span = max(config.epochs - config.warmup_epochs, 1e-12)
+            done = min((epoch - config.warmup_epochs) / span, 1.0)
+            return self.peak_lr * 0.5 * (1 + math.cos(math.pi * done))
+        return self.peak_lr * config.gamma ** sum(epoch >= m for m in config.milestones)
+
+
+def build_schedule(
+    config: ScheduleConfig, optim: OptimConfig, num_samples: int, global_batch_size: int
+) -> Schedule:
+    """Scale the peak rate linearly with the batch (Goyal et al. 2017) and set the course."""
+    scale = global_batch_size / optim.lr_batch_size if optim.lr_batch_size else 1.0
+    return Schedule(config, optim.lr * scale, num_samples, global_batch_size)

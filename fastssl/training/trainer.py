@@ -1,0 +1,484 @@
+"""The main path: from a config to a trained trunk. Read it from top to bottom.
+
+Shape legend: B global batch, W ranks, A micro-batches a step on each rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from .. import __version__
+from ..batch import Batch
+from ..command import describe_failure
+from ..config import RunConfig, check_batch_size, flatten, identity
+from ..errors import InputError, RunFailed, StoppedBySignal
+from ..loaders import build_loader, resolve_loader
+from ..models import build_trunk, save_trunk
+from ..randomness import step_seed
+from ..tasks import build_task
+from .bad_samples import BadSampleAccount, list_bad
+from .checkpoint import CheckpointStore
+from .distributed import World, join_world
+from .metrics import Meter, Progress
+from .optim import UpdateGuard, build_optimizer, set_lr
+from .run_directory import (
+    BAD_SAMPLES_NAME,
+    EXIT_NAME,
+    METRICS_NAME,
+    JsonLines,
+    RunLock,
+    check_identity,
+    cut_logs,
+    ledger_name,
+    write_config,
+    write_exit,
+)
+from .schedule import build_schedule
+from .stopping import StopSignals
+from .tensorboard import TensorBoard
+
+_log = logging.getLogger(__name__)
+
+TRUNK_NAME = "trunk.safetensors"
+NONFINITE_FOLDER = "nonfinite"
+_NUM_PICTURES = 4
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(config: RunConfig) -> None:
+    """Run a config to its end, or to the next stop; a run found in the directory goes on.
+
+    Args:
+        config: the run.
+
+    Raises:
+        InputError: for anything the user can cause, before the first step.
+        StoppedBySignal: after a signal, with everything saved.
+        RunFailed: when the loss stays non-finite or too many samples are bad.
+    """
+    if config.output_dir == Path():
+        raise InputError("--output-dir (none given) must name the run directory; set it")
+    world = join_world(config.device)
+    locks: list[RunLock] = []
+    try:
+        world.on_zero(lambda: locks.append(RunLock(config.output_dir)))
+        with StopSignals() as signals:
+            trainer = Trainer(config, world, signals)
+            with _recorded_exit(trainer):
+                trainer.set_up()
+                trainer.run()
+    finally:
+        for lock in locks:
+            lock.release()
+        world.leave()
+
+
+@contextlib.contextmanager
+def _recorded_exit(trainer: Trainer) -> Iterator[None]:
+    """Write exit.json however the run ends, and leave no worker behind."""
+    code, reason = 0, "done"
+    try:
+        yield
+    except BaseException as error:
+        code, line = describe_failure(error)
+        reason = line or repr(error)
+        raise
+    finally:
+        trainer.close()
+        if trainer.world.is_zero:
+            write_exit(trainer.folder, code, reason, trainer.step)
+
+
+class Trainer:
+    """One life of a run: from its newest checkpoint to its end or the next stop."""
+
+    def __init__(self, config: RunConfig, world: World, signals: StopSignals) -> None:
+        """Remember what to do; ``set_up`` does the rest.
+
+        Args:
+            config: the run.
+            world: the ranks.
+            signals: what asks for a stop.
+        """
+        self.config = config
+        self.world = world
+        self.signals = signals
+        self.folder = config.output_dir
+        self.step = 0
+        self._open_files = contextlib.ExitStack()
+
+    # ------------------------------------------------------------------ set-up
+
+    def set_up(self) -> None:
+        """Open the data, build the network, and go back to the newest checkpoint."""
+        self.world.on_zero(lambda: (self.folder / EXIT_NAME).unlink(missing_ok=True))
+        self.world.together(self._open_loader)
+        self.identity = identity(self.config, self.loader.dataset.digest)
+        self.world.on_zero(lambda: check_identity(self.folder, self.identity))
+        self.world.together(self._build_network)
+        self.world.on_zero(lambda: write_config(self.folder, self.identity, flatten(self.config)))
+        self._restore()
+        self.world.together(self._open_logs)
+
+    def _open_loader(self) -> None:
+        config, world = self.config, self.world
+        check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
+        if config.data.path == Path():
+            raise InputError("--data.path (none given) must name a dataset; set it")
+        # The order of weights' draws is the order of building: trunk, then head.
+        torch.manual_seed(step_seed(config.seed, 0, 0))
+        self.trunk = build_trunk(config.trunk, config.width)
+        self.task = build_task(config.task, self.trunk)
+        data = dataclasses.replace(config.data, seed=config.seed)
+        self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
+        self._open_files.callback(self.loader.close)
+        self.schedule = build_schedule(
+            config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
+        )
+
+    # ------------------------------------------------------------------ model
+
+    def _build_network(self) -> None:
+        config, device = self.config, self.world.device
+        if config.sync_bn and (device.type != "cuda" or self.world.size == 1):
+            raise InputError(
+                f"sync_bn (true) needs several ranks on GPUs, got {self.world.size} on "
+                f"{device.type}; set --sync-bn false"
+            )
+        _set_determinism(config.deterministic)
+        task: nn.Module = self.task.to(device)
+        if config.channels_last:
+            task = task.to(memory_format=torch.channels_last)
+        if config.sync_bn:
+            task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
+        self.task = task
+        if config.compile:
+            self.task.compile()
+        self.network: nn.Module = self.task
+        if self.world.size > 1:
+            self.network = DistributedDataParallel(
+                self.task,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
+            )
+        self.optimizer = build_optimizer(config.optim, self.task)
+        self.guard = UpdateGuard(self.optimizer, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def _restore(self) -> None:
+        """Go back to the newest checkpoint, if there is one, and cut the logs to it."""
+        config = self.config
+        self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
+        self.account = BadSampleAccount(self.loader.num_samples, config.data.max_bad_share)
+        has_begun = (self.folder / METRICS_NAME).exists()
+        step = self.world.on_zero(self.store.find_newest)
+        if step is not None:
+            state = self.store.load(step)
+            self.task.load_state_dict(state["task"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.guard.load_state_dict(state["guard"])
+            self.account.load_state_dict(state["bad_samples"])
+            self.loader.load_state_dict(state["loader"])
+            self.step = state["step"]
+            self._warn_of_other_machine(state["machine"])
+        self.world.on_zero(lambda: cut_logs(self.folder, self.step))
+        self._is_continuation = has_begun or step is not None
+
+    def _save(self) -> None:
+        """Snapshot everything that the next life needs; rank 0 writes it."""
+        _, tripped_at = self.guard.read()
+        if tripped_at:
+            self._stop_on_nonfinite(tripped_at)
+        if not self.world.is_zero:
+            return
+        state = {
+            "step": self.step,
+            "task": dict(self.task.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "guard": self.guard.state_dict(),
+            "bad_samples": self.account.state_dict(),
+            "loader": self._loader_state(),
+            "identity": self.identity,
+            "machine": self._machine(),
+        }
+        self.store.save(self.step, state)
+
+    def _loader_state(self) -> dict[str, Any]:
+        return {**self.loader.state_dict(), "position": self._position(self.step)}
+
+    def _position(self, step: int) -> int:
+        return step * self.config.data.global_batch_size
+
+    def _machine(self) -> dict[str, Any]:
+        """What bit-equal resume rests on."""
+        return {
+            "world_size": self.world.size,
+            "device": self.world.device.type,
+            "torch": torch.__version__,
+            "num_threads": torch.get_num_threads(),
+            "processor": platform.machine(),
+        }
+
+    def _warn_of_other_machine(self, saved: dict[str, Any]) -> None:
+        for name, now in self._machine().items():
+            if saved.get(name) != now and self.world.is_zero:
+                _log.warning(
+                    "%s was %s when the checkpoint was saved and is %s now: the same samples and "
+                    "settings, but sums may differ in their last bits",
+                    name,
+                    saved.get(name),
+                    now,
+                )
+
+    # ------------------------------------------------------------------ logs
+
+    def _open_logs(self) -> None:
+        config = self.config
+        self.meter = Meter(self.world, config.data.global_batch_size)
+        self.board: TensorBoard | None = None
+        self.ledger: JsonLines | None = None
+        if config.data.ledger:
+            self.ledger = self._open_lines(ledger_name(self.world.rank))
+        if not self.world.is_zero:
+            return
+        self.metrics = self._open_lines(METRICS_NAME)
+        self.bad_samples = self._open_lines(BAD_SAMPLES_NAME)
+        if self._is_continuation:
+            self.metrics.write({"event": "resume", "step": self.step})
+            _log.info("going on after step %d", self.step)
+        if config.log.tensorboard:
+            self.board = TensorBoard(self.folder / "tensorboard", self.step + 1)
+            self._open_files.callback(self.board.close)
+
+    def _open_lines(self, name: str) -> JsonLines:
+        lines = JsonLines(self.folder / name)
+        self._open_files.callback(lines.close)
+        return lines
+
+    # ------------------------------------------------------------------ loop
+
+    def run(self) -> None:
+        """Train to the end of the schedule, to ``max_steps``, or to a signal; then save."""
+        config, world = self.config, self.world
+        last_step = min(self.schedule.total_steps, config.max_steps or self.schedule.total_steps)
+        if world.is_zero:
+            self._announce(last_step)
+        batches = iter(self.loader)
+        bar = tqdm(
+            total=last_step,
+            initial=self.step,
+            unit="step",
+            disable=not (world.is_zero and config.log.progress),
+        )
+        with bar, contextlib.closing(batches):
+            while self.step < last_step:
+                began = time.perf_counter()
+                batch = next(batches)
+                self.meter.waited(time.perf_counter() - began)
+                bad = list_bad(batch, self.step + 1)
+                agreed = world.sum(self.signals.received is not None, len(bad))
+                self._take_step(batch)
+                is_stopping, num_bad = agreed()
+                if num_bad:
+                    self._account_for(bad)
+                self._write_logs(batch, bar)
+                if is_stopping:
+                    self._save()
+                    self.store.wait()
+                    raise StoppedBySignal(
+                        f"saved at step {self.step}; start the same command again to go on"
+                    )
+                if self.step % config.checkpoint.every_steps == 0:
+                    self._save()
+        self._finish()
+
+    def _take_step(self, batch: Batch) -> None:
+        """Use one global batch: forward, backward, and one update."""
+        config = self.config
+        samples = self._position(self.step)
+        size = len(batch) // config.accumulation
+        parts = [batch.rows(i * size, (i + 1) * size) for i in range(config.accumulation)]
+        if isinstance(self.network, DistributedDataParallel) and not self._is_warm:
+            self._fix_buckets(parts[0])
+        self.step += 1
+        torch.manual_seed(step_seed(config.seed, self.step, self.world.rank))
+        set_lr(self.optimizer, self.schedule.lr_at(samples))
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        for number, part in enumerate(parts):
+            with self._gradients_stay_here(number < len(parts) - 1):
+                for name, value in self._forward_backward(part).items():
+                    totals[name] = totals[name] + value if name in totals else value
+        values = self.world.average(torch.stack([*totals.values()]).float() / len(parts))
+        means = dict(zip(totals, values.unbind(), strict=True))
+        is_finite = self.guard.observe(means["loss"], self.step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.meter.add(means, is_finite, batch.fallback_decodes)
+
+    def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
+        config, device = self.config, self.world.device
+        dtype = _DTYPES[config.precision]
+        inputs = self.task.prepare(
+            _without_labels(part, self.task.needs_labels), config.seed, dtype
+        )
+        with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
+            scalars = self.network(inputs)
+        self.scaler.scale(scalars["loss"] / config.accumulation).backward()
+        return {name: value.detach() for name, value in scalars.items()}
+
+    _is_warm = False
+
+    def _fix_buckets(self, part: Batch) -> None:
+        """Let DDP settle its buckets before the first step counts.
+
+        DDP orders its buckets anew after the first backward pass it sees, and the order in which
+        ranks are summed depends on the bucket. Without this a resumed run would sum its first step
+        in another order than the undisturbed one.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.task.named_buffers()}
+        self._forward_backward(part)
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in self.task.named_buffers():
+            buffer.copy_(buffers[name])
+        self._is_warm = True
+
+    def _gradients_stay_here(self, is_partial: bool) -> contextlib.AbstractContextManager:
+        if is_partial and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return contextlib.nullcontext()
+
+    # ------------------------------------------------------------------ after a step
+
+    def _account_for(self, bad: list) -> None:
+        """Add the bad samples of all ranks; every rank comes to the same judgement."""
+        everywhere = [sample for part in self.world.gather(bad) for sample in part]
+        if self.world.is_zero:
+            for sample in everywhere:
+                self.bad_samples.write(dataclasses.asdict(sample))
+        self.account.add(everywhere, self._position(self.step))
+
+    def _write_logs(self, batch: Batch, bar: tqdm) -> None:
+        log, step = self.config.log, self.step
+        bar.update()
+        if self.ledger is not None:
+            self.ledger.write(
+                {
+                    "step": step,
+                    "epochs": batch.epochs.tolist(),
+                    "sample_ids": batch.sample_ids.tolist(),
+                    "substituted": [[s.planned, s.used] for s in batch.substitutions],
+                }
+            )
+        if step % log.every_steps == 0:
+            self._log_metrics(bar)
+        every = log.pictures_every_steps
+        if self.board is not None and every and (step % every == 0 or step == 1):
+            pictures = self.task.draw_pictures(batch, self.config.seed, _NUM_PICTURES)
+            self.board.write_pictures(self.config.task.name, pictures, step)
+
+    def _log_metrics(self, bar: tqdm) -> None:
+        skipped, tripped_at = self.guard.read()
+        samples = self._position(self.step)
+        progress = Progress(
+            self.step,
+            samples,
+            samples / self.loader.num_samples,
+            self.optimizer.param_groups[0]["lr"],
+        )
+        line = self.meter.collect(progress, skipped, self.account.total)
+        if self.world.is_zero:
+            self.metrics.write(line)
+            if line["loss"] is not None:
+                speed = f"{line['images_per_s']:.0f}"
+                bar.set_postfix(loss=f"{line['loss']:.4f}", img_per_s=speed, refresh=False)
+        if self.board is not None:
+            self.board.write_metrics(line, self.task.chance())
+        if tripped_at:
+            self._stop_on_nonfinite(tripped_at)
+
+    def _stop_on_nonfinite(self, tripped_at: int) -> None:
+        """Save the batch that tripped the guard and the weights that it met, then stop."""
+        self.loader.load_state_dict(
+            {**self._loader_state(), "position": self._position(tripped_at - 1)}
+        )
+        batch = next(iter(self.loader))
+        place = self.folder / NONFINITE_FOLDER / f"{tripped_at:09d}"
+        place.mkdir(parents=True, exist_ok=True)
+        capsule: dict[str, Any] = {
+            "step": tripped_at,
+            "rank": self.world.rank,
+            "images": batch.images.cpu(),
+            "sample_ids": batch.sample_ids,
+            "epochs": batch.epochs,
+        }
+        if self.world.is_zero:
+            capsule["task"] = dict(self.task.state_dict())
+        torch.save(capsule, place / f"rank{self.world.rank}.pt")
+        self.world.gather(None)  # every rank's part is written before one of them leaves
+        raise RunFailed(
+            f"the loss was not finite at step {tripped_at} and the one before; the weights are "
+            f"those before them, batch and weights stand in {place}; lower --optim.lr or raise "
+            "the warm-up in a new --output-dir"
+        )
+
+    def _finish(self) -> None:
+        """Save the last step and export the trunk."""
+        self._save()
+        self.store.wait()
+        if self.world.is_zero:
+            metadata = {
+                "recipe": self.config.recipe,
+                "task": self.config.task.name,
+                "step": str(self.step),
+                "samples": str(self._position(self.step)),
+                "dataset_digest": self.loader.dataset.digest,
+                "fastssl": __version__,
+            }
+            save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
+            _log.info("trunk: %s", self.folder / TRUNK_NAME)
+
+    def _announce(self, last_step: int) -> None:
+        name, reason = resolve_loader(self.config.data)
+        _log.info("loader: %s (%s)", name, reason)
+        _log.info(
+            "%d samples, batch %d on %d rank(s) of %s, steps %d to %d",
+            self.loader.num_samples,
+            self.config.data.global_batch_size,
+            self.world.size,
+            self.world.device.type,
+            self.step + 1,
+            last_step,
+        )
+
+    def close(self) -> None:
+        """Stop workers and close files; what is open may be half of it."""
+        self._open_files.close()
+
+
+def _without_labels(batch: Batch, needs_labels: bool) -> Batch:
+    """Labels do not reach a pretext task."""
+    return batch if needs_labels else dataclasses.replace(batch, labels=None)
+
+
+def _set_determinism(is_deterministic: bool) -> None:
+    torch.backends.cudnn.benchmark = not is_deterministic
+    torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
+    # It would overwrite every fresh tensor with NaN: a safety net that costs a pass over memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
