@@ -18,9 +18,9 @@ import sysconfig
 
 from setuptools import find_packages, setup
 
-# Oldest CPython that the one binary serves: 3.10.
-LIMITED_API = "0x030A0000"
-LIMITED_API_TAG = "cp310"
+# Oldest CPython that the one binary serves: 3.11.
+LIMITED_API = "0x030B0000"
+LIMITED_API_TAG = "cp311"
 
 
 def read_switch(name: str) -> str:

@@ -5,7 +5,7 @@
 # the build switches, the Python, and the content of pyproject.toml, setup.py, MANIFEST.in, csrc/.
 #
 # Environment:
-#   PYTHON               the Python that .venv is made from (python3; 3.10 or newer)
+#   PYTHON               the Python that .venv is made from (python3; 3.11 or newer)
 #   FASTSSL_TORCH        unset: keep the torch that is there, else install the newest
 #                        cpu: a CPU build; a requirement (torch==2.13.0): that one
 #   FASTSSL_TORCH_INDEX  where CPU builds are looked for besides pip's own configuration:
@@ -82,10 +82,10 @@ install_system_packages() {
 
 make_venv() {
     command -v "$PYTHON" > /dev/null ||
-        die "PYTHON ($PYTHON) is not a command; install Python 3.10 or newer (Debian:" \
+        die "PYTHON ($PYTHON) is not a command; install Python 3.11 or newer (Debian:" \
             "apt-get install python3 python3-venv python3-dev) or name yours: make PYTHON=..."
-    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        die "PYTHON ($PYTHON) is $("$PYTHON" --version 2>&1), wanted 3.10 or newer;" \
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "PYTHON ($PYTHON) is $("$PYTHON" --version 2>&1), wanted 3.11 or newer;" \
             "name a newer one: make PYTHON=/path/to/python3"
     "$PYTHON" -c 'import ensurepip, venv' 2> /dev/null ||
         die "PYTHON ($PYTHON) has no venv module with pip; install it (Debian:" \
