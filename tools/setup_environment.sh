@@ -81,6 +81,8 @@ install_system_packages() {
 # ---- virtual environment -------------------------------------------------------------------------
 
 make_venv() {
+    local oldest
+    oldest=$(sed -n 's/^requires-python = ">=\(.*\)"$/\1/p' pyproject.toml)
     command -v "$PYTHON" > /dev/null ||
         die "PYTHON ($PYTHON) is not a command; install Python 3.11 or newer (Debian:" \
             "apt-get install python3 python3-venv python3-dev) or name yours: make PYTHON=..."
