@@ -8,7 +8,7 @@ import importlib.util
 
 import torch
 
-_REBUILD = "pip install --no-build-isolation -e . (or FASTSSL_BUILD_EXT=0 for pure Python)"
+REBUILD = "pip install --no-build-isolation -e . (or FASTSSL_BUILD_EXT=0 for pure Python)"
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def load_extension() -> bool:
     except ImportError as error:
         raise ImportError(
             f"fastssl._C was built but does not load with torch {torch.__version__} ({error}); "
-            f"build it again: {_REBUILD}"
+            f"build it again: {REBUILD}"
         ) from error
     return True
 

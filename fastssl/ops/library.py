@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..extension import load_extension
+from ..extension import REBUILD, load_extension
 from . import reference
 
 SCHEMAS = {
@@ -56,9 +56,31 @@ def _stand_in(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
+def check_schemas(schemas: dict[str, str]) -> None:
+    """Raise unless the extension that is loaded was built from the sources beside this file.
+
+    Args:
+        schemas: name of each operator to its schema.
+
+    Raises:
+        ImportError: if an operator is missing or has another schema, as after an update of the
+            sources without a build.
+    """
+    for name, schema in schemas.items():
+        packet = getattr(torch.ops.fastssl, name, None)
+        found = str(packet.default._schema) if packet is not None else "nothing"
+        if found != f"fastssl::{name}{schema}":
+            raise ImportError(
+                f"fastssl._C was built from other sources: {name} is {found}, wanted {schema}; "
+                f"build it again: {REBUILD}"
+            )
+
+
 def _register() -> None:
     """Define what the extension did not, and register the reference for all other devices."""
     has_kernels = load_extension()
+    if has_kernels:
+        check_schemas(SCHEMAS)
     for name, schema in SCHEMAS.items():
         if not has_kernels:
             _library.define(name + schema)

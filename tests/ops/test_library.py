@@ -42,12 +42,14 @@ def test_opcheck(name, dtype, channels_last, is_sliced):
     torch.library.opcheck(op, sample_arguments(name, dtype, channels_last, is_sliced))
 
 
-@pytest.mark.parametrize("name", sorted(library.SCHEMAS))
-def test_schema_of_the_extension_is_the_one_written_in_python(name):
-    assert (
-        str(getattr(torch.ops.fastssl, name).default._schema)
-        == f"fastssl::{name}" + (library.SCHEMAS[name])
-    )
+def test_schemas_of_the_library_are_the_ones_written_in_python():
+    library.check_schemas(library.SCHEMAS)
+
+
+@pytest.mark.parametrize("name", ["normalize", "no_such_operator"])
+def test_an_extension_built_from_other_sources_is_refused(name):
+    with pytest.raises(ImportError, match=f"built from other sources: {name} is"):
+        library.check_schemas({name: "(Tensor images) -> Tensor"})
 
 
 @pytest.mark.parametrize(("name", "dtype", "channels_last", "is_sliced"), CASES)
