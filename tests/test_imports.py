@@ -35,6 +35,7 @@ ARROWS = {
     "training": {"ops", "shards", "models", "tasks", "loaders"},
     "evaluation": {"ops", "shards", "models", "tasks", "loaders"},
     "recipes": {"ops", "shards", "models", "tasks", "loaders", "training"},
+    "report": {"shards", "tasks", "training", "evaluation"},
 }
 
 
