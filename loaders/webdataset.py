@@ -1,4 +1,4 @@
-"""The portable back end: DataLoader workers, the webdataset package's decoders, our index and order.
+"""The portable back end: DataLoader workers, webdataset's decoders, our index and order.
 
 Needs no compiler and no GPU. Each worker reads a sample by one pread, decodes it once with the
 reference decoder and cuts all its views.

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
-"""Pretrain a trunk: ``[torchrun --nproc-per-node N] tools/train.py RECIPE --data.path DATASET
---output-dir RUN``. A run found in the directory goes on by itself.
+"""Pretrain a trunk; a run found in the directory goes on by itself.
+
+``[torchrun --nproc-per-node N] tools/train.py RECIPE --data.path DATASET --output-dir RUN``
 """
 
 from __future__ import annotations

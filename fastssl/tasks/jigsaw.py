@@ -1,12 +1,12 @@
 """Jigsaw: which permutation were the patches put in (Noroozi and Favaro 2016; Goyal et al. 2019).
 
-The form of Goyal et al. 2019 as released by the same authors: short side 256, random crop 255, flip,
-grey for the whole image, 3 x 3 cells of 85 px, a patch of 64 px at a random place of each cell, all
-patches through one trunk, each projected to 1000, concatenated, classified.
+The form of Goyal et al. 2019 as released by the same authors: short side 256, random crop 255,
+flip, grey for the whole image, 3 x 3 cells of 85 px, a patch of 64 px at a random place of each
+cell, all patches through one trunk, each projected to 1000, concatenated, classified.
 
 Patches are numbered row by row; slot j of a puzzle holds patch ``permutation[j]``.
 
-Shape legend: B images, P patches, K puzzles of each image, Q permutations, S patch side, D features.
+Shape legend: B images, P patches, K puzzles of each image, Q permutations, S patch side.
 """
 
 from __future__ import annotations

@@ -116,9 +116,8 @@ def _all_permutations(num_patches: int) -> NDArray[np.uint8]:
         tails = []
         for first in range(patches):
             # Patches from ``first`` on move up by one, which keeps the order.
-            tails.append(
-                np.vstack([np.full(rows.shape[1], first, np.uint8), rows + (rows >= first)])
-            )
+            prefix = np.full((1, rows.shape[1]), first, np.uint8)
+            tails.append(np.concatenate([prefix, rows + (rows >= first)]))
         rows = np.concatenate(tails, axis=1).astype(np.uint8)
     return np.ascontiguousarray(rows)
 

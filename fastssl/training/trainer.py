@@ -230,7 +230,7 @@ class Trainer:
         return {
             "world_size": self.world.size,
             "device": self.world.device.type,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "num_threads": torch.get_num_threads(),
             "processor": platform.machine(),
         }
@@ -335,9 +335,9 @@ class Trainer:
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
         dtype = _DTYPES[config.precision]
-        inputs = self.task.prepare(
-            _without_labels(part, self.task.needs_labels), config.seed, dtype
-        )
+        if not self.task.needs_labels:  # labels do not reach a pretext task
+            part = dataclasses.replace(part, labels=None)
+        inputs = self.task.prepare(part, config.seed, dtype)
         with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
             scalars = self.network(inputs)
         self.scaler.scale(scalars["loss"] / config.accumulation).backward()
@@ -470,11 +470,6 @@ class Trainer:
     def close(self) -> None:
         """Stop workers and close files; what is open may be half of it."""
         self._open_files.close()
-
-
-def _without_labels(batch: Batch, needs_labels: bool) -> Batch:
-    """Labels do not reach a pretext task."""
-    return batch if needs_labels else dataclasses.replace(batch, labels=None)
 
 
 def _set_determinism(is_deterministic: bool) -> None:
