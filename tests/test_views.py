@@ -1,0 +1,152 @@
+"""Boxes: integer arithmetic, golden on every machine, always inside the picture."""
+
+import numpy as np
+import pytest
+
+from fastssl.views import ViewSpec, draw_boxes, list_views
+
+# Pictures of common, square, prime, tiny, huge and extreme shape.
+WIDTHS = [500, 375, 333, 1, 65535, 100, 30]
+HEIGHTS = [375, 500, 500, 1, 20000, 30, 1000]
+
+GOLDEN = {
+    ViewSpec.random_resized_crop(224): [
+        [198, 123, 262, 211],
+        [170, 18, 161, 193],
+        [50, 151, 227, 204],
+        [0, 0, 1, 1],
+        [30782, 1265, 9405, 12516],
+        [51, 7, 18, 23],
+        [0, 480, 30, 40],
+    ],
+    ViewSpec.resize_crop(256, 255): [
+        [29, 1, 374, 374],
+        [0, 22, 374, 374],
+        [1, 8, 332, 332],
+        [0, 0, 1, 1],
+        [23580, 46, 19922, 19922],
+        [27, 0, 30, 30],
+        [0, 82, 30, 30],
+    ],
+    ViewSpec.center(256, 224): [
+        [86, 23, 328, 328],
+        [23, 86, 328, 328],
+        [21, 104, 291, 291],
+        [0, 0, 1, 1],
+        [24017, 1250, 17500, 17500],
+        [37, 2, 26, 26],
+        [2, 487, 26, 26],
+    ],
+    ViewSpec.squash_crop(292, 255): [
+        [14, 43, 437, 327],
+        [4, 11, 327, 437],
+        [37, 3, 291, 437],
+        [0, 0, 1, 1],
+        [4293, 1489, 57231, 17466],
+        [5, 3, 87, 26],
+        [3, 10, 26, 873],
+    ],
+}
+
+
+def draw(spec, widths=WIDTHS, heights=HEIGHTS, seed=7, epochs=3):
+    return draw_boxes(list_views(spec), widths, heights, seed, epochs, np.arange(len(widths)))
+
+
+@pytest.mark.parametrize("spec", GOLDEN, ids=lambda spec: spec.kind)
+def test_boxes_are_golden(spec):
+    assert draw(spec)[:, 0].tolist() == GOLDEN[spec]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ViewSpec.random_resized_crop(32, count=2),
+        ViewSpec.random_resized_crop(32, scale=(0.9, 1.0), ratio=(2.0, 3.0), attempts=2),
+        ViewSpec.random_resized_crop(32, fallback="whole", attempts=1),
+        ViewSpec.resize_crop(256, 255),
+        ViewSpec.center(256, 224),
+        ViewSpec.squash(32),
+        ViewSpec.squash_crop(292, 255),
+        ViewSpec.resize_squash(256, 224),
+    ],
+    ids=lambda spec: f"{spec.kind}-{spec.attempts}",
+)
+def test_boxes_lie_inside_the_picture(spec):
+    rng = np.random.default_rng(0)
+    widths, heights = rng.integers(1, 900, 3000), rng.integers(1, 900, 3000)
+    left, top, width, height = np.moveaxis(draw(spec, widths, heights), -1, 0)
+    assert (left >= 0).all()
+    assert (top >= 0).all()
+    assert (width >= 1).all()
+    assert (height >= 1).all()
+    assert (left + width <= widths[:, None]).all()
+    assert (top + height <= heights[:, None]).all()
+
+
+def test_random_resized_crop_has_its_area_and_ratio():
+    num = 20_000
+    boxes = draw(ViewSpec.random_resized_crop(224), [500] * num, [375] * num)[:, 0].astype(float)
+    area = boxes[:, 2] * boxes[:, 3] / (500 * 375)
+    ratio = np.log(boxes[:, 2] / boxes[:, 3])
+    # torchvision's rule, simulated: boxes that do not fit are drawn again, which favours small.
+    rng = np.random.default_rng(1)
+    wanted_area, wanted_ratio = [], []
+    for _ in range(num):
+        for _ in range(10):
+            target = 500 * 375 * rng.uniform(0.08, 1)
+            aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            w, h = round((target * aspect) ** 0.5), round((target / aspect) ** 0.5)
+            if w <= 500 and h <= 375:
+                break
+        else:
+            w, h = 500, 375
+        wanted_area.append(w * h / (500 * 375))
+        wanted_ratio.append(np.log(w / h))
+    # Two means of 20,000 draws differ by less than four standard errors.
+    for got, wanted in ((area, wanted_area), (ratio, wanted_ratio)):
+        error = 4 * np.std(wanted) * (2 / num) ** 0.5
+        assert np.mean(got) == pytest.approx(np.mean(wanted), abs=error)
+
+
+def test_resize_crop_reaches_every_place():
+    boxes = draw(ViewSpec.resize_crop(64, 60), [64] * 2000, [70] * 2000)[:, 0]
+    assert set(boxes[:, 0]) == set(range(5))
+    assert set(boxes[:, 1]) == set(range(11))
+
+
+def test_boxes_are_those_of_the_sample_whatever_its_batch():
+    spec = ViewSpec.random_resized_crop(64, count=2)
+    together = draw(spec)
+    for row in range(len(WIDTHS)):
+        alone = draw_boxes(
+            list_views(spec), WIDTHS[row : row + 1], HEIGHTS[row : row + 1], 7, 3, row
+        )
+        assert alone[0].tolist() == together[row].tolist()
+
+
+def test_views_of_one_sample_differ():
+    boxes = draw(ViewSpec.random_resized_crop(64, count=2), [500] * 50, [400] * 50)
+    assert (boxes[:, 0] != boxes[:, 1]).any(axis=1).mean() > 0.95
+
+
+def test_resize_squash_names_its_first_size():
+    assert ViewSpec.resize_squash(256, 224).intermediate_size(500, 375) == (341, 256)
+    assert ViewSpec.squash(224).intermediate_size(500, 375) is None
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ViewSpec.center(224, 256), "must not exceed the side it is cut from"),
+        (lambda: ViewSpec.squash(0), r"view size \(0\)"),
+        (lambda: ViewSpec.squash(8, filter="trianglo"), "did you mean 'triangle'"),
+        (lambda: ViewSpec.random_resized_crop(8, scale=(0.0, 1)), "must satisfy 0 < lowest"),
+        (lambda: ViewSpec.random_resized_crop(8, attempts=17), r"attempts \(17\)"),
+        (lambda: list_views([]), "at least one"),
+        (lambda: list_views([ViewSpec.squash(8), ViewSpec.squash(9)]), "must all have one size"),
+    ],
+)
+def test_wrong_views_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
