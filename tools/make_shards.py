@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastssl.command import parse_arguments, run_command
+from fastssl.command import check_json_path, parse_arguments, run_command
 from fastssl.shards.convert import ConversionReport, ConvertConfig, convert
 
 
@@ -37,6 +37,7 @@ def main() -> None:
     from tqdm import tqdm
 
     command = parse_arguments(MakeShards)
+    check_json_path(command.json)
     bar = None
 
     def advance(done: int, total: int) -> None:

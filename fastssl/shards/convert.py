@@ -284,7 +284,8 @@ def _write_skipped(out: Path, building: Path, records: list[SliceRecord]) -> Cou
     with published(out / SKIPPED_NAME, building) as file:
         for record in records:
             for entry in record.skipped:
-                file.write(json.dumps(entry).encode("ascii") + b"\n")
+                line = json.dumps({name: entry[name] for name in ("source", "reason", "detail")})
+                file.write(line.encode("ascii") + b"\n")
                 counts[entry["reason"]] += 1
     return counts
 

@@ -53,11 +53,15 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
-def _pread_all(descriptor: int, length: int, offset: int) -> bytes:
-    """Read until all is there or the file ends: one pread may return less."""
-    content = os.pread(descriptor, length, offset)
+def _pread_all(file: _OpenFile, length: int, offset: int) -> bytes:
+    """Read until all is there or the file ends: one pread may return less.
+
+    Takes the file, not its descriptor: another thread may close the shard meanwhile, and the
+    number would then belong to the next file that is opened.
+    """
+    content = os.pread(file.descriptor, length, offset)
     while len(content) < length:
-        more = os.pread(descriptor, length - len(content), offset + len(content))
+        more = os.pread(file.descriptor, length - len(content), offset + len(content))
         if not more:
             break
         content += more
@@ -212,7 +216,7 @@ class ShardDataset:
                 time.sleep(wait)
                 wait *= 4
             try:
-                content = _pread_all(self._open(shard).descriptor, length, offset)
+                content = _pread_all(self._open(shard), length, offset)
             except OSError as error:
                 reason = error.strerror or str(error)
             else:

@@ -233,6 +233,10 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
                 archive.members = []  # tarfile keeps every member that it has seen
                 if member.isreg():
                     yield member.name, member.offset_data, member.size
+            # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset}")
     except tarfile.TarError as error:
         raise InputError(
             f"{path}: cannot be read as an uncompressed tar ({error}); unpack it if it is "

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+import os
+
+import pytest
+
+from fastssl.cpu_count import available_cpus, cgroup_quota
+
+
+def test_at_least_one_and_no_more_than_the_affinity_mask():
+    assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+
+
+def test_a_smaller_affinity_mask_counts():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert available_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("own", "parent", "quota"),
+    [
+        ("max 100000", "max 100000", math.inf),
+        ("150000 100000", "max 100000", 1.5),
+        ("max 100000", "400000 100000", 4),
+        ("300000 100000", "200000 100000", 2),
+    ],
+)
+def test_quota_v2_is_the_tightest_on_the_way_up(tmp_path, own, parent, quota):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/cpu.max").write_text(parent + "\n")
+    (tmp_path / "a/b/cpu.max").write_text(own + "\n")
+    mounts = f"30 20 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw"
+    assert cgroup_quota(mounts, "0::/a/b") == quota
+
+
+@pytest.mark.parametrize(("limit", "quota"), [("-1", math.inf), ("250000", 2.5)])
+def test_quota_v1_is_read(tmp_path, limit, quota):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/cpu.cfs_quota_us").write_text(limit + "\n")
+    (tmp_path / "a/cpu.cfs_period_us").write_text("100000\n")
+    mounts = f"30 20 0:26 / {tmp_path} rw - cgroup cgroup rw,cpu,cpuacct"
+    assert cgroup_quota(mounts, "4:cpu,cpuacct:/a") == quota
+
+
+def test_quota_of_a_container_that_sees_only_its_part(tmp_path):
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    mounts = f"30 20 0:26 /docker/x {tmp_path} rw - cgroup2 cgroup2 rw"
+    assert cgroup_quota(mounts, "0::/docker/x") == 0.5
+
+
+def test_no_cgroup_means_no_quota():
+    assert cgroup_quota("", "") == math.inf
