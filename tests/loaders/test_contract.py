@@ -1,0 +1,391 @@
+"""The contract of every loader back end: laws 1 to 4, whatever the world size."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastssl.config import LoaderConfig
+from fastssl.errors import InputError
+from fastssl.loaders import build_loader
+from fastssl.loaders.reference import cut_views
+from fastssl.shards import decode_picture, open_dataset
+from fastssl.views import ViewSpec, draw_boxes, list_views
+
+from .conftest import NUM_SAMPLES
+
+BACK_ENDS = ["webdataset"]
+"""Every back end is held to this suite; a new one is one more name."""
+
+GLOBAL_BATCH = 24  # world sizes 1, 2, 3 and 8 divide it; the dataset's 47 samples do not
+VIEWS = [ViewSpec.random_resized_crop(16, scale=(0.3, 1.0)), ViewSpec.resize_crop(20, 16)]
+
+# Mean absolute difference from the reference picture, of 255.
+DISTANCE = {"webdataset": 0.0}
+
+
+@pytest.fixture(params=BACK_ENDS)
+def back_end(request):
+    return request.param
+
+
+@pytest.fixture
+def build(back_end, dataset_path):
+    """Build loaders of the back end; close them all in the end."""
+    loaders = []
+
+    def build_one(rank=0, world_size=1, views=VIEWS, path=dataset_path, **settings):
+        settings = {"global_batch_size": GLOBAL_BATCH, "num_threads": 1, "seed": 3, **settings}
+        config = LoaderConfig(path=path, loader=back_end, **settings)
+        loaders.append(build_loader(config, views, rank, world_size))
+        return loaders[-1]
+
+    yield build_one
+    for loader in loaders:
+        loader.close()
+
+
+def take(loader, steps):
+    return list(itertools.islice(loader, steps))
+
+
+def pairs(batch):
+    return list(zip(batch.epochs.tolist(), batch.sample_ids.tolist(), strict=True))
+
+
+# ---------------------------------------------------------------- law 1: order
+
+
+@pytest.mark.parametrize("order", ["global", "chunked"])
+def test_every_sample_comes_once_an_epoch(build, order):
+    loader = build(order=order, chunk_size=4, num_lanes=6, window_chunks=2)
+    seen = [pair for batch in take(loader, 6) for pair in pairs(batch)]
+    for epoch in range(3):
+        ids = [sample_id for e, sample_id in seen if e == epoch]
+        wanted = NUM_SAMPLES if (epoch + 1) * NUM_SAMPLES <= len(seen) else None
+        assert len(set(ids)) == len(ids)
+        assert wanted is None or sorted(ids) == list(range(NUM_SAMPLES))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+@pytest.mark.parametrize("order", ["global", "chunked"])
+def test_world_size_never_changes_a_steps_samples(build, order, world_size):
+    layout = {"order": order, "chunk_size": 4, "num_lanes": 24, "window_chunks": 2}
+    alone = take(build(**layout), 3)
+    ranks = [take(build(rank, world_size, **layout), 3) for rank in range(world_size)]
+    for step, batch in enumerate(alone):
+        together = [pairs(ranks[rank][step]) for rank in range(world_size)]
+        # Rank r takes the positions with s mod W = r, so dealing them out again gives the order.
+        assert list(itertools.chain(*zip(*together, strict=True))) == pairs(batch)
+
+
+def test_threads_never_change_a_batch(build):
+    one, two = take(build(num_threads=1), 4), take(build(num_threads=2), 4)
+    for a, b in zip(one, two, strict=True):
+        assert pairs(a) == pairs(b)
+        assert torch.equal(a.images, b.images)
+
+
+def test_a_batch_may_cross_an_epochs_border(build):
+    second = take(build(), 2)[1]
+    assert set(second.epochs.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_resume_at_any_step_and_another_world_size(build, steps, world_size):
+    whole = take(build(), steps + 2)
+    first = build(0, 2)
+    iterator = iter(first)
+    for _ in range(steps):
+        next(iterator)
+    state = first.state_dict()
+    resumed = []
+    for rank in range(world_size):
+        loader = build(rank, world_size)
+        loader.load_state_dict(json.loads(json.dumps(state)))
+        resumed.append(take(loader, 2))
+    for step in range(2):
+        dealt = zip(*(pairs(resumed[rank][step]) for rank in range(world_size)), strict=True)
+        assert list(itertools.chain(*dealt)) == pairs(whole[steps + step])
+
+
+def test_state_is_small_and_plain(build):
+    loader = build()
+    take(loader, 1)
+    state = loader.state_dict()
+    assert len(json.dumps(state)) < 1024
+    assert state["position"] == GLOBAL_BATCH
+    assert {"seed", "order", "position", "dataset_digest"} <= set(state)
+
+
+def test_state_of_another_stream_is_refused(build):
+    state = build(seed=4).state_dict()
+    with pytest.raises(InputError, match="seed: state 4, here 3"):
+        build().load_state_dict(state)
+
+
+def test_subset_is_the_ids_below(build):
+    loader = build(max_samples=30)
+    seen = [sample_id for batch in take(loader, 5) for _, sample_id in pairs(batch)]
+    assert sorted(seen) == sorted(list(range(30)) * 4)
+    assert len(loader) == 2
+
+
+def test_length_is_the_steps_of_an_epoch_rounded_up(build):
+    assert len(build()) == 2
+
+
+def test_one_pass_is_in_id_order_and_does_not_move_the_stream(build):
+    loader = build()
+    iterator = iter(loader)
+    first = next(iterator)
+    batches = list(loader.one_pass())
+    ids = torch.cat([batch.sample_ids for batch in batches])
+    assert ids.tolist() == list(range(NUM_SAMPLES))
+    assert [len(batch) for batch in batches] == [24, 23]
+    assert loader.state_dict()["position"] == GLOBAL_BATCH
+    assert pairs(first) + pairs(next(iterator)) == [
+        pair for batch in take(build(), 2) for pair in pairs(batch)
+    ]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_one_pass_splits_evenly(build, world_size):
+    parts = [
+        [i for batch in build(rank, world_size).one_pass() for i in batch.sample_ids.tolist()]
+        for rank in range(world_size)
+    ]
+    assert list(itertools.chain(*parts)) == list(range(NUM_SAMPLES))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+# ---------------------------------------------------------------- law 2: randomness, and pixels
+
+
+def test_pixels_are_the_reference_picture(build, back_end, dataset_path):
+    loader = build()
+    dataset, views = open_dataset(dataset_path), list_views(VIEWS)
+    differences = []
+    for batch in take(loader, 2):
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape == (GLOBAL_BATCH, 2, 16, 16, 3)
+        for row, (epoch, sample_id) in enumerate(pairs(batch)):
+            pixels = decode_picture(dataset.read_payload(sample_id))
+            height, width = pixels.shape[:2]
+            boxes = draw_boxes(views, [width], [height], 3, epoch, sample_id)[0]
+            wanted = cut_views(Image.fromarray(pixels), views, boxes)
+            difference = batch.images[row].numpy().astype(int) - wanted
+            differences.append(np.abs(difference).mean())
+            assert int(batch.labels[row]) == int(dataset.index["label"][sample_id])
+    assert np.mean(differences) <= DISTANCE[back_end]
+
+
+def test_pixels_do_not_depend_on_rank_or_place_in_the_batch(build):
+    alone = {
+        pair: image
+        for batch in take(build(), 2)
+        for pair, image in zip(pairs(batch), batch.images, strict=True)
+    }
+    for batch in take(build(1, 3), 2):
+        for pair, image in zip(pairs(batch), batch.images, strict=True):
+            assert torch.equal(alone[pair], image)
+
+
+def test_a_batch_stays_valid_until_the_second_next(build):
+    iterator = iter(build())
+    first = next(iterator)
+    kept = first.images.clone()
+    next(iterator)
+    assert torch.equal(first.images, kept)
+
+
+# ---------------------------------------------------------------- law 3: bad samples
+
+
+def copy_dataset(dataset_path, target):
+    shutil.copytree(dataset_path, target)
+    return target
+
+
+def damage(path: Path, sample_id: int) -> None:
+    """Turn one byte of a sample's payload."""
+    dataset = open_dataset(path)
+    shard, offset, length = dataset.locate(sample_id)
+    with (path / dataset.manifest.shards[shard].name).open("r+b") as file:
+        file.seek(offset + length // 2)
+        old = file.read(1)
+        file.seek(offset + length // 2)
+        file.write(bytes([old[0] ^ 0xFF]))
+    dataset.close()
+
+
+def test_a_sample_that_misses_its_crc_is_replaced_by_its_substitute(build, dataset_path, tmp_path):
+    path = copy_dataset(dataset_path, tmp_path / "shards")
+    damage(path, 7)
+    loader = build(path=path)
+    good = {pair: batch for batch in take(build(), 2) for pair in pairs(batch)}
+    found = []
+    for batch in take(loader, 2):
+        for s in batch.substitutions:
+            found.append(s.planned)
+            epoch = int(batch.epochs[s.row])
+            assert int(batch.sample_ids[s.row]) == s.planned == 7
+            assert s.used == loader.order.substitute(epoch, 7, 0) != 7
+            assert "CRC" in s.reason
+            label = open_dataset(path).index["label"][s.used]
+            assert int(batch.labels[s.row]) == label
+            planned = good[(epoch, 7)]
+            assert not torch.equal(
+                batch.images[s.row], planned.images[pairs(planned).index((epoch, 7))]
+            )
+    assert found.count(7) >= 1
+    assert set(found) == {7}
+
+
+def test_a_bad_substitute_is_replaced_in_turn(build, dataset_path, tmp_path):
+    path = copy_dataset(dataset_path, tmp_path / "shards")
+    loader = build(path=path)
+    first = loader.order.substitute(0, 7, 0)
+    damage(path, 7)
+    damage(path, first)
+    for batch in take(loader, 2):
+        for s in batch.substitutions:
+            if s.planned == 7 and int(batch.epochs[s.row]) == 0:
+                assert s.used == loader.order.substitute(0, 7, 1)
+                return
+    pytest.fail("sample 7 was not replaced")
+
+
+def test_bytes_that_are_missing_make_a_sample_bad(build, dataset_path, tmp_path):
+    path = copy_dataset(dataset_path, tmp_path / "shards")
+    loader = build(path=path)
+    dataset = open_dataset(path)
+    shard, offset, length = dataset.locate(NUM_SAMPLES - 1)
+    with (path / dataset.manifest.shards[shard].name).open("r+b") as file:
+        file.truncate(offset + length // 2)
+    batches = take(loader, 2)
+    bad = [s.planned for batch in batches for s in batch.substitutions]
+    assert NUM_SAMPLES - 1 in bad
+    assert all(len(batch) == GLOBAL_BATCH for batch in batches)
+
+
+def test_bad_samples_are_the_same_at_every_world_size(build, dataset_path, tmp_path):
+    path = copy_dataset(dataset_path, tmp_path / "shards")
+    for sample_id in (3, 20, 41):
+        damage(path, sample_id)
+
+    def replaced(loaders):
+        return sorted(
+            (int(batch.epochs[s.row]), s.planned, s.used)
+            for loader in loaders
+            for batch in take(loader, 4)
+            for s in batch.substitutions
+        )
+
+    alone = replaced([build(path=path)])
+    assert {planned for _, planned, _ in alone} == {3, 20, 41}
+    assert replaced([build(rank, 3, path=path) for rank in range(3)]) == alone
+
+
+# ---------------------------------------------------------------- law 4: one read, one decode
+
+
+@pytest.mark.parametrize("back_end", ["webdataset"], indirect=True)
+def test_a_sample_is_read_and_decoded_once_for_all_its_views(build, monkeypatch):
+    """Spies count in the workers, which are forked and share the counters."""
+    preads, decodes = (multiprocessing.Value("i", 0) for _ in range(2))
+
+    def spy(function, counter):
+        def call(*args, **kwargs):
+            with counter.get_lock():
+                counter.value += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(os, "pread", spy(os.pread, preads))
+    monkeypatch.setattr(Image, "open", spy(Image.open, decodes))
+    loader = build(num_threads=2)
+    assert sum(len(batch) for batch in loader.one_pass()) == NUM_SAMPLES
+    assert preads.value == NUM_SAMPLES
+    assert decodes.value == NUM_SAMPLES
+
+
+# ---------------------------------------------------------------- life and death
+
+
+def children():
+    return {p.name for p in Path("/proc").iterdir() if p.name.isdecimal() and is_child(p)}
+
+
+def is_child(process: Path) -> bool:
+    try:
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[1] == str(os.getpid()) and fields[0] != "Z"
+
+
+def test_close_leaves_nothing(build):
+    take(build(), 1)[0]  # what is started once for the whole process stays
+    before = children(), len(os.listdir("/proc/self/fd")), threading.active_count()
+    shared = set(os.listdir("/dev/shm"))
+    loader = build(num_threads=2)
+    iterator = iter(loader)
+    next(iterator)
+    loader.close()
+    loader.close()
+    with pytest.raises(StopIteration):
+        next(iterator)
+    del iterator
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and children() != before[0]:
+        time.sleep(0.05)
+    assert (children(), len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert set(os.listdir("/dev/shm")) <= shared
+
+
+def test_a_newer_iterator_ends_the_older(build):
+    loader = build()
+    older = iter(loader)
+    first = next(older)
+    newer = next(iter(loader))
+    assert pairs(first) != pairs(newer)
+    with pytest.raises(StopIteration):
+        next(older)
+
+
+def test_a_closed_loader_says_so(build):
+    loader = build()
+    loader.close()
+    with pytest.raises(ValueError, match=r"loader \(closed\)"):
+        iter(loader)
+
+
+def test_a_batch_that_does_not_divide_is_refused(build):
+    with pytest.raises(InputError, match=r"set --data\.global-batch-size to 20 or 25"):
+        build(0, 5)
+
+
+def test_a_batch_larger_than_the_dataset_must_be_allowed(build):
+    with pytest.raises(InputError, match="allow-repeat-in-batch true"):
+        build(global_batch_size=96)
+    batch = take(build(global_batch_size=96, allow_repeat_in_batch=True), 1)[0]
+    assert set(batch.epochs.tolist()) == {0, 1, 2}
+
+
+def test_more_samples_than_there_are_is_refused(build):
+    with pytest.raises(InputError, match=r"set --data\.max-samples to 47 or less"):
+        build(max_samples=48)
