@@ -10,11 +10,14 @@ import difflib
 import errno
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from .errors import InputError, RunFailed, StoppedBySignal
+
+_PLAIN_FORMAT = warnings.formatwarning
 
 EXIT_DONE = 0
 EXIT_ELSE = 1
@@ -69,6 +72,19 @@ def describe_failure(error: BaseException) -> tuple[int, str | None]:
     return EXIT_ELSE, None
 
 
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Show a warning of ours as one line; those of others keep the place that they come from."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parent):
+        return f"warning: {message}\n"
+    return _PLAIN_FORMAT(message, category, filename, lineno, line)
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's main function and exit with the code that its outcome calls for.
 
@@ -78,6 +94,7 @@ def run_command(main: Callable[[], None]) -> None:
     Raises:
         SystemExit: always, unless the failure deserves its traceback.
     """
+    warnings.formatwarning = _format_warning
     try:
         main()
     except Exception as error:

@@ -14,7 +14,7 @@ _SHOWN_ERRORS = 20
 
 @dataclass(frozen=True)
 class CheckShards:
-    """Check that a dataset is what was written: sizes, digests, structure, every image's CRC-32."""
+    """check_shards.py DATASET: check sizes, digests, structure and the CRC-32 of every image."""
 
     dataset: Path
     """Folder of the dataset."""

@@ -13,7 +13,7 @@ from fastssl.shards.convert import ConversionReport, ConvertConfig, convert
 
 @dataclass(frozen=True)
 class MakeShards(ConvertConfig):
-    """Turn a folder of images, a text list or tars into a dataset of shards."""
+    """make_shards.py SOURCE OUT: turn images into a dataset of shards (docs/shards.md)."""
 
     json: Path | None = None
     """Write the report as JSON to this file."""

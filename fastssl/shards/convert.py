@@ -64,10 +64,10 @@ class ConvertConfig:
     """Turn a folder of images, a text list or tars into a dataset of shards."""
 
     source: Path
-    """Folder tree (label = first-level folder), text list (a path a line, optional tab and label
-    name), tar, or folder of WebDataset tars."""
+    """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
+    label name), tar, or folder of WebDataset tars."""
     out: Path
-    """Folder of the dataset; new or empty, or with --resume an unfinished one."""
+    """OUT: folder of the dataset; new or empty, or with --resume an unfinished one."""
     encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
     brought down to --resize-short; tiled and raw come in a later version."""
@@ -254,8 +254,12 @@ def _get_plan(config: ConvertConfig, building: Path) -> Plan:
 
 
 def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) -> list[SliceRecord]:
-    records = {number: load_record(config.out, number) for number in range(plan.num_slices)}
-    waiting = [number for number, record in records.items() if record is None]
+    records: dict[int, SliceRecord] = {}
+    for number in range(plan.num_slices):
+        record = load_record(config.out, number)
+        if record is not None:
+            records[number] = record
+    waiting = [number for number in range(plan.num_slices) if number not in records]
     sizes = [stop - start for start, stop in map(plan.slice_bounds, range(plan.num_slices))]
     done = sum(sizes) - sum(sizes[number] for number in waiting)
     on_progress(done, plan.num_entries)

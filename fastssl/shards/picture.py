@@ -82,7 +82,7 @@ def _is_deep(image: Image.Image, payload: bytes) -> bool:
     if image.format == "PNG":
         return len(payload) > 24 and payload[24] == 16
     if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,))) > 8
+        return max(getattr(image, "tag_v2", {}).get(258, (8,))) > 8
     return False
 
 

@@ -99,7 +99,7 @@ class ShardDataset:
             )
         self._ends = np.cumsum(counts)
         self._check_shards()
-        self.index = map_index(self.path / INDEX_NAME)
+        self.index: np.ndarray = map_index(self.path / INDEX_NAME)
         """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped."""
         self._files: OrderedDict[int, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
@@ -295,7 +295,7 @@ class ShardDataset:
 
     def __setstate__(self, state: dict) -> None:
         """Open the same dataset again."""
-        self.__init__(state["path"])
+        self.__init__(state["path"])  # type: ignore[misc] # nobody derives from it
         if self.digest != state["digest"]:
             raise InputError(
                 f"{self.path}: digest {self.digest[:12]}, {state['digest'][:12]} when it was first "

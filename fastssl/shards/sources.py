@@ -201,7 +201,8 @@ class TarSource(Source):
             yield from self._walk(name)
 
     def _walk(self, tar: str) -> Iterator[Entry]:
-        key, members = None, {}
+        key: str | None = None
+        members: dict[str, tuple[int, int]] = {}
         for name, offset, size in _tar_members(self.root / tar):
             folder, slash, base = name.rpartition("/")
             stem, _, extension = base.partition(".")
@@ -217,7 +218,10 @@ class TarSource(Source):
 
     @staticmethod
     def _entry(tar: str, key: str, members: dict[str, tuple[int, int]]) -> Entry:
-        kept = {kind: members[kind] for kind in ("cls", "json") if kind in members}
+        kept: dict[str, tuple[int, int]] = {}
+        for kind in ("cls", "json"):
+            if kind in members:
+                kept[kind] = members[kind]
         for extension, place in members.items():
             if extension in _TAR_IMAGES:
                 kept["image"] = place
@@ -230,7 +234,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     try:
         with tarfile.open(path, "r:", errorlevel=1) as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # tarfile keeps every member that it has seen
+                archive.members = []  # type: ignore[attr-defined] # tarfile keeps every member that it has seen
                 if member.isreg():
                     yield member.name, member.offset_data, member.size
             # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
@@ -337,6 +341,17 @@ def _parse_label(text: bytes) -> int:
     return label
 
 
+def _parse_metadata(text: bytes) -> dict:
+    """Return what a ``.json`` says; one that is no object is kept as text."""
+    try:
+        metadata = json.loads(text)
+    except ValueError:
+        metadata = None
+    if isinstance(metadata, dict):
+        return metadata
+    return {"original": text.decode("utf-8", "replace")}
+
+
 @dataclass(frozen=True)
 class SourceSample:
     """The bytes of an entry."""
@@ -368,15 +383,10 @@ def read_entry(root: Path, entry: Entry) -> SourceSample:
         raise LeftOut("non-image", "the sample has no member with the extension of an image")
     path = root / entry.tar
     data = _read_member(path, entry.members["image"])
-    label, metadata = entry.label, {}
+    label = entry.label
+    metadata: dict = {}
     if "cls" in entry.members:
         label = _parse_label(_read_member(path, entry.members["cls"]))
     if "json" in entry.members:
-        text = _read_member(path, entry.members["json"])
-        try:
-            metadata = json.loads(text)
-        except ValueError:
-            metadata = None
-        if not isinstance(metadata, dict):
-            metadata = {"original": text.decode("utf-8", "replace")}
+        metadata = _parse_metadata(_read_member(path, entry.members["json"]))
     return SourceSample(data, label, metadata)

@@ -153,6 +153,7 @@ def run_jobs(
 
 def _death(worker: _Worker, describe: Callable[[int], str]) -> WorkerError:
     worker.process.join()
+    assert worker.job is not None  # only a busy worker is waited for
     return WorkerError(
         f"the worker process at {describe(worker.job)} died (exit code {worker.process.exitcode}; "
         "-9 often means that memory ran out: use fewer workers)"
@@ -173,5 +174,6 @@ def _hear(
         raise content
     else:
         job = worker.job
+        assert job is not None
         worker.give(waiting.pop() if waiting else None)
         yield job, content
