@@ -2,7 +2,7 @@
 # Set up .venv for every make target: system packages, torch, the package and its extension.
 #
 # Does nothing, in a blink, when nothing has changed. What counts as a change: the choice of torch,
-# the build switches, the Python, and the content of pyproject.toml, setup.py, MANIFEST.in, csrc/.
+# the build switches, and the content of pyproject.toml, setup.py, MANIFEST.in, csrc/.
 #
 # Environment:
 #   PYTHON               the Python that .venv is made from (python3; 3.11 or newer)
@@ -47,7 +47,8 @@ pip_install() {
 
 # Debian's packages that this version needs and this machine lacks, one a line.
 list_missing_packages() {
-    command -v "$PYTHON" > /dev/null || printf 'python3\npython3-venv\npython3-dev\n'
+    [[ $PYTHON != python3 ]] || command -v python3 > /dev/null ||
+        printf 'python3\npython3-venv\npython3-dev\n'
     command -v "${CXX:-c++}" > /dev/null || command -v g++ > /dev/null || echo g++
     command -v "$PYTHON" > /dev/null || return 0
     # Another Python than Debian's own brings its venv and its headers, or apt cannot help.
@@ -185,7 +186,7 @@ install_torchvision() {
 # What the installation depends on, as one line.
 fingerprint() {
     {
-        echo "$PYTHON ${FASTSSL_BUILD_EXT:-} ${FASTSSL_CUDA:-} ${CXX:-} ${DEBUG:-}"
+        echo "${FASTSSL_BUILD_EXT:-} ${FASTSSL_CUDA:-} ${CXX:-} ${DEBUG:-}"
         cat "$STAMPS/torch" "$CONSTRAINTS" 2> /dev/null || true
         find pyproject.toml setup.py MANIFEST.in csrc tools/setup_environment.sh -type f |
             LC_ALL=C sort | while IFS= read -r file; do cksum "$file"; done
@@ -199,7 +200,8 @@ install_package() {
     # A stale extension must not outlive a build that fails or is switched off.
     rm -f "$log" fastssl/_C*.so
     install_torchvision
-    pip_install -c "$CONSTRAINTS" --no-build-isolation --log "$log" -e ".[$extras]" || {
+    # setuptools warns at length of every editable install.
+    PYTHONWARNINGS=ignore pip_install -c "$CONSTRAINTS" --no-build-isolation --log "$log" -e ".[$extras]" || {
         grep -E '(^|[[:space:]])(fatal )?error:' "$log" | sed 's/^[^ ]* *//' | head -n 20 >&2 || true
         die "the package could not be installed; the whole log is $log"
     }
