@@ -187,6 +187,8 @@ install_torchvision() {
 fingerprint() {
     {
         echo "${FASTSSL_BUILD_EXT:-} ${FASTSSL_CUDA:-} ${CXX:-} ${DEBUG:-}"
+        # A compiler that was missing the last time builds what could not be built.
+        command -v "${CXX:-c++}" || command -v g++ || true
         cat "$STAMPS/torch" "$CONSTRAINTS" 2> /dev/null || true
         find pyproject.toml setup.py MANIFEST.in csrc tools/setup_environment.sh -type f |
             LC_ALL=C sort | while IFS= read -r file; do cksum "$file"; done
