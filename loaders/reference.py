@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..shards.picture import crop_picture
 from ..views import ViewSpec
 
 _FILTERS = {"triangle": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
@@ -31,7 +32,7 @@ def cut_views(
     for out, spec, (left, top, width, height) in zip(pixels, views, boxes.tolist(), strict=True):
         # Cropping first is what clamps the support: Pillow's own box argument would let the
         # filter see pixels outside.
-        crop = picture.crop((left, top, left + width, top + height))
+        crop = crop_picture(picture, (left, top, left + width, top + height))
         first = spec.intermediate_size(width, height)
         if first is not None:
             crop = crop.resize(first, _FILTERS[spec.filter])

@@ -1,9 +1,15 @@
-"""What every test shares: one torch thread, and tests that need a GPU are skipped without one."""
+"""What every test shares: one torch thread, a small dataset, no GPU tests without a GPU."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from fastssl.shards.convert import ConvertConfig, convert
 
 # Tests are small; more threads only fight with each other, and sums change with their number.
 torch.set_num_threads(1)
@@ -16,3 +22,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+NUM_SAMPLES = 47
+
+
+def save_photograph(path: Path, number: int) -> None:
+    """Save a JPEG that is like no other: smooth colours, some texture, its own size."""
+    rng = np.random.default_rng(number)
+    height, width = 40 + number % 7 * 5, 44 + number % 5 * 9
+    coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(smooth).astype(int) + rng.integers(-12, 13, (height, width, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+
+
+@pytest.fixture(scope="session")
+def dataset_path(tmp_path_factory):
+    """47 samples of three classes in uneven shards."""
+    root = tmp_path_factory.mktemp("loaders")
+    for number in range(NUM_SAMPLES):
+        save_photograph(root / "photos" / "abc"[number % 3] / f"{number:03d}.jpg", number)
+    # One unreadable file makes the shards uneven.
+    (root / "photos" / "a" / "zero.jpg").touch()
+    convert(ConvertConfig(root / "photos", root / "shards", samples_per_shard=9, workers=1))
+    return root / "shards"

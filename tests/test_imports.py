@@ -19,6 +19,7 @@ LEAVES = {
     "cpu_count",
     "errors",
     "extension",
+    "publish",
     "randomness",
     "sampling",
     "views",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ..command import nearest
 from ..errors import InputError
+from ..publish import publish_bytes
 from .resnet9 import ResNet9
 from .resnet50 import ResNet50
 
@@ -87,24 +87,6 @@ def _sort_header(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
-def _publish(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def save_trunk(trunk: nn.Module, path: str | Path, metadata: Mapping[str, str]) -> None:
     """Export a trunk as safetensors; equal weights and metadata make equal bytes.
 
@@ -126,7 +108,7 @@ def save_trunk(trunk: nn.Module, path: str | Path, metadata: Mapping[str, str]) 
             raise ValueError(f"metadata['{key}'] ({value}) must be the trunk's own, {own[key]}")
     state = {key: value.detach().cpu().contiguous() for key, value in trunk.state_dict().items()}
     data = safetensors.torch.save(state, {**metadata, **own})
-    _publish(Path(path), _sort_header(data))
+    publish_bytes(Path(path), _sort_header(data))
 
 
 def _first_few(names: set[str]) -> str:

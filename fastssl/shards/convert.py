@@ -22,6 +22,7 @@ from typing import Literal
 
 from ..cpu_count import available_cpus
 from ..errors import InputError, StoppedBySignal
+from ..publish import naming_file, publish_bytes, published, sync_folder
 from .encode import Encoding
 from .index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from .manifest import (
@@ -42,7 +43,6 @@ from .plan import (
     make_plan,
     remove_building,
 )
-from .publish import naming_file, publish_bytes, published, sync_folder
 from .slices import SliceRecord, convert_slice, load_record, rows_path
 from .sources import open_source
 from .workers import run_jobs
@@ -350,7 +350,7 @@ def _finish(config: ConvertConfig, plan: Plan, records: list[SliceRecord]) -> Ma
     )
     digest = _write_index(out, building, plan, records, draft)
     manifest = replace(draft, digest=digest)
-    publish_bytes(out / MANIFEST_NAME, building, manifest.to_json().encode("ascii"))
+    publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
     remove_building(building)
     sync_folder(out)
     return manifest

@@ -9,10 +9,12 @@ Shape legend: H W pixels, upright.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import struct
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,15 +66,21 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _open(payload: bytes) -> Image.Image:
-    # Pillow's guard against decompression bombs is a global and would refuse a legal picture of
-    # 20,000 px; our own limit is checked right after, before a pixel is decoded.
+@contextlib.contextmanager
+def _no_pixel_limit() -> Iterator[None]:
     with _pixel_limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(payload), formats=_formats())
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open(payload: bytes) -> Image.Image:
+    # Pillow's guard against decompression bombs is a global and would refuse a legal picture of
+    # 20,000 px; our own limit is checked right after, before a pixel is decoded.
+    with _no_pixel_limit():
+        return Image.open(io.BytesIO(payload), formats=_formats())
 
 
 def _is_deep(image: Image.Image, payload: bytes) -> bool:
@@ -241,3 +249,22 @@ def decode_picture(payload: bytes) -> NDArray[np.uint8]:
         PictureError: if the bytes are not a picture.
     """
     return np.array(to_upright_rgb(open_picture(payload)))
+
+
+def crop_picture(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Cut a box out of a picture that may be larger than Pillow's guard allows.
+
+    Args:
+        image: a decoded picture.
+        box: left, top, right, bottom in pixels, inside the picture.
+
+    Returns:
+        The picture itself where the box is the whole of it, else a copy of the box.
+    """
+    left, top, right, bottom = box
+    if box == (0, 0, *image.size):
+        return image
+    if (right - left) * (bottom - top) <= (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+        return image.crop(box)
+    with _no_pixel_limit():
+        return image.crop(box)

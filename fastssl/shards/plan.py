@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..publish import publish_bytes, published
 from ..randomness import Stream, draw_words
 from .encode import Encoding
-from .publish import publish_bytes, published
 from .sources import Entry, Source
 from .writer import MAX_NUMBER
 
@@ -102,8 +102,8 @@ def _write_entries(source: Source, building: Path) -> tuple[int, str]:
     """Write the listing and where each line of it begins; return the count and the digest."""
     digest, count = hashlib.sha256(), 0
     with (
-        published(building / _ENTRIES, building) as entries,
-        published(building / (_ENTRIES + ".starts"), building) as starts,
+        published(building / _ENTRIES) as entries,
+        published(building / (_ENTRIES + ".starts")) as starts,
     ):
         position = 0
         for entry in source.entries():
@@ -152,7 +152,7 @@ def make_plan(
         raise InputError(
             f"{source_path}: {count:,} entries, a dataset has at most {MAX_NUMBER + 1:,}; split it"
         )
-    with published(building / _ORDER, building) as file:
+    with published(building / _ORDER) as file:
         np.save(file, order_entries(count, seed))
     plan = Plan(
         source=str(source_path.absolute()),
@@ -167,7 +167,7 @@ def make_plan(
         class_names=tuple(source.class_names),
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
-    publish_bytes(building / _PLAN, building, text.encode("ascii"))
+    publish_bytes(building / _PLAN, text.encode("ascii"))
     return plan
 
 

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..publish import publish_bytes, published
 from .encode import Encoding, encode_picture
 from .index import ROW
 from .picture import PictureError
 from .plan import BUILDING_NAME, Plan, PlannedEntries
-from .publish import publish_bytes, published
 from .sources import Entry, LeftOut, read_entry
 from .workers import Report
 from .writer import ShardWriter, dali_index_name, shard_name
@@ -114,11 +114,11 @@ def convert_slice(number: int, report: Report, out: Path, plan: Plan) -> SliceRe
     if record.samples:
         tar.replace(target)
         # This also syncs the folder, and with it the name of the tar.
-        publish_bytes(out / dali_index_name(target.name), building, writer.dali_index)
+        publish_bytes(out / dali_index_name(target.name), writer.dali_index, building)
     else:
         tar.unlink()
         record.bytes, record.sha256 = 0, ""
-    publish_bytes(rows_path(building, number), building, writer.rows.tobytes())
+    publish_bytes(rows_path(building, number), writer.rows.tobytes())
     text = json.dumps(asdict(record), sort_keys=True)
-    publish_bytes(_record_path(building, number), building, text.encode("ascii"))
+    publish_bytes(_record_path(building, number), text.encode("ascii"))
     return record

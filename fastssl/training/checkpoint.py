@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from .files import hash_file, sync_folder, write_durably, write_json
+from ..publish import publish_bytes, published, sync_folder
 
 _log = logging.getLogger(__name__)
 
@@ -149,18 +148,17 @@ class CheckpointStore:
             buffer = io.BytesIO()
             torch.save(state, buffer)
             content = buffer.getbuffer()
-            with (temporary / STATE_NAME).open("wb") as file:
+            with published(temporary / STATE_NAME) as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            write_json(temporary / MANIFEST_NAME, {"step": step, "files": {STATE_NAME: entry}})
+            manifest = {"step": step, "files": {STATE_NAME: entry}}
+            publish_bytes(temporary / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
             temporary.rename(target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(self._folder)
-        write_durably(self._folder / POINTER_NAME, target.name.encode())
+        publish_bytes(self._folder / POINTER_NAME, target.name.encode())
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(self._folder_of(old))
 
@@ -188,13 +186,18 @@ def find_damage(folder: Path) -> str | None:
             size = (folder / name).stat().st_size
             if size != entry["bytes"]:
                 return f"{name} has {size} bytes, {entry['bytes']} were written"
-            if hash_file(folder / name) != entry["sha256"]:
+            if _hash_file(folder / name) != entry["sha256"]:
                 return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST_NAME} cannot be read: {error!r}"
     return None
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _set_aside(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
-from .files import write_durably, write_json
+from ..publish import publish_bytes
 
 CONFIG_NAME = "config.json"
 EXIT_NAME = "exit.json"
@@ -98,12 +98,16 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
 
 def write_config(folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
     """Write ``config.json``: what makes the run itself, and all settings of this start."""
-    write_json(folder / CONFIG_NAME, {"identity": identity, "config": config})
+    _write_json(folder / CONFIG_NAME, {"identity": identity, "config": config})
 
 
 def write_exit(folder: Path, code: int, reason: str, step: int) -> None:
     """Write ``exit.json``: torchrun turns every exit code but 0 into 1, so it stands here."""
-    write_json(folder / EXIT_NAME, {"code": code, "reason": reason, "step": step})
+    _write_json(folder / EXIT_NAME, {"code": code, "reason": reason, "step": step})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    publish_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def cut_logs(folder: Path, step: int) -> None:
@@ -118,7 +122,7 @@ def cut_logs(folder: Path, step: int) -> None:
             old = path.read_bytes()
             kept = b"".join(_lines_until(old.splitlines(keepends=True), step))
             if kept != old:
-                write_durably(path, kept)
+                publish_bytes(path, kept)
 
 
 def _lines_until(lines: Iterable[bytes], step: int) -> Iterable[bytes]:

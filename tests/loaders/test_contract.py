@@ -23,7 +23,7 @@ from fastssl.loaders.reference import cut_views
 from fastssl.shards import decode_picture, open_dataset
 from fastssl.views import ViewSpec, draw_boxes, list_views
 
-from .conftest import NUM_SAMPLES
+from ..conftest import NUM_SAMPLES
 
 BACK_ENDS = ["webdataset"]
 """Every back end is held to this suite; a new one is one more name."""

@@ -30,17 +30,18 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def published(target: Path, scratch: Path) -> Iterator[BinaryIO]:
+def published(target: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when the block has ended well.
 
     Args:
         target: the name that it takes; an older file of this name is replaced in one step.
-        scratch: a folder on the same file system for the file while it is being written.
+        scratch: a folder on the same file system for the file while it is being written; None
+            takes the target's own.
 
     Yields:
         The file, opened for writing bytes.
     """
-    temporary = scratch / f"{target.name}.{os.getpid()}.tmp"
+    temporary = (scratch or target.parent) / f".{target.name}.{os.getpid()}.tmp"
     try:
         with naming_file(target):
             with temporary.open("wb") as file:
@@ -54,7 +55,7 @@ def published(target: Path, scratch: Path) -> Iterator[BinaryIO]:
     sync_folder(target.parent)
 
 
-def publish_bytes(target: Path, scratch: Path, content: bytes) -> None:
+def publish_bytes(target: Path, content: bytes, scratch: Path | None = None) -> None:
     """Write a small file that appears whole or not at all."""
     with published(target, scratch) as file:
         file.write(content)

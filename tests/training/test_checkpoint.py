@@ -1,0 +1,199 @@
+"""Checkpoints survive kills, damage and full disks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from fastssl.errors import InputError
+from fastssl.training.checkpoint import CheckpointStore, find_damage
+
+
+def state(step):
+    return {"step": step, "weights": {"w": torch.full((1000,), float(step))}, "list": [1, 2.5]}
+
+
+def save(store, *steps):
+    for step in steps:
+        store.save(step, state(step))
+    store.wait()
+
+
+def steps_in(folder):
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+
+
+def test_newest_is_loaded_and_only_plain_values_are_in_it(tmp_path):
+    save(CheckpointStore(tmp_path, 2), 5, 10)
+    store = CheckpointStore(tmp_path, 2)
+    assert store.find_newest() == 10
+    loaded = store.load(10)
+    assert loaded["step"] == 10
+    assert torch.equal(loaded["weights"]["w"], torch.full((1000,), 10.0))
+    assert (tmp_path / "latest").read_text() == "000000010"
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert CheckpointStore(tmp_path / "none", 2).find_newest() is None
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_the_newest_are_kept(tmp_path, keep):
+    save(CheckpointStore(tmp_path, keep), 1, 2, 3, 4, 5)
+    assert steps_in(tmp_path) == [1, 2, 3, 4, 5][-keep:]
+
+
+def test_a_snapshot_is_what_was_when_it_was_taken(tmp_path):
+    store = CheckpointStore(tmp_path, 2)
+    weights = torch.zeros(1_000_000)
+    store.save(1, {"w": weights})
+    weights.fill_(7)  # while the thread writes
+    store.wait()
+    assert not store.load(1)["w"].any()
+
+
+def damages():
+    def truncate(folder):
+        os.truncate(folder / "state.pt", 1000)
+
+    def flip(folder):
+        content = bytearray((folder / "state.pt").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "state.pt").write_bytes(content)
+
+    def lose_state(folder):
+        (folder / "state.pt").unlink()
+
+    def lose_manifest(folder):
+        (folder / "manifest.json").unlink()
+
+    def empty_manifest(folder):
+        (folder / "manifest.json").write_bytes(b"")
+
+    def wrong_manifest(folder):
+        (folder / "manifest.json").write_text('{"files": []}')
+
+    return [truncate, flip, lose_state, lose_manifest, empty_manifest, wrong_manifest]
+
+
+@pytest.mark.parametrize("damage", damages(), ids=lambda d: d.__name__)
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage, caplog):
+    save(CheckpointStore(tmp_path, 2), 5, 10)
+    damage(tmp_path / "000000010")
+    store = CheckpointStore(tmp_path, 2)
+    with caplog.at_level(logging.WARNING):
+        assert store.find_newest() == 5
+    assert "000000010 is damaged" in caplog.text
+    save(store, 10)  # the step's name is free again
+    assert find_damage(tmp_path / "000000010") is None
+
+
+def test_every_truncation_and_many_flips_are_found(tmp_path):
+    save(CheckpointStore(tmp_path, 2), 5)
+    folder = tmp_path / "000000005"
+    whole = (folder / "state.pt").read_bytes()
+    for position in range(0, len(whole), max(1, len(whole) // 50)):
+        (folder / "state.pt").write_bytes(whole[:position])
+        assert find_damage(folder) is not None
+        flipped = bytearray(whole)
+        flipped[position] ^= 0x10
+        (folder / "state.pt").write_bytes(flipped)
+        assert find_damage(folder) is not None
+    (folder / "state.pt").write_bytes(whole)
+    assert find_damage(folder) is None
+
+
+def test_all_damaged_is_an_error_that_names_them(tmp_path):
+    save(CheckpointStore(tmp_path, 2), 5, 10)
+    for step in (5, 10):
+        (tmp_path / f"{step:09d}" / "state.pt").unlink()
+    with pytest.raises(InputError, match=r"no checkpoint is whole: 000000010 .*, 000000005 "):
+        CheckpointStore(tmp_path, 2).find_newest()
+
+
+@pytest.mark.faults
+def test_a_kill_at_any_moment_leaves_a_valid_checkpoint(tmp_path):
+    """A process saves without pause and is killed at twenty arbitrary moments."""
+    script = textwrap.dedent(
+        f"""
+        import sys, torch
+        from pathlib import Path
+        from fastssl.training.checkpoint import CheckpointStore
+        store = CheckpointStore(Path({str(tmp_path)!r}), 2)
+        step = store.find_newest() or 0
+        print(step, flush=True)
+        while True:
+            step += 1
+            store.save(step, {{"step": step, "w": torch.full((200_000,), float(step))}})
+            store.wait()
+            print(step, flush=True)
+        """
+    )
+    newest = 0
+    for life in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        )
+        found = int(process.stdout.readline())
+        assert found >= newest, "a finished checkpoint was lost"
+        for _ in range(1 + life % 4):
+            newest = int(process.stdout.readline())
+        # Somewhere inside the next save.
+        torch.rand(1 + 3000 * (life * 7 % 20), 10).sum()
+        process.kill()
+        newest = max([newest, *map(int, process.stdout.read().split())])
+        process.wait()
+        store = CheckpointStore(tmp_path, 2)
+        step = store.find_newest()
+        assert step >= newest
+        assert torch.equal(store.load(step)["w"], torch.full((200_000,), float(step)))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of two megabytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.faults
+def test_a_full_disk_keeps_the_old_and_is_reported(small_disk, caplog):
+    store = CheckpointStore(small_disk / "checkpoints", 2)
+    save(store, 1)
+    (small_disk / "filler").write_bytes(bytes(1_900_000))
+    store.save(2, {"w": torch.zeros(200_000)})
+    with caplog.at_level(logging.ERROR):
+        store.save(3, {"w": torch.zeros(200_000)})
+    assert "No space left on device" in caplog.text
+    assert "earlier ones are whole" in caplog.text
+    with pytest.raises(OSError, match="No space left"):
+        store.wait()
+    again = CheckpointStore(small_disk / "checkpoints", 2)
+    assert again.find_newest() == 1
+    assert not list((small_disk / "checkpoints").glob(".tmp-*"))
+    (small_disk / "filler").unlink()
+    save(again, 4)
+    assert again.find_newest() == 4
+
+
+@pytest.mark.faults
+def test_three_failed_saves_in_a_row_stop_the_run(small_disk):
+    store = CheckpointStore(small_disk / "checkpoints", 2)
+    (small_disk / "filler").write_bytes(bytes(1_900_000))
+    for step in range(1, 4):  # the failure of one save is seen by the next
+        store.save(step, {"w": torch.zeros(200_000)})
+    with pytest.raises(OSError, match="No space left"):
+        store.save(4, {"w": torch.zeros(200_000)})
