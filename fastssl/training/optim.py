@@ -61,16 +61,32 @@ class UpdateGuard:
 
     A step with a non-finite loss is masked and counted; so is what a GradScaler skips. After
     ``MAX_NONFINITE_IN_A_ROW`` in a row everything is masked until the host reads it and stops: the
-    weights stay those that the bad batch met.
+    weights stay those that the bad batch met. Running statistics of batch normalisation, which the
+    forward pass has touched already, go back to what they were.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        """Stand before every step of an optimiser."""
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, network: nn.Module, device: torch.device
+    ) -> None:
+        """Stand before every step of an optimiser.
+
+        Args:
+            optimizer: whose updates are masked.
+            network: whose floating-point buffers are guarded.
+            device: of both.
+        """
+        self._network = network
+        self._statistics: Tensor | None = None
         self._is_bad = torch.zeros((), dtype=torch.bool, device=device)
         self._streak = torch.zeros((), dtype=torch.int64, device=device)
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
         self._tripped_at = torch.zeros((), dtype=torch.int64, device=device)
         optimizer.register_step_pre_hook(self._mask)
+
+    def remember(self) -> None:
+        """Keep the running statistics as they are before the forward pass."""
+        buffers = self._flat_buffers()
+        self._statistics = torch.cat(buffers) if buffers else None
 
     def observe(self, mean_loss: Tensor, step: int) -> Tensor:
         """Look at the loss of a step before its update.
@@ -87,6 +103,7 @@ class UpdateGuard:
         self._streak = torch.where(is_finite, 0, self._streak + 1)
         trips = (self._streak >= MAX_NONFINITE_IN_A_ROW) & (self._tripped_at == 0)
         self._tripped_at = torch.where(trips, step, self._tripped_at)
+        self._restore_statistics(self._is_bad | (self._tripped_at > 0))
         return is_finite
 
     def read(self) -> tuple[int, int]:
@@ -102,6 +119,18 @@ class UpdateGuard:
         """Set the counters."""
         self._skipped.fill_(state["skipped"])
         self._streak.fill_(state["streak"])
+
+    def _flat_buffers(self) -> list[Tensor]:
+        return [b.view(-1) for b in self._network.buffers() if b.is_floating_point()]
+
+    @torch.no_grad()
+    def _restore_statistics(self, is_masked: Tensor) -> None:
+        """Five launches whatever the number of layers."""
+        if self._statistics is None:
+            return
+        buffers = self._flat_buffers()
+        kept = torch.where(is_masked, self._statistics, torch.cat(buffers))
+        torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
 
     def _mask(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         skip = (self._is_bad | (self._tripped_at > 0)).float()

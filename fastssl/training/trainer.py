@@ -174,7 +174,7 @@ class Trainer:
                 gradient_as_bucket_view=True,
             )
         self.optimizer = build_optimizer(config.optim, self.task)
-        self.guard = UpdateGuard(self.optimizer, device)
+        self.guard = UpdateGuard(self.optimizer, self.task, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     # ------------------------------------------------------------------ checkpoint
@@ -320,6 +320,7 @@ class Trainer:
         torch.manual_seed(step_seed(config.seed, self.step, self.world.rank))
         set_lr(self.optimizer, self.schedule.lr_at(samples))
         self.optimizer.zero_grad(set_to_none=True)
+        self.guard.remember()
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
             with self._gradients_stay_here(number < len(parts) - 1):

@@ -63,7 +63,7 @@ def snapshot(net, optimizer):
 def test_a_non_finite_loss_leaves_weights_and_momentum_as_they_were(loss):
     net = network()
     optimizer = build_optimizer(OptimConfig(), net)
-    guard = UpdateGuard(optimizer, torch.device("cpu"))
+    guard = UpdateGuard(optimizer, net, torch.device("cpu"))
     for step, value in enumerate((1.0, loss), start=1):
         before = snapshot(net, optimizer)
         assert bool(guard.observe(torch.tensor(value), step)) is (step == 1)
@@ -76,7 +76,7 @@ def test_a_non_finite_loss_leaves_weights_and_momentum_as_they_were(loss):
 def test_a_masked_first_step_leaves_no_rubbish_in_the_momentum():
     net = network()
     optimizer = build_optimizer(OptimConfig(), net)
-    guard = UpdateGuard(optimizer, torch.device("cpu"))
+    guard = UpdateGuard(optimizer, net, torch.device("cpu"))
     guard.observe(torch.tensor(float("nan")), 1)
     take_step(net, optimizer)
     assert all(not optimizer.state[p]["momentum_buffer"].any() for p in net.parameters())
@@ -85,7 +85,7 @@ def test_a_masked_first_step_leaves_no_rubbish_in_the_momentum():
 def test_two_in_a_row_trip_and_mask_everything_after():
     net = network()
     optimizer = build_optimizer(OptimConfig(), net)
-    guard = UpdateGuard(optimizer, torch.device("cpu"))
+    guard = UpdateGuard(optimizer, net, torch.device("cpu"))
     bad, good = torch.tensor(float("nan")), torch.tensor(1.0)
     for step, loss in enumerate((bad, good, bad, bad), start=1):
         guard.observe(loss, step)
@@ -100,7 +100,7 @@ def test_two_in_a_row_trip_and_mask_everything_after():
 def test_what_a_grad_scaler_skips_is_counted_and_masked():
     net = network()
     optimizer = build_optimizer(OptimConfig(), net)
-    guard = UpdateGuard(optimizer, torch.device("cpu"))
+    guard = UpdateGuard(optimizer, net, torch.device("cpu"))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     before = snapshot(net, optimizer)
     scaler.scale(net(torch.full((2, 3, 4, 4), 1e30)).square().mean()).backward()
@@ -115,12 +115,24 @@ def test_what_a_grad_scaler_skips_is_counted_and_masked():
 def test_the_streak_goes_on_after_a_resume():
     net = network()
     optimizer = build_optimizer(OptimConfig(), net)
-    first = UpdateGuard(optimizer, torch.device("cpu"))
+    first = UpdateGuard(optimizer, net, torch.device("cpu"))
     first.observe(torch.tensor(float("nan")), 1)
     take_step(net, optimizer)
     second_optimizer = build_optimizer(OptimConfig(), net)
-    second = UpdateGuard(second_optimizer, torch.device("cpu"))
+    second = UpdateGuard(second_optimizer, net, torch.device("cpu"))
     second.load_state_dict(first.state_dict())
     second.observe(torch.tensor(float("nan")), 2)
     take_step(net, second_optimizer)
     assert second.read() == (2, 2)
+
+
+def test_a_non_finite_batch_does_not_poison_the_running_statistics():
+    net = network()
+    guard = UpdateGuard(build_optimizer(OptimConfig(), net), net, torch.device("cpu"))
+    for step, value in enumerate((1.0, float("nan")), start=1):
+        before = net[1].running_mean.clone()
+        guard.remember()
+        loss = net(torch.full((2, 3, 4, 4), value)).mean()
+        guard.observe(loss.detach(), step)
+        assert torch.equal(net[1].running_mean, before) is (step == 2)
+        assert torch.isfinite(net[1].running_var).all()

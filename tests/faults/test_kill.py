@@ -1,0 +1,237 @@
+"""Runs under torchrun, killed with -9, must end as if nothing had happened.
+
+Real scripts, real JPEGs, 1, 2 and 4 gloo ranks; the launcher, one worker, or the whole group dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ..conftest import NUM_SAMPLES
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+BATCH = 8
+STEPS = 18  # 47 samples an epoch: steps 6, 12 and 18 cross a border
+EVERY = 4
+OPTIONS = [
+    *("--task.num-permutations", "10", "--task.hidden", "8", "--task.resize-short", "36"),
+    *("--task.crop", "36", "--task.patch", "10", "--task.jitter", "3"),
+    *("--data.global-batch-size", str(BATCH), "--data.num-threads", "1", "--data.ledger", "true"),
+    *("--schedule.epochs", "4", "--max-steps", str(STEPS)),
+    *("--checkpoint.every-steps", str(EVERY), "--log.every-steps", "2"),
+    *("--log.progress", "false", "--log.pictures-every-steps", "0"),
+]
+
+
+def command(dataset_path, folder, num_ranks, extra=()):
+    script = [str(ROOT / "tools" / "train.py"), "demo", "--data.path", str(dataset_path)]
+    script += ["--output-dir", str(folder), *OPTIONS, *extra]
+    if num_ranks == 1:
+        return [sys.executable, *script]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, "--nproc-per-node", str(num_ranks), *script]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(dataset_path, folder, num_ranks, extra=()):
+    subprocess.run(
+        command(dataset_path, folder, num_ranks, extra),
+        env=environment(),
+        check=True,
+        capture_output=True,
+    )
+
+
+def descendants(pid):
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            child = int(status.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def steps_done(folder):
+    path = folder / "ledger.rank0.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def has_come_to(folder, step, num_lives):
+    """Return whether this life has gone on from the last one, and done a step."""
+    metrics = folder / "metrics.jsonl"
+    if not metrics.exists() or metrics.read_text().count('"resume"') < num_lives:
+        return False
+    # The first life must leave a checkpoint, or the second would prove nothing.
+    return steps_done(folder) >= step and any((folder / "checkpoints").glob("0*"))
+
+
+def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives):
+    """Start the run, and kill the victim with -9 once a step is done."""
+    process = subprocess.Popen(
+        command(dataset_path, folder, num_ranks),
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not has_come_to(folder, step, num_lives):
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.005)
+    family = descendants(process.pid)
+    if victim == "group":
+        os.killpg(process.pid, signal.SIGKILL)
+    elif victim == "worker" and num_ranks > 1:
+        ranks = [
+            pid
+            for pid in descendants(process.pid)
+            if f"RANK={step % num_ranks}".encode()
+            in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ]
+        os.kill(ranks[0], signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait(timeout=90)
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, family)):
+        assert time.monotonic() < deadline, "processes outlive their launcher"
+        time.sleep(0.05)
+
+
+def load_state(folder):
+    newest = sorted((folder / "checkpoints").glob("0*"))[-1]
+    return torch.load(newest / "state.pt", weights_only=True)
+
+
+def flat(value, name=""):
+    if isinstance(value, dict):
+        return [pair for key, item in value.items() for pair in flat(item, f"{name}.{key}")]
+    if isinstance(value, list):
+        return [pair for n, item in enumerate(value) for pair in flat(item, f"{name}.{n}")]
+    return [(name, value)]
+
+
+def read_ledgers(folder):
+    """Return step -> the (epoch, id) pairs of all ranks, sorted."""
+    steps: dict[int, list] = {}
+    for path in folder.glob("ledger.rank*.jsonl"):
+        for text in path.read_text().splitlines():
+            line = json.loads(text)
+            pairs = zip(line["epochs"], line["sample_ids"], strict=True)
+            steps.setdefault(line["step"], []).extend(pairs)
+    return {step: sorted(pairs) for step, pairs in sorted(steps.items())}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset_path, tmp_path_factory):
+    """Undisturbed runs by number of ranks, made when first asked for."""
+    folders = {}
+
+    def get(num_ranks):
+        if num_ranks not in folders:
+            folders[num_ranks] = tmp_path_factory.mktemp("whole") / "run"
+            run(dataset_path, folders[num_ranks], num_ranks)
+        return folders[num_ranks]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "victims"),
+    [
+        (1, [("launcher", 5), ("group", 9), ("launcher", 13)]),
+        (2, [("launcher", 5), ("worker", 6), ("group", 13)]),
+        (4, [("worker", 5), ("launcher", 9), ("group", 10)]),
+    ],
+)
+def test_a_killed_run_ends_as_if_nothing_had_happened(
+    dataset_path, tmp_path, undisturbed, num_ranks, victims
+):
+    folder = tmp_path / "run"
+    for num_lives, (victim, step) in enumerate(victims):
+        kill_at(dataset_path, folder, num_ranks, step, victim, num_lives)
+    run(dataset_path, folder, num_ranks)
+    whole = undisturbed(num_ranks)
+    for (name, a), (other, b) in zip(
+        flat(load_state(whole)), flat(load_state(folder)), strict=True
+    ):
+        assert name == other
+        assert torch.equal(a, b) if torch.is_tensor(a) else a == b, name
+    trunks = [(place / "trunk.safetensors").read_bytes() for place in (whole, folder)]
+    assert trunks[0] == trunks[1]
+
+    lines = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    resumes = [line["step"] for line in lines if line.get("event") == "resume"]
+    assert len(resumes) == len(victims)
+    assert min(resumes) > 0
+    seen = [pair for pairs in read_ledgers(folder).values() for pair in pairs]
+    for epoch in range(STEPS * BATCH // NUM_SAMPLES):
+        assert sorted(i for e, i in seen if e == epoch) == list(range(NUM_SAMPLES))
+
+
+def test_a_run_moves_from_two_ranks_to_one_to_four(dataset_path, tmp_path, undisturbed):
+    folder = tmp_path / "run"
+    for num_ranks, steps in ((2, 5), (1, 9), (4, STEPS)):
+        run(dataset_path, folder, num_ranks, ["--max-steps", str(steps)])
+    assert read_ledgers(folder) == read_ledgers(undisturbed(1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_saves_on_all_ranks(dataset_path, tmp_path, number):
+    folder = tmp_path / "run"
+    launch = command(dataset_path, folder, 2)
+    launch.insert(launch.index("--standalone"), "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1")
+    process = subprocess.Popen(
+        launch, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while steps_done(folder) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    ending = json.loads((folder / "exit.json").read_text())
+    assert ending["code"] == 75
+    assert load_state(folder)["step"] == ending["step"] >= 3
+    for rank in range(2):
+        assert (folder / f"ledger.rank{rank}.jsonl").read_bytes().count(b"\n") == ending["step"]
+
+
+def test_the_wrong_input_of_a_torchrun_run_stands_in_exit_json(dataset_path, tmp_path):
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        command(dataset_path, folder, 2, ["--data.global-batch-size", "7"]),
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1  # torchrun's own
+    assert json.loads((folder / "exit.json").read_text())["code"] == 2
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, done.stderr
+    assert "set --data.global-batch-size to 6 or 8" in said[0]

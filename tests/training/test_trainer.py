@@ -1,0 +1,387 @@
+"""The main path: runs in one process, stopped and resumed, must equal the undisturbed one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fastssl.config import LogConfig
+from fastssl.errors import InputError, RunFailed, StoppedBySignal
+from fastssl.models import build_trunk, load_trunk
+from fastssl.recipes import build_recipe
+from fastssl.shards import open_dataset
+from fastssl.tasks import Jigsaw
+from fastssl.training import train
+
+from ..conftest import NUM_SAMPLES
+
+BATCH = 8  # 47 samples: steps 6 and 12 cross an epoch's border
+
+
+@pytest.fixture
+def configure(dataset_path, tmp_path):
+    """Return small runs: a narrow ResNet9 on 24 px puzzles."""
+
+    def make(name="run", **changes):
+        config = build_recipe("demo")
+        nested = {
+            "task": {"num_permutations": 10, "hidden": 8, "resize_short": 36, "crop": 36}
+            | {"patch": 10, "jitter": 3},
+            "data": {"path": dataset_path, "global_batch_size": BATCH, "num_threads": 1}
+            | {"ledger": True},
+            "schedule": {"epochs": 2.5},
+            "checkpoint": {"every_steps": 3},
+            "log": {"every_steps": 2, "progress": False, "pictures_every_steps": 0},
+        }
+        for key, value in changes.pop("nested", {}).items():
+            nested[key] = nested[key] | value
+        parts = {
+            key: dataclasses.replace(getattr(config, key), **values)
+            for key, values in nested.items()
+        }
+        return dataclasses.replace(config, **parts, output_dir=tmp_path / name, **changes)
+
+    return make
+
+
+def load_state(config):
+    newest = sorted((config.output_dir / "checkpoints").glob("0*"))[-1]
+    return torch.load(newest / "state.pt", weights_only=True)
+
+
+def flat(value, name=""):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from flat(item, f"{name}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from flat(item, f"{name}.{number}")
+    else:
+        yield name, value
+
+
+def assert_equal_states(a, b):
+    a, b = dict(flat(a)), dict(flat(b))
+    assert a.keys() == b.keys()
+    different = [
+        name
+        for name in a
+        if not (torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name])
+    ]
+    assert different == []
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def crash_after(config, step):
+    """Train to a step, then throw away what a killed process would not have saved."""
+    train(dataclasses.replace(config, max_steps=step))
+    checkpoints = config.output_dir / "checkpoints"
+    for folder in checkpoints.glob("0*"):
+        if int(folder.name) % config.checkpoint.every_steps:
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, [1, 4, 6, 7, 12]),
+        ({"accumulation": 4}, [5]),
+        ({"precision": "bf16"}, [5]),
+        ({"nested": {"data": {"order": "chunked", "chunk_size": 4, "num_lanes": 4}}}, [7]),
+    ],
+    ids=["plain", "accumulation", "bf16", "chunked"],
+)
+def test_a_resumed_run_equals_the_undisturbed_one(configure, changes, stops):
+    whole = configure("whole", **changes)
+    train(whole)
+    stopped = configure("stopped", **changes)
+    for step in stops:
+        crash_after(stopped, step)
+    train(stopped)
+    assert_equal_states(load_state(whole), load_state(stopped))
+    for name in ("ledger.rank0.jsonl", "trunk.safetensors"):
+        assert (whole.output_dir / name).read_bytes() == (stopped.output_dir / name).read_bytes()
+    resumes = [
+        line["step"]
+        for line in read_lines(stopped.output_dir / "metrics.jsonl")
+        if line.get("event") == "resume"
+    ]
+    assert len(resumes) == len(stops)
+    assert max(resumes) > 0
+
+
+def test_a_grad_scaler_is_resumed_with_its_skips(configure):
+    whole, stopped = configure("whole", precision="fp16"), configure("stopped", precision="fp16")
+    train(dataclasses.replace(whole, max_steps=5))
+    crash_after(dataclasses.replace(stopped, max_steps=5), 4)
+    train(dataclasses.replace(stopped, max_steps=5))
+    assert_equal_states(load_state(whole), load_state(stopped))
+    assert load_state(whole)["scaler"]["scale"] > 0
+
+
+@pytest.mark.parametrize(
+    "key", ["task", "optimizer", "guard", "bad_samples", "loader", "scaler", "step"]
+)
+def test_every_key_of_the_state_is_needed(configure, key):
+    """Without it the run cannot go on: nothing in the checkpoint is there for show."""
+    config = configure()
+    train(dataclasses.replace(config, max_steps=3))
+    path = config.output_dir / "checkpoints" / "000000003" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state[key]
+    torch.save(state, path)
+    manifest = json.loads(path.with_name("manifest.json").read_text())
+    content = path.read_bytes()
+    manifest["files"]["state.pt"] = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+    }
+    path.with_name("manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(KeyError, match=key):
+        train(config)
+
+
+def test_the_ledger_shows_each_sample_once_an_epoch(configure):
+    config = configure()
+    train(config)
+    seen = [
+        pair
+        for line in read_lines(config.output_dir / "ledger.rank0.jsonl")
+        for pair in zip(line["epochs"], line["sample_ids"], strict=True)
+    ]
+    for epoch in (0, 1):
+        assert sorted(i for e, i in seen if e == epoch) == list(range(NUM_SAMPLES))
+
+
+def test_metrics_have_the_contracts_fields(configure):
+    config = configure()
+    train(config)
+    lines = read_lines(config.output_dir / "metrics.jsonl")
+    total = -(-round(2.5 * NUM_SAMPLES) // BATCH)
+    assert [line["step"] for line in lines] == list(range(2, total + 1, 2))
+    fields = "step epoch samples loss lr images_per_s data_wait_ms step_ms skipped fallback_decodes"
+    for line in lines:
+        assert set(fields.split()) <= set(line)
+        assert line["samples"] == line["step"] * BATCH
+        assert line["epoch"] == pytest.approx(line["samples"] / NUM_SAMPLES)
+        assert line["loss"] > 0
+        assert line["images_per_s"] == pytest.approx(BATCH * 1000 / line["step_ms"])
+
+
+def test_logged_loss_is_the_mean_of_the_interval(configure):
+    every, second = configure("one", nested={"log": {"every_steps": 1}}), configure("two")
+    train(every)
+    train(second)
+    losses = [line["loss"] for line in read_lines(every.output_dir / "metrics.jsonl")]
+    pairs = [line["loss"] for line in read_lines(second.output_dir / "metrics.jsonl")]
+    wanted = [sum(losses[i : i + 2]) / 2 for i in range(0, 2 * len(pairs), 2)]
+    assert pairs == pytest.approx(wanted)
+
+
+def test_max_steps_saves_exports_and_says_done(configure):
+    config = configure(max_steps=4)
+    train(config)
+    folder = config.output_dir
+    assert json.loads((folder / "exit.json").read_text()) == {
+        "code": 0,
+        "reason": "done",
+        "step": 4,
+    }
+    assert load_state(config)["step"] == 4
+    trunk, metadata = load_trunk(folder / "trunk.safetensors")
+    assert metadata["step"] == "4"
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(value, load_state(config)["task"][f"trunk.{name}"]), name
+
+
+def test_a_finished_run_has_nothing_more_to_do(configure):
+    config = configure(max_steps=2)
+    train(config)
+    before = load_state(config)
+    train(config)
+    assert_equal_states(before, load_state(config))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_stops(configure, number):
+    config = configure()
+    metrics = config.output_dir / "metrics.jsonl"
+
+    def send_when_it_trains():
+        while not metrics.exists() or not metrics.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send_when_it_trains)
+    handler = signal.getsignal(number)
+    sender.start()
+    with pytest.raises(StoppedBySignal, match="saved at step"):
+        train(config)
+    sender.join()
+    assert signal.getsignal(number) == handler
+    ending = json.loads((config.output_dir / "exit.json").read_text())
+    assert ending["code"] == 75
+    assert load_state(config)["step"] == ending["step"] >= 2
+    whole = configure("whole")
+    train(whole)
+    train(config)
+    assert_equal_states(load_state(whole), load_state(config))
+
+
+def test_a_non_finite_loss_stops_with_its_batch_saved(configure):
+    config = configure()
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=1e30))
+    with pytest.raises(RunFailed, match="the loss was not finite at step"):
+        train(config)
+    ending = json.loads((config.output_dir / "exit.json").read_text())
+    assert ending["code"] == 1
+    (folder,) = (config.output_dir / "nonfinite").iterdir()
+    capsule = torch.load(folder / "rank0.pt", weights_only=True)
+    line = read_lines(config.output_dir / "ledger.rank0.jsonl")[capsule["step"] - 1]
+    assert capsule["sample_ids"].tolist() == line["sample_ids"]
+    assert capsule["images"].shape[0] == BATCH
+    assert all(torch.isfinite(v).all() for v in capsule["task"].values() if v.is_floating_point())
+
+
+def copy_with_damage(dataset_path, target, num_bad):
+    shutil.copytree(dataset_path, target)
+    dataset = open_dataset(target)
+    for sample_id in range(num_bad):
+        shard, offset, length = dataset.locate(sample_id)
+        with (target / dataset.manifest.shards[shard].name).open("r+b") as file:
+            file.seek(offset + length // 2)
+            old = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([old[0] ^ 1]))
+    dataset.close()
+    return target
+
+
+def test_bad_samples_are_named_in_ledger_and_report(configure, dataset_path, tmp_path):
+    path = copy_with_damage(dataset_path, tmp_path / "damaged", 3)
+    config = configure(nested={"data": {"path": path}})
+    train(config)
+    report = read_lines(config.output_dir / "bad_samples.jsonl")
+    ledger = [
+        pair
+        for line in read_lines(config.output_dir / "ledger.rank0.jsonl")
+        for pair in line["substituted"]
+    ]
+    assert [[line["planned"], line["used"]] for line in report] == ledger
+    assert {line["planned"] for line in report if line["epoch"] == 0} == {0, 1, 2}
+    last = read_lines(config.output_dir / "metrics.jsonl")[-1]
+    assert last["substituted"] >= 6
+
+
+def test_too_many_bad_samples_stop_the_run(configure, dataset_path, tmp_path):
+    path = copy_with_damage(dataset_path, tmp_path / "damaged", 20)
+    config = configure(nested={"data": {"path": path}})
+    with pytest.raises(RunFailed, match=r"10 of \d+ samples of epoch 0 are bad|1\d of"):
+        train(config)
+    assert json.loads((config.output_dir / "exit.json").read_text())["code"] == 1
+    assert len(read_lines(config.output_dir / "bad_samples.jsonl")) >= 10
+
+
+def test_tensorboard_has_curves_and_pictures_and_purges_lost_steps(configure):
+    log = {"pictures_every_steps": 3}
+    config = configure(nested={"log": log})
+    crash_after(config, 5)
+    train(dataclasses.replace(config, max_steps=8))
+    events = EventAccumulator(str(config.output_dir / "tensorboard"), {"scalars": 0, "images": 0})
+    events.Reload()
+    assert {"train/loss", "train/lr", "speed/images_per_s", "task/accuracy"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8]
+    assert [event.step for event in events.Images("jigsaw/0")] == [1, 3, 6]
+
+
+def test_labels_do_not_reach_a_pretext_task(configure, monkeypatch):
+    seen = []
+    prepare = Jigsaw.prepare
+
+    def spy(self, batch, seed, dtype):
+        seen.append(batch.labels)
+        return prepare(self, batch, seed, dtype)
+
+    monkeypatch.setattr(Jigsaw, "prepare", spy)
+    train(configure(max_steps=2))
+    assert seen == [None, None]
+
+
+def test_another_seed_is_another_run(configure):
+    one, two = configure("one", max_steps=1, seed=1), configure("two", max_steps=1, seed=2)
+    train(one)
+    train(two)
+    a, b = load_state(one)["task"], load_state(two)["task"]
+    weights = [name for name, value in a.items() if value.dim() == 4]
+    assert weights
+    assert all(not torch.equal(a[name], b[name]) for name in weights)
+    ledgers = [(c.output_dir / "ledger.rank0.jsonl").read_text() for c in (one, two)]
+    assert ledgers[0] != ledgers[1]
+
+
+def test_another_run_in_the_directory_is_refused(configure):
+    train(configure(max_steps=1))
+    with pytest.raises(InputError, match=r"holds another run; different: seed \(old 0, new 5\)"):
+        train(configure(max_steps=1, seed=5))
+    ending = json.loads((configure().output_dir / "exit.json").read_text())
+    assert ending["code"] == 2
+
+
+def test_another_thread_count_is_a_warning(configure, caplog):
+    config = configure()
+    train(dataclasses.replace(config, max_steps=3))
+    torch.set_num_threads(2)
+    try:
+        with caplog.at_level(logging.WARNING):
+            train(dataclasses.replace(config, max_steps=4))
+    finally:
+        torch.set_num_threads(1)
+    assert "num_threads was 1 when the checkpoint was saved and is 2 now" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nested": {"data": {"global_batch_size": 9}}, "accumulation": 2}, "set --data.global"),
+        ({"nested": {"data": {"global_batch_size": 48}}}, "allow-repeat-in-batch"),
+        ({"sync_bn": True}, "sync_bn"),
+        ({"trunk": "resnet05"}, "did you mean 'resnet50'"),
+        ({"device": "cuda"}, "needs a GPU"),
+        ({"nested": {"task": {"num_permutations": 400_000}}}, r"9! = 362880"),
+    ],
+)
+def test_wrong_input_is_refused_before_the_first_step(configure, changes, message):
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=message):
+        train(configure(**changes))
+
+
+def test_no_tensorboard_when_it_is_switched_off(configure):
+    config = configure(max_steps=2)
+    log = LogConfig(tensorboard=False, progress=False)
+    train(dataclasses.replace(config, log=log))
+    assert not (config.output_dir / "tensorboard").exists()
+
+
+def test_trunk_of_a_run_is_a_plain_trunk(configure):
+    config = configure(max_steps=1)
+    train(config)
+    trunk, _ = load_trunk(config.output_dir / "trunk.safetensors")
+    assert trunk.state_dict().keys() == build_trunk("resnet9", 1).state_dict().keys()
