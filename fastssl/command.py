@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from .errors import InputError, RunFailed, StoppedBySignal
+from .errors import InputError, RunFailed, StoppedBySignal, is_left_to_another_rank
 
 _PLAIN_FORMAT = warnings.formatwarning
 
@@ -102,7 +102,7 @@ def run_command(main: Callable[[], None]) -> None:
         if line is None:
             raise
         # Where several ranks fail together, the one that found out says it.
-        if not getattr(error, "reported", False):
+        if not is_left_to_another_rank(error):
             print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the contract's one line
         raise SystemExit(code) from None
 

@@ -11,3 +11,13 @@ class RunFailed(RuntimeError):
 
 class StoppedBySignal(Exception):
     """The work was stopped by a signal after everything was saved; run it again to go on."""
+
+
+def leave_to_another_rank(error: BaseException) -> None:
+    """Mark an error that several ranks raise together: one of them says it, this one does not."""
+    error.__dict__["is_left_to_another_rank"] = True
+
+
+def is_left_to_another_rank(error: BaseException) -> bool:
+    """Return whether another rank says this error."""
+    return error.__dict__.get("is_left_to_another_rank", False)

@@ -224,8 +224,8 @@ def _sqrt_round(x: NDArray[np.int64]) -> NDArray[np.int64]:
     four_x = 4 * x
     # IEEE square roots are correctly rounded, so this is exact up to one unit, mended below.
     root = np.sqrt(four_x.astype(np.float64)).astype(np.int64)
-    root -= root * root > four_x
-    root += (root + 1) * (root + 1) <= four_x
+    root = root - (root * root > four_x)
+    root = root + ((root + 1) * (root + 1) <= four_x)
     return (root + 1) // 2
 
 
@@ -261,11 +261,11 @@ def _random_resized_crop(
     ratio = _ratio_table(*spec.ratio)[to_below(ratio_word, _RATIO_STEPS)]
     w = _sqrt_round(area * ratio >> 16)
     h = _sqrt_round((area << 16) // ratio)
-    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    fits = np.asarray((w >= 1) & (w <= width) & (h >= 1) & (h <= height))
     w, h = np.where(fits, w, 1), np.where(fits, h, 1)
     boxes = _stack(to_below(left_word, width - w + 1), to_below(top_word, height - h + 1), w, h)
     chosen = np.take_along_axis(boxes, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
-    return np.where(fits.any(axis=1)[:, None], chosen, _fallback_boxes(spec, widths, heights))
+    return np.where(fits.any(axis=1, keepdims=True), chosen, _fallback_boxes(spec, widths, heights))
 
 
 def _fallback_boxes(spec: ViewSpec, widths: NDArray, heights: NDArray) -> NDArray:

@@ -97,7 +97,7 @@ class Loader(abc.ABC):
         """Return the steps of one epoch, rounded up: ceil(N / B)."""
         return -(-self.num_samples // self.config.global_batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Yield the endless stream from the current position; a newer iterator ends an older."""
         self._check_open()
         self._generation += 1

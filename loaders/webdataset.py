@@ -169,7 +169,7 @@ def _decode_member(key: str, data: bytes) -> Image.Image | None:
     return to_upright_rgb(open_picture(data)) if key.endswith(_EXTENSION) else None
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

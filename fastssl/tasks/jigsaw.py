@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ..batch import Batch
 from ..errors import InputError
-from ..models import ConcatHead
+from ..models import ConcatHead, Trunk
 from ..ops import extract_patches
 from ..randomness import Stream, draw_words, is_below, to_below
 from ..views import ViewSpec
@@ -108,6 +108,9 @@ class Puzzles:
 class Jigsaw(Task):
     """The jigsaw task on a trunk."""
 
+    permutations_QP: Tensor
+    """int64, the set."""
+
     def __init__(self, config: JigsawConfig, trunk: nn.Module) -> None:
         """Choose the permutations and build the head.
 
@@ -130,7 +133,10 @@ class Jigsaw(Task):
         members = torch.from_numpy(permutations.members.copy())
         self.register_buffer("permutations_QP", members, persistent=False)
         self.head = ConcatHead(
-            trunk.num_features, config.num_patches, config.hidden, config.num_permutations
+            cast(Trunk, trunk).num_features,
+            config.num_patches,
+            config.hidden,
+            config.num_permutations,
         )
 
     def draw(self, batch: Batch, seed: int) -> Puzzles:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ..errors import InputError
+from ..errors import InputError, leave_to_another_rank
 
 T = TypeVar("T")
 
@@ -105,7 +105,8 @@ class World:
         for kind, value, rank in outcomes:
             if kind == "error":
                 # One rank says it; the others end with the same code in silence.
-                value.reported = rank != self.rank
+                if rank != self.rank:
+                    leave_to_another_rank(value)
                 raise value
         return outcomes[-1][1]
 

@@ -39,6 +39,8 @@ class Meter:
         """
         self._world = world
         self._batch = global_batch_size
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
         self._reset()
 
     def waited(self, seconds: float) -> None:
@@ -91,8 +93,7 @@ class Meter:
         return line
 
     def _reset(self) -> None:
-        self._names: list[str] = []
-        self._sums: Tensor | None = None
+        self._sums = None
         self._num_steps = 0
         self._wait_s = 0.0
         self._fallback_decodes = 0

@@ -23,7 +23,7 @@ from .. import __version__
 from ..batch import Batch
 from ..command import describe_failure
 from ..config import RunConfig, check_batch_size, flatten, identity
-from ..errors import InputError, RunFailed, StoppedBySignal
+from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
 from ..loaders import build_loader, resolve_loader
 from ..models import build_trunk, save_trunk
 from ..randomness import step_seed
@@ -79,6 +79,11 @@ def train(config: RunConfig) -> None:
             with _recorded_exit(trainer):
                 trainer.set_up()
                 trainer.run()
+    except (RunFailed, StoppedBySignal) as outcome:
+        # All ranks come to it together; one says it.
+        if not world.is_zero:
+            leave_to_another_rank(outcome)
+        raise
     finally:
         for lock in locks:
             lock.release()
@@ -158,12 +163,12 @@ class Trainer:
                 f"{device.type}; set --sync-bn false"
             )
         _set_determinism(config.deterministic)
-        task: nn.Module = self.task.to(device)
+        self.task.to(device)
         if config.channels_last:
-            task = task.to(memory_format=torch.channels_last)
+            self.task.to(memory_format=torch.channels_last)
         if config.sync_bn:
-            task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
-        self.task = task
+            # The parts of a task are exchanged in place; a task itself is no normalisation.
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.task)
         if config.compile:
             self.task.compile()
         self.network: nn.Module = self.task
