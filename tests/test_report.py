@@ -148,7 +148,7 @@ def test_names_are_escaped(tmp_path):
 @pytest.mark.parametrize(
     ("pretrained", "random", "says"),
     [
-        ((0.6, 0.62), (0.4, 0.42), "Pretraining takes the trunk from 41.0"),
+        ((0.6, 0.62), (0.4, 0.42), "Pretraining lifts the accuracy from 41.0"),
         ((0.4, 0.42), (0.6, 0.62), "did not help"),
         ((0.4, 0.5), (0.41, 0.48), "No clear difference"),
         ((0.5,), (0.4,), "from 40.0 % to 50.0 %"),

@@ -70,8 +70,12 @@ class Demo:
     seeds: int = 3
     """Trunks to train; each with its random twin."""
 
-    def __post_init__(self) -> None:
-        """Check the numbers."""
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: if one is out of range, or the photographs are not there.
+        """
         for name, low in (("images", MIN_IMAGES), ("steps", 1), ("seeds", 1)):
             value = getattr(self, name)
             if value < low:
@@ -93,6 +97,7 @@ class Demo:
 def main() -> None:
     """Run the five stages."""
     demo = parse_arguments(Demo)
+    demo.check()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     seconds: dict[str, float] = {}
@@ -232,6 +237,7 @@ def pretrain(demo: Demo, dataset: ShardDataset, seed: int) -> None:
     # The recipe counts epochs; a demo takes as long on a hundred photographs as on a million.
     command += ["--schedule.epochs", repr(demo.steps * batch / num)]
     command += ["--schedule.warmup-epochs", repr(demo.steps * batch / num / 10)]
+    command += ["--checkpoint.every-steps", str(max(10, demo.steps // 5))]
     # A picture of the last step, whatever the number of steps.
     command += ["--log.every-steps", str(max(1, min(10, demo.steps // 10)))]
     command += ["--log.pictures-every-steps", str(demo.steps)]

@@ -42,12 +42,19 @@ class Comparison:
     """(pretrained, random) means over the seeds, by class."""
 
     def headline(self) -> str:
-        """Say who won, by how much, or that it is within the spread."""
-        gain = 100 * (fmean(self.pretrained) - fmean(self.random))
-        spread = 100 * (_deviation(self.pretrained) ** 2 + _deviation(self.random) ** 2) ** 0.5
+        """Say who won, or that the difference lies within one deviation.
+
+        Seeds and the choice of test images both make a mean uncertain, so both enter.
+        """
+        gain = fmean(self.pretrained) - fmean(self.random)
+        variance = 0.0
+        for values in (self.pretrained, self.random):
+            mean = fmean(values)
+            variance += _deviation(values) ** 2 + mean * (1 - mean) / self.num_test
+        spread = variance**0.5
         numbers = f"{_percent(self.random)} to {_percent(self.pretrained)}"
         if gain > spread:
-            return f"Pretraining takes the trunk from {numbers}"
+            return f"Pretraining lifts the accuracy from {numbers}"
         if gain < -spread:
             return f"Pretraining did not help here: from {numbers}"
         return f"No clear difference in so short a run: {numbers}"

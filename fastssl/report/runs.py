@@ -96,7 +96,9 @@ def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
     # Slow to import, and only a report needs it.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = EventAccumulator(str(folder), size_guidance={"images": 1, "scalars": 1})
+    # What a lost life left behind has a lower step than the newest: no need to purge, and to warn.
+    sizes = {"images": 0, "scalars": 1}
+    log = EventAccumulator(str(folder), size_guidance=sizes, purge_orphaned_data=False)
     log.Reload()
     pictures = []
     for tag in sorted(log.Tags()["images"]):
