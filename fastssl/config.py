@@ -23,6 +23,8 @@ TaskConfig = TypeVar("TaskConfig")
 LoaderName = Literal["auto", "webdataset", "native", "dali", "ffcv", "fixed"]
 LOADERS = ("auto", "webdataset", "native", "dali", "ffcv", "fixed")
 Precision = Literal["fp32", "bf16", "fp16"]
+OptimizerName = Literal["sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb"]
+OPTIMIZERS = ("sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb")
 
 
 def free(default: Any) -> Any:
@@ -105,18 +107,26 @@ class LoaderConfig:
 class OptimConfig:
     """The optimiser."""
 
-    name: Literal["sgd"] = "sgd"
-    """Optimiser."""
+    name: OptimizerName = "sgd"
+    """Optimiser; those of NVIDIA apex need it installed and a GPU."""
     lr: float = 0.1
     """Learning rate for a batch of lr_batch_size images."""
     lr_batch_size: int = 256
     """The rate grows linearly with the global batch over this one; 0 takes lr as it is."""
     momentum: float = 0.9
-    """Momentum."""
+    """Momentum of sgd, lars and apex_fused_sgd."""
     nesterov: bool = False
     """Nesterov's form of momentum."""
+    beta1: float = 0.9
+    """Decay of Adam's and LAMB's first moment; 0.8 in Newell and Deng 2020."""
+    beta2: float = 0.999
+    """Decay of Adam's and LAMB's second moment."""
+    eps: float = 1e-8
+    """Added to the root of Adam's and LAMB's second moment."""
+    trust_coefficient: float = 0.001
+    """LARS: length of an update over the length of its weights, before the learning rate."""
     weight_decay: float = 1e-4
-    """Weight decay (L2)."""
+    """Weight decay: L2 in the gradient, decoupled for adamw and LAMB."""
     decay_norm: bool = False
     """Decay the scales and shifts of normalisation layers too."""
     decay_bias: bool = True
@@ -124,10 +134,13 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        for name in ("lr", "lr_batch_size", "momentum", "weight_decay"):
+        _require_known("optim.name", self.name, OPTIMIZERS)
+        for name in ("lr", "lr_batch_size", "weight_decay", "eps", "trust_coefficient"):
             value = getattr(self, name)
             _require(value >= 0, f"optim.{name} ({value}) must not be negative")
-        _require(self.momentum < 1, f"optim.momentum ({self.momentum}) must be below 1")
+        for name in ("momentum", "beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optim.{name} ({value}) must lie in 0 .. 1, 1 excluded")
         _require(
             not self.nesterov or self.momentum > 0,
             "optim.nesterov (true) needs momentum; set --optim.momentum above 0",
@@ -140,12 +153,14 @@ class ScheduleConfig:
 
     epochs: float = 105.0
     """Length of the run in epochs."""
-    kind: Literal["step", "cosine"] = "step"
-    """step: times gamma at each milestone; cosine: down to zero at the end."""
+    kind: Literal["step", "cosine", "linear"] = "step"
+    """step: times gamma at each milestone; cosine, linear: down to final_share at the end."""
     milestones: tuple[float, ...] = (30.0, 60.0, 90.0, 100.0)
     """Step schedule: epochs at which the rate falls."""
     gamma: float = 0.1
     """Step schedule: factor at each milestone."""
+    final_share: float = 0.0
+    """Cosine and linear schedule: share of the rate at the end."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up; 0 for none."""
     warmup_start: float = 0.25
@@ -158,10 +173,10 @@ class ScheduleConfig:
             self.warmup_epochs >= 0,
             f"schedule.warmup_epochs ({self.warmup_epochs}) must not be negative",
         )
-        _require(
-            0 <= self.warmup_start <= 1,
-            f"schedule.warmup_start ({self.warmup_start}) must lie in 0 .. 1",
-        )
+        _require_known("schedule.kind", self.kind, ("step", "cosine", "linear"))
+        for name in ("warmup_start", "final_share"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"schedule.{name} ({value}) must lie in 0 .. 1")
         _require(
             list(self.milestones) == sorted(self.milestones),
             f"schedule.milestones {self.milestones} must rise",
@@ -239,6 +254,8 @@ class RunConfig(Generic[TaskConfig]):
     """Compile the network with torch.compile."""
     sync_bn: bool = False
     """Batch normalisation over all ranks (GPU only)."""
+    gradient_compression: Literal["none", "bf16", "fp16"] = "none"
+    """Number format in which gradients travel between ranks; halves the traffic."""
     deterministic: bool = True
     """Bit-equal resume: deterministic kernels where there is a choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

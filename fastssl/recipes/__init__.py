@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..command import nearest
 from ..config import RunConfig
 from ..errors import InputError
-from . import demo, goyal19
+from . import demo, goyal19, supervised
 
 __all__ = ["build_recipe", "describe_recipes", "recipe_names"]
 
@@ -21,6 +21,8 @@ _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "goyal19_jigsaw": goyal19.jigsaw,
     "goyal19_jigsaw_smoke": goyal19.jigsaw_smoke,
     "goyal19_jigsaw_yfcc": goyal19.jigsaw_yfcc,
+    "supervised": supervised.supervised,
+    "supervised_smoke": supervised.supervised_smoke,
 }
 
 

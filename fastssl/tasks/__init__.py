@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -10,25 +11,39 @@ from ..command import nearest
 from ..errors import InputError
 from .base import Inputs, Task
 from .jigsaw import Jigsaw, JigsawConfig
+from .supervised import Supervised, SupervisedConfig
 
-__all__ = ["Inputs", "Jigsaw", "JigsawConfig", "Task", "build_task"]
+__all__ = [
+    "Inputs",
+    "Jigsaw",
+    "JigsawConfig",
+    "Supervised",
+    "SupervisedConfig",
+    "Task",
+    "build_task",
+]
 
-_TASKS: dict[str, type] = {"jigsaw": Jigsaw}
+# (config, trunk, number of classes) -> task; a pretext task is not told of classes.
+_TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
+    "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
+    "supervised": Supervised,
+}
 
 
-def build_task(config: Any, trunk: nn.Module) -> Task:
+def build_task(config: Any, trunk: nn.Module, num_classes: int = 0) -> Task:
     """Build the task that a config describes, on a trunk.
 
     Args:
         config: a task's own config; its ``name`` chooses the task.
         trunk: what shall learn.
+        num_classes: of the dataset's labels; 0 without labels.
 
     Returns:
         The task, with a fresh head.
 
     Raises:
-        InputError: for an unknown task.
+        InputError: for an unknown task, or one that needs labels where there are none.
     """
     if config.name not in _TASKS:
         raise InputError(f"task ('{config.name}') is not known{nearest(config.name, _TASKS)}")
-    return _TASKS[config.name](config, trunk)
+    return _TASKS[config.name](config, trunk, num_classes)

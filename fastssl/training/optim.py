@@ -2,52 +2,107 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config import OptimConfig
+from .lars import LARS
 
 MAX_NONFINITE_IN_A_ROW = 2
 """A run stops after this many steps in a row whose loss is not finite."""
 
 
 def build_optimizer(config: OptimConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser, fused, with its state in place.
+    """Build the optimiser, fused where torch has it so, with its momentum in place.
 
     Args:
         config: what to build.
         network: whose parameters learn; normalisation layers and biases form their own groups.
 
     Returns:
-        An optimiser that honours ``found_inf`` on the device.
+        An optimiser; those of torch honour ``found_inf`` on the device.
+
+    Raises:
+        ImportError: if an optimiser of NVIDIA apex is asked for and apex is absent, or is the
+            unrelated package of that name.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
-    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            is_exempt = (
-                not config.decay_norm
-                if isinstance(module, norms)
-                else (name.endswith("bias") and not config.decay_bias)
-            )
-            decay = 0.0 if is_exempt else config.weight_decay
-            groups.setdefault(decay, []).append(parameter)
-    optimizer = torch.optim.SGD(
-        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        fused=True,
-    )
-    # The fused kernel takes the first gradient as momentum without asking whether the step is
-    # masked; zeros give the same first step, and a checkpoint always has the same keys.
-    if config.momentum > 0:
+    groups = _group_parameters(config, network)
+    betas = (config.beta1, config.beta2)
+    optimizer: torch.optim.Optimizer
+    if config.name == "sgd":
+        optimizer = torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
+        )
+    elif config.name == "lars":
+        optimizer = LARS(
+            groups, config.lr, config.momentum, config.nesterov, config.trust_coefficient
+        )
+    elif config.name in ("adam", "adamw"):
+        kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+        optimizer = kind(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    elif config.name == "apex_fused_sgd":
+        optimizer = load_apex_optimizers().FusedSGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov
+        )
+    else:
+        optimizer = load_apex_optimizers().FusedLAMB(
+            groups, lr=config.lr, betas=betas, eps=config.eps
+        )
+    if config.name in ("sgd", "lars") and config.momentum > 0:
+        # The fused kernel takes the first gradient as momentum without asking whether the step is
+        # masked; zeros give the same first step, and a checkpoint always has the same keys.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str, Any]]:
+    """Sort parameters by (weight decay, whether LARS adapts them)."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_norm, is_bias = isinstance(module, norms), name.endswith("bias")
+            is_exempt = not config.decay_norm if is_norm else is_bias and not config.decay_bias
+            decay = 0.0 if is_exempt else config.weight_decay
+            groups.setdefault((decay, not (is_norm or is_bias)), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "is_adapted": is_adapted}
+        for (decay, is_adapted), parameters in groups.items()
+    ]
+
+
+_APEX_REMEDY = (
+    "install NVIDIA apex from its source against this torch (APEX_CPP_EXT=1 APEX_CUDA_EXT=1 "
+    "pip install --no-build-isolation ./apex in a checkout of github.com/NVIDIA/apex), or set "
+    "--optim.name to sgd, lars, adam or adamw"
+)
+
+
+def load_apex_optimizers() -> ModuleType:
+    """Import the optimisers of NVIDIA apex.
+
+    Raises:
+        ImportError: if apex is absent, or is PyPI's package of that name, which is another thing.
+    """
+    if importlib.util.find_spec("apex") is None:
+        raise ImportError(f"optim.name needs NVIDIA apex, which is absent; {_APEX_REMEDY}")
+    try:
+        optimizers = importlib.import_module("apex.optimizers")
+        if not (hasattr(optimizers, "FusedSGD") and hasattr(optimizers, "FusedLAMB")):
+            raise ImportError("apex.optimizers has no FusedSGD and FusedLAMB")
+    except Exception as error:
+        raise ImportError(
+            f"the installed package apex is not NVIDIA's ({error}); PyPI's apex is an unrelated "
+            f"web toolkit: pip uninstall apex, then {_APEX_REMEDY}"
+        ) from error
+    return optimizers
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -103,8 +158,22 @@ class UpdateGuard:
         self._streak = torch.where(is_finite, 0, self._streak + 1)
         trips = (self._streak >= MAX_NONFINITE_IN_A_ROW) & (self._tripped_at == 0)
         self._tripped_at = torch.where(trips, step, self._tripped_at)
-        self._restore_statistics(self._is_bad | (self._tripped_at > 0))
+        self._restore_statistics(self._is_masked())
         return is_finite
+
+    def take_step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        """Update the weights, unless the step is masked.
+
+        Args:
+            optimizer: the one that the guard stands before.
+            scaler: of the loss; may be switched off.
+        """
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.step(optimizer)  # the hook below masks it on the device
+        elif bool(self._is_masked()):  # apex knows no mask: here the host has to wait
+            self._skipped = self._skipped + 1
+        else:
+            scaler.step(optimizer)
 
     def read(self) -> tuple[int, int]:
         """Wait for the device; return the steps skipped so far and the step that tripped, or 0."""
@@ -120,6 +189,9 @@ class UpdateGuard:
         self._skipped.fill_(state["skipped"])
         self._streak.fill_(state["streak"])
 
+    def _is_masked(self) -> Tensor:
+        return self._is_bad | (self._tripped_at > 0)
+
     def _flat_buffers(self) -> list[Tensor]:
         return [b.view(-1) for b in self._network.buffers() if b.is_floating_point()]
 
@@ -133,9 +205,9 @@ class UpdateGuard:
         torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
 
     def _mask(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        skip = (self._is_bad | (self._tripped_at > 0)).float()
+        skip = self._is_masked().float()
         # A GradScaler puts its own finding here and takes it away after the step.
-        if getattr(optimizer, "grad_scale", None) is not None:
+        if hasattr(optimizer, "grad_scale"):
             skip = torch.maximum(skip, optimizer.found_inf)  # type: ignore[attr-defined]
         optimizer.found_inf = skip  # type: ignore[attr-defined]
         self._skipped = self._skipped + (skip > 0)

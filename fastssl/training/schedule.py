@@ -36,11 +36,12 @@ class Schedule:
         if epoch < config.warmup_epochs:
             share = epoch / config.warmup_epochs
             return self.peak_lr * (config.warmup_start + (1 - config.warmup_start) * share)
-        if config.kind == "cosine":
-            span = max(config.epochs - config.warmup_epochs, 1e-12)
-            done = min((epoch - config.warmup_epochs) / span, 1.0)
-            return self.peak_lr * 0.5 * (1 + math.cos(math.pi * done))
-        return self.peak_lr * config.gamma ** sum(epoch >= m for m in config.milestones)
+        if config.kind == "step":
+            return self.peak_lr * config.gamma ** sum(epoch >= m for m in config.milestones)
+        span = max(config.epochs - config.warmup_epochs, 1e-12)
+        done = min((epoch - config.warmup_epochs) / span, 1.0)
+        left = 0.5 * (1 + math.cos(math.pi * done)) if config.kind == "cosine" else 1 - done
+        return self.peak_lr * (config.final_share + (1 - config.final_share) * left)
 
 
 def build_schedule(

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_ra
 from ..loaders import build_loader, resolve_loader
 from ..models import build_trunk, save_trunk
 from ..randomness import step_seed
+from ..shards import open_dataset
 from ..tasks import build_task
 from .bad_samples import BadSampleAccount, list_bad
 from .checkpoint import CheckpointStore
@@ -54,6 +56,10 @@ _log = logging.getLogger(__name__)
 TRUNK_NAME = "trunk.safetensors"
 NONFINITE_FOLDER = "nonfinite"
 _NUM_PICTURES = 4
+_COMPRESSION = {
+    "bf16": default_hooks.bf16_compress_hook,
+    "fp16": default_hooks.fp16_compress_hook,
+}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -145,7 +151,8 @@ class Trainer:
         # The order of weights' draws is the order of building: trunk, then head.
         torch.manual_seed(step_seed(config.seed, 0, 0))
         self.trunk = build_trunk(config.trunk, config.width)
-        self.task = build_task(config.task, self.trunk)
+        num_classes = len(open_dataset(config.data.path).class_names)
+        self.task = build_task(config.task, self.trunk, num_classes)
         data = dataclasses.replace(config.data, seed=config.seed)
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
         self._open_files.callback(self.loader.close)
@@ -162,6 +169,8 @@ class Trainer:
                 f"sync_bn (true) needs several ranks on GPUs, got {self.world.size} on "
                 f"{device.type}; set --sync-bn false"
             )
+        if config.gradient_compression != "none" and self.world.size == 1:
+            _log.warning("gradient_compression is ignored: one rank sends no gradients")
         _set_determinism(config.deterministic)
         self.task.to(device)
         if config.channels_last:
@@ -178,6 +187,8 @@ class Trainer:
                 device_ids=[device.index] if device.type == "cuda" else None,
                 gradient_as_bucket_view=True,
             )
+            if config.gradient_compression != "none":
+                self.network.register_comm_hook(None, _COMPRESSION[config.gradient_compression])
         self.optimizer = build_optimizer(config.optim, self.task)
         self.guard = UpdateGuard(self.optimizer, self.task, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -334,7 +345,7 @@ class Trainer:
         values = self.world.average(torch.stack([*totals.values()]).float() / len(parts))
         means = dict(zip(totals, values.unbind(), strict=True))
         is_finite = self.guard.observe(means["loss"], self.step)
-        self.scaler.step(self.optimizer)
+        self.guard.take_step(self.optimizer, self.scaler)
         self.scaler.update()
         self.meter.add(means, is_finite, batch.fallback_decodes)
 

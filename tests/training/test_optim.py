@@ -1,11 +1,18 @@
 """The optimiser's groups, and the guard that masks an update on the device."""
 
+import importlib.util
+
 import pytest
 import torch
 from torch import nn
 
 from fastssl.config import OptimConfig
-from fastssl.training.optim import UpdateGuard, build_optimizer, set_lr
+from fastssl.training.optim import (
+    UpdateGuard,
+    build_optimizer,
+    load_apex_optimizers,
+    set_lr,
+)
 
 
 def network():
@@ -43,15 +50,16 @@ def test_sgd_equals_the_plain_one(nesterov):
 )
 def test_decay_reaches_the_right_parameters(settings, num_decayed):
     optimizer = build_optimizer(OptimConfig(weight_decay=0.1, **settings), network())
-    counts = {group["weight_decay"]: len(group["params"]) for group in optimizer.param_groups}
-    assert counts.get(0.1, 0) == num_decayed
-    assert sum(counts.values()) == 6
+    counts = {0.0: 0, 0.1: 0}
+    for group in optimizer.param_groups:
+        counts[group["weight_decay"]] += len(group["params"])
+    assert counts == {0.1: num_decayed, 0.0: 6 - num_decayed}
 
 
 def test_lr_reaches_every_group():
     optimizer = build_optimizer(OptimConfig(), network())
     set_lr(optimizer, 0.123)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.123, 0.123]
+    assert {group["lr"] for group in optimizer.param_groups} == {0.123}
 
 
 def snapshot(net, optimizer):
@@ -136,3 +144,102 @@ def test_a_non_finite_batch_does_not_poison_the_running_statistics():
         guard.observe(loss.detach(), step)
         assert torch.equal(net[1].running_mean, before) is (step == 2)
         assert torch.isfinite(net[1].running_var).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.999)])
+def test_adam_equals_the_plain_one(name, plain, betas):
+    nets = [network(), network()]
+    # A large eps: the convolution's bias stands before a batch norm, so its gradient is noise.
+    adam = {"beta1": betas[0], "beta2": betas[1], "eps": 1e-3}
+    config = OptimConfig(name=name, lr=0.01, weight_decay=0.1, decay_norm=True, **adam)
+    ours = build_optimizer(config, nets[0])
+    theirs = plain(
+        nets[1].parameters(), lr=0.01, betas=betas, eps=1e-3, weight_decay=0.1, foreach=False
+    )
+    for seed in range(5):
+        take_step(nets[0], ours, seed)
+        take_step(nets[1], theirs, seed)
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def take_lars_step_by_hand(weights, momenta, gradients, lr, config, is_adapted):
+    for w, m, g, adapted in zip(weights, momenta, gradients, is_adapted, strict=True):
+        rate = 1.0
+        decayed = g + config.weight_decay * w
+        if adapted:
+            length = g.norm() + config.weight_decay * w.norm()
+            rate = config.trust_coefficient * w.norm() / length
+        m.mul_(config.momentum).add_(rate * decayed)
+        w.sub_(lr * m)
+
+
+@pytest.mark.parametrize("uses_scaler", [False, True])
+def test_lars_is_the_papers_rule(uses_scaler):
+    net = network()
+    config = OptimConfig(name="lars", lr=2.0, weight_decay=0.01, decay_norm=True)
+    optimizer = build_optimizer(config, net)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, enabled=uses_scaler)
+    weights = [p.detach().clone().double() for p in net.parameters()]
+    momenta = [torch.zeros_like(w) for w in weights]
+    is_adapted = [p.dim() > 1 for p in net.parameters()]
+    for step in range(4):
+        inputs = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        scaler.scale(net(inputs).square().mean()).backward()
+        scale = scaler.get_scale() if uses_scaler else 1.0
+        gradients = [p.grad.double() / scale for p in net.parameters()]
+        take_lars_step_by_hand(weights, momenta, gradients, 2.0, config, is_adapted)
+        scaler.step(optimizer)
+        scaler.update()
+    for p, w in zip(net.parameters(), weights, strict=True):
+        # float32 against float64 over four steps.
+        torch.testing.assert_close(p.double(), w, rtol=1e-4, atol=1e-6)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adam", "adamw"])
+def test_every_optimiser_is_masked_whole(name):
+    net = network()
+    optimizer = build_optimizer(OptimConfig(name=name, lr=0.01), net)
+    guard = UpdateGuard(optimizer, net, torch.device("cpu"))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    for step, loss in enumerate((1.0, float("nan"), 1.0), start=1):
+        before = [p.detach().clone() for p in net.parameters()]
+        states = [value.clone() for s in optimizer.state.values() for value in s.values()]
+        optimizer.zero_grad()
+        inputs = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(step))
+        (net(inputs).square().mean() * loss).backward()
+        guard.observe(torch.tensor(loss), step)
+        guard.take_step(optimizer, scaler)
+        after = [value for s in optimizer.state.values() for value in s.values()]
+        if step == 2:
+            assert all(map(torch.equal, before, net.parameters()))
+            assert all(map(torch.equal, states, after))
+        else:
+            assert not all(map(torch.equal, before, net.parameters()))
+    assert guard.read() == (1, 0)
+
+
+def test_absent_apex_is_named_with_the_way_to_install_it():
+    if importlib.util.find_spec("apex") is not None:
+        pytest.skip("a package called apex is installed")
+    with pytest.raises(ImportError, match="needs NVIDIA apex, which is absent; install NVIDIA"):
+        build_optimizer(OptimConfig(name="apex_fused_lamb"), network())
+
+
+def test_the_unrelated_apex_is_refused(tmp_path, monkeypatch):
+    """A package of that name without the optimisers, as PyPI has it."""
+    (tmp_path / "apex").mkdir()
+    (tmp_path / "apex" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError, match=r"not NVIDIA's .* pip uninstall apex"):
+        load_apex_optimizers()
+
+
+def test_an_unknown_optimiser_offers_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'adamw'"):
+        OptimConfig(name="adamww")

@@ -58,3 +58,17 @@ def test_rates_do_not_depend_on_the_batch_but_for_the_peak():
 def test_milestones_must_rise():
     with pytest.raises(InputError, match="must rise"):
         ScheduleConfig(milestones=(3.0, 2.0))
+
+
+def test_linear_rises_to_the_peak_and_falls_to_its_share():
+    """Newell and Deng 2020: zero to the peak over five rounds, then straight to the end."""
+    course = schedule(
+        kind="linear", warmup_epochs=5, warmup_start=0.0, final_share=0.01, epochs=105
+    )
+    rates = [course.lr_at(1000 * epoch) for epoch in (0, 2.5, 5, 55, 105)]
+    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.1 * (0.01 + 0.99 / 2), 0.001])
+
+
+def test_cosine_can_end_above_zero():
+    course = schedule(kind="cosine", warmup_epochs=0, epochs=2, final_share=0.1)
+    assert course.lr_at(2000) == pytest.approx(0.01)
