@@ -70,9 +70,10 @@ class ConvertConfig:
     """OUT: folder of the dataset; new or empty, or with --resume an unfinished one."""
     encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
-    brought down to --resize-short; tiled and raw come in a later version."""
+    brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
+    shall not decode at all; tiled comes in a later version."""
     resize_short: int = 256
-    """Short side of resized images in pixels; smaller images are never enlarged."""
+    """Short side of resized and raw images in pixels; smaller images are never enlarged."""
     quality: int = 90
     """JPEG quality of resized images, 1..100."""
     samples_per_shard: int | None = None
@@ -115,6 +116,8 @@ class ConvertConfig:
                 "--resize-short and --quality are ignored: --encode keep changes no image",
                 stacklevel=2,
             )
+        if self.encode == "raw" and self.quality != 90:
+            warnings.warn("--quality is ignored: --encode raw stores pixels", stacklevel=2)
         if self.keep_order and self.seed:
             warnings.warn("--seed is ignored: --keep-order shuffles nothing", stacklevel=2)
 

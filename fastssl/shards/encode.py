@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from .index import Payload, SampleFlags
 from .jpeg import JpegError, JpegHeader, Sampling, parse_jpeg
+from .npy import pack_npy
 from .picture import load_pixels, open_picture, read_orientation, to_upright
 
-ENCODINGS = ("keep", "resized")
+ENCODINGS = ("keep", "resized", "raw")
 """Encodings of this version."""
 
-PLANNED_ENCODINGS = ("tiled", "raw")
+PLANNED_ENCODINGS = ("tiled",)
 """Encodings that a later version adds."""
 
 
@@ -24,9 +26,9 @@ class Encoding:
     """How payloads are made."""
 
     name: str = "keep"
-    """``keep`` or ``resized``."""
+    """``keep``, ``resized`` or ``raw``."""
     resize_short: int = 256
-    """Short side in pixels that ``resized`` brings larger images down to."""
+    """Short side in pixels that ``resized`` and ``raw`` bring larger images down to."""
     quality: int = 90
     """JPEG quality of ``resized``, 1..100."""
 
@@ -49,6 +51,8 @@ class Encoding:
         """The options that matter to this encoding."""
         if self.name == "resized":
             return {"resize_short": self.resize_short, "quality": self.quality}
+        if self.name == "raw":
+            return {"resize_short": self.resize_short}
         return {}
 
 
@@ -59,7 +63,7 @@ class EncodedPicture:
     payload: bytes
     """The bytes that are stored."""
     extension: str
-    """``jpg`` or ``png``."""
+    """``jpg``, ``png`` or ``npy``."""
     width: int
     """Upright width in pixels."""
     height: int
@@ -109,7 +113,9 @@ def _png_flags(image: Image.Image, orientation: int) -> SampleFlags:
 
 def _describe(payload: bytes, image: Image.Image) -> tuple[int, int, SampleFlags]:
     orientation = read_orientation(image)
-    if image.format == "PNG":
+    if image.format == "NPY":
+        flags = SampleFlags(payload=Payload.NPY)
+    elif image.format == "PNG":
         flags = _png_flags(image, orientation)
     else:
         flags, _ = jpeg_flags(payload, orientation)
@@ -120,7 +126,7 @@ def describe_payload(payload: bytes) -> tuple[int, int, SampleFlags]:
     """Decode a stored payload and say what the index has to say about it.
 
     Args:
-        payload: a JPEG or PNG.
+        payload: a JPEG, a PNG, or raw pixels as ``.npy``.
 
     Returns:
         Upright width, upright height and flags.
@@ -133,6 +139,12 @@ def describe_payload(payload: bytes) -> tuple[int, int, SampleFlags]:
     return _describe(payload, image)
 
 
+def _store_raw(data: bytes, upright: Image.Image) -> EncodedPicture:
+    payload = pack_npy(np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB")))
+    flags = SampleFlags(payload=Payload.NPY)
+    return EncodedPicture(payload, "npy", *upright.size, flags, is_recoded=payload != data)
+
+
 def _keep(data: bytes) -> EncodedPicture:
     image = open_picture(data)
     load_pixels(image)
@@ -140,7 +152,9 @@ def _keep(data: bytes) -> EncodedPicture:
         width, height, flags = _describe(data, image)
         extension = "png" if image.format == "PNG" else "jpg"
         return EncodedPicture(data, extension, width, height, flags, is_recoded=False)
-    # WebP, BMP, GIF, TIFF ...: shards hold JPEG and PNG, and only PNG keeps the pixels.
+    if image.format == "NPY":
+        return _store_raw(data, image)
+    # WebP, BMP, GIF, TIFF ...: of what shards hold, PNG keeps the pixels in the fewest bytes.
     upright = to_upright(image)
     buffer = io.BytesIO()
     upright.save(buffer, "PNG")
@@ -159,6 +173,17 @@ def shrunk_size(width: int, height: int, short: int) -> tuple[int, int]:
     return (width * short + now // 2) // now, (height * short + now // 2) // now
 
 
+def _shrink(upright: Image.Image, short: int) -> Image.Image:
+    size = shrunk_size(*upright.size, short)
+    if size == upright.size:
+        return upright
+    return upright.resize(size, Image.Resampling.BILINEAR)  # a triangle, antialiased
+
+
+def _make_raw(data: bytes, encoding: Encoding) -> EncodedPicture:
+    return _store_raw(data, _shrink(to_upright(open_picture(data)), encoding.resize_short))
+
+
 def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
     image = open_picture(data)
     load_pixels(image)
@@ -169,16 +194,13 @@ def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
         if is_ready and orientation == 1 and min(image.size) <= encoding.resize_short:
             # Nothing to gain: another pass through JPEG would only lose quality.
             return EncodedPicture(data, "jpg", *image.size, flags, is_recoded=False)
-    upright = to_upright(image)
-    size = shrunk_size(*upright.size, encoding.resize_short)
-    if size != upright.size:
-        upright = upright.resize(size, Image.Resampling.BILINEAR)  # a triangle, antialiased
+    upright = _shrink(to_upright(image), encoding.resize_short)
     upright.info = {}  # no comment, profile or EXIF of the source comes along
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=encoding.quality)
     payload = buffer.getvalue()
     flags, _ = jpeg_flags(payload, 1)
-    return EncodedPicture(payload, "jpg", *size, flags, is_recoded=True)
+    return EncodedPicture(payload, "jpg", *upright.size, flags, is_recoded=True)
 
 
 def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:
@@ -194,4 +216,6 @@ def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:
     Raises:
         PictureError: why the image is left out.
     """
+    if encoding.name == "raw":
+        return _make_raw(data, encoding)
     return _resize(data, encoding) if encoding.name == "resized" else _keep(data)

@@ -37,7 +37,7 @@ class Manifest:
     digest: str
     """SHA-256 over what defines the data (``begin_digest``), 64 hex digits."""
     encoding: str
-    """``keep`` or ``resized``."""
+    """``keep``, ``resized`` or ``raw``."""
     encoding_options: dict[str, int]
     """Options of the encoding."""
     shuffle_seed: int | None

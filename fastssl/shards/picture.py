@@ -2,7 +2,7 @@
 
 Pillow with libjpeg-turbo (islow DCT, fancy upsampling), grey made RGB, EXIF orientation applied,
 transparency laid over white. One frame of 8 bits a channel; everything else is refused with a
-reason from ``REASONS``.
+reason from ``REASONS``. Raw pixels (``.npy``, uint8 (H, W, 3), upright) are pictures too.
 
 Shape legend: H W pixels, upright.
 """
@@ -19,6 +19,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from . import npy
 
 MAX_PIXELS = 2**29
 """Pixels of the largest picture that is decoded (1.5 GiB as RGB); 20,000 x 20,000 px is below."""
@@ -94,11 +96,30 @@ def _is_deep(image: Image.Image, payload: bytes) -> bool:
     return False
 
 
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise PictureError(
+            "too-large",
+            f"{width} x {height} px; sides up to {MAX_SIDE:,} px and {MAX_PIXELS:,} pixels in all",
+        )
+
+
+def _open_raw(payload: bytes) -> Image.Image:
+    try:
+        height, width, _ = npy.parse_npy(payload)
+        _check_size(width, height)
+        image = Image.fromarray(npy.view_npy(payload))
+    except npy.NpyError as error:
+        raise PictureError(error.reason, error.detail) from None
+    image.format = "NPY"
+    return image
+
+
 def open_picture(payload: bytes) -> Image.Image:
     """Open a picture and read its header; its pixels are decoded when they are first asked for.
 
     Args:
-        payload: the bytes of an image file.
+        payload: the bytes of an image file, or raw pixels as ``.npy``.
 
     Returns:
         The opened image, one frame of 8 bits a channel, in its stored orientation.
@@ -108,6 +129,8 @@ def open_picture(payload: bytes) -> Image.Image:
     """
     if not payload:
         raise PictureError("zero-byte", "the file is empty")
+    if payload.startswith(npy.MAGIC):
+        return _open_raw(payload)
     try:
         image = _open(payload)
         num_frames = getattr(image, "n_frames", 1)
@@ -117,12 +140,7 @@ def open_picture(payload: bytes) -> Image.Image:
         if payload.startswith(_MAGIC):
             raise PictureError("corrupt", f"its header cannot be read ({error})") from None
         raise PictureError("non-image", "it is in no image format that is read here") from None
-    width, height = image.size
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise PictureError(
-            "too-large",
-            f"{width} x {height} px; sides up to {MAX_SIDE:,} px and {MAX_PIXELS:,} pixels in all",
-        )
+    _check_size(*image.size)
     if num_frames > 1 and image.format != "MPO":  # MPO: a JPEG that carries further views
         raise PictureError("animated", f"{num_frames} frames; a picture has one")
     if _is_deep(image, payload):
@@ -240,7 +258,7 @@ def decode_picture(payload: bytes) -> NDArray[np.uint8]:
     """Decode a picture by the reference decoder.
 
     Args:
-        payload: the bytes of an image file.
+        payload: the bytes of an image file, or raw pixels as ``.npy``.
 
     Returns:
         uint8 (H, W, 3), RGB, upright.

@@ -136,7 +136,7 @@ class ShardDataset:
 
     @property
     def encoding(self) -> str:
-        """How payloads were made: ``keep`` or ``resized``."""
+        """How payloads were made: ``keep``, ``resized`` or ``raw``."""
         return self.manifest.encoding
 
     @property

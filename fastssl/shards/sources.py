@@ -24,6 +24,8 @@ MAX_FILE_BYTES = 2**30
 """Size of the largest file that is read as an image."""
 
 _TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split())
+# Of raw datasets; elsewhere often something else that goes with the image, so images come first.
+_TAR_PIXELS = "npy"
 _BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt")
 _SNIFF_BYTES = 4096
 
@@ -222,10 +224,12 @@ class TarSource(Source):
         for kind in ("cls", "json"):
             if kind in members:
                 kept[kind] = members[kind]
-        for extension, place in members.items():
-            if extension in _TAR_IMAGES:
-                kept["image"] = place
-                return Entry(f"{tar}/{key}.{extension}", -1, tar, kept)
+        images = [extension for extension in members if extension in _TAR_IMAGES]
+        if not images and _TAR_PIXELS in members:
+            images = [_TAR_PIXELS]
+        if images:
+            kept["image"] = members[images[0]]
+            return Entry(f"{tar}/{key}.{images[0]}", -1, tar, kept)
         return Entry(f"{tar}/{key}", -1, tar, kept)
 
 

@@ -214,7 +214,7 @@ def bad_files(draw_photograph, encode):
     }
 
 
-@pytest.mark.parametrize("encoding", ["keep", "resized"])
+@pytest.mark.parametrize("encoding", ["keep", "resized", "raw"])
 def test_bad_files_are_left_out_with_a_reason(photographs, make_dataset, bad_files, encoding):
     for reason, content in bad_files.items():
         (photographs / "cat" / f"{reason}.jpg").write_bytes(content)
@@ -362,7 +362,7 @@ def test_a_source_without_images_is_refused_and_leaves_nothing(tmp_path, make_da
     ("options", "message"),
     [
         ({"encode": "tiled"}, "not in this version"),
-        ({"encode": "raw"}, "not in this version"),
+        ({"encode": "raw", "resize_short": 70_000}, "--resize-short"),
         ({"samples_per_shard": 0}, "--samples-per-shard"),
         ({"workers": 0}, "--workers"),
         ({"seed": -1}, "--seed"),

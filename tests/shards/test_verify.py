@@ -27,9 +27,9 @@ def found(folder, **options):
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("encoding", ["keep", "resized"])
+@pytest.mark.parametrize("encoding", ["keep", "resized", "raw"])
 def test_a_good_dataset_has_no_errors(photographs, make_dataset, encoding, deep):
-    options = {"resize_short": 20} if encoding == "resized" else {}
+    options = {} if encoding == "keep" else {"resize_short": 20}
     out, _ = make_dataset(photographs, encode=encoding, **options)
     report = verify_dataset(out, deep, workers=2)
     assert report.ok
