@@ -39,6 +39,7 @@ from fastssl.errors import InputError, StoppedBySignal
 from fastssl.evaluation import Features, evaluate_knn, extract_features, split_by_group
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk, load_trunk
+from fastssl.publish import publish_bytes
 from fastssl.randomness import step_seed
 from fastssl.recipes import build_recipe
 from fastssl.report import Comparison, Report, read_run, write_report
@@ -160,9 +161,7 @@ def check_output(demo: Demo) -> None:
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"output_dir ({out}) holds other files; choose another --output-dir")
     out.mkdir(parents=True, exist_ok=True)
-    temporary = out / ".demo.json.tmp"
-    temporary.write_text(json.dumps(settings))
-    os.replace(temporary, record)
+    publish_bytes(record, json.dumps(settings).encode())
 
 
 # --- Data -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..publish import publish_bytes
 from .charts import classes_height_in, draw_classes, draw_comparison, draw_curves
 from .runs import Run
 from .style import STYLE
@@ -96,9 +96,7 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(render_page(report), encoding="ascii", errors="xmlcharrefreplace")
-    os.replace(temporary, path)
+    publish_bytes(path, render_page(report).encode("ascii", "xmlcharrefreplace"))
 
 
 def render_page(report: Report) -> str:

@@ -12,7 +12,6 @@ import ctypes
 import json
 import math
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from ..publish import publish_bytes, published
 from .scene import Scene, Variant, draw_scene
 from .shapes import CLASSES, build_model
 
@@ -230,13 +230,6 @@ def _scene_at(config: RenderConfig, index: int) -> Scene:
     return draw_scene(config.seed, index, Variant.parse(config.variant), config.models)
 
 
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name and rename it: it is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
-
-
 def _render_job(out: Path, config: RenderConfig, start: int) -> int:
     """Render the images of one job that are not there yet; return how many the job has."""
     stop = min(start + _IMAGES_PER_JOB, config.images)
@@ -245,7 +238,8 @@ def _render_job(out: Path, config: RenderConfig, start: int) -> int:
         path = out / scene.file_name
         if not path.exists():
             picture = Image.fromarray(render_scene(scene, config.size, config.samples))
-            _publish(path, partial(picture.save, format="PNG"))
+            with published(path) as file:
+                picture.save(file, format="PNG")
     return stop - start
 
 
@@ -272,7 +266,7 @@ def _prepare_folder(out: Path, config: RenderConfig) -> None:
                 f"got {state}; choose another folder or remove this one"
             )
     out.mkdir(parents=True, exist_ok=True)
-    _publish(record, lambda path: path.write_text(json.dumps(settings)))
+    publish_bytes(record, json.dumps(settings).encode())
 
 
 def render_set(
@@ -321,11 +315,11 @@ def render_set(
                 raise
     for leftover in out.glob("**/.*.tmp"):
         leftover.unlink()
-    _publish(out / _METADATA_FILE, partial(_write_metadata, config))
+    _write_metadata(out / _METADATA_FILE, config)
 
 
-def _write_metadata(config: RenderConfig, path: Path) -> None:
-    with path.open("w") as file:
+def _write_metadata(path: Path, config: RenderConfig) -> None:
+    with published(path) as file:
         for index in range(config.images):
             record = {"variant": config.variant, **_scene_at(config, index).metadata()}
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record).encode() + b"\n")
