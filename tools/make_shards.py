@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Turn a folder of images, a text list or tars into a dataset of shards."""
+"""Turn a folder of images, a list, a table or tars into a dataset of shards."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from ..cpu_count import available_cpus
 from ..errors import InputError, StoppedBySignal
 from ..publish import naming_file, publish_bytes, published, sync_folder
 from .encode import Encoding
+from .entries import Source
 from .index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from .manifest import (
     MANIFEST_NAME,
@@ -45,6 +46,7 @@ from .plan import (
 )
 from .slices import SliceRecord, convert_slice, load_record, rows_path
 from .sources import open_source
+from .tables import TableColumns
 from .workers import run_jobs
 from .writer import shard_name
 
@@ -61,11 +63,11 @@ def _say_nothing(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Turn a folder of images, a text list or tars into a dataset of shards."""
+    """Turn a folder of images, a list, a table or tars into a dataset of shards."""
 
     source: Path
     """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
-    label name), tar, or folder of WebDataset tars."""
+    label name), table (.csv, .tsv, .parquet), tar, or folder of WebDataset tars."""
     out: Path
     """OUT: folder of the dataset; new or empty, or with --resume an unfinished one."""
     encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
@@ -85,6 +87,11 @@ class ConvertConfig:
     """Seed of the shuffled order."""
     keep_order: bool = False
     """Keep the order of the source instead of shuffling it."""
+    path_column: str = "path"
+    """Column of a table that holds the images' paths, relative to the table's folder."""
+    label_column: str = "label"
+    """Column of a table that holds labels: text names classes, integers are the labels; further
+    columns go into each sample's JSON."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
 
@@ -97,6 +104,21 @@ class ConvertConfig:
     def encoding(self) -> Encoding:
         """How payloads are made."""
         return Encoding(self.encode, self.resize_short, self.quality)
+
+    def open_source(self) -> Source:
+        """Find out what the source is.
+
+        Raises:
+            InputError: if it is nothing that can be converted.
+        """
+        columns = TableColumns(self.path_column, self.label_column)
+        source = open_source(self.source, columns)
+        if source.kind != "table" and columns != TableColumns():
+            warnings.warn(
+                f"--path-column and --label-column are ignored: {self.source} is no table",
+                stacklevel=2,
+            )
+        return source
 
     def check(self) -> None:
         """Check the values.
@@ -233,8 +255,7 @@ def _remove_leftovers(building: Path) -> None:
 # --- The steps ------------------------------------------------------------------------------------
 
 
-def _get_plan(config: ConvertConfig, building: Path) -> Plan:
-    source = open_source(config.source)
+def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
     if source.kind == "folder":
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
@@ -329,7 +350,7 @@ def _finish(config: ConvertConfig, plan: Plan, records: list[SliceRecord]) -> Ma
         remove_building(building)
         raise InputError(
             f"{config.source}: none of its {plan.num_entries:,} files is a readable image "
-            f"({reasons}; the first: {first['source']}: {first['detail']}); name a folder of images"
+            f"({reasons}; the first: {first['source']}: {first['detail']}); name a source of images"
         )
     skipped = _write_skipped(out, building, records)
     draft = Manifest(
@@ -385,10 +406,12 @@ def _stopping_on_signals(out: Path) -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def _convert_locked(config: ConvertConfig, building: Path, on_progress: Progress) -> Manifest:
+def _convert_locked(
+    config: ConvertConfig, source: Source, building: Path, on_progress: Progress
+) -> Manifest:
     try:
         _remove_leftovers(building)
-        plan = _get_plan(config, building)
+        plan = _get_plan(config, source, building)
         records = _convert_slices(config, plan, on_progress)
         return _finish(config, plan, records)
     finally:
@@ -418,14 +441,14 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
     finished = _check_target(config)
     if finished is not None:
         return _report_finished(config, finished)
-    open_source(config.source)  # a wrong source must not leave an empty target behind
+    source = config.open_source()  # a wrong source must not leave an empty target behind
     building = config.out / BUILDING_NAME
     is_new = not config.out.exists()
     with _stopping_on_signals(config.out), naming_file(config.out):
         try:
             building.mkdir(parents=True, exist_ok=True)
             with lock_building(building):
-                manifest = _convert_locked(config, building, on_progress or _say_nothing)
+                manifest = _convert_locked(config, source, building, on_progress or _say_nothing)
         finally:
             if is_new and config.out.is_dir() and not any(config.out.iterdir()):
                 shutil.rmtree(config.out)

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..publish import publish_bytes, published
 from ..randomness import Stream, draw_words
 from .encode import Encoding
-from .sources import Entry, Source
+from .entries import Entry, Source
 from .writer import MAX_NUMBER
 
 BUILDING_NAME = ".building"
@@ -54,7 +54,7 @@ class Plan:
     root: str
     """Absolute path that the entries' names are relative to."""
     kind: str
-    """``folder``, ``list`` or ``tars``."""
+    """``folder``, ``list``, ``table`` or ``tars``."""
     encoding: str
     """Name of the encoding."""
     encoding_options: dict[str, int]
@@ -146,7 +146,7 @@ def make_plan(
     if count == 0:
         raise InputError(
             f"{source_path}: no files in it (hidden ones do not count); "
-            "wanted a folder of images, a list with one path a line, or tars"
+            "wanted a folder of images, a list with one path a line, a table with rows, or tars"
         )
     if count > MAX_NUMBER + 1:
         raise InputError(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..publish import publish_bytes, published
 from .encode import Encoding, encode_picture
+from .entries import Entry, LeftOut
 from .index import ROW
 from .picture import PictureError
 from .plan import BUILDING_NAME, Plan, PlannedEntries
-from .sources import Entry, LeftOut, read_entry
+from .sources import read_entry
 from .workers import Report
 from .writer import ShardWriter, dali_index_name, shard_name
 

@@ -1,4 +1,4 @@
-"""What there is to convert: a folder tree, a text list, or tar files, as one list of entries.
+"""What there is to convert: a folder tree, a list, a table, or tars, as one list of entries.
 
 Listing reads names only (of tars: headers). An entry is a candidate: whether it is an image shows
 when it is read, and every entry ends up as a sample or in ``skipped.jsonl``.
@@ -14,11 +14,13 @@ import stat
 import tarfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from .entries import Entry, LeftOut, Source
 from .manifest import MANIFEST_NAME, read_manifest
+from .tables import TableColumns, TableSource, is_table
 
 MAX_FILE_BYTES = 2**30
 """Size of the largest file that is read as an image."""
@@ -28,59 +30,6 @@ _TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 
 _TAR_PIXELS = "npy"
 _BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt")
 _SNIFF_BYTES = 4096
-
-
-class LeftOut(Exception):
-    """An entry that cannot become a sample."""
-
-    def __init__(self, reason: str, detail: str):
-        """Keep the reason (few different ones, they are counted) and a sentence that says more."""
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One candidate of a source."""
-
-    name: str
-    """Where it is from: a path below the source, a line of the list, or ``tar/member``."""
-    label: int = -1
-    """Its label; -1 for none, or not known before its tar member is read."""
-    tar: str | None = None
-    """Name of the tar that it lies in; None for a file."""
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Of a tar: (offset, size) of its ``image``, ``cls`` and ``json`` members."""
-
-    def to_json(self) -> str:
-        """Return one line of JSON, ASCII."""
-        fields = [self.name, self.label]
-        if self.tar is not None:
-            fields += [self.tar, self.members]
-        return json.dumps(fields, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, line: bytes) -> Entry:
-        """Read what ``to_json`` wrote."""
-        return cls(*json.loads(line))
-
-
-class Source:
-    """What a conversion reads. ``class_names`` is complete when ``entries`` has been walked."""
-
-    kind: str
-    """``folder``, ``list`` or ``tars``."""
-
-    def __init__(self, root: Path, kind: str):
-        """Keep where names are relative to."""
-        self.root = root
-        self.kind = kind
-        self.class_names: list[str] = []
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield the candidates in the source's own order, which is the same every time."""
-        raise NotImplementedError
 
 
 class FolderSource(Source):
@@ -257,11 +206,12 @@ def _is_tar(path: Path) -> bool:
         return file.read(512)[257:262] == b"ustar"
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, columns: TableColumns | None = None) -> Source:
     """Find out what a source is.
 
     Args:
-        path: a folder tree of images, a folder of tars, a tar, or a text list.
+        path: a folder tree of images, a folder of tars, a tar, a table, or a text list.
+        columns: which columns of a table to use; None takes ``path`` and ``label``.
 
     Returns:
         The source; nothing is listed yet.
@@ -284,17 +234,23 @@ def open_source(path: Path) -> Source:
         return TarSource(path, tars)
     if not path.exists():
         raise InputError(
-            f"{path}: no such file or folder; wanted a folder of images, a text list or a tar"
+            f"{path}: no such file or folder; wanted a folder of images, a text list, a "
+            "table or a tar"
         )
     if not path.is_file():
-        raise InputError(f"{path}: not a regular file; wanted a folder of images, a list or a tar")
+        raise InputError(
+            f"{path}: not a regular file; wanted a folder of images, a list, a table or a tar"
+        )
+    if is_table(path):
+        return TableSource(path, columns or TableColumns())
     if path.suffix == ".tar" or _is_tar(path):
         return TarSource(path.parent, [path.name])
     with path.open("rb") as file:
         if b"\0" in file.read(_SNIFF_BYTES):
             raise InputError(
                 f"{path}: neither a tar nor a text list (it holds zero bytes); wanted a folder of "
-                "images, a list with one path a line, or an uncompressed tar"
+                "images, a list with one path a line, a table (.csv, .tsv, .parquet), or an "
+                "uncompressed tar"
             )
     return ListSource(path)
 
@@ -365,7 +321,7 @@ class SourceSample:
     label: int
     """Its label; -1 for none."""
     metadata: dict
-    """What came along as JSON."""
+    """What came along: JSON of a tar, further columns of a table."""
 
 
 def read_entry(root: Path, entry: Entry) -> SourceSample:
@@ -381,8 +337,10 @@ def read_entry(root: Path, entry: Entry) -> SourceSample:
     Raises:
         LeftOut: if they cannot be had.
     """
+    if entry.problem is not None:
+        raise LeftOut("missing", entry.problem)
     if entry.tar is None:
-        return SourceSample(_read_file(root / entry.name), entry.label, {})
+        return SourceSample(_read_file(root / entry.name), entry.label, entry.columns)
     if "image" not in entry.members:
         raise LeftOut("non-image", "the sample has no member with the extension of an image")
     path = root / entry.tar

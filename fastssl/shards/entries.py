@@ -1,0 +1,69 @@
+"""What a source consists of: entries, each of which becomes a sample or is left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class LeftOut(Exception):
+    """An entry that cannot become a sample."""
+
+    def __init__(self, reason: str, detail: str):
+        """Keep the reason (few different ones, they are counted) and a sentence that says more."""
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate of a source."""
+
+    name: str
+    """Where it is from: a path below the source, a line of the list, a path of the
+    table, or ``tar/member``."""
+    label: int = -1
+    """Its label; -1 for none, or not known before its tar member is read."""
+    tar: str | None = None
+    """Name of the tar that it lies in; None for a file."""
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of a tar: (offset, size) of its ``image``, ``cls`` and ``json`` members."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """Of a table: its further columns, as JSON knows them."""
+    problem: str | None = None
+    """Why there is nothing to read, where the listing knows it already."""
+
+    def to_json(self) -> str:
+        """Return one line of JSON, ASCII."""
+        fields: list[Any] = [self.name, self.label]
+        if self.tar is not None or self.columns or self.problem:
+            fields += [self.tar, self.members]
+        if self.columns or self.problem:
+            fields += [self.columns, self.problem]
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Entry:
+        """Read what ``to_json`` wrote."""
+        return cls(*json.loads(line))
+
+
+class Source:
+    """What a conversion reads. ``class_names`` is complete when ``entries`` has been walked."""
+
+    kind: str
+    """``folder``, ``list``, ``table`` or ``tars``."""
+
+    def __init__(self, root: Path, kind: str):
+        """Keep where names are relative to."""
+        self.root = root
+        self.kind = kind
+        self.class_names: list[str] = []
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the candidates in the source's own order, which is the same every time."""
+        raise NotImplementedError
