@@ -8,31 +8,24 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+_DROPOUT = 0.5
 
-class ConcatHead(nn.Module):
-    """Classify an arrangement of patches: project each, concatenate, classify.
 
-    The projection Linear, BN, ReLU is shared by all patches and its statistics are taken over all
-    of them; one Linear classifies (the jigsaw head of Goyal et al. 2019 in the form of VISSL).
-    """
+class PatchHead(nn.Module):
+    """Classify an arrangement of patches: project each, concatenate, classify."""
 
-    def __init__(self, num_features: int, num_patches: int, hidden: int, num_classes: int) -> None:
-        """Build the head with fresh weights from torch's global generator.
+    def __init__(self, num_patches: int, project: nn.Module, classify: nn.Module) -> None:
+        """Join the parts.
 
         Args:
-            num_features: D, of the trunk.
             num_patches: P, patches of an image.
-            hidden: E, features that a patch is projected to; 1000 in Goyal et al. 2019.
-            num_classes: Q, arrangements that are told apart.
+            project: maps (rows, D) to (rows, E), a row a patch.
+            classify: maps (rows, P * E) to logits (rows, Q), a row an arrangement.
         """
         super().__init__()
         self.num_patches = num_patches
-        linear = nn.Linear(num_features, hidden)
-        self.project = nn.Sequential(linear, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
-        self.classify = nn.Linear(num_patches * hidden, num_classes)
-        for layer in (linear, self.classify):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        self.project = project
+        self.classify = classify
 
     def forward(self, features_BPD: Tensor, orders_BKP: Tensor | None = None) -> Tensor:
         """Score the classes of every arrangement.
@@ -56,4 +49,98 @@ class ConcatHead(nn.Module):
         num_orders, hidden = orders_BKP.shape[1], projected_BPE.shape[-1]
         index = orders_BKP.flatten(1)[..., None].expand(-1, -1, hidden)
         arranged = projected_BPE.gather(1, index)
-        return self.classify(arranged.reshape(num_images, num_orders, num_patches * hidden))
+        rows = arranged.reshape(num_images * num_orders, num_patches * hidden)
+        return self.classify(rows).unflatten(0, (num_images, num_orders))
+
+
+class ConcatHead(PatchHead):
+    """The jigsaw head of Goyal et al. 2019 in the form of VISSL: one Linear classifies.
+
+    The projection Linear, BN, ReLU is shared by all patches and its statistics are taken over all
+    of them.
+    """
+
+    def __init__(self, num_features: int, num_patches: int, hidden: int, num_classes: int) -> None:
+        """Build the head with fresh weights from torch's global generator.
+
+        Args:
+            num_features: D, of the trunk.
+            num_patches: P, patches of an image.
+            hidden: E, features that a patch is projected to; 1000 in Goyal et al. 2019.
+            num_classes: Q, arrangements that are told apart.
+        """
+        linear = nn.Linear(num_features, hidden)
+        project = nn.Sequential(linear, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
+        super().__init__(num_patches, project, nn.Linear(num_patches * hidden, num_classes))
+        for layer in _linear_layers(self):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+
+class FullyConnectedHead(PatchHead):
+    """The head of Noroozi and Favaro 2016: AlexNet's own fully connected layers.
+
+    fc6 (ReLU, dropout) on each patch, concatenate, fc7 (ReLU, dropout) and fc8 on the whole; no
+    batch norm. Dropout of 0.5 is drawn from torch's global generator, for every arrangement anew
+    after the concatenation.
+    """
+
+    def __init__(
+        self, num_features: int, num_patches: int, hidden: int, num_classes: int, joint: int = 4096
+    ) -> None:
+        """Build the head with fresh weights from torch's global generator.
+
+        Args:
+            num_features: D, of the trunk.
+            num_patches: P, patches of an image.
+            hidden: E, width of fc6; 1024 in the original.
+            num_classes: Q, arrangements that are told apart.
+            joint: width of fc7; 4096 in the original.
+        """
+        fc6 = nn.Linear(num_features, hidden)
+        fc7 = nn.Linear(num_patches * hidden, joint)
+        fc8 = nn.Linear(joint, num_classes)
+        project = nn.Sequential(fc6, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT))
+        classify = nn.Sequential(fc7, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT), fc8)
+        super().__init__(num_patches, project, classify)
+        # He-normal: without batch norm the scale of the activations is in the weights' hands.
+        for layer in (fc6, fc7):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(fc8.weight, std=0.01)
+        nn.init.zeros_(fc8.bias)
+
+
+class JointHead(PatchHead):
+    """The head of Kolesnikov et al. 2019: a linear embedding, concatenate, a hidden layer.
+
+    Linear on each patch; Linear, BN, ReLU, dropout and Linear on the whole. Weights are truncated
+    normal of 0.005, the hidden bias is 0.1; the momentum of the batch norm is 0.003.
+    """
+
+    def __init__(
+        self, num_features: int, num_patches: int, hidden: int, num_classes: int, joint: int = 4096
+    ) -> None:
+        """Build the head with fresh weights from torch's global generator.
+
+        Args:
+            num_features: D, of the trunk.
+            num_patches: P, patches of an image.
+            hidden: E, embedding of a patch; 1000 in the original.
+            num_classes: Q, arrangements that are told apart.
+            joint: width of the hidden layer; 4096 in the original.
+        """
+        embed = nn.Linear(num_features, hidden)
+        nn.init.xavier_uniform_(embed.weight)
+        nn.init.zeros_(embed.bias)
+        first, last = nn.Linear(num_patches * hidden, joint), nn.Linear(joint, num_classes)
+        for layer, bias in ((first, 0.1), (last, 0.0)):
+            nn.init.trunc_normal_(layer.weight, std=0.005, a=-0.01, b=0.01)
+            nn.init.constant_(layer.bias, bias)
+        norm = nn.BatchNorm1d(joint, eps=1e-5, momentum=0.003)
+        classify = nn.Sequential(first, norm, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT), last)
+        super().__init__(num_patches, embed, classify)
+
+
+def _linear_layers(head: nn.Module) -> list[nn.Linear]:
+    return [part for part in head.modules() if isinstance(part, nn.Linear)]

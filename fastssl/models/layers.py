@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
-def init_conv_and_norm(module: nn.Module) -> None:
-    """Give fresh weights: convolutions He-normal by fan-out, batch norms one and zero.
+def init_conv_and_norm(module: nn.Module, mode: Literal["fan_out", "fan_in"] = "fan_out") -> None:
+    """Give fresh weights: convolutions He-normal, batch norms one and zero, biases zero.
 
     Args:
         module: initialised in place, with everything inside it, from torch's global generator.
+        mode: what the variance of a convolution's weights is taken from.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(part.weight, mode=mode, nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+
+
+class ChannelLRN(nn.Module):
+    """Local response normalisation across channels (Krizhevsky et al. 2012, Caffe's constants).
+
+    x / (1 + alpha / size * sum of squares over the ``size`` channels around)^beta. The same as
+    ``torch.nn.LocalResponseNorm``, whose gradient (an average pool in 3D) is not deterministic on a
+    GPU.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> None:
+        """Set the constants.
+
+        Args:
+            size: channels in a window, odd.
+            alpha: weight of the mean square.
+            beta: exponent.
+        """
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        channels, reach = x.shape[1], self.size // 2
+        squares = functional.pad(x.square(), (0, 0, 0, 0, reach, reach))
+        total = squares[:, :channels]
+        for shift in range(1, self.size):
+            total = total + squares[:, shift : shift + channels]
+        return x * torch.pow(1 + self.alpha / self.size * total, -self.beta)

@@ -60,23 +60,28 @@ class ResNet50(nn.Module):
     A torchvision state dict without ``fc`` loads and gives equal features.
     """
 
-    def __init__(self, width: int = 4) -> None:
-        """Build the trunk with fresh weights.
+    min_side = 1
+
+    def __init__(self, width: int = 4, root_stride: int = 2, last_stride: int = 2) -> None:
+        """Build the trunk with fresh weights; they fit whatever the strides.
 
         Args:
             width: 4 is the standard network; every channel count is proportional to it.
+            root_stride: of the first convolution; 1 in the patch form of Kolesnikov et al. 2019.
+            last_stride: of the last stage; 1 in the same form: a patch of 64 px gives maps of
+                64, 32, 32, 16, 8 and 8 px.
         """
         super().__init__()
         base = 16 * width
         self.num_features = 8 * _EXPANSION * base
-        self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
+        self.conv1 = nn.Conv2d(3, base, 7, root_stride, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.layer1 = _build_stage(base, base, 3, stride=1)
         self.layer2 = _build_stage(4 * base, 2 * base, 4, stride=2)
         self.layer3 = _build_stage(8 * base, 4 * base, 6, stride=2)
-        self.layer4 = _build_stage(16 * base, 8 * base, 3, stride=2)
+        self.layer4 = _build_stage(16 * base, 8 * base, 3, stride=last_stride)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         init_conv_and_norm(self)
 

@@ -64,6 +64,8 @@ class ResNet9(nn.Module):
     rest is cut off by the pools) and at least 8.
     """
 
+    min_side = 8
+
     def __init__(self, width: int = 4) -> None:
         """Build the trunk with fresh weights.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -14,14 +15,24 @@ from torch import Tensor, nn
 from ..command import nearest
 from ..errors import InputError
 from ..publish import publish_bytes
+from .alexnet import AlexNet
 from .resnet9 import ResNet9
 from .resnet50 import ResNet50
+from .towers import first_tower_state
 
 STANDARD_WIDTH = 4
 MAX_WIDTH = 64
 
+# A trunk's options are part of its name, so that a run's config and an exported file name it whole.
 _TRUNKS: dict[str, Callable[[int], nn.Module]] = {
+    "alexnet": AlexNet,
+    "alexnet_bn": partial(AlexNet, norm="all", lrn=False),
+    "alexnet_no_bn": partial(AlexNet, norm="none"),
+    "alexnet_no_lrn": partial(AlexNet, lrn=False),
+    "alexnet_stride4": partial(AlexNet, stride=4),
+    "alexnet_stride4_bn": partial(AlexNet, stride=4, norm="all", lrn=False),
     "resnet50": ResNet50,
+    "resnet50_patch": partial(ResNet50, root_stride=1, last_stride=1),
     "resnet9": ResNet9,
 }
 
@@ -35,6 +46,8 @@ class Trunk(Protocol):
     """The width that it was built with."""
     num_features: int
     """D, the features of its pre-logits."""
+    min_side: int
+    """Smallest side of an image that it takes, in pixels."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
@@ -91,7 +104,8 @@ def save_trunk(trunk: nn.Module, path: str | Path, metadata: Mapping[str, str]) 
     """Export a trunk as safetensors; equal weights and metadata make equal bytes.
 
     Args:
-        trunk: from ``build_trunk``; its name and width join the metadata.
+        trunk: from ``build_trunk``; its name and width join the metadata. Of a trunk with towers
+            the first one's batch norms are kept, and the metadata's ``batch_norm`` says so.
         path: the file to write, by temporary file, fsync and rename.
         metadata: more to keep beside the weights, such as recipe, dataset digest and step.
 
@@ -100,13 +114,16 @@ def save_trunk(trunk: nn.Module, path: str | Path, metadata: Mapping[str, str]) 
         OSError: if the file cannot be written.
     """
     named = cast(Trunk, trunk)
+    weights, num_towers = first_tower_state(trunk)
     own = {"name": named.name, "width": str(named.width)}
+    if num_towers > 1:
+        own["batch_norm"] = f"tower 1 of {num_towers}"
     for key, value in metadata.items():
         if not isinstance(value, str):
             raise ValueError(f"metadata['{key}'] must be text, got {value!r}; use str()")
         if own.get(key, value) != value:
             raise ValueError(f"metadata['{key}'] ({value}) must be the trunk's own, {own[key]}")
-    state = {key: value.detach().cpu().contiguous() for key, value in trunk.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     data = safetensors.torch.save(state, {**metadata, **own})
     publish_bytes(Path(path), _sort_header(data))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastssl.models import ConcatHead
+from fastssl.models import ConcatHead, FullyConnectedHead, JointHead
 
 NUM_PATCHES, NUM_FEATURES, HIDDEN, NUM_CLASSES = 9, 12, 10, 7
 
@@ -62,3 +62,45 @@ def test_the_classifier_stands_on_all_projected_patches(head):
 def test_another_number_of_patches_is_refused(head):
     with pytest.raises(ValueError, match="features must hold 9 patches, got 4"):
         head(torch.randn(2, 4, NUM_FEATURES))
+
+
+def test_fully_connected_head_is_that_of_noroozi():
+    head = FullyConnectedHead(1024, 9, 1024, 100)
+    shapes = [tuple(p.shape) for p in head.parameters()]
+    assert shapes == [(1024, 1024), (1024,), (4096, 9216), (4096,), (100, 4096), (100,)]
+    assert [part.p for part in head.modules() if isinstance(part, torch.nn.Dropout)] == [0.5, 0.5]
+
+
+def test_joint_head_is_that_of_kolesnikov():
+    head = JointHead(2048, 9, 1000, 100)
+    shapes = [tuple(p.shape) for p in head.parameters()]
+    norm = [(4096,), (4096,)]
+    linear = [(1000, 2048), (1000,), (4096, 9000), (4096,)]
+    assert shapes == [*linear, *norm, (100, 4096), (100,)]
+    assert head.classify[0].bias.unique().tolist() == pytest.approx([0.1])
+    assert head.classify[0].weight.std().item() == pytest.approx(0.88 * 0.005, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [FullyConnectedHead, JointHead])
+def test_deep_heads_see_the_order(kind):
+    torch.manual_seed(0)
+    head = kind(NUM_FEATURES, NUM_PATCHES, HIDDEN, NUM_CLASSES, joint=32).eval()
+    features = torch.randn(4, NUM_PATCHES, NUM_FEATURES)
+    orders = torch.rand(4, 3, NUM_PATCHES).argsort(-1)
+    logits = head(features, orders)
+    assert logits.shape == (4, 3, NUM_CLASSES)
+    for k in range(3):
+        arranged = torch.stack([features[b][orders[b, k]] for b in range(4)])
+        torch.testing.assert_close(logits[:, k], head(arranged))
+    assert not torch.allclose(logits[:, 0], logits[:, 1])
+
+
+def test_dropout_comes_from_the_global_generator():
+    head = FullyConnectedHead(NUM_FEATURES, NUM_PATCHES, HIDDEN, NUM_CLASSES, joint=32)
+    features = torch.randn(4, NUM_PATCHES, NUM_FEATURES)
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(head(features))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])

@@ -73,6 +73,18 @@ def test_end_points_of_resnet50():
     }
 
 
+def test_strides_of_the_patch_form():
+    """Kolesnikov et al. 2019: a patch of 64 px gives maps of 64, 32, 32, 16, 8 and 8 px."""
+    trunk = build("resnet50_patch", width=1).eval()
+    kept = []
+    trunk.maxpool.register_forward_hook(lambda _m, _i, out: kept.append(out.shape[-1]))
+    with torch.no_grad():
+        points = trunk.forward_features(torch.randn(1, 3, 64, 64))
+    sides = [points[name].shape[-1] for name in ("conv1", "res2", "res3", "res4", "res5")]
+    assert (sides, kept) == ([64, 32, 16, 8, 8], [32])
+    assert trunk.state_dict().keys() == build("resnet50", width=1).state_dict().keys()
+
+
 def test_end_points_of_resnet9():
     points = build("resnet9").eval().forward_features(torch.randn(1, 3, 64, 64))
     assert {name: tuple(point.shape[1:]) for name, point in points.items()} == {
