@@ -62,6 +62,10 @@ class Stream(IntEnum):
     """Splits of labelled data for evaluation; (class, group) stand in place of the pair."""
     PERMUTATION_SET = 11
     """First member of a permutation set."""
+    COLOUR_PROJECTION = 12
+    """Colour projections of puzzles."""
+    CHANNEL_SHIFT = 13
+    """Shifts of a patch's colour channels against each other."""
 
 
 def philox(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ...]) -> tuple:
