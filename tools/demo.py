@@ -373,11 +373,12 @@ def describe(
     recipe = build_recipe(RECIPE)
     num = min(len(dataset), demo.num_images)
     kind = "rendered images of ten classes" if demo.data is None else f"images of {demo.data}"
+    times = "once" if demo.seeds == 1 else f"{demo.seeds} times"
     sheet, caption = draw_sheet(demo, dataset, num)
     return Report(
         title="fastssl demo",
         lead=f"A small {recipe.trunk} learnt to solve jigsaw puzzles made of {num:,} {kind}, "
-        f"{demo.seeds} times, {demo.num_steps} steps each, without any label.",
+        f"{times}, {demo.num_steps} steps each, without any label.",
         runs=[read_run(demo.run_dir(seed), f"seed {seed}") for seed in range(demo.seeds)],
         chance={"accuracy": 1 / recipe.task.num_permutations},
         comparison=comparison,
@@ -392,7 +393,9 @@ def describe(
             "processor": f"{read_processor()}, {available_cpus()} usable cores",
             "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
             "data set": f"{dataset.path.resolve()}, digest {dataset.digest[:16]}",
-            "seconds, this call": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
+            "seconds, this call": ", ".join(
+                f"{name} {value:.0f}" for name, value in seconds.items()
+            ),
         },
     )
 

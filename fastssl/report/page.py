@@ -155,11 +155,11 @@ def _result(report: Report) -> str:
     charts = [draw_comparison(title, result.pretrained, result.random, result.chance, height)]
     if result.per_class:
         charts.append(draw_classes("Accuracy by class, mean of the seeds", result.per_class))
+    spread = "One seed" if seeds == 1 else f"Mean and standard deviation of {seeds} seeds"
     note = (
-        f"{result.measure}. Mean and standard deviation of {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}; {result.num_train:,} images known, "
-        f"{result.num_test:,} tested. Both trunks start from the same weights; "
-        "only one has been trained, and neither has seen a label."
+        f"{result.measure}. {spread}; {result.num_train:,} images known, {result.num_test:,} "
+        "tested. Both trunks start from the same weights; only one has been trained, and neither "
+        "has seen a label."
     )
     body = f'<p class="note">{_text(note)}</p><div class="numbers">{cards}</div>'
     return _section("Result", body + _cards(charts))

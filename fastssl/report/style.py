@@ -37,6 +37,8 @@ p { margin: .4rem 0 1rem; max-width: 44rem; }
   font-variant-numeric: tabular-nums; }
 .number span { color: var(--muted); font-size: .88rem; }
 .number.one b { color: var(--series-1); } .number.two b { color: var(--series-2); }
+/* A chart that stands alone keeps the size of its text. */
+.grid > :only-child { max-width: 38rem; }
 svg { display: block; width: 100%; height: auto; }
 figure { margin: 0; }
 figcaption { margin-top: .5rem; color: var(--muted); font-size: .88rem; }
