@@ -1,19 +1,21 @@
-"""Jigsaw: which permutation were the patches put in (Noroozi and Favaro 2016; Goyal et al. 2019).
+"""Jigsaw: which permutation were the patches put in (Noroozi and Favaro 2016).
 
-The form of Goyal et al. 2019 as released by the same authors: short side 256, random crop 255,
-flip, grey for the whole image, 3 x 3 cells of 85 px, a patch of 64 px at a random place of each
-cell, all patches through one trunk, each projected to 1000, concatenated, classified.
+Three published forms are settings of one task: that of Goyal et al. 2019 as released by the same
+authors (the default), ``JigsawConfig.noroozi`` and ``JigsawConfig.kolesnikov``. In each the image
+is cut into 3 x 3 cells, a patch of 64 px is taken at a random place of each cell, all patches go
+through one trunk, and a head sees them in the order of the puzzle. ``docs/tasks.md`` says where the
+sources differ.
 
 Patches are numbered row by row; slot j of a puzzle holds patch ``permutation[j]``.
 
-Shape legend: B images, P patches, K puzzles of each image, Q permutations, S patch side.
+Shape legend: B images, P patches, K puzzles of each image, Q permutations, S patch side, C = 3.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -21,20 +23,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
+from ..config import free
 from ..errors import InputError
-from ..models import ConcatHead, Trunk
+from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
 from ..ops import extract_patches
 from ..randomness import Stream, draw_words, is_below, to_below
 from ..views import ViewSpec
 from .base import IMAGENET_MEAN, IMAGENET_STD, Inputs, Task
-from .permutations import Selection, select_permutations
+from .patch_colours import cut_shifted, make_grey, project_colours, standardize
+from .permutation_files import digest_file, read_permutations
+from .permutations import PermutationSet, Selection, select_permutations
+from .puzzle_pictures import draw_puzzle
 
 _log = logging.getLogger(__name__)
+
+_VIEWS = {
+    "resize_crop": ViewSpec.resize_crop,
+    "center": ViewSpec.center,
+    "squash_crop": ViewSpec.squash_crop,
+}
+# (x / 255 - mean) / std, the operator's rule, for every way that does not look at the patch.
+_CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
+_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "mean": (_CAFFE_MEAN, (1 / 255,) * 3),
+    "none": ((0.0,) * 3, (1 / 255,) * 3),
+}
 
 
 @dataclass(frozen=True)
 class JigsawConfig:
-    """Jigsaw in the form of Goyal et al. 2019."""
+    """Jigsaw; the defaults are the form of Goyal et al. 2019."""
 
     name: Literal["jigsaw"] = "jigsaw"
     """Pretext task."""
@@ -44,10 +63,16 @@ class JigsawConfig:
     """Greedy choice of permutations: greatest mean or greatest minimum Hamming distance."""
     permutation_seed: int = 0
     """Seed of the permutation set."""
+    permutations_file: str = free("")
+    """Read the set from this file (Noroozi's int32 binary, .npy or text) instead of choosing it."""
+    permutations_sha256: str = ""
+    """SHA-256 of that file; filled in where it is not given, so that a run keeps its set."""
     permutations_per_image: int = 1
-    """Puzzles made of one image from one pass of the trunk."""
+    """Puzzles made of one image from one pass of the trunk, no two of them alike."""
+    view: Literal["resize_crop", "center", "squash_crop"] = "resize_crop"
+    """Crop at a random place or in the centre of the resized image, or of the squashed one."""
     resize_short: int = 256
-    """Short side of the image in pixels before the crop."""
+    """Short side of the image in pixels before the crop; both sides where it is squashed."""
     crop: int = 255
     """Side of the crop in pixels."""
     grid: int = 3
@@ -56,29 +81,111 @@ class JigsawConfig:
     """Patch side in pixels."""
     jitter: int = 21
     """Places a patch may take in its cell along each axis: offsets 0 .. jitter-1 pixels."""
+    channel_shift: int = 0
+    """Colour channels of a patch shifted by 0 .. this many pixels, each by itself (not fused)."""
     flip_probability: float = 0.5
     """Share of images mirrored."""
     grey_probability: float = 0.66
     """Share of images made grey, all patches together."""
+    grey: Literal["luma", "mean"] = "luma"
+    """Grey is the luma (ITU-R 601) or the mean of the channels (not fused)."""
+    grey_per_patch: bool = False
+    """Toss the coin for grey for each patch instead of each image."""
+    projection_probability: float = 0.0
+    """Share of the images not made grey that lose their green-magenta colour (not fused)."""
+    normalize: Literal["imagenet", "patch", "mean", "none"] = "imagenet"
+    """ImageNet's mean and deviation; each patch's own; Caffe's channel means taken from 0 .. 255;
+    or nothing, 0 .. 255."""
+    head: Literal["concat", "fully_connected", "joint"] = "concat"
+    """Goyal's (one Linear), Noroozi's (fc6, fc7, fc8, dropout) or Kolesnikov's (BN, dropout)."""
     hidden: int = 1000
     """Features that each patch is projected to."""
+    joint_hidden: int = 4096
+    """Hidden layer of the heads fully_connected and joint, over all patches."""
+    batch_norm: Literal["shared", "tower"] = "shared"
+    """The trunk's batch norms: one set for all patches, or one for each slot of the puzzle."""
 
     def __post_init__(self) -> None:
-        """Refuse a grid that does not hold its patches."""
-        for name in ("permutations_per_image", "grid", "patch", "jitter", "hidden"):
+        """Refuse a puzzle that cannot be made, and note the checksum of a permutations file."""
+        positive = ("num_permutations", "permutations_per_image", "grid", "patch", "jitter")
+        for name in (*positive, "hidden", "joint_hidden"):
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"task.{name} ({value}) must be at least 1")
+        if self.channel_shift < 0:
+            raise InputError(f"task.channel_shift ({self.channel_shift}) must not be negative")
         if self.cell < self.patch + self.jitter - 1:
             raise InputError(
                 f"task.patch ({self.patch}) with task.jitter ({self.jitter}) needs a cell of "
                 f"{self.patch + self.jitter - 1} px, but {self.grid} cells of crop {self.crop} are "
                 f"{self.cell} px; lower the jitter to {max(1, self.cell - self.patch + 1)}"
             )
-        for name in ("flip_probability", "grey_probability"):
+        for name in ("flip_probability", "grey_probability", "projection_probability"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
+        if self.permutations_per_image > self.num_permutations:
+            raise InputError(
+                f"task.permutations_per_image ({self.permutations_per_image}) must not exceed "
+                f"task.num_permutations ({self.num_permutations}): no two of an image are alike"
+            )
+        if self.batch_norm == "tower" and self.permutations_per_image > 1:
+            raise InputError(
+                f"task.permutations_per_image ({self.permutations_per_image}) must be 1 with "
+                "task.batch_norm tower: the trunk has to see the patches in the puzzle's order"
+            )
+        self._note_checksum()
+
+    def _note_checksum(self) -> None:
+        given = self.permutations_sha256
+        if not self.permutations_file:
+            if given:
+                raise InputError(
+                    f"task.permutations_sha256 ({given[:12]}...) belongs to a file; set "
+                    "--task.permutations-file too"
+                )
+            return
+        found = digest_file(self.permutations_file)
+        if given and given != found:
+            raise InputError(
+                f"task.permutations_file {self.permutations_file} has SHA-256 {found}, "
+                f"task.permutations_sha256 wants {given}; give the file that this set came from"
+            )
+        object.__setattr__(self, "permutations_sha256", found)
+
+    @classmethod
+    def noroozi(cls, **changes: Any) -> JigsawConfig:
+        """Return the form of Noroozi and Favaro 2016; ``changes`` are fields with other values."""
+        fields = {
+            "num_permutations": 100,
+            "view": "center",
+            "jitter": 22,
+            "channel_shift": 2,
+            "flip_probability": 0.0,
+            "grey_probability": 0.5,
+            "grey": "mean",
+            "projection_probability": 0.5,
+            "normalize": "mean",
+            "head": "fully_connected",
+            "hidden": 1024,
+        }
+        return cls(**fields | changes)
+
+    @classmethod
+    def kolesnikov(cls, **changes: Any) -> JigsawConfig:
+        """Return the form of Kolesnikov et al. 2019; ``changes`` are fields with other values."""
+        fields = {
+            "num_permutations": 100,
+            "permutations_per_image": 8,
+            "view": "squash_crop",
+            "resize_short": 292,
+            "jitter": 22,
+            "flip_probability": 0.0,
+            "grey": "mean",
+            "normalize": "patch",
+            "head": "joint",
+        }
+        return cls(**fields | changes)
 
     @property
     def cell(self) -> int:
@@ -90,19 +197,55 @@ class JigsawConfig:
         """P."""
         return self.grid * self.grid
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether one pass of ``extract_patches`` makes the network's input."""
+        has_colours = self.grey_probability > 0 and self.grey == "mean"
+        return not (has_colours or self.projection_probability or self.channel_shift)
+
 
 @dataclass(frozen=True)
 class Puzzles:
-    """What was drawn for a batch, on the CPU."""
+    """What was drawn for a batch, on one device."""
 
     corners_BP2: Tensor
     """int32 (y, x) of the patches in the (mirrored) crop."""
     flip_B: Tensor
     """bool."""
-    grey_B: Tensor
-    """bool."""
+    grey: Tensor
+    """bool (B,), or (B, P) where each patch has its own coin."""
+    is_projected_B: Tensor
+    """bool; False where the whole image is grey."""
+    shifts_BPC2: Tensor
+    """int32 (y, x) pixels that each channel's corner moves on."""
     labels_BK: Tensor
     """int64, the permutation of each puzzle."""
+
+    def to(self, device: torch.device) -> Puzzles:
+        """Return the same on another device."""
+        moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
+        return Puzzles(**moved)
+
+
+def draw_distinct(words_BK: np.ndarray, bound: int) -> np.ndarray:
+    """Turn words into K different integers 0 .. bound-1, uniformly; the first is ``to_below``'s.
+
+    Args:
+        words_BK: uint32.
+        bound: at least K.
+
+    Returns:
+        int64 (B, K).
+    """
+    chosen: list[np.ndarray] = []
+    for k in range(words_BK.shape[1]):
+        value = to_below(words_BK[:, k], bound - k)
+        # The value counts among those that are left: step over the smaller ones that are taken.
+        if chosen:
+            for taken in np.sort(np.stack(chosen), axis=0):
+                value = value + (value >= taken)
+        chosen.append(value)
+    return np.stack(chosen, axis=1)
 
 
 class Jigsaw(Task):
@@ -112,35 +255,43 @@ class Jigsaw(Task):
     """int64, the set."""
 
     def __init__(self, config: JigsawConfig, trunk: nn.Module) -> None:
-        """Choose the permutations and build the head.
+        """Choose or read the permutations and build the head.
 
         Args:
             config: the form of the puzzle.
-            trunk: gives ``num_features`` pre-logits of a patch.
+            trunk: gives ``num_features`` pre-logits of a patch; with batch norm by tower its batch
+                norms are exchanged in place.
 
         Raises:
-            InputError: if there are not so many permutations.
+            InputError: if there are not so many permutations, the file of permutations is not for
+                this puzzle, or the trunk does not take patches of this size.
         """
         super().__init__()
         self.config = config
-        self.views = (ViewSpec.resize_crop(config.resize_short, config.crop),)
+        self.views = (_VIEWS[config.view](config.resize_short, config.crop),)
         self.trunk = trunk
-        permutations = select_permutations(
-            config.num_permutations, config.num_patches, config.selection, config.permutation_seed
-        )
+        named = cast(Trunk, trunk)
+        if config.patch < named.min_side:
+            raise InputError(
+                f"task.patch ({config.patch}) must be at least {named.min_side} px for trunk "
+                f"'{named.name}'; enlarge patch and crop, or choose another --trunk"
+            )
+        permutations = load_permutations(config)
         _log.info("jigsaw: %s", permutations)
         # Not persistent: the set follows from the config, which is the run's identity.
         members = torch.from_numpy(permutations.members.copy())
         self.register_buffer("permutations_QP", members, persistent=False)
-        self.head = ConcatHead(
-            cast(Trunk, trunk).num_features,
-            config.num_patches,
-            config.hidden,
-            config.num_permutations,
-        )
+        if config.batch_norm == "tower":
+            if not any(isinstance(part, nn.BatchNorm2d) for part in trunk.modules()):
+                raise InputError(
+                    f"task.batch_norm tower needs a trunk with batch norms, '{named.name}' has "
+                    "none; set --task.batch-norm shared"
+                )
+            split_batch_norms(trunk, config.num_patches)
+        self.head = _build_head(config, named.num_features)
 
     def draw(self, batch: Batch, seed: int) -> Puzzles:
-        """Draw the puzzles of a batch from its sample ids and epochs (law 2)."""
+        """Draw the puzzles of a batch from its sample ids and epochs (law 2), on the CPU."""
         config, num_patches = self.config, self.config.num_patches
         epochs, ids = batch.epochs.numpy(), batch.sample_ids.numpy()
 
@@ -151,37 +302,80 @@ class Jigsaw(Task):
         rows, columns = np.divmod(np.arange(num_patches), config.grid)
         cells_P2 = np.stack([rows, columns], axis=-1) * config.cell
         corners = cells_P2 + offsets.reshape(-1, num_patches, 2)
-        flips = is_below(words(Stream.FLIP, 1)[:, 0], config.flip_probability)
-        greys = is_below(words(Stream.GREY, 1)[:, 0], config.grey_probability)
-        labels = to_below(
+        num_shifts = 6 * num_patches if config.channel_shift else 0
+        shifts = to_below(words(Stream.CHANNEL_SHIFT, num_shifts), config.channel_shift + 1)
+        shape = (-1, num_patches, 3, 2) if num_shifts else (len(ids), 0, 3, 2)
+        num_coins = num_patches if config.grey_per_patch else 1
+        grey = is_below(words(Stream.GREY, num_coins), config.grey_probability)
+        projected = is_below(
+            words(Stream.COLOUR_PROJECTION, 1)[:, 0], config.projection_probability
+        )
+        labels = draw_distinct(
             words(Stream.PERMUTATION, config.permutations_per_image), config.num_permutations
         )
         return Puzzles(
             torch.from_numpy(corners.astype(np.int32)),
-            torch.from_numpy(flips),
-            torch.from_numpy(greys),
+            torch.from_numpy(is_below(words(Stream.FLIP, 1)[:, 0], config.flip_probability)),
+            torch.from_numpy(grey if config.grey_per_patch else grey[:, 0]),
+            torch.from_numpy(projected & ~grey.all(axis=1)),
+            torch.from_numpy(shifts.reshape(shape).astype(np.int32)),
             torch.from_numpy(labels),
         )
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
-        """Cut the patches: ``patches`` (B, P, 3, S, S) normalised, ``labels`` int64 (B, K)."""
-        puzzles, device = self.draw(batch, seed), batch.images.device
-        patches = extract_patches(
-            batch.images[:, 0],
-            puzzles.corners_BP2.to(device, non_blocking=True),
-            self.config.patch,
-            flip_B=puzzles.flip_B.to(device, non_blocking=True),
-            grey=puzzles.grey_B.to(device, non_blocking=True),
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            dtype=dtype,
-            channels_last=True,
-        )
-        return {
-            "patches": patches,
-            "labels": puzzles.labels_BK.to(device, non_blocking=True),
-        }
+        """Cut the patches: ``patches`` (B, P, 3, S, S) normalised, ``labels`` int64 (B, K).
+
+        Patches stand in their true order, or in the puzzle's where batch norm is by tower.
+        """
+        config, images = self.config, batch.images[:, 0]
+        puzzles = self.draw(batch, seed).to(images.device)
+        is_tower = config.batch_norm == "tower"
+        order_BP = self.permutations_QP[puzzles.labels_BK[:, 0]] if is_tower else None
+        if config.is_fused:
+            mean, std = _SCALES.get(config.normalize, (None, None))
+            patches = extract_patches(
+                images,
+                puzzles.corners_BP2,
+                config.patch,
+                flip_B=puzzles.flip_B,
+                grey=puzzles.grey,
+                order_BP=order_BP,
+                mean=mean,
+                std=std,
+                standardize=config.normalize == "patch",
+                dtype=dtype,
+                channels_last=True,
+            )
+        else:
+            pixels = self._cut(images, puzzles)
+            if order_BP is not None:
+                rows = torch.arange(len(images), device=images.device)
+                pixels = pixels[rows[:, None], order_BP]
+            patches = _normalize(pixels, config.normalize).to(dtype).movedim(-1, -3)
+        return {"patches": patches, "labels": puzzles.labels_BK}
+
+    def _cut(self, images_BHWC: Tensor, puzzles: Puzzles) -> Tensor:
+        """Cut the patches and change their colours: (B, P, S, S, 3), 0 .. 255, uint8 or float."""
+        config = self.config
+        is_grey_done = config.grey == "luma" and not config.channel_shift
+        if config.channel_shift:
+            pixels = cut_shifted(
+                images_BHWC, puzzles.corners_BP2, puzzles.shifts_BPC2, config.patch, puzzles.flip_B
+            )
+        else:
+            pixels = extract_patches(
+                images_BHWC,
+                puzzles.corners_BP2,
+                config.patch,
+                flip_B=puzzles.flip_B,
+                grey=puzzles.grey if is_grey_done else None,
+            )
+        if config.grey_probability and not is_grey_done:
+            pixels = make_grey(pixels, puzzles.grey, config.grey)
+        if config.projection_probability:
+            pixels = project_colours(pixels, puzzles.is_projected_B)
+        return pixels
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy`` over all puzzles."""
@@ -207,16 +401,11 @@ class Jigsaw(Task):
         inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
         answers = self._logits(inputs)[:, 0].argmax(-1).cpu()
         self.train(was_training)
-        tiles = extract_patches(
-            shown.images[:, 0].cpu().contiguous(),
-            puzzles.corners_BP2,
-            self.config.patch,
-            flip_B=puzzles.flip_B,
-            grey=puzzles.grey_B,
-        ).numpy()
+        tiles = self._cut(shown.images[:, 0].cpu().contiguous(), puzzles)
+        pixels = tiles.clamp(0, 255).round().to(torch.uint8).numpy()
         permutations = self.permutations_QP.cpu().numpy()
         return [
-            _draw_puzzle(tiles[b], permutations[asked], permutations[answer], self.config.grid)
+            draw_puzzle(pixels[b], permutations[asked], permutations[answer], self.config.grid)
             for b, (asked, answer) in enumerate(
                 zip(puzzles.labels_BK[:, 0].tolist(), answers.tolist(), strict=True)
             )
@@ -225,42 +414,37 @@ class Jigsaw(Task):
     def _logits(self, inputs: Inputs) -> Tensor:
         patches = inputs["patches"]
         features = self.trunk(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        if self.config.batch_norm == "tower":  # the patches came in the puzzle's order
+            return self.head(features)[:, None]
         return self.head(features, self.permutations_QP[inputs["labels"]])
 
 
-_GAP = 4
-_RIGHT = (46, 160, 67)
-_WRONG = (218, 54, 51)
-_PAPER = 255
+def load_permutations(config: JigsawConfig) -> PermutationSet:
+    """Read or choose the permutation set that a config describes.
 
-
-def _draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int) -> np.ndarray:
-    """Lay out the puzzle and its answered arrangement side by side.
-
-    Args:
-        tiles: uint8 (P, S, S, 3), patches in their true order.
-        asked: (P,) slot j of the puzzle holds patch asked[j].
-        answer: (P,) the permutation that the network believes it was.
-        grid: cells a side.
+    Raises:
+        InputError: if there is none.
     """
-    size = tiles.shape[1]
-    puzzle = _lay_out(tiles[asked], grid, None)
-    # Undoing the believed permutation: slot j's tile goes to place answer[j].
-    placed = np.empty_like(asked)
-    placed[answer] = asked
-    solved = _lay_out(tiles[placed], grid, placed == np.arange(len(asked)))
-    space = np.full((puzzle.shape[0], size // 2, 3), _PAPER, np.uint8)
-    return np.concatenate([puzzle, space, solved], axis=1)
+    if config.permutations_file:
+        return read_permutations(
+            config.permutations_file, config.num_permutations, config.num_patches
+        )
+    return select_permutations(
+        config.num_permutations, config.num_patches, config.selection, config.permutation_seed
+    )
 
 
-def _lay_out(tiles: np.ndarray, grid: int, is_right: np.ndarray | None) -> np.ndarray:
-    size = tiles.shape[1]
-    pitch = size + 2 * _GAP
-    sheet = np.full((grid * pitch, grid * pitch, 3), _PAPER, np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = (place // grid) * pitch, (place % grid) * pitch
-        if is_right is not None:
-            frame = _RIGHT if is_right[place] else _WRONG
-            sheet[top + 1 : top + pitch - 1, left + 1 : left + pitch - 1] = frame
-        sheet[top + _GAP : top + _GAP + size, left + _GAP : left + _GAP + size] = tile
-    return sheet
+def _build_head(config: JigsawConfig, num_features: int) -> nn.Module:
+    sizes = (num_features, config.num_patches, config.hidden, config.num_permutations)
+    if config.head == "concat":
+        return ConcatHead(*sizes)
+    kinds = {"fully_connected": FullyConnectedHead, "joint": JointHead}
+    return kinds[config.head](*sizes, config.joint_hidden)
+
+
+def _normalize(pixels_BPSSC: Tensor, kind: str) -> Tensor:
+    """Normalise 0 .. 255 in float32 by the rule that ``extract_patches`` has."""
+    if kind == "patch":
+        return standardize(pixels_BPSSC)
+    mean, std = (pixels_BPSSC.new_tensor(v, dtype=torch.float32) for v in _SCALES[kind])
+    return (pixels_BPSSC.float() / 255 - mean) / std

@@ -66,7 +66,10 @@ def select_permutations(
         InputError: if there are not so many permutations.
     """
     if not 2 <= num_patches <= _MAX_PATCHES:
-        raise InputError(f"num_patches ({num_patches}) must lie in 2 .. {_MAX_PATCHES}")
+        raise InputError(
+            f"num_patches ({num_patches}) must lie in 2 .. {_MAX_PATCHES} for a set to be chosen "
+            "among all permutations; set --task.grid 2 or 3, or give --task.permutations-file"
+        )
     total = math.factorial(num_patches)
     if not 1 <= num_permutations <= total:
         raise InputError(

@@ -42,7 +42,7 @@ def cut_by_hand(task, batch, seed):
         image = batch.images[b, 0].numpy()
         if puzzles.flip_B[b]:
             image = image[:, ::-1]
-        if puzzles.grey_B[b]:
+        if puzzles.grey[b]:
             r, g, b_ = (image[..., i].astype(np.int64) for i in range(3))
             luma = (19595 * r + 38470 * g + 7471 * b_ + 0x8000) >> 16
             image = np.repeat(luma[..., None], 3, -1).astype(np.uint8)
@@ -86,8 +86,8 @@ def test_goyals_form_is_the_default():
 def test_shares_of_flips_and_greys():
     puzzles = build(flip_probability=0.5, grey_probability=0.66).draw(make_batch(5000, 1), 0)
     assert float(puzzles.flip_B.float().mean()) == pytest.approx(0.5, abs=0.03)
-    assert float(puzzles.grey_B.float().mean()) == pytest.approx(0.66, abs=0.03)
-    both = (puzzles.flip_B & puzzles.grey_B).float().mean()
+    assert float(puzzles.grey.float().mean()) == pytest.approx(0.66, abs=0.03)
+    both = (puzzles.flip_B & puzzles.grey).float().mean()
     assert float(both) == pytest.approx(0.33, abs=0.03)
 
 
@@ -177,7 +177,7 @@ def test_pictures_show_the_puzzle_and_the_answer():
     y, x = puzzles.corners_BP2[0, patch].tolist()
     image = image[:, ::-1] if puzzles.flip_B[0] else image
     wanted = image[y : y + 10, x : x + 10].astype(int)
-    if puzzles.grey_B[0]:
+    if puzzles.grey[0]:
         luma = (wanted @ [19595, 38470, 7471] + 0x8000) >> 16
         wanted = np.repeat(luma[..., None], 3, -1)
     assert (pictures[0][4:14, 4:14] == wanted).all()

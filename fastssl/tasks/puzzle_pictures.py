@@ -1,0 +1,50 @@
+"""Pictures of puzzles: what was asked beside what the network answered.
+
+Shape legend: P patches, S patch side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_GAP = 4
+_RIGHT = (46, 160, 67)
+_WRONG = (218, 54, 51)
+_PAPER = 255
+
+
+def draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int) -> np.ndarray:
+    """Lay out the puzzle and its answered arrangement side by side.
+
+    The tiles of the answer have a green frame where they lie right and a red one elsewhere.
+
+    Args:
+        tiles: uint8 (P, S, S, 3), patches in their true order.
+        asked: (P,) slot j of the puzzle holds patch asked[j].
+        answer: (P,) the permutation that the network believes it was.
+        grid: cells a side.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    size = tiles.shape[1]
+    puzzle = _lay_out(tiles[asked], grid, None)
+    # Undoing the believed permutation: slot j's tile goes to place answer[j].
+    placed = np.empty_like(asked)
+    placed[answer] = asked
+    solved = _lay_out(tiles[placed], grid, placed == np.arange(len(asked)))
+    space = np.full((puzzle.shape[0], size // 2, 3), _PAPER, np.uint8)
+    return np.concatenate([puzzle, space, solved], axis=1)
+
+
+def _lay_out(tiles: np.ndarray, grid: int, is_right: np.ndarray | None) -> np.ndarray:
+    size = tiles.shape[1]
+    pitch = size + 2 * _GAP
+    sheet = np.full((grid * pitch, grid * pitch, 3), _PAPER, np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = (place // grid) * pitch, (place % grid) * pitch
+        if is_right is not None:
+            frame = _RIGHT if is_right[place] else _WRONG
+            sheet[top + 1 : top + pitch - 1, left + 1 : left + pitch - 1] = frame
+        sheet[top + _GAP : top + _GAP + size, left + _GAP : left + _GAP + size] = tile
+    return sheet
