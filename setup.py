@@ -4,7 +4,10 @@ All metadata stands in pyproject.toml. Build switches, read from the environment
 
 * ``FASTSSL_BUILD_EXT`` = ``auto`` (default: build if this machine can, else say why not and install
   pure Python) | ``1`` (fail if it cannot be built) | ``0`` (pure Python);
-* ``FASTSSL_CUDA`` = ``auto`` (default) | ``1`` | ``0``: the CUDA kernels, see ``csrc/README.md``;
+* ``FASTSSL_CUDA`` = ``auto`` (default: CUDA kernels if torch is a CUDA build and a compiler is
+  found, be there a GPU or not) | ``1`` (fail without them) | ``0``: see ``csrc/README.md``;
+* ``FASTSSL_CUDA_ARCHS``, else ``TORCH_CUDA_ARCH_LIST``: compute capabilities, ``8.0;9.0+PTX``;
+* ``CUDA_HOME`` (or ``CUDA_PATH``): the CUDA toolkit to use;
 * ``DEBUG=1`` builds without optimisation and with symbols; ``MAX_JOBS`` limits the compilers.
 """
 
@@ -12,15 +15,23 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 # Oldest CPython that the one binary serves: 3.11.
 LIMITED_API = "0x030B0000"
 LIMITED_API_TAG = "cp311"
+# Ampere and Hopper; the driver compiles the PTX for what came later.
+DEFAULT_ARCHS = "8.0;9.0+PTX"
+# From here on the compiler's pip packages hold a whole toolkit, in nvidia/cu<major>.
+FIRST_PIP_TOOLKIT = 13
 
 
 def read_switch(name: str) -> str:
@@ -41,8 +52,7 @@ def read_switch(name: str) -> str:
 def find_obstacle() -> str | None:
     """Return why the extension cannot be built here, or None if it can."""
     try:
-        import torch
-        import torch.utils.cpp_extension  # noqa: F401
+        import torch  # noqa: F401
     except ImportError as error:
         return (
             f"torch cannot be imported ({error}); "
@@ -59,26 +69,175 @@ def find_obstacle() -> str | None:
     return None
 
 
-def check_cuda_switch() -> str:
-    """Return the line about CUDA for the printed block.
+# ---- CUDA ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA compiler with its headers."""
+
+    home: Path
+    """Holds bin/nvcc and include/."""
+    version: str
+    """Such as 13.2."""
+    origin: str
+    """How it was found, for the printed block."""
+
+
+class NoCudaError(Exception):
+    """Why there will be no CUDA kernels."""
+
+
+def read_archs() -> list[str]:
+    """Return the compute capabilities to compile for, such as ``["8.0", "9.0+PTX"]``.
 
     Raises:
-        SystemExit: if CUDA kernels are demanded, for this version has none.
+        SystemExit: if the list is not one.
     """
-    if read_switch("FASTSSL_CUDA") == "1":
+    for name in ("FASTSSL_CUDA_ARCHS", "TORCH_CUDA_ARCH_LIST"):
+        value = os.environ.get(name, "").strip()
+        if value:
+            archs = [arch for arch in re.split(r"[;, ]+", value) if arch]
+            break
+    else:
+        name, archs = "DEFAULT_ARCHS", DEFAULT_ARCHS.split(";")
+    wrong = [arch for arch in archs if not re.fullmatch(r"\d{1,2}\.\d(\+PTX)?", arch)]
+    if wrong or not archs:
         sys.exit(
-            "error: FASTSSL_CUDA (1) asks for CUDA kernels, but this version has none under "
-            "csrc/cuda; unset it: ops on a GPU run their PyTorch reference"
+            f"error: {name} ({value}) must be compute capabilities such as 8.0;9.0+PTX, "
+            f"got {' '.join(wrong)}"
         )
-    return "no: this version has no CUDA kernels; ops on a GPU run their PyTorch reference"
+    return archs
 
 
-def build_extension() -> tuple[list, dict]:
+def find_version(nvcc: Path) -> str:
+    """Return the version that a compiler tells."""
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"release (\d+\.\d+)", text)
+    if found is None:
+        raise NoCudaError(f"{nvcc} --version tells no version; is it nvcc?")
+    return found[1]
+
+
+def find_home(nvcc: str) -> Path:
+    """Return the toolkit of a compiler on PATH, which may be a link or a script elsewhere."""
+    text = subprocess.run(
+        [nvcc, "--dryrun", "-c", "none.cu"], capture_output=True, text=True, check=False
+    ).stderr
+    found = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
+    home = Path(found[1]) if found else Path(nvcc).resolve().parent.parent
+    return home.resolve()
+
+
+def list_toolkits(major: str) -> list[tuple[Path, str]]:
+    """Return where toolkits may lie, the ones to prefer first, and how each was found."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(name):
+            return [(Path(os.environ[name]), name)]
+    on_path = shutil.which("nvcc")
+    places = [(find_home(on_path), "nvcc on PATH")] if on_path else []
+    places.append((Path("/usr/local/cuda"), "/usr/local/cuda"))
+    if int(major) >= FIRST_PIP_TOOLKIT:
+        packages = dict.fromkeys([sysconfig.get_path("purelib"), *sys.path])
+        homes = [Path(path) / "nvidia" / f"cu{major}" for path in packages if path]
+        places += [(home, "pip packages") for home in homes]
+    return places
+
+
+def find_toolkit(cuda: str) -> Toolkit:
+    """Return the first toolkit that fits torch.
+
+    Args:
+        cuda: the version that torch was built with.
+
+    Raises:
+        NoCudaError: if there is none; tells what was found and how to install one.
+    """
+    major = cuda.split(".")[0]
+    rejected = []
+    for home, origin in list_toolkits(major):
+        nvcc = home / "bin" / "nvcc"
+        # torch's packages bring an include folder without a compiler.
+        if not nvcc.is_file() or not (home / "include" / "cuda_runtime.h").is_file():
+            if origin in ("CUDA_HOME", "CUDA_PATH"):
+                rejected.append(f"{origin} ({home}) has no bin/nvcc with include/cuda_runtime.h")
+            continue
+        version = find_version(nvcc)
+        if version.split(".")[0] == major:
+            return Toolkit(home, version, origin)
+        rejected.append(f"nvcc {version} ({origin}) is of another major version")
+    found = "; ".join(rejected) or "no nvcc in CUDA_HOME, on PATH or among the pip packages"
+    raise NoCudaError(f"torch is built for CUDA {cuda}, but {found}; {name_remedy(cuda)}")
+
+
+def name_remedy(cuda: str) -> str:
+    """Return how to install a compiler that fits torch."""
+    major = int(cuda.split(".")[0])
+    if major < FIRST_PIP_TOOLKIT:
+        return f"install the CUDA toolkit {cuda} and set CUDA_HOME"
+    # All of one minor version: a newer nvvm does not understand an older nvcc.
+    names = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-cccl")
+    pins = " ".join(f'"{name}=={cuda}.*"' for name in names)
+    return f"run: pip install {pins}"
+
+
+def plan_cuda() -> tuple[Toolkit | None, str]:
+    """Decide about the CUDA kernels.
+
+    Returns:
+        The toolkit, or None; and the line for the printed block.
+
+    Raises:
+        SystemExit: if FASTSSL_CUDA=1 asks for kernels that cannot be built.
+    """
+    import torch
+
+    switch = read_switch("FASTSSL_CUDA")
+    reference = "ops on a GPU run their PyTorch reference"
+    if switch == "0":
+        return None, f"no: FASTSSL_CUDA=0; {reference}"
+    try:
+        if torch.version.cuda is None:
+            raise NoCudaError(f"torch {torch.__version__} is no CUDA build; install one that is")
+        toolkit = find_toolkit(torch.version.cuda)
+    except NoCudaError as obstacle:
+        if switch == "1":
+            sys.exit(f"error: FASTSSL_CUDA (1) asks for CUDA kernels: {obstacle}")
+        return None, f"no: {obstacle}; {reference}"
+    archs = " ".join(read_archs())
+    return toolkit, f"{archs}, nvcc {toolkit.version} from {toolkit.origin} ({toolkit.home})"
+
+
+def list_nvcc_flags(archs: list[str], debug: bool) -> list[str]:
+    """Return the options of nvcc; every warning is an error."""
+    flags = ["-std=c++17", "-Werror=all-warnings"]
+    flags += ["-O0", "-g"] if debug else ["-O3"]
+    flags += ["-Xcompiler", "-fvisibility=hidden,-Wall,-Wextra,-Werror"]
+    for arch in archs:
+        number = arch.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if arch.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+# ---- the extension -------------------------------------------------------------------------------
+
+
+def build_extension(toolkit: Toolkit | None) -> tuple[list, dict]:
     """Describe the extension to setuptools.
+
+    Args:
+        toolkit: compiles the CUDA kernels; None builds without them.
 
     Returns:
         The list of extensions and the command classes that build them.
     """
+    if toolkit is not None:
+        # torch looks for nvcc by itself, as the following import happens, and takes the folder
+        # above a link or a script on PATH for the toolkit.
+        os.environ["CUDA_HOME"] = str(toolkit.home)
+    import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     debug = os.environ.get("DEBUG", "0") == "1"
@@ -86,12 +245,33 @@ def build_extension() -> tuple[list, dict]:
     # the runtime that torch has loaded. A second runtime would ignore torch.set_num_threads.
     flags = ["-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
     flags += ["-O0", "-g"] if debug else ["-O3", "-g0"]
+    compile_args = {"cxx": [*flags, f"-DPy_LIMITED_API={LIMITED_API}"]}
+    folders, includes, libraries, macros = ["csrc", "csrc/cpu"], ["csrc"], [], []
+    if toolkit is not None:
+        archs = read_archs()
+        folders.append("csrc/cuda")
+        includes.append(str(toolkit.home / "include"))
+        # The CUDA runtime is the one that c10_cuda brings; a second copy would know no stream of
+        # torch's.
+        libraries.append("c10_cuda")
+        macros = [
+            ("FASTSSL_CUDA_VERSION", f'"{torch.version.cuda}"'),
+            ("FASTSSL_CUDA_ARCHS", f'"{",".join(archs)}"'),
+        ]
+        compile_args["nvcc"] = list_nvcc_flags(archs, debug)
     extension = CppExtension(
         "fastssl._C",
-        sorted(glob.glob("csrc/*.cpp") + glob.glob("csrc/cpu/*.cpp")),
-        include_dirs=[os.path.abspath("csrc")],
-        depends=sorted(glob.glob("csrc/*.h") + glob.glob("csrc/cpu/*.h")),
-        extra_compile_args={"cxx": [*flags, f"-DPy_LIMITED_API={LIMITED_API}"]},
+        sorted(
+            path
+            for folder in folders
+            for path in glob.glob(f"{folder}/*.c[pu]*")
+            if path.endswith((".cpp", ".cu"))
+        ),
+        include_dirs=[os.path.abspath(path) for path in includes],
+        depends=sorted(path for folder in folders for path in glob.glob(f"{folder}/*.*h")),
+        libraries=libraries,
+        define_macros=macros,
+        extra_compile_args=compile_args,
         py_limited_api=True,
     )
     return [extension], {"build_ext": BuildExtension}
@@ -100,7 +280,7 @@ def build_extension() -> tuple[list, dict]:
 def plan_build() -> tuple[list, dict]:
     """Decide what is built, print the block that says so, and return it."""
     switch = read_switch("FASTSSL_BUILD_EXT")
-    cuda = check_cuda_switch()
+    read_switch("FASTSSL_CUDA")
     obstacle = "FASTSSL_BUILD_EXT=0" if switch == "0" else find_obstacle()
     if obstacle and switch == "1":
         sys.exit(f"error: FASTSSL_BUILD_EXT (1) asks for the extension: {obstacle}")
@@ -109,9 +289,10 @@ def plan_build() -> tuple[list, dict]:
         lines += [f"_C       not built: {obstacle}", "ops      run their PyTorch reference, slower"]
         plan: tuple[list, dict] = ([], {})
     else:
+        toolkit, cuda = plan_cuda()
+        plan = build_extension(toolkit)
         import torch
 
-        plan = build_extension()
         lines += [
             f"torch    {torch.__version__}",
             f"_C       built from {len(plan[0][0].sources)} files (FASTSSL_BUILD_EXT={switch})",

@@ -3,17 +3,21 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
-#include <string>
+// setup.py gives both; empty without CUDA kernels.
+#ifndef FASTSSL_CUDA_VERSION
+#define FASTSSL_CUDA_VERSION ""
+#endif
+#ifndef FASTSSL_CUDA_ARCHS
+#define FASTSSL_CUDA_ARCHS ""
+#endif
 
-namespace {
-
-// "key=value" pairs: what this binary was built with.
-std::string build_info() { return std::string("torch=") + TORCH_VERSION + ";cuda_archs=;jpeg="; }
-
-}  // namespace
+// What this binary was built with, as "key=value" pairs. fastssl/extension.py finds the text in the
+// file before it loads it: a binary for another torch may crash instead of failing to load.
+extern "C" __attribute__((visibility("default"), used)) const char fastssl_build[] =
+    "fastssl build: torch=" TORCH_VERSION ";cuda=" FASTSSL_CUDA_VERSION
+    ";cuda_archs=" FASTSSL_CUDA_ARCHS ";jpeg=;";
 
 TORCH_LIBRARY(fastssl, m) {
-  m.def("build_info() -> str", &build_info);
   m.def(
       "extract_patches(Tensor images, Tensor corners, int size, Tensor? flip, Tensor? grey, "
       "Tensor? order, float[]? mean, float[]? std, bool standardize, ScalarType dtype, "

@@ -12,17 +12,6 @@
 namespace fastssl {
 namespace {
 
-// What to cut; flags and order are null where not given.
-struct Cut {
-  const int32_t* corners;  // (B, P, 2), y then x
-  const int64_t* order;    // (B, P)
-  const bool* flip;        // (B,)
-  const bool* grey;        // (B,) or (B, P)
-  bool grey_by_patch;
-  int64_t num_patches;
-  int64_t size;
-};
-
 // One patch of one image.
 struct Patch {
   const Images& images;
@@ -161,8 +150,6 @@ void for_each_slot(const Images& images, const Cut& cut, Out* out, const Work& w
   });
 }
 
-using Floats = std::optional<at::ArrayRef<double>>;
-
 template <typename Out>
 void extract_floating(const Images& images, const Cut& cut, const Floats& mean, const Floats& std,
                       bool standardize, bool channels_last, Out* out) {
@@ -179,66 +166,17 @@ void extract_floating(const Images& images, const Cut& cut, const Floats& mean, 
   }
 }
 
-void check_options(const Floats& mean, const Floats& std, bool standardize, at::ScalarType dtype) {
-  const bool is_float = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
-  TORCH_CHECK_VALUE(is_float || dtype == at::kByte,
-                    "dtype must be uint8, float32, float16 or bfloat16, got ", dtype);
-  TORCH_CHECK_VALUE(mean.has_value() == std.has_value(), "mean and std must be given together");
-  TORCH_CHECK_VALUE(!(mean.has_value() && standardize),
-                    "mean and std must be None where standardize is True");
-  TORCH_CHECK_VALUE(is_float == (mean.has_value() || standardize),
-                    "mean and std or standardize go with a floating dtype, got ", dtype);
-  if (mean.has_value()) {
-    check_mean_and_std(*mean, *std);
-  }
-}
-
-at::Tensor empty_patches(const at::Tensor& images, const Cut& cut, at::ScalarType dtype,
-                         bool channels_last) {
-  const auto options = images.options().dtype(dtype);
-  const int64_t num = images.size(0);
-  if (dtype == at::kByte) {
-    return at::empty({num, cut.num_patches, cut.size, cut.size, 3}, options);
-  }
-  if (channels_last) {
-    return at::empty({num, cut.num_patches, cut.size, cut.size, 3}, options)
-        .permute({0, 1, 4, 2, 3});
-  }
-  return at::empty({num, cut.num_patches, 3, cut.size, cut.size}, options);
-}
-
 at::Tensor extract_patches(const at::Tensor& images_in, const at::Tensor& corners_in, int64_t size,
                            const std::optional<at::Tensor>& flip_in,
                            const std::optional<at::Tensor>& grey_in,
                            const std::optional<at::Tensor>& order_in, Floats mean, Floats std,
                            bool standardize, at::ScalarType dtype, bool channels_last) {
-  check_images(images_in);
   check_options(mean, std, standardize, dtype);
-  TORCH_CHECK_VALUE(size >= 1, "size must be at least 1, got ", size);
-  TORCH_CHECK_VALUE(corners_in.dim() == 3, "corners must be (B, P, 2), got shape ",
-                    corners_in.sizes());
-  const at::Tensor images = with_dense_rows(images_in);
-  const at::Device device = images.device();
-  const int64_t num = images.size(0), patches = corners_in.size(1);
-  const at::Tensor corners =
-      dense_option(corners_in, "corners", at::kInt, {num, patches, 2}, device);
-  const at::Tensor flip = dense_option(flip_in, "flip", at::kBool, {num}, device);
-  const bool grey_by_patch = grey_in.has_value() && grey_in->dim() == 2;
-  const at::Tensor grey = grey_by_patch
-                              ? dense_option(grey_in, "grey", at::kBool, {num, patches}, device)
-                              : dense_option(grey_in, "grey", at::kBool, {num}, device);
-  const at::Tensor order = dense_option(order_in, "order", at::kLong, {num, patches}, device);
-
-  const Images view = view_images(images);
-  const Cut cut = {corners.const_data_ptr<int32_t>(),
-                   data_or_null<int64_t>(order),
-                   data_or_null<bool>(flip),
-                   data_or_null<bool>(grey),
-                   grey_by_patch,
-                   patches,
-                   size};
+  const CutArguments arguments(images_in, corners_in, size, flip_in, grey_in, order_in);
+  const Images& view = arguments.view;
+  const Cut& cut = arguments.cut;
   check_values(view, cut);
-  at::Tensor out = empty_patches(images, cut, dtype, channels_last);
+  at::Tensor out = arguments.empty_patches(dtype, channels_last);
   if (out.numel() == 0) {
     return out;
   }

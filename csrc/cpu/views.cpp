@@ -30,23 +30,16 @@ void normalize_rows(const Images& images, const bool* flip, const bool* grey,
 at::Tensor normalize(const at::Tensor& images_in, const std::optional<at::Tensor>& flip_in,
                      const std::optional<at::Tensor>& grey_in, at::ArrayRef<double> mean,
                      at::ArrayRef<double> std, at::ScalarType dtype, bool channels_last) {
-  check_images(images_in);
-  check_mean_and_std(mean, std);
-  const at::Tensor images = with_dense_rows(images_in);
-  const int64_t num = images.size(0), height = images.size(1), width = images.size(2);
-  const at::Tensor flip = dense_option(flip_in, "flip", at::kBool, {num}, images.device());
-  const at::Tensor grey = dense_option(grey_in, "grey", at::kBool, {num}, images.device());
-  at::Tensor out =
-      channels_last
-          ? at::empty({num, height, width, 3}, images.options().dtype(dtype)).permute({0, 3, 1, 2})
-          : at::empty({num, 3, height, width}, images.options().dtype(dtype));
+  const ViewArguments arguments(images_in, flip_in, grey_in, mean, std, dtype);
+  at::Tensor out = arguments.empty_views(dtype, channels_last);
+  if (out.numel() == 0) {
+    return out;
+  }
   const auto run = [&](auto zero) {
     using Out = decltype(zero);
-    if (out.numel() > 0) {
-      normalize_rows<Out>(view_images(images), data_or_null<bool>(flip), data_or_null<bool>(grey),
-                          normalize_tables<Out>(mean, std), channels_last,
-                          out.mutable_data_ptr<Out>());
-    }
+    normalize_rows<Out>(arguments.view, data_or_null<bool>(arguments.flip),
+                        data_or_null<bool>(arguments.grey), normalize_tables<Out>(mean, std),
+                        channels_last, out.mutable_data_ptr<Out>());
   };
   switch (dtype) {
     case at::kFloat:
@@ -55,11 +48,8 @@ at::Tensor normalize(const at::Tensor& images_in, const std::optional<at::Tensor
     case at::kHalf:
       run(at::Half{});
       break;
-    case at::kBFloat16:
-      run(at::BFloat16{});
-      break;
     default:
-      TORCH_CHECK_VALUE(false, "dtype must be float32, float16 or bfloat16, got ", dtype);
+      run(at::BFloat16{});
   }
   return out;
 }

@@ -1,7 +1,7 @@
 """Public operators: CPU and CUDA, ``torch.compile``-safe, uint8 in, float32/float16/bfloat16 out.
 
-The extension brings fused kernels; without it, and on a device that has none, the operators run
-``fastssl.ops.reference`` and warn once.
+The extension brings fused kernels. Without it, or where it was built for another torch or another
+GPU, the operators run ``fastssl.ops.reference`` and warn once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BuildInfo(TypedDict):
     cuda: bool
     """Are there compiled kernels for CUDA?"""
     cuda_archs: list[str]
-    """Compute capabilities of the CUDA kernels."""
+    """Compute capabilities of the CUDA kernels, such as ``["8.0", "9.0+PTX"]``."""
     jpeg: str | None
     """The JPEG library that the extension was built with."""
     torch: str

@@ -1,8 +1,9 @@
 """The operators as torch sees them: schemas, fake kernels, and where the reference stands in.
 
-The extension defines the schemas in C++ and brings the kernels of the CPU. Without it the same
-schemas are defined here. Every device that has no kernel of its own runs the reference, which warns
-once. No operator is differentiable: all of them take uint8.
+The extension defines the schemas in C++ and brings the kernels of the CPU, and those of CUDA where
+it was built with them. Without it the same schemas are defined here. Every device that has no
+kernel of its own runs the reference, which warns once. No operator is differentiable: all of them
+take uint8.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..extension import REBUILD, load_extension
+from ..extension import REBUILD, load_extension, read_build
 from . import reference
 
 SCHEMAS = {
@@ -29,28 +30,49 @@ SCHEMAS = {
 _library = torch.library.Library("fastssl", "FRAGMENT")
 
 
-@functools.cache
-def _warn_once(device_type: str) -> None:
-    """Say that operators on a type of device run without a kernel."""
-    if device_type == "cpu":
-        reason = "fastssl was installed without its extension"
-        remedy = "install a C++ compiler and run pip install --no-build-isolation -e ."
+def explain_reference(
+    device_type: str, capability: tuple[int, int] | None, build: dict[str, str]
+) -> str:
+    """Say why operators on a device run their reference, and what to do about it.
+
+    Args:
+        device_type: ``cpu``, ``cuda`` or another.
+        capability: of a CUDA device, (major, minor).
+        build: what the extension that is loaded was built with; empty without one.
+    """
+    rebuild = "pip install --no-build-isolation -e ."
+    if device_type not in ("cpu", "cuda"):
+        reason, remedy = f"fastssl has no kernels for {device_type}", "the results are the same"
+    elif not build:
+        reason = "fastssl runs without its extension"
+        remedy = f"install a C++ compiler and run {rebuild}"
+    elif not build["cuda_archs"]:
+        reason = "fastssl._C was built without CUDA kernels"
+        remedy = f"FASTSSL_CUDA=1 {rebuild} builds them or says what is missing"
     else:
-        reason = f"this version of fastssl has no kernels for {device_type}"
-        remedy = "the results are the same"
-    warnings.warn(
-        f"{reason}; fastssl.ops run their slower PyTorch reference ({remedy})",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+        here = ".".join(map(str, capability or ()))
+        reason = (
+            f"the CUDA kernels of fastssl._C are for compute capability {build['cuda_archs']}, "
+            f"and this device has {here}"
+        )
+        remedy = f'FASTSSL_CUDA_ARCHS="{here}" {rebuild}'
+    return f"{reason}; fastssl.ops run their slower PyTorch reference ({remedy})"
+
+
+@functools.cache
+def _warn_once(device: torch.device) -> None:
+    """Say that operators on a device run without a kernel."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    text = explain_reference(device.type, capability, read_build())
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _stand_in(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a reference so that its first use on a type of device warns."""
+    """Wrap a reference so that its first use on a device warns."""
 
     @functools.wraps(function)
     def run(images: Tensor, *args: object) -> Tensor:
-        _warn_once(images.device.type)
+        _warn_once(images.device)
         return function(images, *args)
 
     return run
@@ -86,6 +108,9 @@ def _register() -> None:
             _library.define(name + schema)
         function = _stand_in(getattr(reference, name))
         _library.impl(name, function, "CompositeExplicitAutograd")
+        # What a CUDA kernel calls on a device that its binary holds no code for.
+        _library.define(f"reference_{name}{schema}")
+        _library.impl(f"reference_{name}", function, "CompositeExplicitAutograd")
 
 
 _register()

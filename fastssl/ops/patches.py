@@ -94,7 +94,9 @@ def extract_patches(
 
     Raises:
         ValueError: if a patch would cross the border, an order points outside 0 .. P-1, a shape,
-            dtype or device is wrong, or options contradict each other.
+            dtype or device is wrong, or options contradict each other. The values of corners and
+            order are checked on the device: on a GPU a wrong one trips a device-side assertion, as
+            an index out of range does in torch, and the next call that waits for the device raises.
     """
     _check_tensors(images_BHWC, corners_BP2, flip_B, grey, order_BP)
     if size < 1:

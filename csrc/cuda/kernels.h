@@ -1,0 +1,36 @@
+// What the host functions call: launches of the kernels in pixels.cu. No torch headers on either
+// side.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "layout.h"
+
+namespace fastssl::cuda {
+
+enum class Element { kUint8, kFloat32, kFloat16, kBfloat16 };
+
+// Bytes of workspace that standardising needs for one output patch.
+constexpr int64_t kWorkspaceBytes = 16;
+
+// How the pixels are scaled; only one of the two.
+struct Scaling {
+  const double* mean;  // of R, G, B in 0..1, on the host; null for none
+  const double* std;
+  void* workspace;  // on the device, kWorkspaceBytes a patch: standardise; null for none
+};
+
+// What is written.
+struct Output {
+  void* data;
+  Element element;
+  bool interleaved;  // channels next to each other, else one plane after the other
+};
+
+// Cuts, maps and writes `num_slots` patches of height x width on a stream; nothing waits for it. A
+// patch across the border or an order outside the patches trips a device-side assertion.
+cudaError_t map_patches(const Images& images, const Cut& cut, int64_t height, int64_t width,
+                        int64_t num_slots, const Scaling& scaling, const Output& output,
+                        cudaStream_t stream);
+
+}  // namespace fastssl::cuda
