@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..command import nearest
 from ..config import RunConfig
 from ..errors import InputError
-from . import demo, goyal19, supervised
+from . import demo, goyal19, kolesnikov19, noroozi16, supervised
 
 __all__ = ["build_recipe", "describe_recipes", "recipe_names"]
 
@@ -19,8 +19,14 @@ _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo": demo.demo,
     "demo_smoke": demo.demo_smoke,
     "goyal19_jigsaw": goyal19.jigsaw,
+    "goyal19_jigsaw_alexnet": goyal19.jigsaw_alexnet,
+    "goyal19_jigsaw_alexnet_smoke": goyal19.jigsaw_alexnet_smoke,
     "goyal19_jigsaw_smoke": goyal19.jigsaw_smoke,
     "goyal19_jigsaw_yfcc": goyal19.jigsaw_yfcc,
+    "kolesnikov19_jigsaw": kolesnikov19.jigsaw,
+    "kolesnikov19_jigsaw_smoke": kolesnikov19.jigsaw_smoke,
+    "noroozi16_jigsaw": noroozi16.jigsaw,
+    "noroozi16_jigsaw_smoke": noroozi16.jigsaw_smoke,
     "supervised": supervised.supervised,
     "supervised_smoke": supervised.supervised_smoke,
 }

@@ -42,12 +42,14 @@ _VIEWS = {
     "center": ViewSpec.center,
     "squash_crop": ViewSpec.squash_crop,
 }
-# (x / 255 - mean) / std, the operator's rule, for every way that does not look at the patch.
+# (x / 255 - mean) / std, the operator's rule, for every way that does not look at the patch. The
+# original leaves 0 .. 255 and begins with small weights; ours meet numbers of ordinary size.
 _CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
+_ONE_STD = (sum(IMAGENET_STD) / 3,) * 3
 _SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "mean": (_CAFFE_MEAN, (1 / 255,) * 3),
-    "none": ((0.0,) * 3, (1 / 255,) * 3),
+    "mean": (_CAFFE_MEAN, _ONE_STD),
+    "none": ((0.0,) * 3, _ONE_STD),
 }
 
 
@@ -94,8 +96,8 @@ class JigsawConfig:
     projection_probability: float = 0.0
     """Share of the images not made grey that lose their green-magenta colour (not fused)."""
     normalize: Literal["imagenet", "patch", "mean", "none"] = "imagenet"
-    """ImageNet's mean and deviation; each patch's own; Caffe's channel means taken from 0 .. 255;
-    or nothing, 0 .. 255."""
+    """ImageNet's mean and deviation; each patch's own; Caffe's channel means (123, 117, 104) with
+    one deviation for all channels; or that deviation alone."""
     head: Literal["concat", "fully_connected", "joint"] = "concat"
     """Goyal's (one Linear), Noroozi's (fc6, fc7, fc8, dropout) or Kolesnikov's (BN, dropout)."""
     hidden: int = 1000

@@ -1,0 +1,74 @@
+"""Recipes: each names itself, builds what it asks for, and has a form that runs in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from fastssl.errors import InputError
+from fastssl.models import build_trunk, load_trunk
+from fastssl.recipes import build_recipe, describe_recipes, recipe_names
+from fastssl.tasks import build_task
+from fastssl.training import train
+
+SMOKE = [name for name in recipe_names() if name.endswith("_smoke")]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_names_itself_and_builds_what_it_asks_for(name):
+    config = build_recipe(name)
+    assert config.recipe == name
+    with torch.device("meta"):  # shapes alone: a wide trunk weighs a gigabyte
+        task = build_task(config.task, build_trunk(config.trunk, config.width), num_classes=10)
+    assert sum(p.numel() for p in task.parameters()) > 0
+
+
+def test_every_recipe_has_a_smoke_form():
+    families = {name.removesuffix("_smoke") for name in SMOKE}
+    # YFCC differs from its sibling by the schedule alone.
+    assert {n for n in recipe_names() if n not in SMOKE} - families == {"goyal19_jigsaw_yfcc"}
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_a_smoke_form_trains_and_exports_its_trunk(name, dataset_path, tmp_path):
+    config = build_recipe(name)
+    config = dataclasses.replace(
+        config,
+        output_dir=tmp_path / "run",
+        max_steps=2,
+        data=dataclasses.replace(config.data, path=dataset_path, num_threads=1),
+        log=dataclasses.replace(config.log, every_steps=1, pictures_every_steps=2, progress=False),
+    )
+    train(config)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    trunk, metadata = load_trunk(tmp_path / "run" / "trunk.safetensors")
+    assert (trunk.name, trunk.width) == (config.trunk, config.width)
+    assert metadata["recipe"] == name
+
+
+def test_figures_of_kolesnikovs_recipe():
+    config = build_recipe("kolesnikov19_jigsaw")
+    assert (config.trunk, config.width) == ("resnet50_patch", 8)
+    assert (config.data.global_batch_size, config.optim.lr) == (128, 0.1)
+    assert (config.schedule.epochs, config.schedule.milestones) == (35.0, (15.0, 25.0))
+
+
+def test_noroozis_recipe_lasts_as_many_steps_as_the_original():
+    config = build_recipe("noroozi16_jigsaw")
+    steps_per_epoch = 1_281_167 / config.data.global_batch_size
+    assert config.schedule.epochs * steps_per_epoch == pytest.approx(350_000, rel=0.01)
+    assert config.schedule.milestones[0] * steps_per_epoch == pytest.approx(100_000, rel=0.01)
+
+
+def test_the_table_lists_every_recipe():
+    rows = describe_recipes().splitlines()
+    assert [row.split()[0] for row in rows[1:]] == recipe_names()
+
+
+def test_an_unknown_recipe_offers_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'kolesnikov19_jigsaw'"):
+        build_recipe("kolesnikov_jigsaw")
