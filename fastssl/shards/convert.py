@@ -6,22 +6,19 @@ same bytes as if nothing had happened, whatever the number of workers.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import shutil
-import signal
-import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..cpu_count import available_cpus
-from ..errors import InputError, StoppedBySignal
+from ..errors import InputError
 from ..publish import naming_file, publish_bytes, published, sync_folder
 from .encode import Encoding
 from .entries import Source
@@ -46,6 +43,7 @@ from .plan import (
 )
 from .slices import SliceRecord, convert_slice, load_record, rows_path
 from .sources import open_source
+from .stopping import stopping_on_signals
 from .tables import TableColumns
 from .workers import run_jobs
 from .writer import shard_name
@@ -383,29 +381,6 @@ def _finish(config: ConvertConfig, plan: Plan, records: list[SliceRecord]) -> Ma
 # --- The main path --------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _stopping_on_signals(out: Path) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into StoppedBySignal: every file is good at any moment anyway."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals; its owner decides
-        return
-
-    def stop(number: int, _frame: object) -> None:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, signal.SIG_IGN)  # the tidying up is not interrupted
-        raise StoppedBySignal(
-            f"{signal.Signals(number).name}; finished shards are kept in {out}, "
-            "go on by the same command with --resume"
-        )
-
-    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
 def _convert_locked(
     config: ConvertConfig, source: Source, building: Path, on_progress: Progress
 ) -> Manifest:
@@ -444,7 +419,8 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
     source = config.open_source()  # a wrong source must not leave an empty target behind
     building = config.out / BUILDING_NAME
     is_new = not config.out.exists()
-    with _stopping_on_signals(config.out), naming_file(config.out):
+    message = f"finished shards are kept in {config.out}, go on by the same command with --resume"
+    with stopping_on_signals(message), naming_file(config.out):
         try:
             building.mkdir(parents=True, exist_ok=True)
             with lock_building(building):

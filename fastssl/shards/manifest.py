@@ -6,12 +6,20 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
 MANIFEST_NAME = "manifest.json"
 SKIPPED_NAME = "skipped.jsonl"
-FORMAT_VERSION = 1
+PLAIN_VERSION = 1
+"""Every sample of every shard is a row, under its own label."""
+DERIVED_VERSION = 2
+"""A dataset that says more: samples left aside, labels renumbered, images added later."""
+
+# What only version 2 has; left out of the file where there is nothing to say.
+_SHARD_EXTRAS = ("stored", "label_map")
+_EXTRAS = ("label_maps", "additions")
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,40 @@ class ShardEntry:
     name: str
     """File name of the tar, in the dataset's folder."""
     samples: int
-    """Samples in it, at least 1."""
+    """Samples of the dataset that lie in it, at least 1."""
     bytes: int
     """Size of the tar."""
     sha256: str
     """SHA-256 of the tar, 64 hex digits."""
+    stored: int | None = None
+    """Samples in the tar where that is more; None: ``samples``."""
+    label_map: int | None = None
+    """Which of the manifest's ``label_maps`` leads from its ``.cls`` to the labels of the index;
+    None: they are equal."""
+
+    @property
+    def num_stored(self) -> int:
+        """Samples in the tar."""
+        return self.samples if self.stored is None else self.stored
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the tar alone says what the index says."""
+        return self.num_stored == self.samples and self.label_map is None
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Images that were added to a finished dataset."""
+
+    listing_sha256: str
+    """SHA-256 over their list of source entries and labels."""
+    num_read: int
+    """Source entries."""
+    num_samples: int
+    """Samples that they became."""
+    num_shards: int
+    """Shards that they fill, the last ones at that time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +74,7 @@ class Manifest:
     digest: str
     """SHA-256 over what defines the data (``begin_digest``), 64 hex digits."""
     encoding: str
-    """``keep``, ``resized`` or ``raw``."""
+    """``keep``, ``resized`` or ``raw``; ``mixed`` where datasets of several were combined."""
     encoding_options: dict[str, int]
     """Options of the encoding."""
     shuffle_seed: int | None
@@ -58,12 +95,41 @@ class Manifest:
     """SHA-256 over the list of source entries and their labels."""
     shards: tuple[ShardEntry, ...] = field(default=())
     """The shards, in order."""
-    format_version: int = FORMAT_VERSION
-    """Version of the format."""
+    label_maps: tuple[tuple[int, ...], ...] = field(default=())
+    """Labels of the index by what the ``.cls`` of some shards say."""
+    additions: tuple[Addition, ...] = field(default=())
+    """What was added after the first conversion; ``num_read`` and the like count it too."""
+
+    @property
+    def format_version(self) -> int:
+        """Version of the format: the lowest that can say all this."""
+        is_plain = all(shard.is_plain for shard in self.shards) and not self.additions
+        return PLAIN_VERSION if is_plain else DERIVED_VERSION
+
+    def begin_digest(self) -> hashlib._Hash:
+        """Start the dataset's digest; the bytes of all rows of the index complete it."""
+        return begin_digest(
+            self.encoding,
+            self.encoding_options,
+            self.class_names,
+            self.shards,
+            self.format_version,
+        )
 
     def to_json(self) -> str:
         """Return the text of the manifest file; the same manifest gives the same bytes."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        fields = {**asdict(self), "format_version": self.format_version}
+        _drop(fields, _EXTRAS)
+        for shard in fields["shards"]:
+            _drop(shard, _SHARD_EXTRAS)
+        return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _drop(fields: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Take out the named fields that say nothing."""
+    for name in names:
+        if fields[name] is None or fields[name] == ():
+            del fields[name]
 
 
 def begin_digest(
@@ -71,6 +137,7 @@ def begin_digest(
     encoding_options: dict[str, int],
     class_names: tuple[str, ...],
     shards: tuple[ShardEntry, ...],
+    format_version: int = PLAIN_VERSION,
 ) -> hashlib._Hash:
     """Start the digest of a dataset; the rows of the index, in order, complete it.
 
@@ -79,12 +146,13 @@ def begin_digest(
         encoding_options: its options.
         class_names: name of each label.
         shards: names and sample counts enter; the payloads do by the CRC-32s of the rows.
+        format_version: version of the format.
 
     Returns:
         A SHA-256 that still wants the bytes of all rows.
     """
     head = {
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version,
         "encoding": encoding,
         "encoding_options": encoding_options,
         "class_names": list(class_names),
@@ -96,16 +164,26 @@ def begin_digest(
 
 def _parse(text: str) -> Manifest:
     fields = json.loads(text)
+    version = fields.pop("format_version")
     fields["shards"] = tuple(ShardEntry(**shard) for shard in fields["shards"])
     fields["class_names"] = tuple(fields["class_names"])
-    return Manifest(**fields)
+    fields["label_maps"] = tuple(tuple(labels) for labels in fields.get("label_maps", ()))
+    fields["additions"] = tuple(Addition(**one) for one in fields.get("additions", ()))
+    manifest = Manifest(**fields)
+    if manifest.format_version > version:
+        raise ValueError(f"it says more than version {version} can")
+    known = range(len(manifest.label_maps))
+    if any(s.label_map is not None and s.label_map not in known for s in manifest.shards):
+        raise ValueError("a shard names a label map that is not there")
+    return manifest
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
     """Read the manifest of a dataset.
 
     Args:
         folder: the dataset.
+        name: the file, relative to the folder.
 
     Returns:
         The manifest.
@@ -118,7 +196,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; wanted a "
             "dataset, made by: python tools/make_shards.py SOURCE OUT"
         )
-    path = folder / MANIFEST_NAME
+    path = folder / name
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -134,10 +212,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(
             f"{path}: not a manifest of fastssl; restore it, or make the dataset again"
         ) from None
-    if version != FORMAT_VERSION:
+    if version not in (PLAIN_VERSION, DERIVED_VERSION):
         raise InputError(
-            f"{path}: format version {version}, this fastssl reads version {FORMAT_VERSION}; "
-            "make the dataset again, or use the fastssl that made it"
+            f"{path}: format version {version}, this fastssl reads {PLAIN_VERSION} and "
+            f"{DERIVED_VERSION}; make the dataset again, or use the fastssl that made it"
         )
     try:
         return _parse(text)

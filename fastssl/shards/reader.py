@@ -136,7 +136,7 @@ class ShardDataset:
 
     @property
     def encoding(self) -> str:
-        """How payloads were made: ``keep``, ``resized`` or ``raw``."""
+        """How payloads were made: ``keep``, ``resized``, ``raw`` or ``mixed``."""
         return self.manifest.encoding
 
     @property
@@ -263,25 +263,37 @@ class ShardDataset:
             BadSample: if the bytes cannot be had or are no whole tar members.
             IndexError: if the id is out of range.
         """
+        _, offset, _ = self.locate(sample_id)
+        return self._read_members(sample_id, offset - BLOCK)
+
+    def _read_members(self, sample_id: int, start: int) -> dict[str, bytes]:
+        """Read the members of a sample from a place in its tar on, where a header begins."""
         shard, offset, _ = self.locate(sample_id)
-        span = int(self.index["span"][sample_id])
-        content = self._read(int(sample_id), shard, offset - BLOCK, span)
+        end = offset - BLOCK + int(self.index["span"][sample_id])
+        if start >= end:
+            return {}
+        content = self._read(int(sample_id), shard, start, end - start)
         members: dict[str, bytes] = {}
-        start = 0
-        while start < span:
+        position = 0
+        while position < len(content):
             try:
-                member = parse_header(content[start : start + BLOCK], start)
+                member = parse_header(content[position : position + BLOCK], position)
             except TarError as error:
                 name = self.manifest.shards[shard].name
                 raise BadSample(int(sample_id), f"{name}: {error}") from None
             extension = member.name.partition(".")[2]
             members[extension] = content[member.offset : member.offset + member.size]
-            start = member.offset + member.size + padding(member.size)
+            position = member.offset + member.size + padding(member.size)
         return members
 
     def read_metadata(self, sample_id: int) -> dict:
-        """Read the JSON of a sample: ``source``, ``orientation`` and whatever came along."""
-        return json.loads(self.read_members(sample_id).get("json", b"{}"))
+        """Read the JSON of a sample: ``source``, ``orientation`` and whatever came along.
+
+        The image itself is not read.
+        """
+        _, offset, length = self.locate(sample_id)
+        members = self._read_members(sample_id, offset + length + padding(length))
+        return json.loads(members.get("json", b"{}"))
 
     def close(self) -> None:
         """Close the shards and let go of the index. A closed dataset reads nothing more."""

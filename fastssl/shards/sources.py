@@ -20,6 +20,7 @@ from pathlib import Path
 from ..errors import InputError
 from .entries import Entry, LeftOut, Source
 from .manifest import MANIFEST_NAME, read_manifest
+from .reader import open_dataset
 from .tables import TableColumns, TableSource, is_table
 
 MAX_FILE_BYTES = 2**30
@@ -135,7 +136,11 @@ class ListSource(Source):
 
 
 class TarSource(Source):
-    """WebDataset tars: members that share a name up to its first dot are a sample."""
+    """WebDataset tars: members that share a name up to its first dot are a sample.
+
+    Of a dataset of ours it takes the shards that the manifest names, and of those the samples and
+    labels that the index names.
+    """
 
     def __init__(self, root: Path, tars: list[str]):
         """Take the tars, by name below root."""
@@ -145,11 +150,25 @@ class TarSource(Source):
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a sample, in the order of the tars."""
         self.class_names = []
+        tars, labels_of = self._tars, {}
         if (self.root / MANIFEST_NAME).exists():
             with contextlib.suppress(InputError):  # tars of somebody else, with their own manifest
-                self.class_names = list(read_manifest(self.root).class_names)
-        for name in self._tars:
-            yield from self._walk(name)
+                manifest = read_manifest(self.root)
+                self.class_names = list(manifest.class_names)
+                named = {shard.name for shard in manifest.shards}
+                tars = [name for name in self._tars if name in named]
+                if not all(shard.is_plain for shard in manifest.shards):
+                    labels_of = _read_labels(self.root)
+        for name in tars:
+            for entry in self._walk(name):
+                if name not in labels_of:
+                    yield entry
+                    continue
+                place = entry.members.get("image", (-1, 0))[0]
+                if place in labels_of[name]:
+                    members = {k: v for k, v in entry.members.items() if k != "cls"}
+                    label = labels_of[name][place]
+                    yield Entry(entry.name, label, entry.tar, members)
 
     def _walk(self, tar: str) -> Iterator[Entry]:
         key: str | None = None
@@ -180,6 +199,21 @@ class TarSource(Source):
             kept["image"] = members[images[0]]
             return Entry(f"{tar}/{key}.{images[0]}", -1, tar, kept)
         return Entry(f"{tar}/{key}", -1, tar, kept)
+
+
+def _read_labels(folder: Path) -> dict[str, dict[int, int]]:
+    """Return for shards that the tar alone does not describe: labels by offset of the image."""
+    dataset = open_dataset(folder)
+    found = {}
+    for number, shard in enumerate(dataset.manifest.shards):
+        if not shard.is_plain:
+            start = dataset.shard_start(number)
+            rows = dataset.index[start : start + shard.samples]
+            found[shard.name] = dict(
+                zip(rows["offset"].tolist(), rows["label"].tolist(), strict=True)
+            )
+    dataset.close()
+    return found
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:

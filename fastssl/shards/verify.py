@@ -18,7 +18,7 @@ from ..cpu_count import available_cpus
 from ..errors import InputError
 from .encode import describe_payload
 from .index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
-from .manifest import Manifest, ShardEntry, begin_digest, read_manifest
+from .manifest import Manifest, ShardEntry, read_manifest
 from .picture import PictureError
 from .tar import BLOCK, Member, TarError, parse_header, walk_tar
 from .workers import Report, run_jobs
@@ -76,9 +76,7 @@ def _check_index(path: Path, manifest: Manifest) -> Iterator[Fault]:
         )
     if header.digest != manifest.digest:
         yield Fault(INDEX_NAME, None, f"digest {header.digest}, {manifest.digest} in the manifest")
-    digest = begin_digest(
-        manifest.encoding, manifest.encoding_options, manifest.class_names, manifest.shards
-    )
+    digest = manifest.begin_digest()
     if header.count:
         rows = map_index(path / INDEX_NAME)
         for start in range(0, header.count, _ROWS_AT_ONCE):
@@ -108,9 +106,17 @@ def _hash_file(descriptor: int) -> str:
 class _ShardCheck:
     """Checks one shard; collects what is wrong in ``faults``."""
 
-    def __init__(self, path: Path, shard: ShardEntry, rows: np.ndarray | None, deep: bool):
+    def __init__(
+        self,
+        path: Path,
+        shard: ShardEntry,
+        label_map: tuple[int, ...] | None,
+        rows: np.ndarray | None,
+        deep: bool,
+    ):
         self._path = path
         self._shard = shard
+        self._label_map = label_map
         self._rows = rows
         self._deep = deep
         self._num_behind_end = 0
@@ -141,16 +147,20 @@ class _ShardCheck:
         if _hash_file(descriptor) != self._shard.sha256:
             self._add(None, "changed: its SHA-256 is not the one in the manifest")
         samples, is_whole = self._walk(descriptor)
-        if is_whole and len(samples) != self._shard.samples:
-            self._add(None, f"{len(samples)} samples, {self._shard.samples} in the manifest")
+        if is_whole and len(samples) != self._shard.num_stored:
+            self._add(None, f"{len(samples)} samples, {self._shard.num_stored} in the manifest")
         if is_whole:
             self._check_dali_index(samples)
         if self._rows is None:
             report(self._shard.samples)
             return
-        for number, row in enumerate(self._rows):
-            if number < len(samples):
-                self._check_place(descriptor, samples[number], row)
+        if (np.diff(self._rows["offset"].astype(np.int64)) <= 0).any():
+            self._add(None, "the index does not name its samples once each and in order")
+        for members, row in zip(self._match(samples), self._rows, strict=True):
+            if members is not None:
+                self._check_place(descriptor, members, row)
+            elif is_whole:
+                self._add(None, f"none of its images begins at {row['offset']}, as the index says")
             self._check_payload(descriptor, row)
             report(1)
         if self._num_behind_end:
@@ -173,6 +183,17 @@ class _ShardCheck:
             self._add(None, f"damaged: {error}")
             return samples, False
         return samples, True
+
+    def _match(self, samples: list[list[Member]]) -> Iterator[list[Member] | None]:
+        """Yield the members in the tar for each row; None where there is no such sample."""
+        assert self._rows is not None
+        if self._shard.num_stored == self._shard.samples:  # all of them, so by their place
+            for number in range(len(self._rows)):
+                yield samples[number] if number < len(samples) else None
+            return
+        by_offset = {members[0].offset: members for members in samples}
+        for offset in self._rows["offset"].tolist():
+            yield by_offset.get(offset)
 
     def _check_dali_index(self, samples: list[list[Member]]) -> None:
         name = dali_index_name(self._shard.name)
@@ -207,8 +228,16 @@ class _ShardCheck:
         for member in members:
             if member.name.endswith(".cls"):
                 label = os.pread(descriptor, member.size, member.offset)
-        if label != b"%d" % row["label"]:
-            self._add(key, f"its label is {label!r}, the index says {row['label']}")
+        if self._map_label(label) != b"%d" % row["label"]:
+            meaning = "" if self._label_map is None else f" ({self._map_label(label)!r} here)"
+            self._add(key, f"its label is {label!r}{meaning}, the index says {row['label']}")
+
+    def _map_label(self, label: bytes) -> bytes:
+        """Return what the index has to say for a ``.cls``."""
+        if self._label_map is None or not label.isdigit():
+            return label
+        number = int(label[:10])
+        return b"%d" % self._label_map[number] if number < len(self._label_map) else b"?"
 
     def _check_payload(self, descriptor: int, row: np.void) -> None:
         """Compare the bytes of an image with their CRC-32, and if deep their picture."""
@@ -262,7 +291,8 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
         rows = map_index(path / INDEX_NAME)[start : start + shard.samples]
     except InputError:
         rows = None  # reported once, by the check of the index
-    check = _ShardCheck(path, shard, rows, deep)
+    label_map = None if shard.label_map is None else manifest.label_maps[shard.label_map]
+    check = _ShardCheck(path, shard, label_map, rows, deep)
     check.run(report)
     return check.faults
 

@@ -168,7 +168,16 @@ def edit_manifest(folder, **changes):
 
 
 def break_by_version(folder):
-    edit_manifest(folder, format_version=2)
+    edit_manifest(folder, format_version=3)
+
+
+def break_by_another_versions_field(folder):
+    edit_manifest(folder, additions=[dict.fromkeys(("num_read", "num_samples", "num_shards"), 1)])
+
+
+def break_by_a_later_versions_field(folder):
+    addition = dict.fromkeys(("listing_sha256", "num_read", "num_samples", "num_shards"), 1)
+    edit_manifest(folder, additions=[addition])
 
 
 def break_by_digest(folder):
@@ -210,7 +219,9 @@ def break_by_cutting_shard(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_by_version, "format version 2"),
+        (break_by_version, "format version 3, this fastssl reads 1 and 2"),
+        (break_by_another_versions_field, "not a whole manifest"),
+        (break_by_a_later_versions_field, "says more than version 1 can"),
         (break_by_digest, "of two datasets"),
         (break_by_count, r"12 samples in index\.bin, 11 in manifest\.json, 12 in its shards"),
         (break_by_garbage, "not a manifest"),
