@@ -13,11 +13,11 @@ def jigsaw() -> RunConfig[JigsawConfig]:
     """Jigsaw as in Noroozi and Favaro 2016, AlexNet without batch norm (70 epochs).
 
     Command: ``python tools/train.py noroozi16_jigsaw --data.path shards/ --output-dir
-    runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the authors' own set. 70 epochs of
-    ImageNet-1k are the original's 350,000 steps of 256 images, the rate falls each 100,000. Biases
-    learn at the same rate as weights here, at twice that in the original. If the loss stays at
-    chance for epochs, ``--trunk alexnet`` (batch norm on the last three convolutions) helps. Not
-    yet measured by this project.
+    runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the authors' own set.
+    70 epochs of ImageNet-1k are the original's 350,000 steps of 256 images, the rate falls each
+    100,000. Biases learn at the same rate as weights here, at twice that in the original. If the
+    loss stays at chance for epochs, ``--trunk alexnet`` (batch norm on the last three convolutions)
+    helps. Not yet measured by this project.
     """
     return RunConfig(
         recipe="noroozi16_jigsaw",
