@@ -136,12 +136,11 @@ def list_toolkits(major: str) -> list[tuple[Path, str]]:
             return [(Path(os.environ[name]), name)]
     on_path = shutil.which("nvcc")
     places = [(find_home(on_path), "nvcc on PATH")] if on_path else []
-    places.append((Path("/usr/local/cuda"), "/usr/local/cuda"))
     if int(major) >= FIRST_PIP_TOOLKIT:
         packages = dict.fromkeys([sysconfig.get_path("purelib"), *sys.path])
         homes = [Path(path) / "nvidia" / f"cu{major}" for path in packages if path]
         places += [(home, "pip packages") for home in homes]
-    return places
+    return [*places, (Path("/usr/local/cuda"), "its usual place")]
 
 
 def find_toolkit(cuda: str) -> Toolkit:
@@ -166,7 +165,10 @@ def find_toolkit(cuda: str) -> Toolkit:
         if version.split(".")[0] == major:
             return Toolkit(home, version, origin)
         rejected.append(f"nvcc {version} ({origin}) is of another major version")
-    found = "; ".join(rejected) or "no nvcc in CUDA_HOME, on PATH or among the pip packages"
+    found = (
+        "; ".join(rejected)
+        or "no nvcc in CUDA_HOME, on PATH, among the pip packages or in /usr/local/cuda"
+    )
     raise NoCudaError(f"torch is built for CUDA {cuda}, but {found}; {name_remedy(cuda)}")
 
 

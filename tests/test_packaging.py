@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -122,8 +123,9 @@ def run(images, corners):
 
 def test_without_the_extension_ops_run_the_reference_and_warn_once(installed):
     done = installed(WITHOUT_EXTENSION + "run(images, corners); run(images, corners)")
-    warning = "RuntimeWarning: fastssl was installed without its extension"
+    warning = "RuntimeWarning: fastssl runs without its extension"
     assert done.stderr.count(warning) == 1
+    assert done.stderr.count("RuntimeWarning") == 1
 
 
 def test_without_the_extension_results_agree_with_it(installed, tmp_path):
@@ -162,10 +164,83 @@ def test_a_wrong_switch_is_refused(source, name):
     assert f"error: {name} (yes) must be auto, 1 or 0" in done.stderr
 
 
-def test_cuda_kernels_are_not_promised(source):
+needs_cuda_torch = pytest.mark.skipif(
+    torch.version.cuda is None, reason="needs a CUDA build of torch"
+)
+
+
+@pytest.fixture
+def write_toolkit(tmp_path):
+    """Write a folder that looks like a CUDA toolkit of some version."""
+
+    def write(version):
+        (tmp_path / "include").mkdir()
+        (tmp_path / "include" / "cuda_runtime.h").touch()
+        nvcc = tmp_path / "bin" / "nvcc"
+        nvcc.parent.mkdir()
+        nvcc.write_text(
+            f"#!/bin/sh\necho Cuda compilation tools, release {version}, V{version}.0\n"
+        )
+        nvcc.chmod(0o755)
+        return str(tmp_path)
+
+    return write
+
+
+@needs_cuda_torch
+def test_demanded_cuda_kernels_without_a_compiler_name_what_to_install(source, tmp_path):
+    done = show_version(source, FASTSSL_CUDA="1", CUDA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "error: FASTSSL_CUDA (1) asks for CUDA kernels: torch is built for CUDA" in done.stderr
+    assert f"CUDA_HOME ({tmp_path}) has no bin/nvcc" in done.stderr
+    if int(torch.version.cuda.split(".")[0]) >= 13:
+        assert f'run: pip install "nvidia-cuda-nvcc=={torch.version.cuda}.*"' in done.stderr
+
+
+@needs_cuda_torch
+def test_without_a_cuda_compiler_the_build_says_so_and_goes_on(source, tmp_path):
+    done = show_version(source, CUDA_HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert "cuda     no: torch is built for CUDA" in done.stderr
+    assert "ops on a GPU run their PyTorch reference" in done.stderr
+
+
+@needs_cuda_torch
+def test_a_cuda_compiler_of_another_major_version_is_not_taken(source, write_toolkit):
+    done = show_version(source, FASTSSL_CUDA="1", CUDA_HOME=write_toolkit("10.2"))
+    assert done.returncode == 1
+    assert "nvcc 10.2 (CUDA_HOME) is of another major version" in done.stderr
+
+
+@needs_cuda_torch
+def test_the_build_tells_which_cuda_compiler_and_architectures_it_takes(source, write_toolkit):
+    home = write_toolkit(torch.version.cuda)
+    done = show_version(source, CUDA_HOME=home, FASTSSL_CUDA_ARCHS="9.0;10.0+PTX")
+    assert done.returncode == 0
+    wanted = f"cuda     9.0 10.0+PTX, nvcc {torch.version.cuda} from CUDA_HOME ({home})"
+    assert wanted in done.stderr
+
+
+@needs_cuda_torch
+def test_wrong_architectures_are_refused(source, write_toolkit):
+    home = write_toolkit(torch.version.cuda)
+    done = show_version(source, CUDA_HOME=home, FASTSSL_CUDA_ARCHS="9.0 sm_100")
+    assert done.returncode == 1
+    assert "error: FASTSSL_CUDA_ARCHS (9.0 sm_100) must be compute capabilities" in done.stderr
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="needs a CPU build of torch")
+def test_cuda_kernels_for_a_cpu_build_of_torch_are_refused(source):
     done = show_version(source, FASTSSL_CUDA="1")
     assert done.returncode == 1
-    assert "error: FASTSSL_CUDA (1) asks for CUDA kernels, but this version has none" in done.stderr
+    assert "error: FASTSSL_CUDA (1) asks for CUDA kernels: torch" in done.stderr
+    assert "is no CUDA build" in done.stderr
+
+
+def test_cuda_kernels_can_be_left_out(source):
+    done = show_version(source, FASTSSL_CUDA="0")
+    assert done.returncode == 0
+    assert "cuda     no: FASTSSL_CUDA=0" in done.stderr
 
 
 def test_without_a_compiler_the_build_says_why_and_goes_on(source, tmp_path):
@@ -198,15 +273,38 @@ def test_the_extension_uses_the_stable_abi_of_python():
 
 
 def test_a_broken_extension_is_an_error_and_no_reason_for_the_reference(installed):
-    # Stands for a binary that was built for another torch.
     code = (
         "import fastssl, pathlib\n"
         "broken = pathlib.Path(fastssl.__file__).with_name('_C.abi3.so')\n"
-        "broken.write_bytes(b'no library')\n"
+        "broken.write_bytes({content})\n"
         "try:\n    from fastssl import ops\n"
         "except ImportError as error:\n    print(error)\n"
         "finally:\n    broken.unlink()\n"
     )
+    version = torch.__version__.split("+")[0]
+    told = f"b'fastssl build: torch={version};cuda=;cuda_archs=;jpeg=;'"
+    for content, wanted in (
+        ("b'no library'", "was built from other sources or is damaged"),
+        (told, "was built but does not load with torch"),
+    ):
+        done = installed(code.format(content=content))
+        assert wanted in done.stdout
+        assert "build it again: pip install --no-build-isolation -e ." in done.stdout
+
+
+def test_an_extension_for_another_torch_is_named_once_and_not_loaded(installed):
+    # The file would not even load: only its text may be read.
+    code = (
+        "import fastssl, pathlib\n"
+        "other = pathlib.Path(fastssl.__file__).with_name('_C.abi3.so')\n"
+        "other.write_bytes(b'fastssl build: torch=1.13.1;cuda=;cuda_archs=;jpeg=;')\n"
+        "try:\n" + textwrap.indent(WITHOUT_EXTENSION, "    ") + "\n"
+        "    run(images, corners)\n    run(images, corners)\n"
+        "    print(ops.build_info()['cpu'])\n"
+        "finally:\n    other.unlink()\n"
+    )
     done = installed(code)
-    assert "fastssl._C was built but does not load with torch" in done.stdout
-    assert "build it again: pip install --no-build-isolation -e ." in done.stdout
+    assert done.stdout == "False\n"
+    warning = "RuntimeWarning: fastssl._C is not used: it was built for torch 1.13.1, and this is"
+    assert done.stderr.count(warning) == 1
+    assert done.stderr.count("RuntimeWarning") == 1

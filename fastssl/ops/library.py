@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..extension import REBUILD, load_extension, read_build
+from ..extension import REBUILD, find_binary, load_extension, read_build
 from . import reference
 
 SCHEMAS = {
@@ -62,6 +62,8 @@ def explain_reference(
 @functools.cache
 def _warn_once(device: torch.device) -> None:
     """Say that operators on a device run without a kernel."""
+    if not load_extension() and find_binary() is not None:
+        return  # a binary for another torch: named when it was passed over
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     text = explain_reference(device.type, capability, read_build())
     warnings.warn(text, RuntimeWarning, stacklevel=2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from fastssl import ops
-from fastssl.extension import load_extension
+from fastssl.extension import describe_misfit, load_extension, read_build
 from fastssl.ops import library, reference
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
@@ -96,17 +98,92 @@ def test_inductor_gives_what_eager_gives():
     assert torch.equal(torch.compile(prepare, fullgraph=True)(images), prepare(images))
 
 
-@pytest.mark.gpu
+HAS_CUDA_KERNELS = bool(read_build().get("cuda_archs"))
+needs_cuda_kernels = pytest.mark.skipif(
+    not HAS_CUDA_KERNELS, reason="the extension was built without CUDA kernels"
+)
+
+
+@needs_cuda_kernels
+@pytest.mark.parametrize("name", library.SCHEMAS)
+def test_kernels_for_cuda_are_registered_without_a_gpu(name):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastssl::{name}", "CUDA")
+
+
 @pytest.mark.parametrize(("name", "dtype", "channels_last", "is_sliced"), CASES)
-def test_cuda_gives_what_the_cpu_gives(name, dtype, channels_last, is_sliced):
-    op = getattr(torch.ops.fastssl, name).default
+def test_fake_tensors_on_a_gpu_need_no_gpu(name, dtype, channels_last, is_sliced):
     arguments = sample_arguments(name, dtype, channels_last, is_sliced)
-    on_gpu = op(*(a.cuda() if torch.is_tensor(a) else a for a in arguments))
-    on_cpu = op(*arguments)
-    assert on_gpu.stride() == on_cpu.stride()
-    # Two roundings of the same exact value in float32, one more where the type is narrower.
-    eps = torch.finfo(dtype).eps if dtype.is_floating_point else 0
-    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=2 * eps, atol=4 * eps)
+    real = getattr(torch.ops.fastssl, name).default(*arguments)
+    public = {"extract_patches": ops.extract_patches, "normalize": ops.normalize}[name]
+    images, *rest = arguments
+    with torch._subclasses.FakeTensorMode():
+        images = torch.empty_strided(
+            images.shape, images.stride(), dtype=images.dtype, device="cuda"
+        )
+        rest = [
+            torch.empty(a.shape, dtype=a.dtype, device="cuda") if torch.is_tensor(a) else a
+            for a in rest
+        ]
+        if name == "normalize":
+            flip, grey, mean, std, *_ = rest
+            fake = public(images, mean, std, flip, grey, dtype, channels_last)
+        else:
+            corners, size, flip, grey, order, mean, std, *_ = rest
+            options = {"flip_B": flip, "grey": grey, "order_BP": order, "mean": mean, "std": std}
+            options |= {"dtype": dtype, "channels_last": channels_last}
+            fake = public(images, corners, size, **options)
+    assert fake.device.type == "cuda"
+    assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+
+
+BUILD = {"torch": "2.15.0", "cuda": "13.2", "cuda_archs": "8.0,9.0+PTX", "jpeg": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "version", "cuda", "match"),
+    [
+        ({}, "2.15.0+cu132", "13.2", None),
+        ({}, "2.15.1+cu132", "13.2", r"built for torch 2\.15\.0, and this is torch 2\.15\.1"),
+        ({}, "2.15.0+cpu", None, r"CUDA 13\.2, and torch 2\.15\.0\+cpu is a build without CUDA"),
+        ({}, "2.15.0+cu126", "12.6", r"CUDA 13\.2, and .* is a build for CUDA 12\.6"),
+        ({"cuda": "", "cuda_archs": ""}, "2.15.0+cu126", "12.6", None),
+        ({"cuda": "", "cuda_archs": ""}, "2.15.0+cpu", None, None),
+    ],
+)
+def test_a_binary_fits_the_torch_that_it_was_built_for(change, version, cuda, match):
+    misfit = describe_misfit(BUILD | change, version, cuda)
+    assert misfit is None if match is None else re.search(match, misfit)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "build", "match"),
+    [
+        ("cpu", None, {}, "runs without its extension.*install a C"),
+        ("cuda", (9, 0), {}, "runs without its extension"),
+        ("cuda", (9, 0), BUILD | {"cuda_archs": ""}, "without CUDA kernels.*FASTSSL_CUDA=1 pip"),
+        (
+            "cuda",
+            (7, 5),
+            BUILD,
+            r'for compute capability 8\.0,9\.0\+PTX, and this .* 7\.5.*ARCHS="7',
+        ),
+        ("xpu", None, BUILD, "no kernels for xpu"),
+    ],
+)
+def test_the_reference_says_why_it_stands_in(device, capability, build, match):
+    text = library.explain_reference(device, capability, build)
+    assert re.search(match, text)
+    assert "run their slower PyTorch reference" in text
+
+
+@pytest.mark.parametrize("name", library.SCHEMAS)
+def test_the_stand_in_of_a_kernel_is_the_reference(name):
+    arguments = sample_arguments(name, torch.float32)
+    function = getattr(torch.ops.fastssl, f"reference_{name}").default
+    library._warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match="run their slower PyTorch reference"):
+        result = function(*arguments)
+    assert torch.equal(result, getattr(reference, name)(*arguments))
 
 
 def test_build_info_tells_what_runs():
