@@ -6,8 +6,10 @@ Exit codes: 0 done, 2 the input is wrong (one line on stderr), 75 stopped by a s
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import io
 import sys
 import typing
 import warnings
@@ -174,14 +176,54 @@ def parse_arguments(
     import tyro  # a spawned worker imports this module too, and parses nothing
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = boolean_options(config_class if default is None else default)
-    return tyro.cli(
-        config_class,
-        prog=program,
-        args=spell_booleans(arguments, options),
-        default=tyro.MISSING_NONPROP if default is None else default,
-        config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
-    )
+    shape = config_class if default is None else default
+    _check_choices(arguments, dict(choice_options(shape)))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                config_class,
+                prog=program,
+                args=spell_booleans(arguments, boolean_options(shape)),
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
+            )
+    except SystemExit as end:
+        # What a config refuses is said in one line; the parser's own messages stay as they are.
+        cause: BaseException | None = end.__context__
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def choice_options(config: typing.Any, prefix: str = "--") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the options of a config that take one of a few words, and the words.
+
+    Args:
+        config: a dataclass, or an instance of one.
+        prefix: put before each name.
+    """
+    types = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for field in fields(config):
+        kind = types[field.name]
+        value = kind if isinstance(config, type) else getattr(config, field.name)
+        name = prefix + field.name.replace("_", "-")
+        if typing.get_origin(kind) is typing.Literal:
+            yield name, typing.get_args(kind)
+        elif is_dataclass(value):
+            yield from choice_options(value, name + ".")
+
+
+def _check_choices(arguments: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, has_value, value = word.partition("=")
+        name = name.replace("_", "-")
+        value = value if has_value else following
+        if name in options and value not in map(str, options[name]):
+            raise InputError(f"{name} ('{value}') is not known{nearest(value, options[name])}")
 
 
 def check_json_path(path: Path | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import tyro
 
@@ -21,10 +21,10 @@ from .sampling import ChunkLayout
 TaskConfig = TypeVar("TaskConfig")
 
 LoaderName = Literal["auto", "webdataset", "native", "dali", "ffcv", "fixed"]
-LOADERS = ("auto", "webdataset", "native", "dali", "ffcv", "fixed")
+LOADERS: tuple[str, ...] = get_args(LoaderName)
 Precision = Literal["fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb"]
-OPTIMIZERS = ("sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb")
+OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
 
 def free(default: Any) -> Any:
@@ -248,6 +248,8 @@ class RunConfig(Generic[TaskConfig]):
     """Micro-batches a step on each rank."""
     precision: Precision = "fp32"
     """Number format of the forward and backward pass; fp16 scales the loss."""
+    loss_scale: float = 2.0**16
+    """First scale of the loss in fp16; it then halves after an overflow and doubles in time."""
     channels_last: bool = True
     """Keep activations in channels_last memory order."""
     compile: bool = False
@@ -275,7 +277,10 @@ class RunConfig(Generic[TaskConfig]):
         """Refuse values out of range."""
         _require(self.accumulation >= 1, f"accumulation ({self.accumulation}) must be at least 1")
         _require(self.max_steps >= 0, f"max_steps ({self.max_steps}) must not be negative")
-        _require_known("precision", self.precision, ("fp32", "bf16", "fp16"))
+        _require_known("precision", self.precision, get_args(Precision))
+        _require_known("device", self.device, ("auto", "cpu", "cuda"))
+        _require_known("gradient_compression", self.gradient_compression, ("none", "bf16", "fp16"))
+        _require(self.loss_scale > 0, f"loss_scale ({self.loss_scale}) must be above 0")
         _require(0 <= self.seed <= MAX_SEED, f"seed ({self.seed}) must lie in 0 .. 2**64 - 1")
 
 
@@ -308,6 +313,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         name = f"{prefix}{item.name}"
+        if name == "data.seed":
+            continue  # a run has one seed, its own
         if dataclasses.is_dataclass(value):
             flat.update(flatten(value, f"{name}."))
         else:
@@ -320,7 +327,7 @@ def identity(config: RunConfig, dataset_digest: str) -> dict[str, Any]:
 
     The place of the data and of the run may change; their content may not.
     """
-    free_names = {"output_dir", "data.path", "data.seed"} | _free_names(config)
+    free_names = {"output_dir", "data.path"} | _free_names(config)
     flat = {name: value for name, value in flatten(config).items() if name not in free_names}
     return {**flat, "dataset_digest": dataset_digest}
 

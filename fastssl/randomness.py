@@ -17,7 +17,7 @@ Shape legend: B samples, D draws of each.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,7 @@ MAX_EPOCH = 2**32 - 1
 MAX_DRAWS = 2**26
 
 
+@unique
 class Stream(IntEnum):
     """What a draw is for. Numbers are part of the format: never reuse or renumber one."""
 
@@ -58,14 +59,14 @@ class Stream(IntEnum):
     """Scenes of the synthetic set; (0, image index) or (1, class) stand in place of the pair."""
     SHAPE = 10
     """Proportions of the synthetic set's models; (class, model) stand in place of the pair."""
-    SPLIT = 11
-    """Splits of labelled data for evaluation; (class, group) stand in place of the pair."""
     PERMUTATION_SET = 11
     """First member of a permutation set."""
     COLOUR_PROJECTION = 12
     """Colour projections of puzzles."""
     CHANNEL_SHIFT = 13
     """Shifts of a patch's colour channels against each other."""
+    SPLIT = 14
+    """Splits of labelled data for evaluation; (class, group) stand in place of the pair."""
 
 
 def philox(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ...]) -> tuple:

@@ -103,7 +103,7 @@ class Loader(abc.ABC):
         self._generation += 1
         return self._stream(self._generation)
 
-    def one_pass(self) -> Iterator[Batch]:
+    def one_pass(self) -> Generator[Batch, None, None]:
         """Yield every sample once in id order, with epoch 0's draws; does not move the stream.
 
         Ranks take contiguous splits that differ by at most one sample; the last batch is short.
@@ -116,7 +116,9 @@ class Loader(abc.ABC):
             self.plan_ids(np.arange(first, min(first + step, stop), dtype=np.int64))
             for first in range(start, stop, step)
         )
-        return self._fetch(plans)
+        batches = self._fetch(plans)
+        self._streams.add(batches)
+        return batches
 
     def plan_step(self, position: int) -> Plan:
         """Plan this rank's share of the step that begins at a position of the global stream."""

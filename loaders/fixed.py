@@ -11,14 +11,14 @@ from .webdataset import WebDatasetLoader
 class FixedLoader(WebDatasetLoader):
     """Reads one batch through the portable back end, keeps it on the device and repeats it.
 
-    The position moves on as in any loader; pixels, ids, epochs and labels stay those of the step
-    where the stream began. ``one_pass`` is a real pass.
+    The position moves on as in any loader; pixels, ids, epochs and labels stay those of the first
+    step of the run. ``one_pass`` is a real pass.
     """
 
     name = "fixed"
 
-    def _training_batches(self, position: int) -> Generator[Batch, None, None]:
-        batches = self._fetch([self.plan_step(position)])
+    def _training_batches(self, _position: int) -> Generator[Batch, None, None]:
+        batches = self._fetch([self.plan_step(0)])
         batch = next(batches)
         batches.close()
         while True:

@@ -6,10 +6,11 @@ reference decoder and cuts all its views.
 
 from __future__ import annotations
 
-import ctypes
+import multiprocessing
 import os
 import signal
 from collections.abc import Generator, Iterable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..batch import Batch, Substitution
 from ..cpu_count import available_cpus
 from ..errors import InputError
+from ..lifeline import die_with
 from ..sampling import SampleOrder
 from ..shards import BadSample, ShardDataset
 from ..shards.picture import open_picture, to_upright_rgb
@@ -29,7 +31,6 @@ from .base import Loader, Plan
 from .device import move_batches
 from .reference import cut_views
 
-_PR_SET_PDEATHSIG = 1
 MAX_SUBSTITUTES = 100
 """Substitutes tried for one bad sample before the data is called unreadable."""
 
@@ -50,6 +51,7 @@ class WebDatasetLoader(Loader):
 
     def _read(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
         reader = _PlanReader(self.dataset, self.views, self.order)
+        is_closing = multiprocessing.get_context("fork").Value("b", False, lock=False)
         workers = DataLoader(
             reader,
             batch_size=None,
@@ -57,14 +59,16 @@ class WebDatasetLoader(Loader):
             num_workers=self.num_workers,
             prefetch_factor=self.config.prefetch_batches,
             collate_fn=_as_it_is,
-            worker_init_fn=_WorkerSetup(os.getpid()),
+            worker_init_fn=_WorkerSetup(os.getpid(), is_closing),
             multiprocessing_context="fork",
         )
         batches = iter(workers)
         try:
             yield from batches
         finally:
-            # The iterator's workers stop when it is gone; nothing else may hold it.
+            # The iterator's workers stop when it is gone; nothing else may hold it. One that hangs
+            # in a read gets SIGTERM after five seconds, and may die of it now.
+            is_closing.value = True
             del batches
 
     def _check_shared_memory(self) -> None:
@@ -73,22 +77,29 @@ class WebDatasetLoader(Loader):
             return
         size = self.views[0].size
         batch_bytes = self.batch_size_per_rank * len(self.views) * size * size * 3
-        # Every worker's queue, and the two batches that the user may hold.
-        num_batches = self.num_workers * self.config.prefetch_batches + 2
+        # Every worker's queue, and the two batches that the user may hold, of this machine's ranks.
+        num_ranks = local_world_size()
+        num_batches = num_ranks * (self.num_workers * self.config.prefetch_batches + 2)
         room = os.statvfs("/dev/shm")
         available = room.f_bavail * room.f_frsize
         if num_batches * batch_bytes > available:
+            workers = f"{self.num_workers} workers x {self.config.prefetch_batches} ready"
             raise InputError(
                 f"/dev/shm ({available >> 20} MiB free) must hold {num_batches} batches of "
-                f"{batch_bytes / 2**20:.1f} MiB ({self.num_workers} workers x "
-                f"{self.config.prefetch_batches} ready + 2); enlarge it (docker run "
-                f"--shm-size=8g) or lower --data.num-threads, --data.prefetch-batches or the batch"
+                f"{batch_bytes / 2**20:.1f} MiB, {num_ranks} rank(s) x ({workers} + 2); "
+                f"enlarge it (docker run --shm-size=8g) or lower --data.num-threads, "
+                f"--data.prefetch-batches or the batch"
             )
 
 
 def cpus_per_rank() -> int:
     """Return this rank's share of the cores that the machine's ranks may use, at least 1."""
-    return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, available_cpus() // local_world_size())
+
+
+def local_world_size() -> int:
+    """Return how many ranks torchrun has started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class _PlanReader(Dataset):
@@ -174,15 +185,19 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class _WorkerSetup:
-    """Makes a worker die with its rank and leave signals to it."""
+    """Makes a worker die with its rank, and leave signals to it."""
 
-    def __init__(self, parent: int) -> None:
+    def __init__(self, parent: int, is_closing: Any) -> None:
         self.parent = parent
+        self.is_closing = is_closing
 
     def __call__(self, _worker: int) -> None:
-        # The rank decides what a signal means, and stops its workers itself.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        # A signal to the whole group is the rank's to judge; it needs its workers to end the step.
+        for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != self.parent:
-            os._exit(1)
+        signal.signal(signal.SIGTERM, self._end_if_closing)
+        die_with(self.parent)
+
+    def _end_if_closing(self, _number: int, _frame: FrameType | None) -> None:
+        if self.is_closing.value:
+            os._exit(0)

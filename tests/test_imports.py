@@ -19,6 +19,7 @@ LEAVES = {
     "cpu_count",
     "errors",
     "extension",
+    "lifeline",
     "publish",
     "randomness",
     "sampling",

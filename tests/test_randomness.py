@@ -95,3 +95,13 @@ def test_step_seeds_fit_a_generator_and_differ():
 def test_seed_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"seed \(-1\) must lie in"):
         draw_words(-1, 0, 0, Stream.FLIP, 1)
+
+
+def test_stream_numbers_are_fixed_for_ever():
+    numbers = {stream.name: int(stream) for stream in Stream}
+    fixed = "ORDER SUBSTITUTE BOX FLIP GREY PATCH_OFFSET PERMUTATION STEP SHUFFLE SCENE SHAPE"
+    fixed += " PERMUTATION_SET COLOUR_PROJECTION CHANNEL_SHIFT SPLIT"
+    assert {name: numbers[name] for name in fixed.split()} == {
+        name: number for number, name in enumerate(fixed.split())
+    }
+    assert len(set(numbers.values())) == len(numbers)

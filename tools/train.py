@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
+from fastssl.lifeline import die_with_launcher
 
-from fastssl.command import parse_arguments, run_command
-from fastssl.config import RunConfig
-from fastssl.recipes import build_recipe, describe_recipes, recipe_names
+die_with_launcher()  # before the slow imports: torchrun may be killed meanwhile
+
+import logging  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+
+from fastssl.command import parse_arguments, run_command  # noqa: E402
+from fastssl.config import RunConfig  # noqa: E402
+from fastssl.errors import InputError, leave_to_another_rank  # noqa: E402
+from fastssl.recipes import build_recipe, describe_recipes, recipe_names  # noqa: E402
 
 _USAGE = f"""usage: train.py RECIPE --data.path DATASET --output-dir RUN [options]
 
@@ -20,6 +25,17 @@ recipes: {", ".join(recipe_names())}
 
   --list          what each recipe is
   RECIPE --help   all options of a recipe, with their defaults"""
+
+
+def read_command_line(arguments: list[str]) -> RunConfig:
+    """Return the config of a recipe, changed by the options behind its name."""
+    default = build_recipe(arguments[0])
+    return parse_arguments(
+        RunConfig[type(default.task)],
+        arguments[1:],
+        default=default,
+        program=f"train.py {arguments[0]}",
+    )
 
 
 def main() -> None:
@@ -35,14 +51,17 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         raise SystemExit(0 if arguments else 2)
-    default = build_recipe(arguments[0])
-    config = parse_arguments(
-        RunConfig[type(default.task)],
-        arguments[1:],
-        default=default,
-        program=f"train.py {arguments[0]}",
-    )
-    # Here, so that help, lists and wrong options answer without loading the trainer.
+    # Behind the parser, so that help, lists and wrong options answer without loading the trainer.
+    try:
+        config = read_command_line(arguments)
+    except InputError as error:
+        if not is_zero:  # every rank reads the same command line; one says what is wrong with it
+            leave_to_another_rank(error)
+            raise
+        from fastssl.training.endings import record_refusal
+
+        record_refusal(arguments, error)
+        raise
     from fastssl.training import train
 
     train(config)

@@ -65,11 +65,13 @@ class CheckpointStore:
         for step in reversed(self._steps()):
             folder = self._folder_of(step)
             reason = find_damage(folder)
-            if reason is None:
-                return step
-            damaged.append((folder, reason))
-            _log.warning("checkpoint %s is damaged: %s; passed over", folder, reason)
-            _set_aside(folder)
+            if reason is not None:
+                damaged.append((folder, reason))
+                continue
+            for other, why in damaged:
+                _log.warning("checkpoint %s is damaged: %s; passed over", other, why)
+                _set_aside(other)
+            return step
         if damaged:
             named = ", ".join(f"{folder.name} ({reason})" for folder, reason in damaged)
             raise InputError(
@@ -129,6 +131,11 @@ class CheckpointStore:
             "checkpoint could not be saved (%s); earlier ones are whole; trying again at the next",
             error,
         )
+
+    def close(self) -> None:
+        """Let a write under way end, whatever becomes of it."""
+        if self._thread is not None:
+            self._thread.join()
 
     def _write_and_note(self, step: int, state: dict[str, Any]) -> None:
         try:
@@ -190,6 +197,8 @@ def find_damage(folder: Path) -> str | None:
                 return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read: {error}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST_NAME} cannot be read: {error!r}"
     return None

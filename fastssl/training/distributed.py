@@ -6,10 +6,8 @@ process group is made for it.
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,10 +16,10 @@ import torch
 import torch.distributed as dist
 
 from ..errors import InputError, leave_to_another_rank
+from ..lifeline import die_with_launcher
 
 T = TypeVar("T")
 
-_PR_SET_PDEATHSIG = 1
 _TIMEOUT = datetime.timedelta(minutes=10)
 
 
@@ -123,24 +121,20 @@ def join_world(device: str = "auto") -> World:
     """Meet the other ranks that torchrun started.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``; whether it can be had is for ``check_device``.
 
     Returns:
         The world as this rank sees it.
-
-    Raises:
-        InputError: if cuda is asked for and absent.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device ('cuda') needs a GPU that torch can use; set --device cpu")
-    is_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    die_with_launcher()
+    # Read when CUDA starts: without it cuBLAS may sum in another order from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    where = torch.device("cuda", local_rank) if is_cuda else torch.device("cpu")
+    is_cuda = device != "cpu" and torch.cuda.device_count() >= _local_world_size()
+    where = torch.device("cpu")
     if is_cuda:
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(where)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        _die_with_launcher()
     control = None
     if size > 1:
         dist.init_process_group("nccl" if is_cuda else "gloo", timeout=_TIMEOUT)
@@ -149,9 +143,27 @@ def join_world(device: str = "auto") -> World:
     return World(rank, size, where, control)
 
 
-def _die_with_launcher() -> None:
-    """Have the kernel end this rank when torchrun is gone, be it by kill -9."""
-    launcher = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:
-        os._exit(1)
+def check_device(device: str, world: World) -> None:
+    """Refuse a device that this machine cannot give.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        world: from ``join_world``.
+
+    Raises:
+        InputError: if cuda is asked for and absent, or has fewer GPUs than ranks.
+    """
+    num_gpus, num_ranks = torch.cuda.device_count(), _local_world_size()
+    if world.device.type == "cuda" or device == "cpu":
+        return
+    if num_gpus:
+        raise InputError(
+            f"{num_ranks} ranks on this machine have {num_gpus} GPU(s); start torchrun with "
+            f"--nproc-per-node {num_gpus} or fewer, or set --device cpu"
+        )
+    if device == "cuda":
+        raise InputError("device ('cuda') needs a GPU that torch can use; set --device cpu")
+
+
+def _local_world_size() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -92,6 +92,20 @@ class Meter:
         self._reset()
         return line
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of an interval that a checkpoint falls into; times start anew."""
+        sums = [] if self._sums is None else self._sums.tolist()
+        return {"names": list(self._names), "sums": sums, "fallbacks": self._fallback_decodes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the sums of an interval."""
+        self._names = state["names"]
+        if state["sums"]:
+            device = self._world.device
+            self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
+        if self._world.is_zero:  # whose count it was
+            self._fallback_decodes = state["fallbacks"]
+
     def _reset(self) -> None:
         self._sums = None
         self._num_steps = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -114,10 +115,10 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 class UpdateGuard:
     """Masks updates on the device, so that no step waits for the host to look at a loss.
 
-    A step with a non-finite loss is masked and counted; so is what a GradScaler skips. After
-    ``MAX_NONFINITE_IN_A_ROW`` in a row everything is masked until the host reads it and stops: the
-    weights stay those that the bad batch met. Running statistics of batch normalisation, which the
-    forward pass has touched already, go back to what they were.
+    A step with a non-finite loss or gradient is masked and counted; so is what a GradScaler skips.
+    After ``MAX_NONFINITE_IN_A_ROW`` in a row everything is masked until the host reads it and
+    stops: the weights stay those that the bad batch met. Running statistics of batch normalisation,
+    which the forward pass has touched already, go back to what they were.
     """
 
     def __init__(
@@ -143,17 +144,21 @@ class UpdateGuard:
         buffers = self._flat_buffers()
         self._statistics = torch.cat(buffers) if buffers else None
 
-    def observe(self, mean_loss: Tensor, step: int) -> Tensor:
-        """Look at the loss of a step before its update.
+    def observe(self, mean_loss: Tensor, step: int, gradients: Sequence[Tensor] = ()) -> Tensor:
+        """Look at the loss and the gradients of a step before its update.
 
         Args:
             mean_loss: over all ranks, a scalar on the device.
             step: from 1.
+            gradients: over all ranks; none where a GradScaler looks at them.
 
         Returns:
-            bool scalar on the device: whether the loss is finite.
+            bool scalar on the device: whether all is finite.
         """
         is_finite = torch.isfinite(mean_loss)
+        if gradients:
+            largest = torch.stack(torch._foreach_norm(gradients, ord=float("inf")))
+            is_finite = is_finite & torch.isfinite(largest).all()
         self._is_bad = ~is_finite
         self._streak = torch.where(is_finite, 0, self._streak + 1)
         trips = (self._streak >= MAX_NONFINITE_IN_A_ROW) & (self._tripped_at == 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,11 +14,11 @@ from ..errors import InputError
 from ..publish import publish_bytes
 
 CONFIG_NAME = "config.json"
-EXIT_NAME = "exit.json"
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
 LOCK_PATIENCE_S = 10.0
+_CUT_WINDOW = 1 << 16
 
 
 def ledger_name(rank: int) -> str:
@@ -60,7 +60,8 @@ class RunLock:
                 time.sleep(0.2)
 
     def release(self) -> None:
-        """Let the next run in."""
+        """Let the next run in; a worker that still lives has inherited the file, so unlock it."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()
 
 
@@ -83,11 +84,20 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
         raise InputError(
             f"{path} cannot be read ({error!r}); restore it, or choose another --output-dir"
         ) from None
+    compare_identities(folder, old, identity)
+
+
+def compare_identities(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Compare what makes a run itself, field by field.
+
+    Raises:
+        InputError: if they differ; lists field, old and new value.
+    """
     absent = object()
     differences = [
-        f"{key} (old {old.get(key, 'absent')!r}, new {identity.get(key, 'absent')!r})"
-        for key in dict.fromkeys((*old, *identity))
-        if old.get(key, absent) != identity.get(key, absent)
+        f"{key} (old {old.get(key, 'absent')!r}, new {new.get(key, 'absent')!r})"
+        for key in dict.fromkeys((*old, *new))
+        if old.get(key, absent) != new.get(key, absent)
     ]
     if differences:
         raise InputError(
@@ -98,41 +108,54 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
 
 def write_config(folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
     """Write ``config.json``: what makes the run itself, and all settings of this start."""
-    _write_json(folder / CONFIG_NAME, {"identity": identity, "config": config})
+    write_json(folder / CONFIG_NAME, {"identity": identity, "config": config})
 
 
-def write_exit(folder: Path, code: int, reason: str, step: int) -> None:
-    """Write ``exit.json``: torchrun turns every exit code but 0 into 1, so it stands here."""
-    _write_json(folder / EXIT_NAME, {"code": code, "reason": reason, "step": step})
-
-
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people, whole or not at all."""
     publish_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def cut_logs(folder: Path, step: int) -> None:
-    """Cut metrics and every rank's ledger to what a checkpoint has seen.
+    """Cut metrics, ledgers and the list of bad samples to what a checkpoint has seen.
 
     Args:
         folder: the run directory.
         step: of the checkpoint; later lines, and a torn last one, go.
     """
-    for path in (folder / METRICS_NAME, *folder.glob("ledger.rank*.jsonl")):
+    names = (METRICS_NAME, BAD_SAMPLES_NAME)
+    for path in (*(folder / name for name in names), *folder.glob("ledger.rank*.jsonl")):
         if path.exists():
-            old = path.read_bytes()
-            kept = b"".join(_lines_until(old.splitlines(keepends=True), step))
-            if kept != old:
-                publish_bytes(path, kept)
+            os.truncate(path, _find_cut(path, step))
 
 
-def _lines_until(lines: Iterable[bytes], step: int) -> Iterable[bytes]:
-    for line in lines:
-        try:
-            is_kept = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
-            continue
-        if is_kept and line.endswith(b"\n"):
-            yield line
+def _find_cut(path: Path, step: int) -> int:
+    """Find the end of the last line up to a step; steps rise, so it is sought from the end."""
+    size = path.stat().st_size
+    window = _CUT_WINDOW
+    with path.open("rb") as file:
+        while True:
+            start = max(0, size - window)
+            file.seek(start)
+            content = file.read(size - start)
+            end = len(content)
+            while (newline := content.rfind(b"\n", 0, end)) >= 0:
+                begin = content.rfind(b"\n", 0, newline) + 1
+                if begin == 0 and start > 0:
+                    break  # the line begins before the window
+                if _step_of(content[begin:newline]) <= step:
+                    return start + newline + 1
+                end = newline
+            if start == 0:
+                return 0
+            window *= 4
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # no line of ours, so it goes
 
 
 class JsonLines:
@@ -146,8 +169,12 @@ class JsonLines:
         """Append one line."""
         self._file.write(json.dumps(line) + "\n")
 
-    def close(self) -> None:
+    def sync(self) -> None:
         """Make the lines durable."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Make the lines durable and close the file."""
+        self.sync()
         self._file.close()

@@ -24,7 +24,9 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         """Steps of the run: ceil(E N / B)."""
-        return math.ceil(round(self.config.epochs * self.num_samples) / self.global_batch_size)
+        # A hair off, for epochs such as 0.1 that no float holds exactly.
+        samples = math.ceil(self.config.epochs * self.num_samples - 1e-6)
+        return -(-samples // self.global_batch_size)
 
     def lr_at(self, samples: int) -> float:
         """Return the learning rate of the step that begins after this many samples.

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..batch import Batch
-from ..command import describe_failure
 from ..config import RunConfig, check_batch_size, flatten, identity
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
 from ..loaders import build_loader, resolve_loader
@@ -32,20 +30,20 @@ from ..shards import open_dataset
 from ..tasks import build_task
 from .bad_samples import BadSampleAccount, list_bad
 from .checkpoint import CheckpointStore
-from .distributed import World, join_world
+from .distributed import World, check_device, join_world
+from .endings import clear_endings, recorded_exit
 from .metrics import Meter, Progress
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .run_directory import (
     BAD_SAMPLES_NAME,
-    EXIT_NAME,
     METRICS_NAME,
     JsonLines,
     RunLock,
     check_identity,
+    compare_identities,
     cut_logs,
     ledger_name,
     write_config,
-    write_exit,
 )
 from .schedule import build_schedule
 from .stopping import StopSignals
@@ -82,9 +80,10 @@ def train(config: RunConfig) -> None:
         world.on_zero(lambda: locks.append(RunLock(config.output_dir)))
         with StopSignals() as signals:
             trainer = Trainer(config, world, signals)
-            with _recorded_exit(trainer):
-                trainer.set_up()
-                trainer.run()
+            with recorded_exit(config.output_dir, world, lambda: trainer.step):
+                with contextlib.closing(trainer):
+                    trainer.set_up()
+                    trainer.run()
     except (RunFailed, StoppedBySignal) as outcome:
         # All ranks come to it together; one says it.
         if not world.is_zero:
@@ -93,23 +92,8 @@ def train(config: RunConfig) -> None:
     finally:
         for lock in locks:
             lock.release()
-        world.leave()
-
-
-@contextlib.contextmanager
-def _recorded_exit(trainer: Trainer) -> Iterator[None]:
-    """Write exit.json however the run ends, and leave no worker behind."""
-    code, reason = 0, "done"
-    try:
-        yield
-    except BaseException as error:
-        code, line = describe_failure(error)
-        reason = line or repr(error)
-        raise
-    finally:
-        trainer.close()
-        if trainer.world.is_zero:
-            write_exit(trainer.folder, code, reason, trainer.step)
+    # Only here: taking a group down waits for ranks that may have failed.
+    world.leave()
 
 
 class Trainer:
@@ -134,24 +118,27 @@ class Trainer:
 
     def set_up(self) -> None:
         """Open the data, build the network, and go back to the newest checkpoint."""
-        self.world.on_zero(lambda: (self.folder / EXIT_NAME).unlink(missing_ok=True))
+        self.world.on_zero(lambda: clear_endings(self.folder))
         self.world.together(self._open_loader)
         self.identity = identity(self.config, self.loader.dataset.digest)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity))
-        self.world.together(self._build_network)
+        self.world.together(self._build_modules)
+        self._wrap_network()
         self.world.on_zero(lambda: write_config(self.folder, self.identity, flatten(self.config)))
-        self._restore()
         self.world.together(self._open_logs)
+        self._go_back(self.world.on_zero(self.store.find_newest))
 
     def _open_loader(self) -> None:
         config, world = self.config, self.world
+        check_device(config.device, world)
         check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         if config.data.path == Path():
             raise InputError("--data.path (none given) must name a dataset; set it")
         # The order of weights' draws is the order of building: trunk, then head.
         torch.manual_seed(step_seed(config.seed, 0, 0))
         self.trunk = build_trunk(config.trunk, config.width)
-        num_classes = len(open_dataset(config.data.path).class_names)
+        with contextlib.closing(open_dataset(config.data.path)) as dataset:
+            num_classes = len(dataset.class_names)
         self.task = build_task(config.task, self.trunk, num_classes)
         data = dataclasses.replace(config.data, seed=config.seed)
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
@@ -162,24 +149,30 @@ class Trainer:
 
     # ------------------------------------------------------------------ model
 
-    def _build_network(self) -> None:
+    def _build_modules(self) -> None:
         config, device = self.config, self.world.device
-        if config.sync_bn and (device.type != "cuda" or self.world.size == 1):
-            raise InputError(
-                f"sync_bn (true) needs several ranks on GPUs, got {self.world.size} on "
-                f"{device.type}; set --sync-bn false"
-            )
+        if config.sync_bn and device.type != "cuda":
+            raise InputError("sync_bn (true) needs GPUs, got cpu; set --sync-bn false")
         if config.gradient_compression != "none" and self.world.size == 1:
             _log.warning("gradient_compression is ignored: one rank sends no gradients")
         _set_determinism(config.deterministic)
         self.task.to(device)
         if config.channels_last:
             self.task.to(memory_format=torch.channels_last)
-        if config.sync_bn:
+        if config.sync_bn and self.world.size > 1:
             # The parts of a task are exchanged in place; a task itself is no normalisation.
             nn.SyncBatchNorm.convert_sync_batchnorm(self.task)
         if config.compile:
             self.task.compile()
+        self.optimizer = build_optimizer(config.optim, self.task)
+        self.guard = UpdateGuard(self.optimizer, self.task, device)
+        self.scaler = torch.amp.GradScaler(
+            device.type, init_scale=config.loss_scale, enabled=config.precision == "fp16"
+        )
+
+    def _wrap_network(self) -> None:
+        """Join the ranks' networks: a collective call, so nothing that may fail alone is in it."""
+        config, device = self.config, self.world.device
         self.network: nn.Module = self.task
         if self.world.size > 1:
             self.network = DistributedDataParallel(
@@ -189,37 +182,44 @@ class Trainer:
             )
             if config.gradient_compression != "none":
                 self.network.register_comm_hook(None, _COMPRESSION[config.gradient_compression])
-        self.optimizer = build_optimizer(config.optim, self.task)
-        self.guard = UpdateGuard(self.optimizer, self.task, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     # ------------------------------------------------------------------ checkpoint
 
-    def _restore(self) -> None:
-        """Go back to the newest checkpoint, if there is one, and cut the logs to it."""
-        config = self.config
-        self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
-        self.account = BadSampleAccount(self.loader.num_samples, config.data.max_bad_share)
-        has_begun = (self.folder / METRICS_NAME).exists()
-        step = self.world.on_zero(self.store.find_newest)
+    def _go_back(self, step: int | None) -> None:
+        """Go back to a checkpoint, if there is one, and cut the logs to it."""
+        has_begun = (self.folder / METRICS_NAME).stat().st_size > 0
         if step is not None:
-            state = self.store.load(step)
-            self.task.load_state_dict(state["task"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.guard.load_state_dict(state["guard"])
-            self.account.load_state_dict(state["bad_samples"])
-            self.loader.load_state_dict(state["loader"])
-            self.step = state["step"]
-            self._warn_of_other_machine(state["machine"])
+            self.world.together(lambda: self._load(step))
         self.world.on_zero(lambda: cut_logs(self.folder, self.step))
-        self._is_continuation = has_begun or step is not None
+        if not self.world.is_zero:
+            return
+        if has_begun or step is not None:
+            self.metrics.write({"event": "resume", "step": self.step})
+            _log.info("going on after step %d", self.step)
+        if self.config.log.tensorboard:
+            self.board = TensorBoard(self.folder / "tensorboard", self.step + 1)
+            self._open_files.callback(self.board.close)
+
+    def _load(self, step: int) -> None:
+        state = self.store.load(step)
+        compare_identities(self.folder, state["identity"], self.identity)
+        self.task.load_state_dict(state["task"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.guard.load_state_dict(state["guard"])
+        self.account.load_state_dict(state["bad_samples"])
+        self.meter.load_state_dict(state["meter"])
+        self.loader.load_state_dict(state["loader"])
+        self.step = state["step"]
+        self._warn_of_other_machine(state["machine"])
 
     def _save(self) -> None:
         """Snapshot everything that the next life needs; rank 0 writes it."""
         _, tripped_at = self.guard.read()
         if tripped_at:
             self._stop_on_nonfinite(tripped_at)
+        for lines in self._lines:
+            lines.sync()  # no checkpoint is newer than its ledger, whatever fails
         if not self.world.is_zero:
             return
         state = {
@@ -229,6 +229,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "guard": self.guard.state_dict(),
             "bad_samples": self.account.state_dict(),
+            "meter": self.meter.state_dict(),
             "loader": self._loader_state(),
             "identity": self.identity,
             "machine": self._machine(),
@@ -243,9 +244,11 @@ class Trainer:
 
     def _machine(self) -> dict[str, Any]:
         """What bit-equal resume rests on."""
+        device = self.world.device
+        is_cuda = device.type == "cuda"
         return {
             "world_size": self.world.size,
-            "device": self.world.device.type,
+            "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
             "torch": str(torch.__version__),
             "num_threads": torch.get_num_threads(),
             "processor": platform.machine(),
@@ -266,25 +269,23 @@ class Trainer:
 
     def _open_logs(self) -> None:
         config = self.config
+        self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
+        self._open_files.callback(self.store.close)
+        self.account = BadSampleAccount(self.loader.num_samples, config.data.max_bad_share)
         self.meter = Meter(self.world, config.data.global_batch_size)
         self.board: TensorBoard | None = None
         self.ledger: JsonLines | None = None
+        self._lines: list[JsonLines] = []
         if config.data.ledger:
             self.ledger = self._open_lines(ledger_name(self.world.rank))
-        if not self.world.is_zero:
-            return
-        self.metrics = self._open_lines(METRICS_NAME)
-        self.bad_samples = self._open_lines(BAD_SAMPLES_NAME)
-        if self._is_continuation:
-            self.metrics.write({"event": "resume", "step": self.step})
-            _log.info("going on after step %d", self.step)
-        if config.log.tensorboard:
-            self.board = TensorBoard(self.folder / "tensorboard", self.step + 1)
-            self._open_files.callback(self.board.close)
+        if self.world.is_zero:
+            self.metrics = self._open_lines(METRICS_NAME)
+            self.bad_samples = self._open_lines(BAD_SAMPLES_NAME)
 
     def _open_lines(self, name: str) -> JsonLines:
         lines = JsonLines(self.folder / name)
         self._open_files.callback(lines.close)
+        self._lines.append(lines)
         return lines
 
     # ------------------------------------------------------------------ loop
@@ -313,7 +314,7 @@ class Trainer:
                 is_stopping, num_bad = agreed()
                 if num_bad:
                     self._account_for(bad)
-                self._write_logs(batch, bar)
+                self._write_logs(batch, bar, is_last=self.step == last_step)
                 if is_stopping:
                     self._save()
                     self.store.wait()
@@ -344,7 +345,10 @@ class Trainer:
                     totals[name] = totals[name] + value if name in totals else value
         values = self.world.average(torch.stack([*totals.values()]).float() / len(parts))
         means = dict(zip(totals, values.unbind(), strict=True))
-        is_finite = self.guard.observe(means["loss"], self.step)
+        gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
+        is_finite = self.guard.observe(
+            means["loss"], self.step, () if self.scaler.is_enabled() else gradients
+        )
         self.guard.take_step(self.optimizer, self.scaler)
         self.scaler.update()
         self.meter.add(means, is_finite, batch.fallback_decodes)
@@ -391,7 +395,7 @@ class Trainer:
                 self.bad_samples.write(dataclasses.asdict(sample))
         self.account.add(everywhere, self._position(self.step))
 
-    def _write_logs(self, batch: Batch, bar: tqdm) -> None:
+    def _write_logs(self, batch: Batch, bar: tqdm, is_last: bool) -> None:
         log, step = self.config.log, self.step
         bar.update()
         if self.ledger is not None:
@@ -403,7 +407,7 @@ class Trainer:
                     "substituted": [[s.planned, s.used] for s in batch.substitutions],
                 }
             )
-        if step % log.every_steps == 0:
+        if step % log.every_steps == 0 or is_last:
             self._log_metrics(bar)
         every = log.pictures_every_steps
         if self.board is not None and every and (step % every == 0 or step == 1):

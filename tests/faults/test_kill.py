@@ -5,8 +5,10 @@ Real scripts, real JPEGs, 1, 2 and 4 gloo ranks; the launcher, one worker, or th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from fastssl.shards import open_dataset
 
 from ..conftest import NUM_SAMPLES
 
@@ -90,10 +94,10 @@ def has_come_to(folder, step, num_lives):
     return steps_done(folder) >= step and any((folder / "checkpoints").glob("0*"))
 
 
-def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives):
+def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives, extra):
     """Start the run, and kill the victim with -9 once a step is done."""
     process = subprocess.Popen(
-        command(dataset_path, folder, num_ranks),
+        command(dataset_path, folder, num_ranks, extra),
         env=environment(),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -105,8 +109,10 @@ def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives):
         assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.005)
     family = descendants(process.pid)
-    if victim == "group":
-        os.killpg(process.pid, signal.SIGKILL)
+    if victim == "group":  # each rank leads a session of its own, so everyone by name
+        for pid in (process.pid, *family):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     elif victim == "worker" and num_ranks > 1:
         ranks = [
             pid
@@ -153,31 +159,36 @@ def undisturbed(dataset_path, tmp_path_factory):
     """Undisturbed runs by number of ranks, made when first asked for."""
     folders = {}
 
-    def get(num_ranks):
-        if num_ranks not in folders:
-            folders[num_ranks] = tmp_path_factory.mktemp("whole") / "run"
-            run(dataset_path, folders[num_ranks], num_ranks)
-        return folders[num_ranks]
+    def get(num_ranks, extra=()):
+        key = num_ranks, extra
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("whole") / "run"
+            run(dataset_path, folders[key], num_ranks, extra)
+        return folders[key]
 
     return get
 
 
+BF16 = ("--precision", "bf16", "--accumulation", "2")
+
+
 @pytest.mark.parametrize(
-    ("num_ranks", "victims"),
+    ("num_ranks", "victims", "extra"),
     [
-        (1, [("launcher", 5), ("group", 9), ("launcher", 13)]),
-        (2, [("launcher", 5), ("worker", 6), ("group", 13)]),
-        (4, [("worker", 5), ("launcher", 9), ("group", 10)]),
+        (1, [("launcher", 5), ("group", 9), ("launcher", 13)], ()),
+        (2, [("launcher", 5), ("worker", 6), ("group", 13)], BF16),
+        # Two summands commute; only four ranks show that gradients are summed in one order.
+        (4, [("worker", 5), ("launcher", 9), ("group", 10)], ()),
     ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(
-    dataset_path, tmp_path, undisturbed, num_ranks, victims
+    dataset_path, tmp_path, undisturbed, num_ranks, victims, extra
 ):
     folder = tmp_path / "run"
     for num_lives, (victim, step) in enumerate(victims):
-        kill_at(dataset_path, folder, num_ranks, step, victim, num_lives)
-    run(dataset_path, folder, num_ranks)
-    whole = undisturbed(num_ranks)
+        kill_at(dataset_path, folder, num_ranks, step, victim, num_lives, extra)
+    run(dataset_path, folder, num_ranks, extra)
+    whole = undisturbed(num_ranks, extra)
     for (name, a), (other, b) in zip(
         flat(load_state(whole)), flat(load_state(folder)), strict=True
     ):
@@ -210,8 +221,10 @@ def test_a_signal_to_the_launcher_saves_on_all_ranks(dataset_path, tmp_path, num
     process = subprocess.Popen(
         launch, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    deadline = time.monotonic() + 120
     while steps_done(folder) < 3:
         assert process.poll() is None
+        assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.005)
     process.send_signal(number)
     process.wait(timeout=60)
@@ -235,3 +248,59 @@ def test_the_wrong_input_of_a_torchrun_run_stands_in_exit_json(dataset_path, tmp
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 1, done.stderr
     assert "set --data.global-batch-size to 6 or 8" in said[0]
+
+
+def test_ranks_stop_together_on_too_many_bad_samples(dataset_path, tmp_path):
+    shards = tmp_path / "shards"
+    shutil.copytree(dataset_path, shards)
+    dataset = open_dataset(shards)
+    for sample_id in range(30):
+        shard, offset, length = dataset.locate(sample_id)
+        with (shards / dataset.manifest.shards[shard].name).open("r+b") as file:
+            file.seek(offset + length // 2)
+            old = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([old[0] ^ 1]))
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        command(shards, folder, 2), env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    ending = json.loads((folder / "exit.json").read_text())
+    assert ending["code"] == 1
+    assert "samples of epoch 0 are bad" in ending["reason"]
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+    steps = {(folder / f"ledger.rank{rank}.jsonl").read_text().count("\n") for rank in range(2)}
+    assert len(steps) == 1
+
+
+def test_a_rank_that_fails_alone_leaves_its_reason(dataset_path, tmp_path):
+    """Rank 1 cannot write its ledger; rank 0 alone would only know that its peer is gone."""
+    folder = tmp_path / "run"
+    (folder / "ledger.rank1.jsonl").mkdir(parents=True)
+    done = subprocess.run(
+        command(dataset_path, folder, 2), env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    ending = json.loads((folder / "exit.json").read_text())
+    assert ending["code"] == 1
+    assert "ledger.rank1.jsonl" in ending["reason"]
+
+
+def test_ranks_die_with_a_launcher_that_is_killed_at_once(dataset_path, tmp_path):
+    process = subprocess.Popen(
+        command(dataset_path, tmp_path / "run", 2),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(family := descendants(process.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, family)):
+        assert time.monotonic() < deadline, "ranks outlive a launcher killed while they start"
+        time.sleep(0.05)

@@ -367,6 +367,20 @@ def test_a_newer_iterator_ends_the_older(build):
         next(older)
 
 
+def test_close_ends_a_pass_too(build):
+    before = children()
+    loader = build()
+    one_pass = loader.one_pass()
+    next(one_pass)
+    loader.close()
+    with pytest.raises(StopIteration):
+        next(one_pass)
+    deadline = time.monotonic() + 10
+    while children() - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_closed_loader_says_so(build):
     loader = build()
     loader.close()

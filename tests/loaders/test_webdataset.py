@@ -46,7 +46,9 @@ def test_too_small_shared_memory_is_found_before_it_kills_a_worker(dataset_path)
         num_threads=64,
         prefetch_batches=1000,
     )
-    with pytest.raises(InputError, match=r"/dev/shm \(\d+ MiB free\) must hold 64002 batches"):
+    with pytest.raises(
+        InputError, match=r"/dev/shm \(\d+ MiB free\) must hold 64002 batches"
+    ):
         build_loader(config, ViewSpec.squash(224, count=9))
 
 
@@ -91,7 +93,39 @@ def test_fixed_repeats_one_batch_and_moves_on(dataset_path):
     assert first.images.data_ptr() == second.images.data_ptr() == third.images.data_ptr()
     assert torch.equal(first.sample_ids, third.sample_ids)
     assert loader.state_dict()["position"] == 24
+    state = loader.state_dict()
     loader.close()
+    resumed = build_loader(config, VIEW)
+    resumed.load_state_dict(state)
+    assert torch.equal(next(iter(resumed)).sample_ids, first.sample_ids)
+    resumed.close()
+
+
+def test_a_worker_that_hangs_in_a_read_does_not_outlive_close(dataset_path):
+    """A pread that never returns, as on a dead network file system."""
+    script = textwrap.dedent(
+        f"""
+        import os, time
+        from fastssl.config import LoaderConfig
+        from fastssl.loaders import build_loader
+        from fastssl.views import ViewSpec
+        read = os.pread
+        def hang(descriptor, length, offset):
+            if offset > 4000:
+                time.sleep(1000)
+            return read(descriptor, length, offset)
+        os.pread = hang
+        config = LoaderConfig(path={str(dataset_path)!r}, loader="webdataset",
+                              global_batch_size=1, num_threads=1, order="chunked", seed=1)
+        loader = build_loader(config, ViewSpec.squash(16))
+        batches = loader.one_pass()
+        next(batches)
+        time.sleep(0.5)
+        loader.close()
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=60)
+    assert done.returncode == 0
 
 
 def test_auto_says_what_it_takes_and_why():

@@ -243,3 +243,18 @@ def test_the_unrelated_apex_is_refused(tmp_path, monkeypatch):
 def test_an_unknown_optimiser_offers_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'adamw'"):
         OptimConfig(name="adamww")
+
+
+def test_a_finite_loss_with_a_non_finite_gradient_is_masked():
+    net = network()
+    optimizer = build_optimizer(OptimConfig(), net)
+    guard = UpdateGuard(optimizer, net, torch.device("cpu"))
+    before = snapshot(net, optimizer)
+    gradients = []
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+        gradients.append(parameter.grad)
+    gradients[0].view(-1)[3] = float("inf")
+    assert not guard.observe(torch.tensor(1.0), 1, gradients)
+    optimizer.step()
+    assert all(map(torch.equal, before, snapshot(net, optimizer)))

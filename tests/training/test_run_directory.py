@@ -73,6 +73,20 @@ def test_logs_are_cut_to_the_checkpoint_and_torn_lines_go(tmp_path):
         assert text.endswith("\n")
 
 
+@pytest.mark.parametrize("num_lines", [0, 1, 7, 3000])
+@pytest.mark.parametrize("step", [0, 1, 2, 2500, 9999])
+def test_cuts_are_found_from_the_end(tmp_path, num_lines, step):
+    """Lines of uneven length, longer together than the window that is read at once."""
+    lines = [
+        json.dumps({"step": s + 1, "ids": list(range(s % 50))}) + "\n" for s in range(num_lines)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    (tmp_path / "bad_samples.jsonl").write_text("".join(lines))
+    cut_logs(tmp_path, step)
+    for name in ("metrics.jsonl", "bad_samples.jsonl"):
+        assert (tmp_path / name).read_text() == "".join(lines[:step])
+
+
 def bad(step, epoch, planned):
     return BadSample(step, epoch, planned, planned + 1, "CRC")
 

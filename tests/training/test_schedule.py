@@ -43,7 +43,10 @@ def test_cosine_ends_at_zero():
 
 @pytest.mark.parametrize(
     ("epochs", "num_samples", "batch", "steps"),
-    [(3, 10, 4, 8), (1, 12, 4, 3), (0.5, 10, 4, 2), (105, 1_281_167, 256, 525_479)],
+    [
+        *[(3, 10, 4, 8), (1, 12, 4, 3), (0.5, 10, 4, 2), (105, 1_281_167, 256, 525_479)],
+        *[(0.5, 5, 1, 3), (0.01, 10, 1, 1), (0.1, 30, 1, 3)],
+    ],
 )
 def test_a_run_takes_as_many_steps_as_its_samples_need(epochs, num_samples, batch, steps):
     assert schedule(batch, num_samples, epochs=epochs).total_steps == steps
