@@ -10,7 +10,7 @@
 #                        cpu: a CPU build; a requirement (torch==2.13.0): that one
 #   FASTSSL_TORCH_INDEX  where CPU builds are looked for besides pip's own configuration:
 #                        the address of a package index, or a folder of wheels
-#   FASTSSL_BUILD_EXT, FASTSSL_CUDA, MAX_JOBS, CXX   read by setup.py
+#   FASTSSL_BUILD_EXT, FASTSSL_CUDA, FASTSSL_CUDA_ARCHS, CUDA_HOME, CXX, MAX_JOBS   read by setup.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -187,8 +187,10 @@ install_torchvision() {
 fingerprint() {
     {
         echo "${FASTSSL_BUILD_EXT:-} ${FASTSSL_CUDA:-} ${CXX:-} ${DEBUG:-}"
+        echo "${FASTSSL_CUDA_ARCHS:-} ${TORCH_CUDA_ARCH_LIST:-} ${CUDA_HOME:-} ${CUDA_PATH:-}"
         # A compiler that was missing the last time builds what could not be built.
         command -v "${CXX:-c++}" || command -v g++ || true
+        command -v nvcc || true
         cat "$STAMPS/torch" "$CONSTRAINTS" 2> /dev/null || true
         find pyproject.toml setup.py MANIFEST.in csrc tools/setup_environment.sh -type f |
             LC_ALL=C sort | while IFS= read -r file; do cksum "$file"; done
