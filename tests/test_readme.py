@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="ascii")
 # Folders whose every entry stands in the README's tree.
 LISTED_FOLDERS = ("", "fastssl", "loaders", "tools", "csrc", "docs")
-# Built or written here, never a part of the source.
+# Built here, never a part of the source.
 NOT_SOURCE = re.compile(
-    r"(__pycache__|build|dist|runs|.*\.egg-info|.*\.so|\.git|\.venv|\.(pytest|ruff|mypy)_cache)$"
+    r"(__pycache__|build|dist|.*\.egg-info|.*\.s?o|\.git|\.venv|\.(pytest|ruff|mypy)_cache)$"
 )
+# What the README's commands read and write.
+USER_FOLDERS = [ROOT / name for name in ("photos", "shards", "runs")]
 # What makes the README's real run a matter of seconds.
 SMALL_RUN = "--max-steps 2 --data.global-batch-size 4 --data.num-threads 1"
 
@@ -54,7 +56,7 @@ def write_photographs(folder: Path) -> None:
 
 def is_source(entry: Path) -> bool:
     """Tell whether git would have it: neither built here nor a folder without a file."""
-    if NOT_SOURCE.match(entry.name):
+    if NOT_SOURCE.match(entry.name) or entry in USER_FOLDERS:
         return False
     return entry.is_file() or any(is_source(child) for child in entry.iterdir())
 
