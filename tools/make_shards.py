@@ -19,11 +19,12 @@ class MakeShards(ConvertConfig):
     """Write the report as JSON to this file."""
 
 
-def describe(report: ConversionReport, out: Path) -> str:
+def describe(report: ConversionReport, out: Path, is_addition: bool) -> str:
     """Return the summary for the screen."""
     left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
     lines = [
-        f"{out}: {report.written:,} samples in {report.num_shards} shards, "
+        f"{out}: {'added ' if is_addition else ''}{report.written:,} samples in "
+        f"{report.num_shards} shards, "
         f"{report.bytes_out / 1e6:,.1f} MB",
         f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
     ]
@@ -55,7 +56,7 @@ def main() -> None:
             bar.close()
     if command.json is not None:
         command.json.write_text(report.to_json())
-    print(describe(report, command.out), file=sys.stdout)
+    print(describe(report, command.out, command.append), file=sys.stdout)
 
 
 if __name__ == "__main__":

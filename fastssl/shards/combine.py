@@ -331,7 +331,6 @@ def _unite_manifests(parts: list[_Part], names: tuple[str, ...], builder: _Build
         ),
         shards=tuple(builder.shards),
         label_maps=tuple(builder.label_maps),
-        additions=tuple(addition for m in manifests for addition in m.additions),
     )
 
 

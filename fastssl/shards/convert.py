@@ -11,7 +11,6 @@ import json
 import shutil
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,37 +18,29 @@ from typing import Literal
 
 from ..cpu_count import available_cpus
 from ..errors import InputError
-from ..publish import naming_file, publish_bytes, published, sync_folder
+from ..publish import naming_file
 from .encode import Encoding
 from .entries import Source
-from .index import HEADER_BYTES, INDEX_NAME, IndexHeader
-from .manifest import (
-    MANIFEST_NAME,
-    SKIPPED_NAME,
-    Manifest,
-    ShardEntry,
-    begin_digest,
-    read_manifest,
-)
+from .finish import finish, publish_addition
+from .manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from .plan import (
-    BUILDING_NAME,
+    AlreadyAdded,
+    Base,
     Plan,
     check_same_listing,
+    clear_building,
     list_differences,
     load_plan,
     lock_building,
     make_plan,
     remove_building,
 )
-from .slices import SliceRecord, convert_slice, load_record, rows_path
+from .reader import open_dataset
+from .slices import SliceRecord, convert_slice, load_record
 from .sources import open_source
 from .stopping import stopping_on_signals
 from .tables import TableColumns
 from .workers import run_jobs
-from .writer import shard_name
-
-_MAX_NUMBERED_CLASSES = 100_000
-_COPY_BYTES = 1 << 22
 
 Progress = Callable[[int, int], None]
 """Called with (entries done since the last call, entries in all)."""
@@ -67,7 +58,8 @@ class ConvertConfig:
     """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
     label name), table (.csv, .tsv, .parquet), tar, or folder of WebDataset tars."""
     out: Path
-    """OUT: folder of the dataset; new or empty, or with --resume an unfinished one."""
+    """OUT: folder of the dataset; new or empty, with --resume an unfinished one, with --append a
+    finished one."""
     encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
     brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
@@ -90,8 +82,12 @@ class ConvertConfig:
     label_column: str = "label"
     """Column of a table that holds labels: text names classes, integers are the labels; further
     columns go into each sample's JSON."""
+    append: bool = False
+    """Add SOURCE to the finished dataset OUT, as new shards behind its own; its digest changes."""
+    merge_classes: bool = False
+    """With --append: let SOURCE have other classes than OUT; new names follow its own."""
     resume: bool = False
-    """Go on with a conversion that was stopped."""
+    """Go on with a conversion or an addition that was stopped."""
 
     @property
     def shuffle_seed(self) -> int | None:
@@ -138,6 +134,8 @@ class ConvertConfig:
             )
         if self.encode == "raw" and self.quality != 90:
             warnings.warn("--quality is ignored: --encode raw stores pixels", stacklevel=2)
+        if self.merge_classes and not self.append:
+            warnings.warn("--merge-classes is ignored without --append", stacklevel=2)
         if self.keep_order and self.seed:
             warnings.warn("--seed is ignored: --keep-order shuffles nothing", stacklevel=2)
 
@@ -175,6 +173,8 @@ class ConversionReport:
 def _check_target(config: ConvertConfig) -> Manifest | None:
     """Look at the target before anything is written; return the manifest if it is finished."""
     out = config.out
+    if config.append:
+        return _check_base(config)
     if not out.exists():
         return None
     if not out.is_dir():
@@ -184,8 +184,9 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
         if not config.resume:
             raise InputError(
                 f"{out}: holds a finished dataset of {manifest.num_samples:,} samples; choose a "
-                "new folder, or remove it first"
+                "new folder, remove it first, or add to it by --append"
             )
+        _refuse_addition(out, "go on with it by --append --resume")
         return manifest
     if (out / BUILDING_NAME).is_dir():
         if not config.resume:
@@ -197,6 +198,34 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
     if any(out.iterdir()):
         raise InputError(f"{out}: not empty, and not a conversion of ours; choose a new folder")
     return None
+
+
+def _refuse_addition(out: Path, remedy: str) -> None:
+    plan = load_plan(out / BUILDING_NAME)
+    if plan is not None and plan.base_digest:
+        raise InputError(f"{out}: holds an unfinished addition of {plan.source}; {remedy}")
+
+
+def _check_base(config: ConvertConfig) -> Manifest:
+    """Return the manifest of the dataset that is added to."""
+    dataset = open_dataset(config.out)  # a damaged one must not get a digest that vouches for it
+    dataset.close()
+    if not config.resume:
+        _refuse_addition(
+            config.out, "add --resume to go on with it by the same command and the same source"
+        )
+    manifest = dataset.manifest
+    ours = (manifest.encoding, manifest.encoding_options)
+    if manifest.encoding != "mixed" and ours != (config.encode, config.encoding.options):
+        wanted = " ".join(
+            [f"--encode {manifest.encoding}"]
+            + [f"--{k.replace('_', '-')} {v}" for k, v in manifest.encoding_options.items()]
+        )
+        raise InputError(
+            f"{config.out}: its images are stored by {wanted}; add to it by the same, or convert "
+            "into a folder of its own and use combine_shards"
+        )
+    return manifest
 
 
 def _describe_order(seed: int | None) -> str:
@@ -231,16 +260,7 @@ def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionRep
     if building.is_dir():  # stopped between the manifest and the tidying up
         with lock_building(building):
             remove_building(building)
-    return ConversionReport(
-        read=manifest.num_read,
-        written=manifest.num_samples,
-        skipped=manifest.skipped,
-        bytes_in=manifest.bytes_in,
-        bytes_out=sum(shard.bytes for shard in manifest.shards),
-        seconds=0.0,
-        num_shards=len(manifest.shards),
-        was_finished=True,
-    )
+    return replace(_report(manifest, is_addition=False), was_finished=True)
 
 
 def _remove_leftovers(building: Path) -> None:
@@ -253,7 +273,7 @@ def _remove_leftovers(building: Path) -> None:
 # --- The steps ------------------------------------------------------------------------------------
 
 
-def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
+def _get_plan(config: ConvertConfig, source: Source, building: Path, base: Manifest | None) -> Plan:
     if source.kind == "folder":
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
@@ -261,6 +281,15 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
                 f"{config.out}: lies inside the source {config.source}; choose a folder outside"
             )
     plan = load_plan(building)
+    if plan is not None and base is not None and plan.base_digest != base.digest:
+        if plan.base_digest:
+            raise InputError(
+                f"{config.out}: an addition was begun when its digest was {plan.base_digest[:12]}, "
+                f"now it is {base.digest[:12]}; restore the dataset, or give the addition up: "
+                f"remove {building}"
+            )
+        clear_building(building)  # of the first conversion, which was stopped while tidying up
+        plan = None
     if plan is None:
         return make_plan(
             config.source,
@@ -269,6 +298,7 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
             config.shuffle_seed,
             config.samples_per_shard,
             building,
+            None if base is None else Base(config.out, base, config.merge_classes),
         )
     _check_same_options(config, plan, plan.source)
     check_same_listing(plan, source)
@@ -278,7 +308,7 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
 def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) -> list[SliceRecord]:
     records: dict[int, SliceRecord] = {}
     for number in range(plan.num_slices):
-        record = load_record(config.out, number)
+        record = load_record(config.out, plan, number)
         if record is not None:
             records[number] = record
     waiting = [number for number in range(plan.num_slices) if number not in records]
@@ -289,7 +319,7 @@ def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) ->
         functools.partial(convert_slice, out=config.out, plan=plan),
         waiting,
         config.workers or available_cpus(),
-        describe=lambda number: shard_name(number),
+        describe=plan.shard_name,
         on_progress=lambda count: on_progress(count, plan.num_entries),
     )
     for number, record in jobs:
@@ -297,98 +327,30 @@ def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) ->
     return [records[number] for number in range(plan.num_slices)]
 
 
-def _choose_class_names(plan: Plan, records: list[SliceRecord]) -> tuple[str, ...]:
-    """Return the names of the labels; those of tars without any are their numbers."""
-    num_classes = max(record.max_label for record in records) + 1
-    if len(plan.class_names) >= num_classes or num_classes > _MAX_NUMBERED_CLASSES:
-        return plan.class_names
-    return tuple(str(label) for label in range(num_classes))
-
-
-def _write_skipped(out: Path, building: Path, records: list[SliceRecord]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    with published(out / SKIPPED_NAME, building) as file:
-        for record in records:
-            for entry in record.skipped:
-                line = json.dumps({name: entry[name] for name in ("source", "reason", "detail")})
-                file.write(line.encode("ascii") + b"\n")
-                counts[entry["reason"]] += 1
-    return counts
-
-
-def _write_index(
-    out: Path, building: Path, plan: Plan, records: list[SliceRecord], manifest: Manifest
-) -> str:
-    """Put the rows of all slices together; return the dataset's digest."""
-    digest = begin_digest(
-        plan.encoding, plan.encoding_options, manifest.class_names, manifest.shards
-    )
-    with published(out / INDEX_NAME, building) as file:
-        file.write(bytes(HEADER_BYTES))
-        for number, record in enumerate(records):
-            if not record.samples:
-                continue
-            with rows_path(building, number).open("rb") as rows:
-                while chunk := rows.read(_COPY_BYTES):
-                    file.write(chunk)
-                    digest.update(chunk)
-        file.seek(0)
-        file.write(IndexHeader(manifest.num_samples, digest.hexdigest()).pack())
-    return digest.hexdigest()
-
-
-def _finish(config: ConvertConfig, plan: Plan, records: list[SliceRecord]) -> Manifest:
-    """Write what belongs to the whole dataset, the manifest last."""
-    out, building = config.out, config.out / BUILDING_NAME
-    num_samples = sum(record.samples for record in records)
-    if num_samples == 0:
-        first = next(entry for record in records for entry in record.skipped)
-        counts = Counter(entry["reason"] for record in records for entry in record.skipped)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
-        remove_building(building)
-        raise InputError(
-            f"{config.source}: none of its {plan.num_entries:,} files is a readable image "
-            f"({reasons}; the first: {first['source']}: {first['detail']}); name a source of images"
-        )
-    skipped = _write_skipped(out, building, records)
-    draft = Manifest(
-        num_samples=num_samples,
-        digest="",
-        encoding=plan.encoding,
-        encoding_options=plan.encoding_options,
-        shuffle_seed=plan.shuffle_seed,
-        samples_per_shard=plan.samples_per_shard,
-        class_names=_choose_class_names(plan, records),
-        num_labelled=sum(record.num_labelled for record in records),
-        num_read=plan.num_entries,
-        bytes_in=sum(record.bytes_in for record in records),
-        skipped=dict(sorted(skipped.items())),
-        listing_sha256=plan.listing_sha256,
-        shards=tuple(
-            ShardEntry(shard_name(number), record.samples, record.bytes, record.sha256)
-            for number, record in enumerate(records)
-            if record.samples
-        ),
-    )
-    digest = _write_index(out, building, plan, records, draft)
-    manifest = replace(draft, digest=digest)
-    publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
-    remove_building(building)
-    sync_folder(out)
-    return manifest
-
-
 # --- The main path --------------------------------------------------------------------------------
 
 
 def _convert_locked(
-    config: ConvertConfig, source: Source, building: Path, on_progress: Progress
-) -> Manifest:
+    config: ConvertConfig,
+    source: Source,
+    building: Path,
+    base: Manifest | None,
+    on_progress: Progress,
+) -> tuple[Manifest, bool]:
+    """Convert; return the manifest, and whether there was nothing left to do."""
     try:
         _remove_leftovers(building)
-        plan = _get_plan(config, source, building)
+        if publish_addition(config.out):  # all was ready when the one before was stopped
+            base = read_manifest(config.out)
+        try:
+            plan = _get_plan(config, source, building, base)
+        except AlreadyAdded as error:
+            if config.resume and error.is_last and base is not None:
+                remove_building(building)
+                return base, True
+            raise
         records = _convert_slices(config, plan, on_progress)
-        return _finish(config, plan, records)
+        return finish(config.source, config.out, plan, records, base), False
     finally:
         if building.is_dir():
             _remove_leftovers(building)
@@ -396,8 +358,32 @@ def _convert_locked(
                 remove_building(building)
 
 
+def _report(manifest: Manifest, is_addition: bool) -> ConversionReport:
+    """Report what a conversion made: the dataset, or what it added to one."""
+    if not is_addition:
+        return ConversionReport(
+            read=manifest.num_read,
+            written=manifest.num_samples,
+            skipped=manifest.skipped,
+            bytes_in=manifest.bytes_in,
+            bytes_out=sum(shard.bytes for shard in manifest.shards),
+            seconds=0.0,
+            num_shards=len(manifest.shards),
+        )
+    last = manifest.additions[-1]
+    return ConversionReport(
+        read=last.num_read,
+        written=last.num_samples,
+        skipped=last.skipped,
+        bytes_in=last.bytes_in,
+        bytes_out=sum(shard.bytes for shard in manifest.shards[-last.num_shards :]),
+        seconds=0.0,
+        num_shards=last.num_shards,
+    )
+
+
 def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConversionReport:
-    """Convert a source into a dataset.
+    """Convert a source into a dataset, or add it to one.
 
     Args:
         config: what, where to and how.
@@ -413,9 +399,9 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
     """
     begin = time.monotonic()
     config.check()
-    finished = _check_target(config)
-    if finished is not None:
-        return _report_finished(config, finished)
+    base = _check_target(config)
+    if base is not None and not config.append:
+        return _report_finished(config, base)
     source = config.open_source()  # a wrong source must not leave an empty target behind
     building = config.out / BUILDING_NAME
     is_new = not config.out.exists()
@@ -424,16 +410,12 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         try:
             building.mkdir(parents=True, exist_ok=True)
             with lock_building(building):
-                manifest = _convert_locked(config, source, building, on_progress or _say_nothing)
+                manifest, was_finished = _convert_locked(
+                    config, source, building, base, on_progress or _say_nothing
+                )
         finally:
             if is_new and config.out.is_dir() and not any(config.out.iterdir()):
                 shutil.rmtree(config.out)
-    return ConversionReport(
-        read=manifest.num_read,
-        written=manifest.num_samples,
-        skipped=manifest.skipped,
-        bytes_in=manifest.bytes_in,
-        bytes_out=sum(shard.bytes for shard in manifest.shards),
-        seconds=round(time.monotonic() - begin, 3),
-        num_shards=len(manifest.shards),
-    )
+    seconds = round(time.monotonic() - begin, 3)
+    report = _report(manifest, config.append)
+    return replace(report, seconds=seconds, was_finished=was_finished)

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .index import INDEX_NAME, IndexHeader, read_index_header
 
 MANIFEST_NAME = "manifest.json"
 SKIPPED_NAME = "skipped.jsonl"
+BUILDING_NAME = ".building"
+"""Folder in a target that holds a conversion's state until it is finished."""
+
+NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
+"""Manifest of a dataset that images are being added to, on its way to its name."""
 PLAIN_VERSION = 1
 """Every sample of every shard is a row, under its own label."""
 DERIVED_VERSION = 2
@@ -63,6 +69,10 @@ class Addition:
     """Samples that they became."""
     num_shards: int
     """Shards that they fill, the last ones at that time."""
+    bytes_in: int
+    """Bytes of the source files that were read."""
+    skipped: dict[str, int]
+    """How many entries were left out, by reason."""
 
 
 @dataclass(frozen=True)
@@ -223,3 +233,30 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
         raise InputError(
             f"{path}: not a whole manifest ({error}); restore it, or make the dataset again"
         ) from None
+
+
+def read_current(folder: Path) -> tuple[Manifest, IndexHeader]:
+    """Read the manifest and the index's header as they belong together.
+
+    Images are added to a dataset by renaming first a new index, then a new manifest. Between the
+    two, even for ever if the power went, the manifest that fits still lies where it was written.
+
+    Args:
+        folder: the dataset.
+
+    Returns:
+        Both; their digests differ if the files are of two datasets.
+
+    Raises:
+        InputError: if the folder is no dataset, or its index is missing or damaged.
+    """
+    manifest = read_manifest(folder)
+    header = read_index_header(folder / INDEX_NAME)
+    if header.digest != manifest.digest:
+        # The second: the renaming may just have come to its end.
+        for name in (NEXT_MANIFEST_NAME, MANIFEST_NAME):
+            if (folder / name).exists():
+                other = read_manifest(folder, name)
+                if other.digest == header.digest:
+                    return other, header
+    return manifest, header

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .index import INDEX_NAME, map_index, read_index_header
-from .manifest import MANIFEST_NAME, Manifest, read_manifest
+from .index import INDEX_NAME, map_index
+from .manifest import MANIFEST_NAME, Manifest, read_current
 from .tar import BLOCK, TarError, padding, parse_header
 
 READ_TRIES = 3
@@ -82,8 +82,8 @@ class ShardDataset:
             path: the dataset's folder.
         """
         self.path = Path(path).absolute()
-        self.manifest: Manifest = read_manifest(self.path)
-        header = read_index_header(self.path / INDEX_NAME)
+        manifest, header = read_current(self.path)
+        self.manifest: Manifest = manifest
         if header.digest != self.manifest.digest:
             raise InputError(
                 f"{self.path}: digest {header.digest[:12]} in {INDEX_NAME}, "
@@ -99,7 +99,8 @@ class ShardDataset:
             )
         self._ends = np.cumsum(counts)
         self._check_shards()
-        self.index: np.ndarray = map_index(self.path / INDEX_NAME)
+        # Images that were added this very moment are behind the rows that were looked for.
+        self.index: np.ndarray = map_index(self.path / INDEX_NAME)[: header.count]
         """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped."""
         self._files: OrderedDict[int, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()

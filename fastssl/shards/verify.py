@@ -18,7 +18,7 @@ from ..cpu_count import available_cpus
 from ..errors import InputError
 from .encode import describe_payload
 from .index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
-from .manifest import Manifest, ShardEntry, read_manifest
+from .manifest import Manifest, ShardEntry, read_current, read_manifest
 from .picture import PictureError
 from .tar import BLOCK, Member, TarError, parse_header, walk_tar
 from .workers import Report, run_jobs
@@ -61,6 +61,14 @@ class CheckReport:
         errors = [asdict(fault) for fault in self.errors]
         report = {"ok": self.ok, "samples": self.samples, "errors": errors}
         return json.dumps(report, indent=1) + "\n"
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """Return the manifest that fits the index, or the one that is there if there is no index."""
+    try:
+        return read_current(path)[0]
+    except InputError:
+        return read_manifest(path)
 
 
 def _check_index(path: Path, manifest: Manifest) -> Iterator[Fault]:
@@ -283,7 +291,7 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
     Returns:
         What is wrong with it.
     """
-    manifest = read_manifest(path)
+    manifest = _read_manifest(path)
     shard = manifest.shards[number]
     start = sum(s.samples for s in manifest.shards[:number])
     try:
@@ -319,7 +327,7 @@ def verify_dataset(
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers ({workers}) must be at least 1")
-    manifest = read_manifest(path)
+    manifest = _read_manifest(path)
 
     def report(count: int) -> None:
         if on_progress is not None:

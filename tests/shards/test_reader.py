@@ -176,8 +176,8 @@ def break_by_another_versions_field(folder):
 
 
 def break_by_a_later_versions_field(folder):
-    addition = dict.fromkeys(("listing_sha256", "num_read", "num_samples", "num_shards"), 1)
-    edit_manifest(folder, additions=[addition])
+    names = ("listing_sha256", "num_read", "num_samples", "num_shards", "bytes_in", "skipped")
+    edit_manifest(folder, additions=[dict.fromkeys(names, 1)])
 
 
 def break_by_digest(folder):
