@@ -37,7 +37,7 @@ def recorded_exit(folder: Path, world: World, get_step: Callable[[], int]) -> It
         yield
     except BaseException as error:
         code, line = describe_failure(error)
-        reason = line or repr(error)
+        reason = line or f"{type(error).__name__}: {error}"
         # What has no line of its own is one rank's trouble; the others see that it is gone.
         is_shared = line is not None and not isinstance(error, OSError)
         raise
