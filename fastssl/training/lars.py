@@ -64,11 +64,12 @@ class LARS(torch.optim.SGD):
         self.grad_scale = None
 
     def _adapt(self, parameters: list[Tensor], decay: float) -> None:
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         w = torch.stack(torch._foreach_norm(parameters))
         g = torch.stack(torch._foreach_norm(gradients))
         rate = self._trust * w / (g + decay * w)
         rate = torch.where((w > 0) & (g > 0), rate, 1.0)
         if decay:
             torch._foreach_add_(gradients, parameters, alpha=decay)
-        torch._foreach_mul_(gradients, list(rate.unbind()))
+        rates: Any = rate.unbind()
+        torch._foreach_mul_(gradients, list(rates))
