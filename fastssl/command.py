@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import itertools
 import io
 import sys
 import typing
@@ -218,7 +219,7 @@ def choice_options(config: typing.Any, prefix: str = "--") -> Iterator[tuple[str
 
 
 def _check_choices(arguments: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*arguments, ""]):
         name, has_value, value = word.partition("=")
         name = name.replace("_", "-")
         value = value if has_value else following

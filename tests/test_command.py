@@ -61,3 +61,7 @@ def test_wrong_syntax_exits_with_2():
     with pytest.raises(SystemExit) as caught:
         parse_arguments(Outer, ["src", "--surprise", "1"])
     assert caught.value.code == 2
+
+
+def test_an_empty_command_line_gives_the_defaults():
+    assert parse_arguments(Inner, []) == Inner()
