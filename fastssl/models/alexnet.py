@@ -8,7 +8,7 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,7 +48,7 @@ class AlexNet(nn.Module):
         super().__init__()
         is_normed = [norm == "all"] * 2 + [norm != "none"] * 3
 
-        def convolve(number: int, into: int, out: int, side: int, **options: int) -> nn.Conv2d:
+        def convolve(number: int, into: int, out: int, side: int, **options: Any) -> nn.Conv2d:
             return nn.Conv2d(into, out, side, bias=not is_normed[number - 1], **options)
 
         def normalise(number: int, channels: int) -> nn.Module:

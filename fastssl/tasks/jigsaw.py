@@ -158,7 +158,7 @@ class JigsawConfig:
     @classmethod
     def noroozi(cls, **changes: Any) -> JigsawConfig:
         """Return the form of Noroozi and Favaro 2016; ``changes`` are fields with other values."""
-        fields = {
+        fields: dict[str, Any] = {
             "num_permutations": 100,
             "view": "center",
             "jitter": 22,
@@ -176,7 +176,7 @@ class JigsawConfig:
     @classmethod
     def kolesnikov(cls, **changes: Any) -> JigsawConfig:
         """Return the form of Kolesnikov et al. 2019; ``changes`` are fields with other values."""
-        fields = {
+        fields: dict[str, Any] = {
             "num_permutations": 100,
             "permutations_per_image": 8,
             "view": "squash_crop",
