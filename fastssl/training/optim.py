@@ -143,7 +143,9 @@ class UpdateGuard:
         buffers = self._flat_buffers()
         self._statistics = torch.cat(buffers) if buffers else None
 
-    def observe(self, mean_loss: Tensor, step: int, gradients: Sequence[Tensor] = ()) -> Tensor:
+    def observe(
+        self, mean_loss: Tensor, step: int, gradients: list[Tensor] | tuple[Tensor, ...] = ()
+    ) -> Tensor:
         """Look at the loss and the gradients of a step before its update.
 
         Args:
