@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import itertools
 import io
+import itertools
 import sys
 import typing
 import warnings

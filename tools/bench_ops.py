@@ -1,33 +1,39 @@
+#!/usr/bin/env python
 """Measure the compiled operators against the same work in plain PyTorch or NumPy, on this machine.
 
-The two are timed in turn, so that whatever else the machine does meets both; each figure is the
-median of the rounds, and the spread of the ratio stands beside it. A ratio carries over to another
-machine better than a time; neither is compared with anything but the row's own reference.
+All sides are timed in turn, so that whatever else the machine does meets all of them; each figure
+is the median of the rounds, and the spread of the ratio stands beside it. A ratio carries over to
+another machine better than a time. Where an operator moves pixels, the bytes that it must read and
+write are set against a plain copy, measured in the same rounds: its share of the copy's bandwidth.
 
 Example: python tools/bench_ops.py --rounds 9 --json ops.json
 """
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 
 from fastssl import ops
-from fastssl.command import run_command
+from fastssl.command import check_json_path, parse_arguments, run_command
 from fastssl.errors import InputError
 from fastssl.ops import reference
 from fastssl.sampling import ChunkLayout, SampleOrder, reference_ids
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
+_GPU_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,19 @@ class Options:
     """Images in a batch of the rows about pixels."""
     threads: int = 0
     """Threads of torch; 0 leaves torch's choice."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the rows about pixels run: auto takes a GPU if there is one."""
+    compile: Literal["auto", "true", "false"] = "auto"
+    """Compare with torch.compile of the plain PyTorch too; auto does so on a GPU."""
     json: Path | None = None
     """File for the same rows as JSON."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.rounds < 3:
+            raise InputError(f"--rounds ({self.rounds}) must be at least 3")
+        if self.batch_size < 1:
+            raise InputError(f"--batch-size ({self.batch_size}) must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -55,47 +72,70 @@ class Row:
     """Items that one call works through."""
     compiled: Callable[[], object]
     reference: Callable[[], object]
+    num_bytes: int = 0
+    """Bytes that the work must read and write; 0 where memory is not the point."""
+    inductor: Callable[[], object] | None = None
+    """The reference under torch.compile."""
 
 
-def build_patches_row(batch_size: int) -> Row:
-    """Goyal et al.'s jigsaw: nine patches of 64 px, each made grey or not, normalised, permuted."""
+def random_pixels(*shape: int, device: torch.device) -> torch.Tensor:
+    """Return uint8 noise: the worst case of a table look-up."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(
-        0, 256, (batch_size, 255, 255, 3), dtype=torch.uint8, generator=generator
-    )
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+
+
+def describe_dtype(dtype: torch.dtype) -> str:
+    """Return the dtype's plain name."""
+    return str(dtype).removeprefix("torch.")
+
+
+def build_patches_row(
+    batch_size: int, device: torch.device, dtype: torch.dtype, standardize: bool, is_inductor: bool
+) -> Row:
+    """Nine patches of 64 px of each image, some images grey or mirrored, permuted, scaled."""
+    generator = torch.Generator().manual_seed(0)
+    images = random_pixels(batch_size, 255, 255, 3, device=device)
     cells = torch.tensor([(85 * y, 85 * x) for y in range(3) for x in range(3)], dtype=torch.int32)
     jitter = torch.randint(0, 22, (batch_size, 9, 2), dtype=torch.int32, generator=generator)
-    corners = cells + jitter
-    flip = torch.rand(batch_size, generator=generator) < 0.5
-    grey = torch.rand(batch_size, generator=generator) < 0.3
-    order = torch.rand(batch_size, 9, generator=generator).argsort(1)
-    shared = (images, corners, 64)
+    corners = (cells + jitter).to(device)
+    flip = (torch.rand(batch_size, generator=generator) < 0.5).to(device)
+    grey = (torch.rand(batch_size, generator=generator) < 0.3).to(device)
+    order = torch.rand(batch_size, 9, generator=generator).argsort(1).to(device)
+    scale = (None, None, True) if standardize else (MEAN, STD, False)
+    arguments = (images, corners, 64, flip, grey, order, *scale, dtype, True)
+    options: dict[str, Any] = {"flip_B": flip, "grey": grey, "order_BP": order, "dtype": dtype}
+    options |= {"standardize": True} if standardize else {"mean": MEAN, "std": STD}
+    values = 9 * 64 * 64 * 3 * batch_size
+    compiled = torch.compile(reference.compose_patches) if is_inductor else None
+    how = "standardised" if standardize else "normalised"
     return Row(
-        "extract_patches, 9 x 64 of 255 px, float32",
+        f"extract_patches, 9 x 64 of 255 px, {how}, {describe_dtype(dtype)}",
         "images",
         batch_size,
-        lambda: ops.extract_patches(
-            *shared, flip_B=flip, grey=grey, order_BP=order, mean=MEAN, std=STD
-        ),
-        lambda: reference.extract_patches(
-            *shared, flip, grey, order, MEAN, STD, False, torch.float32, False
-        ),
+        lambda: ops.extract_patches(images, corners, 64, **options, channels_last=True),
+        lambda: reference.compose_patches(*arguments),
+        values * (1 + dtype.itemsize),
+        None if compiled is None else lambda: compiled(*arguments),
     )
 
 
-def build_normalize_row(batch_size: int) -> Row:
+def build_normalize_row(
+    batch_size: int, device: torch.device, dtype: torch.dtype, is_inductor: bool
+) -> Row:
     """Whole views of 224 px: mirrored, normalised, laid out for convolutions."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(
-        0, 256, (batch_size, 224, 224, 3), dtype=torch.uint8, generator=generator
-    )
-    flip = torch.rand(batch_size, generator=generator) < 0.5
+    images = random_pixels(batch_size, 224, 224, 3, device=device)
+    flip = (torch.rand(batch_size, generator=generator) < 0.5).to(device)
+    arguments = (images, flip, None, MEAN, STD, dtype, True)
+    compiled = torch.compile(reference.normalize) if is_inductor else None
     return Row(
-        "normalize, 224 px, float32, channels_last",
+        f"normalize, 224 px, channels_last, {describe_dtype(dtype)}",
         "images",
         batch_size,
-        lambda: ops.normalize(images, MEAN, STD, flip, channels_last=True),
-        lambda: reference.normalize(images, flip, None, MEAN, STD, torch.float32, True),
+        lambda: ops.normalize(images, MEAN, STD, flip, dtype=dtype, channels_last=True),
+        lambda: reference.normalize(*arguments),
+        images.numel() * (1 + dtype.itemsize),
+        None if compiled is None else lambda: compiled(*arguments),
     )
 
 
@@ -114,68 +154,165 @@ def build_order_row(order: str) -> Row:
     )
 
 
-def time_call(work: Callable[[], object]) -> float:
-    """Return the seconds that one call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def build_copy(device: torch.device) -> tuple[Callable[[], object], int]:
+    """Return a plain copy within the device's memory, and the bytes that it reads and writes."""
+    source = torch.zeros(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
+    target = torch.ones_like(source)
+    return lambda: target.copy_(source), 2 * source.numel()
 
 
-def measure(row: Row, rounds: int) -> dict[str, object]:
-    """Time a row's two sides in turn.
+class Clock:
+    """Times one call: on a GPU what the device takes, calls repeated behind one wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Choose the clock.
+
+        Args:
+            device: where the work runs.
+        """
+        self._is_cuda = device.type == "cuda"
+
+    def measure(self, work: Callable[[], object]) -> float:
+        """Return the seconds that one call takes."""
+        if not self._is_cuda:
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start
+        repeats = 20
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        torch.cuda._sleep(2_000_000)  # the host gets ahead, so launches do not show
+        begin.record()
+        for _ in range(repeats):
+            work()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / repeats
+
+
+def measure(row: Row, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Time a row's sides in turn.
 
     Returns:
-        The row for the table and the JSON file: items per second of both sides, the median of the
-        rounds' ratios, and its least and greatest value.
+        The row for the table and the JSON file: items per second of all sides, the median of the
+        rounds' ratios, its least and greatest value, and what memory has to do with it.
     """
-    # The first call of each pays for memory and thread pools.
-    row.compiled(), row.reference()
-    times = [(time_call(row.compiled), time_call(row.reference)) for _ in range(rounds)]
-    ratios = [slow / fast for fast, slow in times]
-    return {
+    clock = Clock(device)
+    copy, copy_bytes = build_copy(device)
+    sides = {"compiled": row.compiled, "reference": row.reference}
+    if row.inductor is not None:
+        sides["inductor"] = row.inductor
+    if row.num_bytes:
+        sides["copy"] = copy
+    for work in sides.values():
+        for _ in range(3):  # memory, thread pools, compilers
+            work()
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, work in sides.items():
+            times[side].append(clock.measure(work))
+
+    def per_second(side: str) -> float:
+        return row.num_items / statistics.median(times[side])
+
+    def ratios(slow: str) -> list[float]:
+        return [b / a for a, b in zip(times["compiled"], times[slow], strict=True)]
+
+    result: dict[str, Any] = {
         "name": row.name,
         "unit": row.unit,
-        "compiled_per_s": row.num_items / statistics.median(fast for fast, _ in times),
-        "reference_per_s": row.num_items / statistics.median(slow for _, slow in times),
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
+        "device": device.type,
+        "compiled_per_s": per_second("compiled"),
+        "compiled_ms": 1e3 * statistics.median(times["compiled"]),
+        "reference_per_s": per_second("reference"),
+        "ratio": statistics.median(ratios("reference")),
+        "ratio_min": min(ratios("reference")),
+        "ratio_max": max(ratios("reference")),
     }
+    if "inductor" in sides:
+        result["ratio_to_inductor"] = statistics.median(ratios("inductor"))
+    if "copy" in sides:
+        shares = [r * row.num_bytes / copy_bytes for r in ratios("copy")]
+        result["bytes"] = row.num_bytes
+        result["gb_per_s"] = row.num_bytes / statistics.median(times["compiled"]) / 1e9
+        result["copy_gb_per_s"] = copy_bytes / statistics.median(times["copy"]) / 1e9
+        result["share_of_copy"] = statistics.median(shares)
+    return result
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device of the rows about pixels.
+
+    Raises:
+        InputError: if there is no kernel to measure there.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device (cuda) needs a GPU that torch can use; set --device cpu")
+    is_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if is_cuda else "cpu")
+    if not ops.build_info()[device.type]:
+        raise InputError(
+            f"the operators have no compiled kernels for {device.type}, so there is nothing to "
+            "compare; build the extension again and read what it says about them: make bench"
+        )
+    return device
+
+
+def build_rows(options: Options, device: torch.device) -> list[Row]:
+    """Return all rows: those about pixels on the device, those about the order on the CPU."""
+    is_cuda, size = device.type == "cuda", options.batch_size
+    is_inductor = options.compile == "true" or (options.compile == "auto" and is_cuda)
+    rows = []
+    for dtype in _GPU_DTYPES if is_cuda else (torch.float32,):
+        for standardize in (False, True):
+            rows.append(build_patches_row(size, device, dtype, standardize, is_inductor))
+        rows.append(build_normalize_row(size, device, dtype, is_inductor))
+    return [*rows, build_order_row("global"), build_order_row("chunked")]
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print one line of the table."""
+    share = f"{100 * result['share_of_copy']:5.0f} %" if "share_of_copy" in result else ""
+    inductor = f"{result['ratio_to_inductor']:.2f}" if "ratio_to_inductor" in result else ""
+    spread = f"{result['ratio_min']:.2f}-{result['ratio_max']:.2f}"
+    print(
+        f"{result['name']:58} {result['compiled_per_s']:12,.0f} {result['reference_per_s']:12,.0f} "
+        f"{result['ratio']:7.2f} {spread:>13} {inductor:>9} {share:>8}"
+    )
 
 
 def main() -> None:
     """Measure every row, print the table and write the file."""
-    options = tyro.cli(Options, description=__doc__)
-    if options.rounds < 3:
-        raise InputError(f"--rounds ({options.rounds}) must be at least 3")
-    if options.batch_size < 1:
-        raise InputError(f"--batch-size ({options.batch_size}) must be at least 1")
+    options = parse_arguments(Options)
+    check_json_path(options.json)
     if options.threads > 0:
         torch.set_num_threads(options.threads)
-    info = ops.build_info()
-    if not info["cpu"]:
-        raise InputError(
-            "the compiled operators are not built, so there is nothing to compare; install a C++ "
-            "compiler and run make bench again"
-        )
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {info['torch']}"
-    print(f"{machine}; median of {options.rounds} rounds, both sides in turn")
-    print(f"{'row':46} {'compiled/s':>12} {'reference/s':>12} {'ratio':>7}  spread")
-    rows = []
-    for row in (
-        build_patches_row(options.batch_size),
-        build_normalize_row(options.batch_size),
-        build_order_row("global"),
-        build_order_row("chunked"),
-    ):
-        result = measure(row, options.rounds)
-        rows.append(result)
-        print(
-            f"{row.name:46} {result['compiled_per_s']:12,.0f} {result['reference_per_s']:12,.0f} "
-            f"{result['ratio']:7.2f}  {result['ratio_min']:.2f}-{result['ratio_max']:.2f}"
-        )
+    device = choose_device(options.device)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    content: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": gpu or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "batch_size": options.batch_size,
+        "rounds": options.rounds,
+        "rows": [],
+    }
+    print(
+        f"{content['machine']}, {content['cores']} cores, {content['threads']} threads, torch "
+        f"{content['torch']}; batch {options.batch_size}; median of {options.rounds} rounds, all "
+        "sides in turn"
+    )
+    print(
+        f"{'row':58} {'compiled/s':>12} {'reference/s':>12} {'ratio':>7} {'spread':>13} "
+        f"{'/compile':>9} {'of copy':>8}"
+    )
+    for row in build_rows(options, device):
+        row_device = device if row.num_bytes else torch.device("cpu")
+        content["rows"].append(measure(row, options.rounds, row_device))
+        show(content["rows"][-1])
     if options.json is not None:
-        content = {"machine": machine, "rounds": options.rounds, "rows": rows}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
 
 

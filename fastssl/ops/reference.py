@@ -104,6 +104,35 @@ def extract_patches(
 ) -> Tensor:
     """Do what ``fastssl.ops.extract_patches`` does, one PyTorch operation after the other."""
     _check_values(images_BHWC, corners_BP2, size, order_BP)
+    return compose_patches(
+        images_BHWC,
+        corners_BP2,
+        size,
+        flip_B,
+        grey,
+        order_BP,
+        mean,
+        std,
+        standardize,
+        dtype,
+        channels_last,
+    )
+
+
+def compose_patches(
+    images_BHWC: Tensor,
+    corners_BP2: Tensor,
+    size: int,
+    flip_B: Tensor | None,
+    grey: Tensor | None,
+    order_BP: Tensor | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    standardize: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    """Do the same without looking at values, which would make the host wait for a device."""
     device = images_BHWC.device
     image_B = torch.arange(len(images_BHWC), device=device)
     side_S = torch.arange(size, device=device)
