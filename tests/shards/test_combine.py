@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from fastssl.loaders import build_loader
 from fastssl.shards import open_dataset
 from fastssl.shards.classes import ClassList, compose_maps, unite_classes
 from fastssl.shards.combine import CombineConfig, combine
+from fastssl.shards.convert import ConvertConfig, convert
 from fastssl.shards.index import IndexHeader
 from fastssl.shards.manifest import read_manifest
 from fastssl.shards.select import Selection
@@ -29,20 +31,35 @@ from fastssl.views import ViewSpec
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory, draw_photograph, encode):
+    """Two datasets that every test takes its own copy of."""
+    root = tmp_path_factory.mktemp("combine")
+    for name, classes, seed, samples, per_shard in (
+        ("animals", ("cat", "dog"), 0, 12, 5),
+        ("birds", ("bird", "cat"), 100, 6, 3),
+    ):
+        for number in range(samples):
+            path = root / f"{name} source" / classes[number % 2] / f"{name}{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(draw_photograph(seed + number)))
+        config = ConvertConfig(
+            root / f"{name} source", root / name, samples_per_shard=per_shard, workers=1
+        )
+        convert(config)
+    return root
+
+
 @pytest.fixture
-def animals(photographs, make_dataset):
+def animals(tmp_path, made_once):
     """12 samples in three shards; cat and dog."""
-    return make_dataset(photographs, "animals")[0]
+    return shutil.copytree(made_once / "animals", tmp_path / "animals")
 
 
 @pytest.fixture
-def birds(tmp_path, make_dataset, draw_photograph, encode):
+def birds(tmp_path, made_once):
     """6 samples in two shards; bird and cat, so that cat has another label than in animals."""
-    for number in range(6):
-        path = tmp_path / "more" / ("bird", "cat")[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(draw_photograph(100 + number)))
-    return make_dataset(tmp_path / "more", "birds", samples_per_shard=3)[0]
+    return shutil.copytree(made_once / "birds", tmp_path / "birds")
 
 
 @pytest.fixture
@@ -197,7 +214,7 @@ def test_ids_are_kept_in_their_order(tmp_path, animals, birds, make):
 
 @pytest.mark.parametrize("kind", ["txt", "csv"])
 def test_sources_are_kept_by_list_and_by_table(tmp_path, animals, make, kind):
-    chosen = ["dog/image3.jpg", "cat/image0.jpg"]
+    chosen = ["dog/animals3.jpg", "cat/animals0.jpg"]
     header = "path\n" if kind == "csv" else ""
     (tmp_path / f"chosen.{kind}").write_text(header + "\n".join(chosen) + "\n")
     part = make(animals, sources=tmp_path / f"chosen.{kind}")
@@ -358,8 +375,8 @@ def test_wrong_ids_are_named(tmp_path, animals, make, ids, message):
 def test_unknown_classes_and_sources_are_named(tmp_path, animals, make):
     with pytest.raises(InputError, match="no class 'doc'; did you mean 'dog'"):
         make(animals, classes=("doc",))
-    (tmp_path / "chosen.txt").write_text("cat/image0.jpg\ncat/image1.jpg\n")
-    with pytest.raises(InputError, match=r"1 of its 2 sources.*'cat/image1\.jpg'"):
+    (tmp_path / "chosen.txt").write_text("cat/animals0.jpg\ncat/animals1.jpg\n")
+    with pytest.raises(InputError, match=r"1 of its 2 sources.*'cat/animals1\.jpg'"):
         make(animals, sources=tmp_path / "chosen.txt")
     with pytest.raises(InputError, match="no such file"):
         make(animals, ids=tmp_path / "nowhere.txt")
@@ -376,7 +393,7 @@ def test_a_missing_dali_index_is_named(animals, make, tmp_path):
     (animals / "shard-000001.idx").unlink()
     with pytest.raises(InputError, match=r"shard-000001\.idx: missing"):
         make(animals)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["animals", "photographs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["animals"]
 
 
 def test_hard_links_across_file_systems_name_the_remedy(animals, make, tmp_path):
