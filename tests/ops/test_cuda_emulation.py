@@ -199,12 +199,12 @@ def test_floating_patches_err_at_most_twice_as_much_as_pytorch(
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("is_wide", [True, False])
-# Rows whose length is no multiple of a store: stores begin anywhere in a row and run across its end.
+# Rows that are no multiple of a store: stores begin anywhere in a row and run across its end.
 @pytest.mark.parametrize(("height", "width"), [(20, 44), (16, 7), (32, 23)])
 def test_whole_images_of_uneven_sides_are_one_patch_each(
     kernels, channels_last, is_wide, height, width
 ):
-    images = random_images(3, height, width)
+    images = random_images(3, height + 3, width + 5)[:, 1 : height + 1, 2 : width + 2]
     flip, grey = torch.tensor([True, False, True]), torch.tensor([False, False, True])
     ours, _ = emulate(
         kernels, images, torch.float32, channels_last, is_wide, "normalize", flip=flip, grey=grey
