@@ -112,6 +112,9 @@ class Trainer:
         self.signals = signals
         self.folder = config.output_dir
         self.step = 0
+        self.board: TensorBoard | None = None
+        self.ledger: JsonLines | None = None
+        self._lines: list[JsonLines] = []
         self._open_files = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ set-up
@@ -273,14 +276,11 @@ class Trainer:
         self._open_files.callback(self.store.close)
         self.account = BadSampleAccount(self.loader.num_samples, config.data.max_bad_share)
         self.meter = Meter(self.world, config.data.global_batch_size)
-        self.board: TensorBoard | None = None
-        self.ledger: JsonLines | None = None
-        self._lines: list[JsonLines] = []
         if config.data.ledger:
             self.ledger = self._open_lines(ledger_name(self.world.rank))
-        if self.world.is_zero:
-            self.metrics = self._open_lines(METRICS_NAME)
-            self.bad_samples = self._open_lines(BAD_SAMPLES_NAME)
+        if self.world.is_zero:  # the one rank that writes them
+            self.metrics: JsonLines = self._open_lines(METRICS_NAME)
+            self.bad_samples: JsonLines = self._open_lines(BAD_SAMPLES_NAME)
 
     def _open_lines(self, name: str) -> JsonLines:
         lines = JsonLines(self.folder / name)
