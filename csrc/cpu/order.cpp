@@ -1,4 +1,4 @@
-// The sample order in closed form: what fastssl/sampling.py computes in NumPy, ten times faster.
+// The sample order in closed form: what fastssl/sampling.py computes in NumPy, on all threads.
 //
 // A keyed bijection on 0..n-1 is a Feistel network on the smallest rectangle a x b that holds n,
 // walked until the value falls below n (Black and Rogaway 2002).

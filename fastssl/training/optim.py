@@ -158,8 +158,10 @@ class UpdateGuard:
         """
         is_finite = torch.isfinite(mean_loss)
         if gradients:
-            largest = torch.stack(torch._foreach_norm(gradients, ord=float("inf")))
-            is_finite = is_finite & torch.isfinite(largest).all()
+            # Lengths: on two cores 3 ms for a ResNet-50, where the largest element takes 200 ms. A
+            # length that overflows float32 is no gradient to follow either.
+            lengths = torch.stack(torch._foreach_norm(gradients))
+            is_finite = is_finite & torch.isfinite(lengths).all()
         self._is_bad = ~is_finite
         self._streak = torch.where(is_finite, 0, self._streak + 1)
         trips = (self._streak >= MAX_NONFINITE_IN_A_ROW) & (self._tripped_at == 0)
