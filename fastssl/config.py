@@ -7,6 +7,7 @@ between stops of one run; everything else is the run's identity.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
@@ -35,6 +36,15 @@ def free(default: Any) -> Any:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
+
+
+def _require_finite(prefix: str, config: Any) -> None:
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, float):
+            _require(
+                math.isfinite(value), f"{prefix}.{item.name} ({value}) must be a finite number"
+            )
 
 
 def _require_known(name: str, given: str, known: tuple[str, ...]) -> None:
@@ -135,6 +145,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         _require_known("optim.name", self.name, OPTIMIZERS)
+        _require_finite("optim", self)
         for name in ("lr", "lr_batch_size", "weight_decay", "eps", "trust_coefficient"):
             value = getattr(self, name)
             _require(value >= 0, f"optim.{name} ({value}) must not be negative")
@@ -168,6 +179,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        _require_finite("schedule", self)
         _require(self.epochs > 0, f"schedule.epochs ({self.epochs}) must be above 0")
         _require(
             self.warmup_epochs >= 0,

@@ -21,6 +21,16 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def stop_at_once_on_signals(code: int) -> None:
+    """End at once on a signal while there is nothing to save yet.
+
+    Args:
+        code: exit code.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(code))
+
+
 def die_with_launcher() -> None:
     """Do so where torchrun started this process; elsewhere do nothing."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:

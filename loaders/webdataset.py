@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Batch, Substitution
 from ..cpu_count import available_cpus
-from ..errors import InputError
+from ..errors import InputError, RunFailed
 from ..lifeline import die_with
 from ..sampling import SampleOrder
 from ..shards import BadSample, ShardDataset
@@ -31,7 +31,7 @@ from .base import Loader, Plan
 from .device import move_batches
 from .reference import cut_views
 
-MAX_SUBSTITUTES = 100
+MAX_SUBSTITUTES = 20
 """Substitutes tried for one bad sample before the data is called unreadable."""
 
 
@@ -64,7 +64,17 @@ class WebDatasetLoader(Loader):
         )
         batches = iter(workers)
         try:
-            yield from batches
+            for batch in batches:
+                if isinstance(batch, RunFailed):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RunFailed(
+                f"a loader worker was killed ({error}); the machine may be out of memory: lower "
+                "--data.num-threads or --data.prefetch-batches and start again"
+            ) from None
         finally:
             # The iterator's workers stop when it is gone; nothing else may hold it. One that hangs
             # in a read gets SIGTERM after five seconds, and may die of it now.
@@ -114,7 +124,13 @@ class _PlanReader(Dataset):
         # The package decodes a sample's members by handlers; ours gives the reference picture.
         self.decode = webdataset.autodecode.Decoder([_decode_member])
 
-    def __getitem__(self, plan: Plan) -> Batch:
+    def __getitem__(self, plan: Plan) -> Batch | RunFailed:
+        try:
+            return self._load(plan)
+        except RunFailed as failure:
+            return failure  # raised in the rank; DataLoader would wrap it into a traceback
+
+    def _load(self, plan: Plan) -> Batch:
         size = self.views[0].size
         images = torch.empty((len(plan), len(self.views), size, size, 3), dtype=torch.uint8)
         used = plan.sample_ids.copy()
@@ -151,7 +167,7 @@ class _PlanReader(Dataset):
             except BadSample as bad:
                 reason = reason or bad.reason
                 used[row] = self.order.substitute(int(plan.epochs[row]), planned, attempt)
-        raise OSError(
+        raise RunFailed(
             f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be read; "
             f"see that {self.dataset.path} is whole: tools/check_shards.py"
         )
@@ -193,7 +209,7 @@ class _WorkerSetup:
 
     def __call__(self, _worker: int) -> None:
         # A signal to the whole group is the rank's to judge; it needs its workers to end the step.
-        for number in (signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._end_if_closing)
         die_with(self.parent)

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
-from fastssl.lifeline import die_with_launcher
+from fastssl.lifeline import die_with_launcher, stop_at_once_on_signals
 
-die_with_launcher()  # before the slow imports: torchrun may be killed meanwhile
+# Before the slow imports: torchrun may be killed meanwhile, and signals come at any time.
+die_with_launcher()
+stop_at_once_on_signals(75)
 
 import logging  # noqa: E402
 import os  # noqa: E402

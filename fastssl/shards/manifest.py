@@ -210,9 +210,12 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
+        is_begun = (folder / BUILDING_NAME).is_dir()
+        remedy = f"SOURCE {folder} --resume" if is_begun else f"{folder} OUT"
         raise InputError(
-            f"{folder}: no {MANIFEST_NAME}, so it is not a finished dataset; finish it by: "
-            f"python tools/make_shards.py SOURCE {folder} --resume"
+            f"{folder}: no {MANIFEST_NAME}, so it is not a finished dataset; "
+            f"{'finish it' if is_begun else 'make one of it'} by: "
+            f"python tools/make_shards.py {remedy}"
         ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); make the dataset again") from None

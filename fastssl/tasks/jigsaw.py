@@ -116,11 +116,16 @@ class JigsawConfig:
                 raise InputError(f"task.{name} ({value}) must be at least 1")
         if self.channel_shift < 0:
             raise InputError(f"task.channel_shift ({self.channel_shift}) must not be negative")
+        if self.cell < self.patch:
+            raise InputError(
+                f"task.patch ({self.patch}) must fit a cell of {self.cell} px ({self.grid} cells "
+                f"of crop {self.crop}); set --task.patch to {self.cell} or less"
+            )
         if self.cell < self.patch + self.jitter - 1:
             raise InputError(
                 f"task.patch ({self.patch}) with task.jitter ({self.jitter}) needs a cell of "
                 f"{self.patch + self.jitter - 1} px, but {self.grid} cells of crop {self.crop} are "
-                f"{self.cell} px; lower the jitter to {max(1, self.cell - self.patch + 1)}"
+                f"{self.cell} px; lower the jitter to {self.cell - self.patch + 1}"
             )
         for name in ("flip_probability", "grey_probability", "projection_probability"):
             value = getattr(self, name)

@@ -61,7 +61,12 @@ class CheckpointStore:
         """
         for leftover in self._folder.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for torn in self._folder.glob(".*.tmp"):
+            torn.unlink()
         damaged = []
+        named = self._read_pointer()
+        if named is not None and not named.is_dir():
+            damaged.append((named, f"{POINTER_NAME} names it, but it is gone"))
         for step in reversed(self._steps()):
             folder = self._folder_of(step)
             reason = find_damage(folder)
@@ -168,6 +173,12 @@ class CheckpointStore:
         publish_bytes(self._folder / POINTER_NAME, target.name.encode())
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(self._folder_of(old))
+
+    def _read_pointer(self) -> Path | None:
+        try:
+            return self._folder / (self._folder / POINTER_NAME).read_text()
+        except FileNotFoundError:
+            return None
 
     def _steps(self) -> list[int]:
         if not self._folder.is_dir():

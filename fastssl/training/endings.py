@@ -16,7 +16,7 @@ from pathlib import Path
 from ..command import describe_failure
 from ..errors import InputError
 from .distributed import World
-from .run_directory import LOCK_NAME, write_json
+from .run_directory import CONFIG_NAME, LOCK_NAME, write_json
 
 EXIT_NAME = "exit.json"
 _FAILURES = "exit.rank*.json"
@@ -57,17 +57,20 @@ def record_refusal(arguments: Sequence[str], error: InputError) -> None:
     """Write exit.json for a run that is refused before its config is known.
 
     Args:
-        arguments: the command line; a directory that exists and no run holds is written to.
+        arguments: the command line; only a run directory that no run holds is written to.
         error: why.
     """
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, has_value, value = word.partition("=")
         folder = Path(value if has_value else following)
-        if name.replace("_", "-") != "--output-dir" or not folder.is_dir():
+        if name.replace("_", "-") != "--output-dir" or not (folder / CONFIG_NAME).is_file():
             continue
         with (folder / LOCK_NAME).open("a") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write_ending(folder / EXIT_NAME, 2, f"error: {error}", 0)
+            step = 0
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                step = json.loads((folder / EXIT_NAME).read_bytes())["step"]
+            _write_ending(folder / EXIT_NAME, 2, f"error: {error}", step)
 
 
 def _write_ending(path: Path, code: int, reason: str, step: int) -> None:

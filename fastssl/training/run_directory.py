@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
-from ..publish import publish_bytes
+from ..publish import naming_file, publish_bytes
 
 CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
@@ -40,9 +40,10 @@ class RunLock:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            what = "is a file" if folder.is_file() else f"cannot be made ({error.strerror})"
             raise InputError(
-                f"--output-dir ({folder}) is a file; a run needs a directory; choose another"
+                f"--output-dir ({folder}) {what}; a run needs a directory; choose another"
             ) from None
         self._file = (folder / LOCK_NAME).open("a")
         deadline = time.monotonic() + LOCK_PATIENCE_S
@@ -79,7 +80,7 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        old = json.loads(path.read_bytes())["identity"]
+        old = dict(json.loads(path.read_bytes())["identity"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({error!r}); restore it, or choose another --output-dir"
@@ -163,16 +164,19 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         """Open the file for appending."""
+        self._path = path
         self._file: TextIO = path.open("a", buffering=1)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line."""
-        self._file.write(json.dumps(line) + "\n")
+        with naming_file(self._path):
+            self._file.write(json.dumps(line) + "\n")
 
     def sync(self) -> None:
         """Make the lines durable."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming_file(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Make the lines durable and close the file."""

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and stop: SIGTERM, SIGUSR1 and the first SIGINT."""
+"""Signals that ask a run to save and stop: SIGTERM, SIGUSR1, SIGHUP and the first SIGINT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
 class StopSignals:

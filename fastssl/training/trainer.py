@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,14 @@ from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_ra
 from ..loaders import build_loader, resolve_loader
 from ..models import build_trunk, save_trunk
 from ..randomness import step_seed
+from ..sampling import ChunkLayout
 from ..shards import open_dataset
 from ..tasks import build_task
 from .bad_samples import BadSampleAccount, list_bad
 from .checkpoint import CheckpointStore
 from .distributed import World, check_device, join_world
 from .endings import clear_endings, recorded_exit
+from .machine import describe_machine, warn_of_other_machine
 from .metrics import Meter, Progress
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .run_directory import (
@@ -127,15 +128,16 @@ class Trainer:
         self.world.on_zero(lambda: check_identity(self.folder, self.identity))
         self.world.together(self._build_modules)
         self._wrap_network()
-        self.world.on_zero(lambda: write_config(self.folder, self.identity, flatten(self.config)))
         self.world.together(self._open_logs)
         self._go_back(self.world.on_zero(self.store.find_newest))
+        # Only now: a checkpoint of another run has been refused.
+        self.world.on_zero(lambda: write_config(self.folder, self.identity, flatten(self.config)))
 
     def _open_loader(self) -> None:
         config, world = self.config, self.world
         check_device(config.device, world)
         check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
-        if config.data.path == Path():
+        if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
         # The order of weights' draws is the order of building: trunk, then head.
         torch.manual_seed(step_seed(config.seed, 0, 0))
@@ -214,7 +216,7 @@ class Trainer:
         self.meter.load_state_dict(state["meter"])
         self.loader.load_state_dict(state["loader"])
         self.step = state["step"]
-        self._warn_of_other_machine(state["machine"])
+        warn_of_other_machine(state["machine"], self.world)
 
     def _save(self) -> None:
         """Snapshot everything that the next life needs; rank 0 writes it."""
@@ -235,7 +237,7 @@ class Trainer:
             "meter": self.meter.state_dict(),
             "loader": self._loader_state(),
             "identity": self.identity,
-            "machine": self._machine(),
+            "machine": describe_machine(self.world),
         }
         self.store.save(self.step, state)
 
@@ -244,29 +246,6 @@ class Trainer:
 
     def _position(self, step: int) -> int:
         return step * self.config.data.global_batch_size
-
-    def _machine(self) -> dict[str, Any]:
-        """What bit-equal resume rests on."""
-        device = self.world.device
-        is_cuda = device.type == "cuda"
-        return {
-            "world_size": self.world.size,
-            "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
-            "torch": str(torch.__version__),
-            "num_threads": torch.get_num_threads(),
-            "processor": platform.machine(),
-        }
-
-    def _warn_of_other_machine(self, saved: dict[str, Any]) -> None:
-        for name, now in self._machine().items():
-            if saved.get(name) != now and self.world.is_zero:
-                _log.warning(
-                    "%s was %s when the checkpoint was saved and is %s now: the same samples and "
-                    "settings, but sums may differ in their last bits",
-                    name,
-                    saved.get(name),
-                    now,
-                )
 
     # ------------------------------------------------------------------ logs
 
@@ -393,6 +372,15 @@ class Trainer:
         if self.world.is_zero:
             for sample in everywhere:
                 self.bad_samples.write(dataclasses.asdict(sample))
+            _log.warning(
+                "%d bad sample(s) at step %d, the first: %d (%s); sample %d takes its place; all "
+                "stand in bad_samples.jsonl",
+                len(everywhere),
+                self.step,
+                everywhere[0].planned,
+                everywhere[0].reason,
+                everywhere[0].used,
+            )
         self.account.add(everywhere, self._position(self.step))
 
     def _write_logs(self, batch: Batch, bar: tqdm, is_last: bool) -> None:
@@ -476,6 +464,14 @@ class Trainer:
             _log.info("trunk: %s", self.folder / TRUNK_NAME)
 
     def _announce(self, last_step: int) -> None:
+        if self.step >= last_step:
+            _log.info("step %d of %d is done already: nothing to do", self.step, last_step)
+            return
+        data = self.config.data
+        if data.order == "global" and data.layout != ChunkLayout():
+            _log.warning(
+                "data.chunk_size, num_lanes and window_chunks are ignored: data.order is global"
+            )
         name, reason = resolve_loader(self.config.data)
         _log.info("loader: %s (%s)", name, reason)
         _log.info(

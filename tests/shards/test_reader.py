@@ -226,7 +226,7 @@ def break_by_cutting_shard(folder):
         (break_by_count, r"12 samples in index\.bin, 11 in manifest\.json, 12 in its shards"),
         (break_by_garbage, "not a manifest"),
         (break_by_unknown_key, "not a whole manifest"),
-        (break_by_removing_manifest, r"no manifest\.json.*--resume"),
+        (break_by_removing_manifest, r"no manifest\.json.*make one of it"),
         (break_by_removing_index, r"index\.bin: the index is missing"),
         (break_by_cutting_index, r"100 bytes, but 12 samples take 448"),
         (break_by_removing_shard, r"shard-000001\.tar: the shard is missing"),

@@ -193,7 +193,8 @@ def test_pictures_do_not_change_what_is_learnt():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch": 13}, "needs a cell of 15 px"),
+        ({"patch": 11}, "needs a cell of 13 px"),
+        ({"patch": 13}, r"set --task\.patch to 12 or less"),
         ({"jitter": 9}, "lower the jitter to 3"),
         ({"grey_probability": 1.5}, r"task\.grey_probability \(1\.5\)"),
         ({"permutations_per_image": 0}, "permutations_per_image"),

@@ -29,6 +29,12 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
         RunLock(tmp_path / "run")
 
 
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made"):
+        RunLock(tmp_path / "file" / "run")
+
+
 def test_another_identity_is_refused_with_every_difference(tmp_path):
     config = build_recipe("demo")
     write_config(tmp_path, identity(config, "a" * 64), {})

@@ -58,6 +58,14 @@ def test_rates_do_not_depend_on_the_batch_but_for_the_peak():
         assert small.lr_at(samples) * 4 == pytest.approx(large.lr_at(samples))
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_must_be_finite(value):
+    with pytest.raises(InputError, match="must be a finite number"):
+        ScheduleConfig(epochs=value)
+    with pytest.raises(InputError, match="must be a finite number"):
+        OptimConfig(lr=value)
+
+
 def test_milestones_must_rise():
     with pytest.raises(InputError, match="must rise"):
         ScheduleConfig(milestones=(3.0, 2.0))

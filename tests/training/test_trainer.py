@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,11 @@ def crash_after(config, step):
     for folder in checkpoints.glob("0*"):
         if int(folder.name) % config.checkpoint.every_steps:
             shutil.rmtree(folder)
+    kept = sorted(folder.name for folder in checkpoints.glob("0*"))
+    if kept:
+        (checkpoints / "latest").write_text(kept[-1])
+    else:
+        (checkpoints / "latest").unlink()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +229,7 @@ def test_a_finished_run_has_nothing_more_to_do(configure):
     assert_equal_states(before, load_state(config))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_and_stops(configure, number):
     config = configure()
     metrics = config.output_dir / "metrics.jsonl"
@@ -338,6 +344,35 @@ def test_another_runs_checkpoint_is_refused_without_its_config(configure):
     (configure().output_dir / "config.json").unlink()
     with pytest.raises(InputError, match="holds another run"):
         train(configure(max_steps=2, seed=5))
+    train(configure(max_steps=2))  # the refused one has left nothing behind
+
+
+def test_checkpoints_that_are_gone_are_missed(configure):
+    config = configure(max_steps=3)
+    train(config)
+    shutil.rmtree(config.output_dir / "checkpoints" / "000000003")
+    with pytest.raises(InputError, match="latest names it, but it is gone"):
+        train(config)
+    assert len(read_lines(config.output_dir / "ledger.rank0.jsonl")) == 3
+
+
+def test_a_killed_loader_worker_ends_the_run_in_one_line(configure):
+    config = configure(nested={"schedule": {"epochs": 100.0}})
+    ledger = config.output_dir / "ledger.rank0.jsonl"
+
+    def kill_when_it_trains():
+        while not ledger.exists() or not ledger.read_text():
+            time.sleep(0.01)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for child in children:
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_it_trains)
+    killer.start()
+    with pytest.raises(RunFailed, match="a loader worker was killed"):
+        train(config)
+    killer.join()
 
 
 def test_a_non_finite_gradient_is_masked_too(configure):
