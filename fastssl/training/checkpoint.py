@@ -64,9 +64,9 @@ class CheckpointStore:
         for torn in self._folder.glob(".*.tmp"):
             torn.unlink()
         damaged = []
-        named = self._read_pointer()
-        if named is not None and not named.is_dir():
-            damaged.append((named, f"{POINTER_NAME} names it, but it is gone"))
+        latest = self._read_pointer()
+        if latest is not None and not latest.is_dir():
+            damaged.append((latest, f"{POINTER_NAME} names it, but it is gone"))
         for step in reversed(self._steps()):
             folder = self._folder_of(step)
             reason = find_damage(folder)
