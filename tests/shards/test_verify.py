@@ -123,7 +123,7 @@ def test_deep_finds_a_picture_of_another_size(folder):
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="make one of it by"):
         verify_dataset(tmp_path)
 
 
