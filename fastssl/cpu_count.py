@@ -83,3 +83,13 @@ def available_cpus() -> int:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return max(1, min(affinity, math.ceil(min(cgroup_quota(), affinity))))
+
+
+def local_world_size() -> int:
+    """Return how many ranks torchrun has started on this machine; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def cpus_per_rank() -> int:
+    """Return this rank's share of the cores that the machine's ranks may use, at least 1."""
+    return max(1, available_cpus() // local_world_size())

@@ -20,7 +20,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Batch, Substitution
-from ..cpu_count import available_cpus
+from ..cpu_count import cpus_per_rank, local_world_size
 from ..errors import InputError, RunFailed
 from ..lifeline import die_with
 from ..sampling import SampleOrder
@@ -100,16 +100,6 @@ class WebDatasetLoader(Loader):
                 f"enlarge it (docker run --shm-size=8g) or lower --data.num-threads, "
                 f"--data.prefetch-batches or the batch"
             )
-
-
-def cpus_per_rank() -> int:
-    """Return this rank's share of the cores that the machine's ranks may use, at least 1."""
-    return max(1, available_cpus() // local_world_size())
-
-
-def local_world_size() -> int:
-    """Return how many ranks torchrun has started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class _PlanReader(Dataset):

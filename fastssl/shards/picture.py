@@ -20,13 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..views import MAX_SIDE
 from . import npy
 
 MAX_PIXELS = 2**29
 """Pixels of the largest picture that is decoded (1.5 GiB as RGB); 20,000 x 20,000 px is below."""
-
-MAX_SIDE = 65_535
-"""Pixels of the longest side: JPEG's own limit, and that of the index's 16-bit fields."""
 
 REASONS = ("zero-byte", "non-image", "truncated", "corrupt", "animated", "16-bit", "too-large")
 """Why bytes are not a picture."""

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_GAP = 4
-_RIGHT = (46, 160, 67)
-_WRONG = (218, 54, 51)
-_PAPER = 255
+from .pictures import PAPER, frame_picture
 
 
 def draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int) -> np.ndarray:
@@ -33,18 +30,14 @@ def draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: 
     placed = np.empty_like(asked)
     placed[answer] = asked
     solved = _lay_out(tiles[placed], grid, placed == np.arange(len(asked)))
-    space = np.full((puzzle.shape[0], size // 2, 3), _PAPER, np.uint8)
+    space = np.full((puzzle.shape[0], size // 2, 3), PAPER, np.uint8)
     return np.concatenate([puzzle, space, solved], axis=1)
 
 
 def _lay_out(tiles: np.ndarray, grid: int, is_right: np.ndarray | None) -> np.ndarray:
-    size = tiles.shape[1]
-    pitch = size + 2 * _GAP
-    sheet = np.full((grid * pitch, grid * pitch, 3), _PAPER, np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = (place // grid) * pitch, (place % grid) * pitch
-        if is_right is not None:
-            frame = _RIGHT if is_right[place] else _WRONG
-            sheet[top + 1 : top + pitch - 1, left + 1 : left + pitch - 1] = frame
-        sheet[top + _GAP : top + _GAP + size, left + _GAP : left + _GAP + size] = tile
-    return sheet
+    framed = [
+        frame_picture(tile, None if is_right is None else bool(is_right[place]))
+        for place, tile in enumerate(tiles)
+    ]
+    rows = [np.concatenate(framed[i : i + grid], axis=1) for i in range(0, len(framed), grid)]
+    return np.concatenate(rows)

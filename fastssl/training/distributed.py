@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ..cpu_count import local_world_size
 from ..errors import InputError, leave_to_another_rank
 from ..lifeline import die_with_launcher
 
@@ -130,7 +131,7 @@ def join_world(device: str = "auto") -> World:
     # Read when CUDA starts: without it cuBLAS may sum in another order from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    is_cuda = device != "cpu" and torch.cuda.device_count() >= _local_world_size()
+    is_cuda = device != "cpu" and torch.cuda.device_count() >= local_world_size()
     where = torch.device("cpu")
     if is_cuda:
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -153,7 +154,7 @@ def check_device(device: str, world: World) -> None:
     Raises:
         InputError: if cuda is asked for and absent, or has fewer GPUs than ranks.
     """
-    num_gpus, num_ranks = torch.cuda.device_count(), _local_world_size()
+    num_gpus, num_ranks = torch.cuda.device_count(), local_world_size()
     if world.device.type == "cuda" or device == "cpu":
         return
     if num_gpus:
@@ -163,7 +164,3 @@ def check_device(device: str, world: World) -> None:
         )
     if device == "cuda":
         raise InputError("device ('cuda') needs a GPU that torch can use; set --device cpu")
-
-
-def _local_world_size() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

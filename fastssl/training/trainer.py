@@ -113,6 +113,7 @@ class Trainer:
         self.signals = signals
         self.folder = config.output_dir
         self.step = 0
+        self._has_fixed_buckets = False
         self.board: TensorBoard | None = None
         self.ledger: JsonLines | None = None
         self._lines: list[JsonLines] = []
@@ -310,7 +311,7 @@ class Trainer:
         samples = self._position(self.step)
         size = len(batch) // config.accumulation
         parts = [batch.rows(i * size, (i + 1) * size) for i in range(config.accumulation)]
-        if isinstance(self.network, DistributedDataParallel) and not self._is_warm:
+        if isinstance(self.network, DistributedDataParallel) and not self._has_fixed_buckets:
             self._fix_buckets(parts[0])
         self.step += 1
         torch.manual_seed(step_seed(config.seed, self.step, self.world.rank))
@@ -343,8 +344,6 @@ class Trainer:
         self.scaler.scale(scalars["loss"] / config.accumulation).backward()
         return {name: value.detach() for name, value in scalars.items()}
 
-    _is_warm = False
-
     def _fix_buckets(self, part: Batch) -> None:
         """Let DDP settle its buckets before the first step counts.
 
@@ -357,7 +356,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for name, buffer in self.task.named_buffers():
             buffer.copy_(buffers[name])
-        self._is_warm = True
+        self._has_fixed_buckets = True
 
     def _gradients_stay_here(self, is_partial: bool) -> contextlib.AbstractContextManager:
         if is_partial and isinstance(self.network, DistributedDataParallel):
