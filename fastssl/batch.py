@@ -5,6 +5,7 @@ Shape legend: B samples, V views of each, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
@@ -46,6 +47,8 @@ class Batch:
     """Samples that were bad and what took their place."""
     fallback_decodes: int = 0
     """Samples that the back end's own decoder refused and the reference decoder took."""
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of work that each stage of the loader took, summed over its workers."""
 
     def __len__(self) -> int:
         """Return B, the number of samples."""
@@ -61,10 +64,11 @@ class Batch:
         kept = tuple(
             replace(s, row=s.row - start) for s in self.substitutions if start <= s.row < stop
         )
-        # The count of fallback decodes belongs to the whole batch; the first part carries it.
+        # Fallback decodes and seconds belong to the whole batch; the first part carries them.
         return replace(
             self,
             **cut,
             substitutions=kept,
             fallback_decodes=self.fallback_decodes if start == 0 else 0,
+            stage_s=self.stage_s if start == 0 else {},
         )

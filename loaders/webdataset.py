@@ -13,26 +13,20 @@ from collections.abc import Generator, Iterable
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import webdataset.autodecode
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ..batch import Batch, Substitution
+from ..batch import Batch
 from ..cpu_count import cpus_per_rank, local_world_size
 from ..errors import InputError, RunFailed
 from ..lifeline import die_with
-from ..sampling import SampleOrder
-from ..shards import BadSample, ShardDataset
 from ..shards.picture import open_picture, to_upright_rgb
-from ..views import ViewSpec, draw_boxes
 from .base import Loader, Plan
 from .device import move_batches
+from .reading import SampleReader
 from .reference import cut_views
-
-MAX_SUBSTITUTES = 20
-"""Substitutes tried for one bad sample before the data is called unreadable."""
 
 
 class WebDatasetLoader(Loader):
@@ -50,7 +44,7 @@ class WebDatasetLoader(Loader):
         return move_batches(self._read(plans), self.device)
 
     def _read(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        reader = _PlanReader(self.dataset, self.views, self.order)
+        reader = _PlanReader(SampleReader(self.dataset, self.views, self.order))
         is_closing = multiprocessing.get_context("fork").Value("b", False, lock=False)
         workers = DataLoader(
             reader,
@@ -105,12 +99,8 @@ class WebDatasetLoader(Loader):
 class _PlanReader(Dataset):
     """Runs in the workers: turns a plan into a batch on the CPU."""
 
-    def __init__(
-        self, dataset: ShardDataset, views: tuple[ViewSpec, ...], order: SampleOrder
-    ) -> None:
-        self.dataset = dataset
-        self.views = views
-        self.order = order
+    def __init__(self, reader: SampleReader) -> None:
+        self.reader = reader
         # The package decodes a sample's members by handlers; ours gives the reference picture.
         self.decode = webdataset.autodecode.Decoder([_decode_member])
 
@@ -121,58 +111,18 @@ class _PlanReader(Dataset):
             return failure  # raised in the rank; DataLoader would wrap it into a traceback
 
     def _load(self, plan: Plan) -> Batch:
-        size = self.views[0].size
-        images = torch.empty((len(plan), len(self.views), size, size, 3), dtype=torch.uint8)
-        used = plan.sample_ids.copy()
-        substitutions = []
+        views = self.reader.views
+        size = views[0].size
+        images = torch.empty((len(plan), len(views), size, size, 3), dtype=torch.uint8)
+        reading = self.reader.begin(plan)
         for row in range(len(plan)):
-            payload, reason = self._read_or_substitute(plan, used, row)
-            boxes = plan.boxes[row]
-            if reason is not None:
-                boxes = self._draw_boxes(plan, row, int(used[row]))
-                substitutions.append(
-                    Substitution(row, int(plan.sample_ids[row]), int(used[row]), reason)
-                )
-            images[row] = torch.from_numpy(
-                cut_views(self._decode(int(used[row]), payload), self.views, boxes)
-            )
-        labels = self.dataset.index["label"][used].astype(np.int64)
-        return Batch(
-            images=images,
-            sample_ids=torch.from_numpy(plan.sample_ids),
-            epochs=torch.from_numpy(plan.epochs),
-            labels=torch.from_numpy(labels) if self.dataset.has_labels else None,
-            substitutions=tuple(substitutions),
-        )
-
-    def _read_or_substitute(
-        self, plan: Plan, used: np.ndarray, row: int
-    ) -> tuple[bytes, str | None]:
-        """Read a sample, or the first good one of its substitutes (law 3)."""
-        planned = int(plan.sample_ids[row])
-        reason = None
-        for attempt in range(MAX_SUBSTITUTES + 1):
-            try:
-                return self.dataset.read_payload(int(used[row])), reason
-            except BadSample as bad:
-                reason = reason or bad.reason
-                used[row] = self.order.substitute(int(plan.epochs[row]), planned, attempt)
-        raise RunFailed(
-            f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be read; "
-            f"see that {self.dataset.path} is whole: tools/check_shards.py"
-        )
-
-    def _draw_boxes(self, plan: Plan, row: int, used: int) -> np.ndarray:
-        """Draw the planned sample's boxes on the substitute's picture."""
-        rows = self.dataset.index[[used]]
-        return draw_boxes(
-            self.views,
-            rows["width"],
-            rows["height"],
-            self.order.seed,
-            plan.epochs[[row]],
-            plan.sample_ids[[row]],
-        )[0]
+            payload = reading.read(row)
+            with reading.clock.time("decode"):
+                picture = self._decode(int(reading.sample_ids[row]), payload)
+                pixels = cut_views(picture, views, reading.boxes[row])
+            with reading.clock.time("collate"):
+                images[row] = torch.from_numpy(pixels)
+        return reading.to_batch(images)
 
     def _decode(self, sample_id: int, payload: bytes) -> Image.Image:
         sample = {"__key__": f"{sample_id:09d}", _EXTENSION: payload}

@@ -23,6 +23,7 @@ LEAVES = {
     "publish",
     "randomness",
     "sampling",
+    "stages",
     "views",
     "_C",
 }

@@ -240,16 +240,28 @@ class ShardDataset:
             BadSample: if the bytes cannot be had after ``READ_TRIES`` tries, or have changed.
             IndexError: if the id is out of range.
         """
-        shard, offset, length = self.locate(sample_id)
-        payload = self._read(int(sample_id), shard, offset, length)
+        payload = self.fetch_payload(sample_id)
+        self.check_payload(sample_id, payload)
+        return payload
+
+    def fetch_payload(self, sample_id: int) -> bytes:
+        """Read the image of a sample, unchecked; otherwise as ``read_payload``."""
+        return self._read(int(sample_id), *self.locate(sample_id))
+
+    def check_payload(self, sample_id: int, payload: bytes) -> None:
+        """See that bytes are those that were written.
+
+        Raises:
+            BadSample: if their CRC-32 is another.
+        """
         found, wanted = zlib.crc32(payload), int(self.index["crc32"][sample_id])
         if found != wanted:
+            shard, offset, length = self.locate(sample_id)
             raise BadSample(
                 int(sample_id),
                 f"{self.manifest.shards[shard].name}: CRC-32 {found:08x} of {length} bytes at "
                 f"{offset}, wanted {wanted:08x}",
             )
-        return payload
 
     def read_members(self, sample_id: int) -> dict[str, bytes]:
         """Read all members of a sample by one pread.

@@ -1,0 +1,167 @@
+"""Law 3 for every back end: the bytes of a plan's samples, or those of their substitutes.
+
+Shape legend: B samples of this rank in a step, V views of each, S side of a view.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..batch import Batch, Substitution
+from ..errors import RunFailed
+from ..sampling import SampleOrder
+from ..shards import BadSample, ShardDataset
+from ..shards.picture import open_picture, to_upright_rgb
+from ..stages import StageClock
+from ..views import ViewSpec, draw_boxes
+from .base import Plan
+from .reference import cut_views
+
+MAX_SUBSTITUTES = 20
+"""Substitutes tried for one bad sample before the data is called unreadable."""
+
+
+class SampleReader:
+    """Reads what plans ask for. May be used by several threads; lives through fork."""
+
+    def __init__(
+        self, dataset: ShardDataset, views: tuple[ViewSpec, ...], order: SampleOrder
+    ) -> None:
+        """Remember where samples come from.
+
+        Args:
+            dataset: the shards.
+            views: V specs of equal size S.
+            order: names the substitutes of bad samples.
+        """
+        self.dataset = dataset
+        self.views = views
+        self.order = order
+
+    def begin(self, plan: Plan) -> PlanReading:
+        """Begin a plan; each of its rows is then read, or replaced, in any order."""
+        return PlanReading(self, plan)
+
+
+class PlanReading:
+    """One plan while it becomes a batch."""
+
+    def __init__(self, reader: SampleReader, plan: Plan) -> None:
+        """Begin with the plan as it is.
+
+        Args:
+            reader: where samples come from.
+            plan: what the batch shall hold.
+        """
+        self.plan = plan
+        self.clock = StageClock()
+        self.fallback_decodes = 0
+        self.sample_ids: NDArray[np.int64] = plan.sample_ids.copy()
+        """(B,) ids whose pixels and labels the batch shall hold: planned ids or substitutes."""
+        self.boxes: NDArray[np.int32] = plan.boxes.copy()
+        """(B, V, 4) boxes on the pictures of ``sample_ids``."""
+        self._reader = reader
+        self._reasons: dict[int, str] = {}
+        self._attempts: dict[int, int] = {}
+
+    def read(self, row: int) -> bytes:
+        """Read the sample of a row and check it; a bad one is replaced until one is good.
+
+        Returns:
+            The bytes of ``sample_ids[row]``.
+
+        Raises:
+            RunFailed: if ``MAX_SUBSTITUTES`` substitutes are bad too.
+        """
+        dataset = self._reader.dataset
+        while True:
+            sample_id = int(self.sample_ids[row])
+            try:
+                with self.clock.time("read"):
+                    payload = dataset.fetch_payload(sample_id)
+                with self.clock.time("check"):
+                    dataset.check_payload(sample_id, payload)
+                return payload
+            except BadSample as bad:
+                self.replace(row, bad.reason)
+
+    def replace(self, row: int, reason: str) -> int:
+        """Put the next substitute in the place of a sample that is bad (law 3).
+
+        Args:
+            row: of the batch.
+            reason: why its sample cannot be used; the first one is kept.
+
+        Returns:
+            The id of the substitute, which may be bad too.
+
+        Raises:
+            RunFailed: after ``MAX_SUBSTITUTES``.
+        """
+        reader, plan = self._reader, self.plan
+        planned = int(plan.sample_ids[row])
+        attempt = self._attempts.get(row, 0)
+        reason = self._reasons.setdefault(row, reason)
+        if attempt == MAX_SUBSTITUTES:
+            raise RunFailed(
+                f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be "
+                f"read; see that {reader.dataset.path} is whole: tools/check_shards.py"
+            )
+        self._attempts[row] = attempt + 1
+        used = reader.order.substitute(int(plan.epochs[row]), planned, attempt)
+        self.sample_ids[row] = used
+        # The planned sample's draws, on the substitute's picture.
+        size = reader.dataset.index[[used]]
+        self.boxes[row] = draw_boxes(
+            reader.views,
+            size["width"],
+            size["height"],
+            reader.order.seed,
+            plan.epochs[[row]],
+            plan.sample_ids[[row]],
+        )[0]
+        return used
+
+    def decode_reference(self, row: int, payload: bytes) -> NDArray[np.uint8]:
+        """Decode the sample of a row with the reference decoder and cut its views.
+
+        Args:
+            row: of the batch.
+            payload: the bytes of its image.
+
+        Returns:
+            uint8 (V, S, S, 3).
+        """
+        with self.clock.time("decode"):
+            picture = to_upright_rgb(open_picture(payload))
+            return cut_views(picture, self._reader.views, self.boxes[row])
+
+    def fall_back(self, row: int, payload: bytes) -> NDArray[np.uint8]:
+        """Do the same for good bytes that the back end's own decoder refused, and count it."""
+        self.fallback_decodes += 1
+        return self.decode_reference(row, payload)
+
+    def to_batch(self, images: Tensor) -> Batch:
+        """Return the batch.
+
+        Args:
+            images: uint8 (B, V, S, S, 3).
+        """
+        plan, dataset = self.plan, self._reader.dataset
+        labels = dataset.index["label"][self.sample_ids].astype(np.int64)
+        substitutions = tuple(
+            Substitution(row, int(plan.sample_ids[row]), int(self.sample_ids[row]), reason)
+            for row, reason in sorted(self._reasons.items())
+        )
+        return Batch(
+            images=images,
+            sample_ids=torch.from_numpy(plan.sample_ids),
+            epochs=torch.from_numpy(plan.epochs),
+            labels=torch.from_numpy(labels) if dataset.has_labels else None,
+            substitutions=substitutions,
+            fallback_decodes=self.fallback_decodes,
+            stage_s=self.clock.seconds,
+        )
