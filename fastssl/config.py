@@ -228,6 +228,9 @@ class LogConfig:
     """Write TensorBoard events."""
     progress: bool = free(True)
     """Show a progress bar."""
+    max_data_wait_share: float = free(1.0)
+    """Fail a run, once it is saved, that spent more than this share of its time waiting for data;
+    1 never does."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -235,6 +238,10 @@ class LogConfig:
         _require(
             self.pictures_every_steps >= 0,
             f"log.pictures_every_steps ({self.pictures_every_steps}) must not be negative",
+        )
+        _require(
+            0 <= self.max_data_wait_share <= 1,
+            f"log.max_data_wait_share ({self.max_data_wait_share}) must lie in 0 .. 1",
         )
 
 

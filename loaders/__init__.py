@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 
-from ..config import LoaderConfig
+from ..config import LoaderConfig, LoaderName
 from ..errors import InputError
 from ..views import Views
 from .base import Loader, Plan
+from .choice import choose_loader, is_installed
 
 __all__ = ["Loader", "LoaderConfig", "Plan", "build_loader", "resolve_loader"]
 
@@ -21,15 +22,27 @@ _BACK_ENDS = {
 }
 
 
-def resolve_loader(config: LoaderConfig) -> tuple[str, str]:
+def resolve_loader(
+    config: LoaderConfig, device: str = "cpu", earlier: LoaderName | None = None
+) -> tuple[LoaderName, str]:
     """Choose the back end.
+
+    Args:
+        config: what to load.
+        device: where the images shall lie.
+        earlier: what ``auto`` chose when the run began; it is kept where it can be had.
 
     Returns:
         Its name and the reason, for one line to the user.
+
+    Raises:
+        InputError: for a dataset that cannot be opened, where the choice depends on it.
     """
     if config.loader != "auto":
         return config.loader, "asked for"
-    return "webdataset", "the portable back end; it needs nothing else"
+    if earlier is not None and earlier in _BACK_ENDS and is_installed(earlier):
+        return earlier, "as the run began"
+    return choose_loader(config, device)
 
 
 def build_loader(
@@ -55,7 +68,7 @@ def build_loader(
         InputError: for a dataset that cannot be opened, a batch that does not fit, a back end
             that this version does not have.
     """
-    name, _ = resolve_loader(config)
+    name, _ = resolve_loader(config, device)
     if name not in _BACK_ENDS:
         raise InputError(
             f"data.loader ('{name}') is not in this version; set --data.loader to "

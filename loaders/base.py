@@ -23,7 +23,9 @@ from ..config import LoaderConfig, check_batch_size
 from ..errors import InputError
 from ..sampling import SampleOrder
 from ..shards import ShardDataset, open_dataset
+from ..stages import STAGES
 from ..views import Views, draw_boxes, list_views
+from .telemetry import LoaderTelemetry
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Loader(abc.ABC):
 
     name: str
     """The back end's name in ``LoaderConfig.loader``."""
+    stage_workers: dict[str, int]
+    """Workers of each stage (``fastssl.stages.STAGES``); one each unless the back end says more."""
 
     def __init__(
         self,
@@ -89,6 +93,8 @@ class Loader(abc.ABC):
             self.dataset.digest, self.num_samples, config.seed, config.order, config.layout
         )
         self.position = 0
+        self.stage_workers = dict.fromkeys(STAGES, 1)
+        self.telemetry = LoaderTelemetry()
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
         self._generation = 0
         self._closed = False
@@ -167,6 +173,10 @@ class Loader(abc.ABC):
             stream.close()
         self.dataset.close()
 
+    def num_ready(self) -> int:
+        """Return how many finished batches of the stream lie ready."""
+        return 0
+
     @abc.abstractmethod
     def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
         """Turn plans into batches on the device, in order. Closing the iterator stops the work."""
@@ -175,9 +185,12 @@ class Loader(abc.ABC):
         batches = self._training_batches(self.position)
         self._streams.add(batches)
         try:
-            for batch in batches:
-                if generation != self._generation:
+            while True:
+                num_ready = self.num_ready()
+                batch = next(batches, None)
+                if batch is None or generation != self._generation:
                     return
+                self.telemetry.add(batch, num_ready, self.stage_workers)
                 self.position += self.config.global_batch_size
                 yield batch
                 if generation != self._generation:

@@ -6,6 +6,7 @@ own, one batch ahead.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from dataclasses import replace
 
@@ -37,13 +38,16 @@ def _copy_ahead(
     pending: tuple[Batch, torch.cuda.Event] | None = None
     try:
         for batch in batches:
+            began = time.perf_counter()
             with torch.cuda.stream(stream):
                 images = batch.images.pin_memory().to(device, non_blocking=True)
                 copied = torch.cuda.Event()
                 copied.record(stream)
             if pending is not None:
                 yield _hand_over(*pending, device)
-            pending = replace(batch, images=images), copied
+            # The host's part: pinning and starting the copy; the rest runs beside the training.
+            stage_s = {**batch.stage_s, "copy": time.perf_counter() - began}
+            pending = replace(batch, images=images, stage_s=stage_s), copied
         if pending is not None:
             yield _hand_over(*pending, device)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 
 from ..batch import Batch
 from .webdataset import WebDatasetLoader
@@ -19,7 +20,8 @@ class FixedLoader(WebDatasetLoader):
 
     def _training_batches(self, _position: int) -> Generator[Batch, None, None]:
         batches = self._fetch([self.plan_step(0)])
-        batch = next(batches)
+        # It was worked on once, not at each step.
+        batch = replace(next(batches), stage_s={})
         batches.close()
         while True:
             yield batch

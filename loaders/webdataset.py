@@ -38,14 +38,25 @@ class WebDatasetLoader(Loader):
         """Open the dataset and see that the workers' shared memory suffices."""
         super().__init__(*args, **kwargs)
         self.num_workers = self.config.num_threads or cpus_per_rank()
+        # Each worker does all of these, one after the other.
+        for stage in ("read", "check", "decode", "collate"):
+            self.stage_workers[stage] = self.num_workers
+        self._progress = _Progress(None)
         self._check_shared_memory()
+
+    def num_ready(self) -> int:
+        """Return the batches that workers have finished and nobody has taken."""
+        return self._progress.num_ready()
 
     def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
         return move_batches(self._read(plans), self.device)
 
     def _read(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        reader = _PlanReader(SampleReader(self.dataset, self.views, self.order))
-        is_closing = multiprocessing.get_context("fork").Value("b", False, lock=False)
+        context = multiprocessing.get_context("fork")
+        is_closing = context.Value("b", False, lock=False)
+        num_finished = context.Value("q", 0)
+        progress = self._progress = _Progress(num_finished)
+        reader = _PlanReader(SampleReader(self.dataset, self.views, self.order), num_finished)
         workers = DataLoader(
             reader,
             batch_size=None,
@@ -61,6 +72,7 @@ class WebDatasetLoader(Loader):
             for batch in batches:
                 if isinstance(batch, RunFailed):
                     raise batch
+                progress.num_taken += 1
                 yield batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
@@ -96,11 +108,23 @@ class WebDatasetLoader(Loader):
             )
 
 
+class _Progress:
+    """Batches that the workers of one stream have finished, and those that were taken."""
+
+    def __init__(self, num_finished: Any) -> None:
+        self.num_finished = num_finished
+        self.num_taken = 0
+
+    def num_ready(self) -> int:
+        return 0 if self.num_finished is None else self.num_finished.value - self.num_taken
+
+
 class _PlanReader(Dataset):
     """Runs in the workers: turns a plan into a batch on the CPU."""
 
-    def __init__(self, reader: SampleReader) -> None:
+    def __init__(self, reader: SampleReader, num_finished: Any) -> None:
         self.reader = reader
+        self.num_finished = num_finished
         # The package decodes a sample's members by handlers; ours gives the reference picture.
         self.decode = webdataset.autodecode.Decoder([_decode_member])
 
@@ -109,6 +133,9 @@ class _PlanReader(Dataset):
             return self._load(plan)
         except RunFailed as failure:
             return failure  # raised in the rank; DataLoader would wrap it into a traceback
+        finally:
+            with self.num_finished.get_lock():
+                self.num_finished.value += 1
 
     def _load(self, plan: Plan) -> Batch:
         views = self.reader.views

@@ -59,9 +59,19 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
         echo python3-dev
 }
 
+# What ffcv is compiled against; it has no wheels.
+list_missing_ffcv_packages() {
+    command -v pkg-config > /dev/null || echo pkg-config
+    pkg-config --exists opencv4 2> /dev/null || echo libopencv-dev
+    pkg-config --exists libturbojpeg 2> /dev/null || echo libturbojpeg0-dev
+}
+
 install_system_packages() {
     local missing
-    mapfile -t missing < <(list_missing_packages)
+    mapfile -t missing < <(
+        list_missing_packages
+        list_missing_ffcv_packages
+    )
     if ((${#missing[@]} == 0)); then
         say "nothing is missing"
     elif ! command -v apt-get > /dev/null; then
@@ -191,6 +201,7 @@ fingerprint() {
         # A compiler that was missing the last time builds what could not be built.
         command -v "${CXX:-c++}" || command -v g++ || true
         command -v nvcc || true
+        list_missing_ffcv_packages
         cat "$STAMPS/torch" "$CONSTRAINTS" 2> /dev/null || true
         find pyproject.toml setup.py MANIFEST.in csrc tools/setup_environment.sh -type f |
             LC_ALL=C sort | while IFS= read -r file; do cksum "$file"; done
@@ -201,6 +212,12 @@ install_package() {
     local extras=dev,synthetic log=$VENV/build.log
     # DALI is made for Linux alone.
     [[ $(uname -s) != Linux ]] || extras+=,dali
+    if [[ $(uname -s) == Linux && -z $(list_missing_ffcv_packages) ]]; then
+        extras+=,ffcv
+    else
+        say "no ffcv: it is built from source and needs $(list_missing_ffcv_packages | tr '\n' ' ');" \
+            "its tests are skipped"
+    fi
     # A stale extension must not outlive a build that fails or is switched off.
     rm -f "$log" fastssl/_C*.so
     install_torchvision

@@ -41,3 +41,11 @@ def warn_of_other_machine(saved: dict[str, Any], world: World) -> None:
                 saved.get(name),
                 now,
             )
+
+
+def set_determinism(is_deterministic: bool) -> None:
+    """Choose kernels that give the same sums at every run, where there is a choice."""
+    torch.backends.cudnn.benchmark = not is_deterministic
+    torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
+    # It would overwrite every fresh tensor with NaN: a safety net that costs a pass over memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..loaders.telemetry import StageReport, merge_reports
 from .distributed import World
 
 
@@ -41,11 +42,27 @@ class Meter:
         self._batch = global_batch_size
         self._names: list[str] = []
         self._sums: Tensor | None = None
+        self._life_began: float | None = None
+        self._life_wait_s = 0.0
         self._reset()
 
     def waited(self, seconds: float) -> None:
         """Add time spent waiting for a batch."""
         self._wait_s += seconds
+        if self._life_began is None:  # the first batch waits for workers to start
+            self._life_began = time.perf_counter()
+        else:
+            self._life_wait_s += seconds
+
+    def data_wait_share(self) -> float:
+        """Return the share of this life, its first batch apart, spent waiting for data.
+
+        Of the rank that waited longest; a collective call.
+        """
+        began = self._life_began
+        elapsed = 0.0 if began is None else time.perf_counter() - began
+        (share,) = self._world.max(self._life_wait_s / elapsed if elapsed else 0.0)
+        return share
 
     def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
         """Add one step.
@@ -64,8 +81,17 @@ class Meter:
         self._num_steps += 1
         self._fallback_decodes += fallback_decodes
 
-    def collect(self, progress: Progress, skipped: int, substituted: int) -> dict[str, Any]:
-        """Return a line of metrics.jsonl and begin the next interval; a collective call."""
+    def collect(
+        self, progress: Progress, skipped: int, substituted: int, loader: StageReport
+    ) -> dict[str, Any]:
+        """Return a line of metrics.jsonl and begin the next interval; a collective call.
+
+        Args:
+            progress: where the run stands.
+            skipped: steps skipped so far.
+            substituted: samples substituted so far.
+            loader: what this rank's loader measured over the interval.
+        """
         sums = [] if self._sums is None else self._sums.tolist()
         elapsed = time.perf_counter() - self._began
         steps = max(self._num_steps, 1)
@@ -84,6 +110,8 @@ class Meter:
             "images_per_s": self._batch * 1e3 / step_ms if step_ms else math.inf,
             "data_wait_ms": wait_ms,
             "step_ms": step_ms,
+            "data_wait_share": min(wait_ms / step_ms, 1.0) if step_ms else 0.0,
+            **_describe_loader(merge_reports(self._world.gather(loader))),
             "skipped": skipped,
             "substituted": substituted,
             "fallback_decodes": fallback_decodes,
@@ -112,3 +140,9 @@ class Meter:
         self._wait_s = 0.0
         self._fallback_decodes = 0
         self._began = time.perf_counter()
+
+
+def _describe_loader(report: StageReport) -> dict[str, float]:
+    """Return the loader's part of a line: batches that lay ready, and each stage's rate."""
+    rates = {f"loader_{stage}_images_per_s": rate for stage, rate in report.rates().items()}
+    return {"loader_ready_batches": report.queue_depth, **rates}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..config import LoaderName
 from ..errors import InputError
 from ..publish import naming_file, publish_bytes
 
@@ -107,9 +108,29 @@ def compare_identities(folder: Path, old: dict[str, Any], new: dict[str, Any]) -
         )
 
 
-def write_config(folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
-    """Write ``config.json``: what makes the run itself, and all settings of this start."""
-    write_json(folder / CONFIG_NAME, {"identity": identity, "config": config})
+def write_config(
+    folder: Path, identity: dict[str, Any], config: dict[str, Any], loader: tuple[str, str]
+) -> None:
+    """Write ``config.json``: what makes the run itself, and all settings of this start.
+
+    Args:
+        folder: the run directory.
+        identity: from ``fastssl.config.identity``.
+        config: from ``fastssl.config.flatten``.
+        loader: name of the back end in use, and why.
+    """
+    chosen = {"name": loader[0], "reason": loader[1]}
+    write_json(
+        folder / CONFIG_NAME, {"identity": identity, "config": config, "chosen_loader": chosen}
+    )
+
+
+def read_chosen_loader(folder: Path) -> LoaderName | None:
+    """Return the back end that the run used last, or None if it has not begun."""
+    try:
+        return json.loads((folder / CONFIG_NAME).read_bytes())["chosen_loader"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # what is wrong with the file is for check_identity to say
 
 
 def write_json(path: Path, value: Any) -> None:

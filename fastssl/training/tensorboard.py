@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from ..stages import STAGES
+
 # Where each number of metrics.jsonl is shown; what is not here is the task's own.
 _GROUPS = {
     "loss": "train/loss",
@@ -17,6 +19,9 @@ _GROUPS = {
     "images_per_s": "speed/images_per_s",
     "data_wait_ms": "speed/data_wait_ms",
     "step_ms": "speed/step_ms",
+    "data_wait_share": "speed/data_wait_share",
+    "loader_ready_batches": "loader/ready_batches",
+    **{f"loader_{stage}_images_per_s": f"loader/{stage}_images_per_s" for stage in STAGES},
     "skipped": "health/skipped_steps",
     "substituted": "health/substituted_samples",
     "fallback_decodes": "health/fallback_decodes",

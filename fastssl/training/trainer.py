@@ -30,9 +30,10 @@ from ..shards import open_dataset
 from ..tasks import build_task
 from .bad_samples import BadSampleAccount, list_bad
 from .checkpoint import CheckpointStore
+from .data_wait import judge_data
 from .distributed import World, check_device, join_world
 from .endings import clear_endings, recorded_exit
-from .machine import describe_machine, warn_of_other_machine
+from .machine import describe_machine, set_determinism, warn_of_other_machine
 from .metrics import Meter, Progress
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .run_directory import (
@@ -44,6 +45,7 @@ from .run_directory import (
     compare_identities,
     cut_logs,
     ledger_name,
+    read_chosen_loader,
     write_config,
 )
 from .schedule import build_schedule
@@ -124,6 +126,7 @@ class Trainer:
     def set_up(self) -> None:
         """Open the data, build the network, and go back to the newest checkpoint."""
         self.world.on_zero(lambda: clear_endings(self.folder))
+        self._earlier_loader = self.world.on_zero(lambda: read_chosen_loader(self.folder))
         self.world.together(self._open_loader)
         self.identity = identity(self.config, self.loader.dataset.digest)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity))
@@ -132,7 +135,10 @@ class Trainer:
         self.world.together(self._open_logs)
         self._go_back(self.world.on_zero(self.store.find_newest))
         # Only now: a checkpoint of another run has been refused.
-        self.world.on_zero(lambda: write_config(self.folder, self.identity, flatten(self.config)))
+        settings = flatten(self.config)
+        self.world.on_zero(
+            lambda: write_config(self.folder, self.identity, settings, self.loader_choice)
+        )
 
     def _open_loader(self) -> None:
         config, world = self.config, self.world
@@ -146,7 +152,8 @@ class Trainer:
         with contextlib.closing(open_dataset(config.data.path)) as dataset:
             num_classes = len(dataset.class_names)
         self.task = build_task(config.task, self.trunk, num_classes)
-        data = dataclasses.replace(config.data, seed=config.seed)
+        self.loader_choice = resolve_loader(config.data, str(world.device), self._earlier_loader)
+        data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
         self._open_files.callback(self.loader.close)
         self.schedule = build_schedule(
@@ -161,7 +168,7 @@ class Trainer:
             raise InputError("sync_bn (true) needs GPUs, got cpu; set --sync-bn false")
         if config.gradient_compression != "none" and self.world.size == 1:
             _log.warning("gradient_compression is ignored: one rank sends no gradients")
-        _set_determinism(config.deterministic)
+        set_determinism(config.deterministic)
         self.task.to(device)
         if config.channels_last:
             self.task.to(memory_format=torch.channels_last)
@@ -410,12 +417,18 @@ class Trainer:
             samples / self.loader.num_samples,
             self.optimizer.param_groups[0]["lr"],
         )
-        line = self.meter.collect(progress, skipped, self.account.total)
+        report = self.loader.telemetry.take()
+        line = self.meter.collect(progress, skipped, self.account.total, report)
         if self.world.is_zero:
             self.metrics.write(line)
             if line["loss"] is not None:
                 speed = f"{line['images_per_s']:.0f}"
-                bar.set_postfix(loss=f"{line['loss']:.4f}", img_per_s=speed, refresh=False)
+                bar.set_postfix(
+                    loss=f"{line['loss']:.4f}",
+                    img_per_s=speed,
+                    wait=f"{line['data_wait_share']:.0%}",
+                    refresh=False,
+                )
         if self.board is not None:
             self.board.write_metrics(line, self.task.chance())
         if tripped_at:
@@ -447,13 +460,14 @@ class Trainer:
         )
 
     def _finish(self) -> None:
-        """Save the last step and export the trunk."""
+        """Save the last step and export the trunk; then say whether data held the run up."""
+        config = self.config
         self._save()
         self.store.wait()
         if self.world.is_zero:
             metadata = {
-                "recipe": self.config.recipe,
-                "task": self.config.task.name,
+                "recipe": config.recipe,
+                "task": config.task.name,
                 "step": str(self.step),
                 "samples": str(self._position(self.step)),
                 "dataset_digest": self.loader.dataset.digest,
@@ -461,6 +475,7 @@ class Trainer:
             }
             save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
             _log.info("trunk: %s", self.folder / TRUNK_NAME)
+        judge_data(self.world, self.meter, self.loader, config.log.max_data_wait_share)
 
     def _announce(self, last_step: int) -> None:
         if self.step >= last_step:
@@ -471,8 +486,7 @@ class Trainer:
             _log.warning(
                 "data.chunk_size, num_lanes and window_chunks are ignored: data.order is global"
             )
-        name, reason = resolve_loader(self.config.data)
-        _log.info("loader: %s (%s)", name, reason)
+        _log.info("loader: %s (%s)", *self.loader_choice)
         _log.info(
             "%d samples, batch %d on %d rank(s) of %s, steps %d to %d",
             self.loader.num_samples,
@@ -486,10 +500,3 @@ class Trainer:
     def close(self) -> None:
         """Stop workers and close files; what is open may be half of it."""
         self._open_files.close()
-
-
-def _set_determinism(is_deterministic: bool) -> None:
-    torch.backends.cudnn.benchmark = not is_deterministic
-    torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
-    # It would overwrite every fresh tensor with NaN: a safety net that costs a pass over memory.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
 
 def test_another_identity_is_refused_with_every_difference(tmp_path):
     config = build_recipe("demo")
-    write_config(tmp_path, identity(config, "a" * 64), {})
+    write_config(tmp_path, identity(config, "a" * 64), {}, ("webdataset", "asked for"))
     check_identity(tmp_path, identity(config, "a" * 64))
     other = dataclasses.replace(config, seed=7, trunk="resnet50")
     with pytest.raises(InputError) as caught:

@@ -195,6 +195,45 @@ def test_metrics_have_the_contracts_fields(configure):
         assert line["images_per_s"] == pytest.approx(BATCH * 1000 / line["step_ms"])
 
 
+def test_metrics_and_curves_show_what_each_stage_of_the_loader_does(configure):
+    config = configure()
+    train(config)
+    line = read_lines(config.output_dir / "metrics.jsonl")[-1]
+    assert 0 <= line["data_wait_share"] <= 1
+    assert line["loader_ready_batches"] >= 0
+    rates = {f"loader_{stage}_images_per_s" for stage in ("read", "check", "decode", "collate")}
+    assert rates <= set(line)
+    assert all(line[name] > 0 for name in rates)
+    events = EventAccumulator(str(config.output_dir / "tensorboard")).Reload()
+    shown = {"loader/decode_images_per_s", "loader/ready_batches", "speed/data_wait_share"}
+    assert shown <= set(events.Tags()["scalars"])
+
+
+def test_a_run_says_in_the_end_what_data_cost_it(configure, caplog):
+    with caplog.at_level(logging.INFO):
+        train(configure())
+    assert "of its time for data" in caplog.text
+    assert "the slowest stage of loader webdataset" in caplog.text
+
+
+def test_a_run_that_waits_for_data_more_than_allowed_fails_once_it_is_saved(configure):
+    config = configure(nested={"log": {"max_data_wait_share": 0.0}})
+    with pytest.raises(RunFailed, match=r"log\.max_data_wait_share \(0\.0\) was exceeded: the run"):
+        train(config)
+    assert (config.output_dir / "trunk.safetensors").exists()
+    assert json.loads((config.output_dir / "exit.json").read_text())["code"] == 1
+
+
+def test_the_chosen_loader_is_stored_and_kept(configure, caplog):
+    config = configure(max_steps=2)
+    train(config)
+    stored = json.loads((config.output_dir / "config.json").read_text())["chosen_loader"]
+    assert stored["name"] == "webdataset"
+    with caplog.at_level(logging.INFO):
+        train(dataclasses.replace(config, max_steps=4))
+    assert "loader: webdataset (as the run began)" in caplog.text
+
+
 def test_logged_loss_is_the_mean_of_the_interval(configure):
     every, second = configure("one", nested={"log": {"every_steps": 1}}), configure("two")
     train(every)
