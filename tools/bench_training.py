@@ -10,8 +10,12 @@ each, what is printed is the median of the rounds:
   bare       forward, backward and optimiser alone, on inputs that are ready
 
 shards / resident says what the data cost; (resident - bare) / resident is the trainer's overhead:
-everything but loader, forward, backward and optimiser, the task's own preparation included. Without
---data.path it makes photographs of its own.
+everything but loader, forward, backward and optimiser, the task's own preparation included. Those
+two run in pairs, a step each on a CPU (on a GPU a pair of single steps would wait for the device).
+Where the host does the work the overhead is also timed part by part: own_share is what of a
+resident step is none of forward, backward, optimiser and waiting for the batch. Two runs of the
+same forward pass differ by more than that on most machines. Without --data.path it makes
+photographs of its own.
 
 Example: python tools/bench_training.py goyal19_jigsaw --data.path shards/ --precision bf16
 """
@@ -49,6 +53,7 @@ from fastssl.training.stopping import StopSignals
 from fastssl.training.trainer import Trainer
 
 WAYS = ("shards", "copied", "resident", "bare")
+TURNS = ("shards", "copied", "resident")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -95,6 +100,8 @@ class Comparison:
         self.device = trainer.world.device
         self.step_s: dict[str, list[float]] = {way: [] for way in WAYS}
         self.wait_s: dict[str, list[float]] = {way: [] for way in WAYS}
+        self.own_share: list[float] = []
+        self.parts = PartClock(trainer) if self.device.type == "cpu" else None
         trainer.loader = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
@@ -110,15 +117,14 @@ class Comparison:
         sources = {
             "shards": shards,
             "copied": move_batches((host for _ in itertools.count()), self.device),
-            "resident": itertools.repeat(resident),
         }
         bare = self._build_bare_step(resident)
         for number in range(self.bench.rounds):
             # Another one begins each round, so that none always follows the same.
-            ways = WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]
-            for way in ways:
-                if way == "bare":
-                    self._time_bare(bare)
+            turns = TURNS[number % len(TURNS) :] + TURNS[: number % len(TURNS)]
+            for way in turns:
+                if way == "resident":
+                    yield from self._time_pairs(resident, bare)
                 else:
                     yield from self._time_steps(way, sources[way])
         yield resident
@@ -143,16 +149,35 @@ class Comparison:
         self.step_s[way].append((time.perf_counter() - began) / self.bench.steps)
         self.wait_s[way].append(waited / self.bench.steps)
 
-    def _time_bare(self, take_step: Callable[[], None]) -> None:
+    def _time_pairs(self, batch: Batch, take_bare_step: Callable[[], None]) -> Iterator[Batch]:
+        """Time the trainer's steps on a resident batch and bare ones, in turn."""
+        steps = self.bench.steps
+        length = 1 if self.device.type == "cpu" else steps
         for _ in range(self.bench.warm_steps):
-            take_step()
-        self._wait_for_device()
-        began = time.perf_counter()
-        for _ in range(self.bench.steps):
-            take_step()
-        self._wait_for_device()
-        self.step_s["bare"].append((time.perf_counter() - began) / self.bench.steps)
-        self.wait_s["bare"].append(0.0)
+            take_bare_step()
+            yield batch
+        seconds = {"resident": 0.0, "bare": 0.0}
+        others_s = 0.0
+        for number, first in enumerate(range(0, steps, length)):
+            count = min(length, steps - first)
+            for way in ("resident", "bare") if number % 2 else ("bare", "resident"):
+                self._wait_for_device()
+                others = self.parts.others_s() if self.parts else 0.0
+                began = time.perf_counter()
+                for _ in range(count):
+                    if way == "bare":
+                        take_bare_step()
+                    else:
+                        yield batch
+                self._wait_for_device()
+                seconds[way] += time.perf_counter() - began
+                if self.parts and way == "resident":
+                    others_s += self.parts.others_s() - others
+        for way, total in seconds.items():
+            self.step_s[way].append(total / steps)
+            self.wait_s[way].append(0.0)
+        if self.parts:
+            self.own_share.append(1 - others_s / seconds["resident"])
 
     def _build_bare_step(self, batch: Batch) -> Callable[[], None]:
         trainer, config = self.trainer, self.trainer.config
@@ -175,6 +200,45 @@ class Comparison:
     def _wait_for_device(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+class PartClock:
+    """Times the parts of a trainer's step that are none of its own: forward, backward, optimiser.
+
+    It times calls on the host, so it tells nothing where a device works beside it.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        """Put a clock around each part.
+
+        Args:
+            trainer: after ``set_up``.
+        """
+        self._seconds = dict.fromkeys(("both_passes", "prepare", "step", "zero_grad"), 0.0)
+        self._wrap(trainer, "_forward_backward", "both_passes")
+        self._wrap(trainer.task, "prepare", "prepare")
+        self._wrap(trainer.guard, "take_step", "step")
+        self._wrap(trainer.optimizer, "zero_grad", "zero_grad")
+
+    def others_s(self) -> float:
+        """Return the seconds so far of forward, backward and optimiser.
+
+        The task's preparation lies between the passes and is the trainer's own.
+        """
+        parts = self._seconds
+        return parts["both_passes"] - parts["prepare"] + parts["step"] + parts["zero_grad"]
+
+    def _wrap(self, owner: Any, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._seconds[part] += time.perf_counter() - began
+
+        setattr(owner, name, call)
 
 
 def make_photographs(folder: Path, count: int) -> None:
@@ -237,6 +301,7 @@ def summarize(comparison: Comparison, config: RunConfig) -> dict[str, Any]:
             "shards/copied": compare("copied", "shards"),
             "shards/resident": compare("resident", "shards"),
             "step_overhead": 1 - compare("bare", "resident"),
+            "own_share": statistics.median(comparison.own_share) if comparison.own_share else None,
         },
     }
 
@@ -256,7 +321,7 @@ def show(result: dict[str, Any]) -> None:
             f"{row['data_wait_ms']:9.2f}"
         )
     for name, value in result["ratios"].items():
-        print(f"{name:16} {value:.4f}")
+        print(f"{name:16} " + ("not measured" if value is None else f"{value:.4f}"))
 
 
 def measure(config: RunConfig, bench: BenchConfig) -> dict[str, Any]:
