@@ -55,7 +55,9 @@ def test_bench_training_measures_all_ways_in_turn(dataset_path, tmp_path):
         assert row["img_per_s"] == pytest.approx(4e3 / row["step_ms"])
         assert row["step_ms_min"] <= row["step_ms"] <= row["step_ms_max"]
         assert row["data_wait_ms"] < row["step_ms_max"]
-    assert set(result["ratios"]) == {"shards/copied", "shards/resident", "step_overhead"}
+    ratios = {"shards/copied", "shards/resident", "step_overhead", "own_share"}
+    assert set(result["ratios"]) == ratios
+    assert 0 < result["ratios"]["own_share"] < 1
 
 
 @pytest.mark.parametrize(
