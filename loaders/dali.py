@@ -1,0 +1,420 @@
+"""The DALI back end: NVIDIA DALI decodes and resizes, on the CPU or the GPU; order is ours.
+
+Readers fetch and check the bytes of coming batches, one thread feeds them to DALI, whose threads
+decode the next batch while the trainer uses this one. Nothing of the stream's state is DALI's.
+
+The picture is the reference picture: DALI's CPU decoder gives it bit for bit, its resampling is
+0.2 of 255 away in the mean. What the reference decoder does instead:
+
+* samples whose flags ask for it, and those that DALI refuses (counted as fallback decodes);
+* raw pixels, which need no decoder (not counted).
+
+Shape legend: B samples, V views of each, S side of a view.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..batch import Batch
+from ..cpu_count import cpus_per_rank
+from ..errors import InputError
+from ..shards import Payload, SampleFlags
+from ..views import ViewSpec
+from .base import Loader, Plan
+from .dali_pipeline import (
+    DaliPipeline,
+    RefusedError,
+    Run,
+    resize_area,
+    to_stored_boxes,
+    turn_views,
+)
+from .reading import PlanReading, SampleReader
+
+NUM_READERS = 2
+"""Threads that read ahead, a whole batch each: one read may be slow, and its bytes need no core."""
+
+MAX_RUN_BYTES = 1 << 30
+"""Decoded pixels that DALI holds for one run; a batch of larger pictures is decoded in parts."""
+
+_RUNS_IN_FLIGHT = 2  # one that is decoded and one that waits, so that no thread ever idles
+_unpack_flags = functools.lru_cache(maxsize=4096)(SampleFlags.unpack)
+
+
+class DaliLoader(Loader):
+    """Loads through a DALI pipeline that is fed by ``external_source``."""
+
+    name = "dali"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open the dataset and see that DALI can work here.
+
+        Raises:
+            InputError: if DALI is absent; on a GPU also if there is none or DALI was built for
+                another CUDA than torch.
+        """
+        super().__init__(*args, **kwargs)
+        try:
+            self._prepare_device()
+        except InputError:
+            self.close()
+            raise
+        self.num_threads = self.config.num_threads or cpus_per_rank()
+        # Raw pixels are cut by the readers.
+        self.num_readers = self.num_threads if self.dataset.encoding == "raw" else NUM_READERS
+        workers = {"read": self.num_readers, "check": self.num_readers, "decode": self.num_threads}
+        self.stage_workers.update(workers)
+        self.refused: set[int] = set()
+        """Ids of samples that DALI has refused; they are not offered to it again."""
+        self._driver: _Driver | None = None
+
+    def num_ready(self) -> int:
+        """Return the batches that are decoded and that nobody has taken."""
+        return 0 if self._driver is None else self._driver.ready.qsize()
+
+    def _prepare_device(self) -> None:
+        dali_cuda = check_dali()
+        device = torch.device(self.device)
+        if device.type == "cpu":
+            return
+        if device.type != "cuda":
+            raise InputError(f"device ('{self.device}') must be cpu or cuda with loader dali")
+        check_cuda(dali_cuda, torch.version.cuda)
+        num_gpus = torch.cuda.device_count()
+        if (device.index or 0) >= num_gpus:
+            raise InputError(
+                f"device ('{self.device}') is not there, torch sees {num_gpus} GPUs; use device "
+                "cpu, or see that the driver runs and CUDA_VISIBLE_DEVICES names the GPU"
+            )
+
+    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        driver = self._driver = _Driver(self, plans)
+        try:
+            while (batch := driver.take()) is not None:
+                yield batch
+        finally:
+            driver.close()
+
+
+def check_dali() -> int:
+    """Import DALI.
+
+    Returns:
+        The major version of the CUDA that it was built for.
+
+    Raises:
+        InputError: if it is absent or cannot be imported.
+    """
+    try:
+        import nvidia.dali as dali
+        import nvidia.dali.fn  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"data.loader ('dali') needs NVIDIA DALI, which cannot be imported ({error}); "
+            f'pip install "fastssl[dali]" or pip install {_package_for(torch.version.cuda)}, or '
+            "choose another --data.loader"
+        ) from None
+    return int(dali.__cuda_version__) // 1000
+
+
+def check_cuda(dali_cuda: int, torch_cuda: str | None) -> None:
+    """See that DALI and torch were built for the same CUDA.
+
+    Args:
+        dali_cuda: major version.
+        torch_cuda: ``torch.version.cuda``; None for a build without.
+
+    Raises:
+        InputError: if they were not.
+    """
+    if torch_cuda is None:
+        raise InputError(
+            "device (cuda) needs a torch that was built for CUDA, this one was not; use device "
+            "cpu, or install another: https://pytorch.org/get-started"
+        )
+    if int(torch_cuda.split(".")[0]) != dali_cuda:
+        raise InputError(
+            f"NVIDIA DALI was built for CUDA {dali_cuda}, torch for CUDA {torch_cuda}; "
+            f"pip uninstall nvidia-dali-cuda{dali_cuda}0 and "
+            f"pip install {_package_for(torch_cuda)}"
+        )
+
+
+def _package_for(torch_cuda: str | None) -> str:
+    major = (torch_cuda or "13").split(".")[0]
+    return f"nvidia-dali-cuda{major}0"
+
+
+class _StoppedError(Exception):
+    """The stream was closed while its threads were at work."""
+
+
+@dataclass
+class _Job:
+    """A plan on its way to a batch."""
+
+    reading: PlanReading
+    pixels: dict[int, NDArray[np.uint8]]
+    """uint8 (V, S, S, 3) by row, from the reference decoder."""
+    runs: deque[Run]
+    """What DALI has not been given yet."""
+    decoded: list[tuple[Run, list[Any]]] = field(default_factory=list)
+    """What DALI has decoded."""
+
+    def is_done(self) -> bool:
+        """Return whether every row is decoded."""
+        num_decoded = sum(len(run.rows) for run, _ in self.decoded)
+        return num_decoded + len(self.pixels) == len(self.reading.plan)
+
+
+class _Driver:
+    """One stream: its readers, the thread that feeds DALI, the batches that are ready."""
+
+    def __init__(self, loader: DaliLoader, plans: Iterable[Plan]) -> None:
+        self.loader = loader
+        self.device = torch.device(loader.device)
+        self.reader = SampleReader(loader.dataset, loader.views, loader.order)
+        self.ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
+        self._plans = iter(plans)
+        self._reads: deque[Future[_Job]] = deque()
+        self._jobs: deque[_Job] = deque()  # begun and not handed over, in order
+        self._owners: deque[_Job] = deque()  # of the runs that DALI has, in order
+        # A batch takes a place when DALI gets it and gives it back when it is taken.
+        self._places = threading.Semaphore(loader.config.prefetch_batches + 1)
+        self._last_done = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="dali-driver", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Batch | None:
+        """Return the next batch, None at the end; raise what a thread has raised."""
+        item = self.ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is not None:
+            self._places.release()
+            if self.device.type == "cuda":
+                # The allocator must not give the memory away before this stream is done with it.
+                item.images.record_stream(torch.cuda.current_stream(self.device))
+        return item
+
+    def close(self) -> None:
+        """Stop the threads; what they were at is dropped."""
+        self._stopping.set()
+        self._places.release()
+        self._thread.join()
+
+    def _work(self) -> None:
+        loader = self.loader
+        last: BaseException | None = None
+        try:
+            with (
+                ThreadPoolExecutor(loader.num_readers, "dali-reader") as readers,
+                contextlib.closing(self._open_pipeline()) as pipeline,
+            ):
+                try:
+                    self._drive(readers, pipeline)
+                finally:
+                    self._stopping.set()  # readers end at their next sample
+                    for read in self._reads:
+                        read.cancel()
+        except _StoppedError:
+            pass
+        except BaseException as error:  # raised again in the thread that takes batches
+            last = error
+        self._jobs.clear()
+        self._owners.clear()
+        self._reads.clear()
+        self.ready.put(last)
+
+    def _open_pipeline(self) -> DaliPipeline:
+        loader = self.loader
+        return DaliPipeline(
+            loader.views, loader.batch_size_per_rank, loader.num_threads, self.device
+        )
+
+    def _drive(self, readers: ThreadPoolExecutor, pipeline: DaliPipeline) -> None:
+        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        while True:
+            self._read_ahead(readers)
+            self._feed(pipeline)
+            if self._owners:
+                self._take_run(pipeline, stream)
+            while self._jobs and self._jobs[0].is_done():
+                self.ready.put(self._to_batch(self._jobs.popleft(), stream))
+            if not self._jobs and not self._reads:
+                return
+
+    # ------------------------------------------------------------ read
+
+    def _read_ahead(self, readers: ThreadPoolExecutor) -> None:
+        while len(self._reads) <= self.loader.num_readers:
+            plan = next(self._plans, None)
+            if plan is None:
+                return
+            self._reads.append(readers.submit(self._read, plan))
+
+    def _read(self, plan: Plan) -> _Job:
+        reading = self.reader.begin(plan)
+        dataset, refused = self.loader.dataset, self.loader.refused
+        payloads: dict[int, bytes] = {}
+        pixels: dict[int, NDArray[np.uint8]] = {}
+        for row in range(len(plan)):
+            if self._stopping.is_set():
+                raise _StoppedError
+            payload = reading.read(row)
+            sample_id = int(reading.sample_ids[row])
+            flags = _unpack_flags(int(dataset.index["flags"][sample_id]))
+            if flags.payload == Payload.NPY:
+                pixels[row] = reading.decode_reference(row, payload)
+            elif flags.use_reference or sample_id in refused:
+                pixels[row] = reading.fall_back(row, payload)
+            else:
+                payloads[row] = payload
+        return _Job(reading, pixels, self._cut_runs(reading, payloads))
+
+    def _cut_runs(self, reading: PlanReading, payloads: dict[int, bytes]) -> deque[Run]:
+        runs: deque[Run] = deque()
+        if not payloads:
+            return runs
+        rows = list(payloads)
+        index = self.loader.dataset.index[reading.sample_ids[rows]]
+        widths, heights = index["width"].astype(np.int64), index["height"].astype(np.int64)
+        orientations = np.array([_unpack_flags(bits).orientation for bits in index["flags"]])
+        boxes = to_stored_boxes(reading.boxes[rows], widths, heights, orientations)
+        num_views = boxes.shape[1]
+        decoded = boxes[:, 0, 2].astype(np.int64) * boxes[:, 0, 3]
+        if num_views > 1:
+            decoded = widths * heights + boxes[:, :, 2:].prod(axis=2, dtype=np.int64).sum(axis=1)
+        # A sample belongs to the run that the pixels before it have filled up to.
+        before = (decoded.cumsum() - decoded) * 3 // MAX_RUN_BYTES
+        for number in np.unique(before):
+            places = np.flatnonzero(before == number)
+            runs.append(
+                Run(
+                    [rows[i] for i in places],
+                    [np.frombuffer(payloads[rows[i]], np.uint8) for i in places],
+                    boxes[places],
+                    orientations[places],
+                )
+            )
+        return runs
+
+    # ------------------------------------------------------------ decode
+
+    def _feed(self, pipeline: DaliPipeline) -> None:
+        """Give DALI the next runs; wait for one only if it has none."""
+        while len(self._owners) < _RUNS_IN_FLIGHT:
+            job = next((job for job in self._jobs if job.runs), None)
+            if job is None:
+                job = self._next_job(wait=not self._owners)
+                if job is None:
+                    return
+                self._jobs.append(job)
+                if not job.runs:  # the reference decoder took all of it
+                    return
+            pipeline.submit(job.runs.popleft())
+            self._owners.append(job)
+
+    def _next_job(self, wait: bool) -> _Job | None:
+        if not self._reads:
+            return None
+        if not wait and (not self._reads[0].done() or self._reads[0].exception() is not None):
+            return None  # a failure waits until the batches before it are handed over
+        if not self._places.acquire(blocking=wait):
+            return None
+        if self._stopping.is_set():
+            raise _StoppedError
+        return self._reads.popleft().result()
+
+    def _take_run(self, pipeline: DaliPipeline, stream: torch.cuda.Stream | None) -> None:
+        job = self._owners.popleft()
+        try:
+            run, outputs = pipeline.take(stream)
+        except RefusedError as refused:
+            self._replace_refused(job, refused)
+            return
+        if stream is not None:
+            stream.synchronize()
+        now = time.perf_counter()
+        busy_s = now - max(run.began, self._last_done)
+        job.reading.clock.add("decode", busy_s * self.loader.num_threads)
+        self._last_done = now
+        run.payloads.clear()
+        job.decoded.append((run, outputs))
+
+    def _replace_refused(self, job: _Job, refused: RefusedError) -> None:
+        """Have the refused samples decoded by the reference decoder, and the rest once more."""
+        run = refused.run
+        for place in refused.places:
+            row = run.rows[place]
+            job.pixels[row] = job.reading.fall_back(row, run.payloads[place].tobytes())
+            self.loader.refused.add(int(job.reading.sample_ids[row]))
+        rest = [i for i in range(len(run.rows)) if i not in refused.places]
+        if rest:
+            job.runs.append(run.part(rest))
+
+    # ------------------------------------------------------------ collate
+
+    def _to_batch(self, job: _Job, stream: torch.cuda.Stream | None) -> Batch:
+        with job.reading.clock.time("collate"), torch.cuda.stream(stream):
+            images = self._collate(job)
+            if stream is not None:
+                # What DALI gave is copied; its memory must stay until then.
+                stream.synchronize()
+        return job.reading.to_batch(images)
+
+    def _collate(self, job: _Job) -> Tensor:
+        size, views = self.loader.views[0].size, self.loader.views
+        shape = (len(job.reading.plan), len(views), size, size, 3)
+        has_area = any(spec.filter == "area" for spec in views)
+        is_whole = len(job.decoded) == 1 and not job.pixels and not has_area
+        if is_whole and self.device.type == "cpu":
+            # DALI's own memory: it is given back when the last tensor on it is gone.
+            images = _to_torch(job.decoded[0][1][0]).view(shape)
+        else:
+            images = torch.empty(shape, dtype=torch.uint8, device=self.device)
+            for run, outputs in job.decoded:
+                for v, output in enumerate(outputs):
+                    if not has_area:
+                        images[run.rows] = _to_torch(output).view(-1, *shape[1:])
+                    elif views[v].filter == "area":
+                        _cut_area(images, v, views[v], run, output)
+                    else:
+                        images[run.rows, v] = _to_torch(output)
+        for run, _ in job.decoded:
+            for i in np.flatnonzero(run.orientations != 1):
+                row = run.rows[i]
+                images[row] = turn_views(images[row], int(run.orientations[i]))
+        for row, pixels in job.pixels.items():
+            images[row] = torch.from_numpy(pixels)
+        return images
+
+
+def _cut_area(images: Tensor, v: int, spec: ViewSpec, run: Run, output: Any) -> None:
+    for i, row in enumerate(run.rows):
+        pixels = torch.from_dlpack(output[i])
+        height, width = pixels.shape[:2]
+        first = spec.intermediate_size(width, height)
+        if first is not None:
+            pixels = resize_area(pixels, *first)
+        images[row, v] = resize_area(pixels, spec.size, spec.size)
+
+
+def _to_torch(dense: Any) -> Tensor:
+    return torch.from_dlpack(dense.as_tensor())
