@@ -14,11 +14,13 @@ Shape legend: B samples, V views of each, S side of a view.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
-import queue
+import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +37,7 @@ from ..cpu_count import cpus_per_rank
 from ..errors import InputError
 from ..shards import Payload, SampleFlags
 from ..views import ViewSpec
+from .ahead import Ahead
 from .base import Loader, Plan
 from .dali_pipeline import (
     DaliPipeline,
@@ -53,6 +56,7 @@ MAX_RUN_BYTES = 1 << 30
 """Decoded pixels that DALI holds for one run; a batch of larger pictures is decoded in parts."""
 
 _RUNS_IN_FLIGHT = 2  # one that is decoded and one that waits, so that no thread ever idles
+_WAITED_S = 1e-3
 _unpack_flags = functools.lru_cache(maxsize=4096)(SampleFlags.unpack)
 
 
@@ -81,11 +85,11 @@ class DaliLoader(Loader):
         self.stage_workers.update(workers)
         self.refused: set[int] = set()
         """Ids of samples that DALI has refused; they are not offered to it again."""
-        self._driver: _Driver | None = None
+        self._ahead: Ahead[Batch] | None = None
 
     def num_ready(self) -> int:
         """Return the batches that are decoded and that nobody has taken."""
-        return 0 if self._driver is None else self._driver.ready.qsize()
+        return 0 if self._ahead is None else self._ahead.num_ready()
 
     def _prepare_device(self) -> None:
         dali_cuda = check_dali()
@@ -103,12 +107,18 @@ class DaliLoader(Loader):
             )
 
     def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        driver = self._driver = _Driver(self, plans)
+        driver = _Driver(self, plans)
+        ahead = self._ahead = Ahead(driver.batches(), self.config.prefetch_batches)
+        _open_streams.add(ahead)
         try:
-            while (batch := driver.take()) is not None:
+            for batch in ahead:
+                if batch.images.is_cuda:
+                    # The allocator must not give the memory away before this stream is done.
+                    batch.images.record_stream(torch.cuda.current_stream(batch.images.device))
                 yield batch
         finally:
-            driver.close()
+            driver.stopping.set()
+            ahead.close()
 
 
 def check_dali() -> int:
@@ -129,7 +139,25 @@ def check_dali() -> int:
             f'pip install "fastssl[dali]" or pip install {_package_for(torch.version.cuda)}, or '
             "choose another --data.loader"
         ) from None
+    _close_at_exit()
     return int(dali.__cuda_version__) // 1000
+
+
+_open_streams: weakref.WeakSet[Ahead[Batch]] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Have streams closed before DALI takes their pipelines down, which it does at exit too.
+
+    What is registered last is called first, so this comes after DALI was imported.
+    """
+    atexit.register(_close_streams)
+
+
+def _close_streams() -> None:
+    for stream in list(_open_streams):
+        stream.close()
 
 
 def check_cuda(dali_cuda: int, torch_cuda: str | None) -> None:
@@ -183,82 +211,46 @@ class _Job:
 
 
 class _Driver:
-    """One stream: its readers, the thread that feeds DALI, the batches that are ready."""
+    """One stream: reads ahead, feeds DALI and collates. All but reading is one thread's work."""
 
     def __init__(self, loader: DaliLoader, plans: Iterable[Plan]) -> None:
         self.loader = loader
         self.device = torch.device(loader.device)
         self.reader = SampleReader(loader.dataset, loader.views, loader.order)
-        self.ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
+        self.stopping = threading.Event()
+        """Set it and the readers end at their next sample."""
         self._plans = iter(plans)
         self._reads: deque[Future[_Job]] = deque()
         self._jobs: deque[_Job] = deque()  # begun and not handed over, in order
         self._owners: deque[_Job] = deque()  # of the runs that DALI has, in order
-        # A batch takes a place when DALI gets it and gives it back when it is taken.
-        self._places = threading.Semaphore(loader.config.prefetch_batches + 1)
         self._last_done = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="dali-driver", daemon=True)
-        self._thread.start()
+        self._last_rate_s = math.inf  # seconds a sample
 
-    def take(self) -> Batch | None:
-        """Return the next batch, None at the end; raise what a thread has raised."""
-        item = self.ready.get()
-        if isinstance(item, BaseException):
-            raise item
-        if item is not None:
-            self._places.release()
-            if self.device.type == "cuda":
-                # The allocator must not give the memory away before this stream is done with it.
-                item.images.record_stream(torch.cuda.current_stream(self.device))
-        return item
-
-    def close(self) -> None:
-        """Stop the threads; what they were at is dropped."""
-        self._stopping.set()
-        self._places.release()
-        self._thread.join()
-
-    def _work(self) -> None:
-        loader = self.loader
-        last: BaseException | None = None
-        try:
-            with (
-                ThreadPoolExecutor(loader.num_readers, "dali-reader") as readers,
-                contextlib.closing(self._open_pipeline()) as pipeline,
-            ):
-                try:
-                    self._drive(readers, pipeline)
-                finally:
-                    self._stopping.set()  # readers end at their next sample
-                    for read in self._reads:
-                        read.cancel()
-        except _StoppedError:
-            pass
-        except BaseException as error:  # raised again in the thread that takes batches
-            last = error
-        self._jobs.clear()
-        self._owners.clear()
-        self._reads.clear()
-        self.ready.put(last)
-
-    def _open_pipeline(self) -> DaliPipeline:
-        loader = self.loader
-        return DaliPipeline(
-            loader.views, loader.batch_size_per_rank, loader.num_threads, self.device
-        )
-
-    def _drive(self, readers: ThreadPoolExecutor, pipeline: DaliPipeline) -> None:
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        while True:
-            self._read_ahead(readers)
-            self._feed(pipeline)
-            if self._owners:
-                self._take_run(pipeline, stream)
-            while self._jobs and self._jobs[0].is_done():
-                self.ready.put(self._to_batch(self._jobs.popleft(), stream))
-            if not self._jobs and not self._reads:
-                return
+    def batches(self) -> Generator[Batch, None, None]:
+        """Yield the plans' batches; closing it stops the readers and frees DALI."""
+        loader, device = self.loader, self.device
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        batch_size, num_threads = loader.batch_size_per_rank, loader.num_threads
+        with (
+            ThreadPoolExecutor(loader.num_readers, "dali-reader") as readers,
+            contextlib.closing(
+                DaliPipeline(loader.views, batch_size, num_threads, device)
+            ) as pipeline,
+        ):
+            try:
+                while True:
+                    self._read_ahead(readers)
+                    self._feed(pipeline)
+                    if self._owners:
+                        self._take_run(pipeline, stream)
+                    while self._jobs and self._jobs[0].is_done():
+                        yield self._to_batch(self._jobs.popleft(), stream)
+                    if not self._jobs and not self._reads:
+                        return
+            finally:
+                self.stopping.set()
+                for read in self._reads:
+                    read.cancel()
 
     # ------------------------------------------------------------ read
 
@@ -275,7 +267,7 @@ class _Driver:
         payloads: dict[int, bytes] = {}
         pixels: dict[int, NDArray[np.uint8]] = {}
         for row in range(len(plan)):
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 raise _StoppedError
             payload = reading.read(row)
             sample_id = int(reading.sample_ids[row])
@@ -336,14 +328,11 @@ class _Driver:
             return None
         if not wait and (not self._reads[0].done() or self._reads[0].exception() is not None):
             return None  # a failure waits until the batches before it are handed over
-        if not self._places.acquire(blocking=wait):
-            return None
-        if self._stopping.is_set():
-            raise _StoppedError
         return self._reads.popleft().result()
 
     def _take_run(self, pipeline: DaliPipeline, stream: torch.cuda.Stream | None) -> None:
         job = self._owners.popleft()
+        asked = time.perf_counter()
         try:
             run, outputs = pipeline.take(stream)
         except RefusedError as refused:
@@ -351,10 +340,15 @@ class _Driver:
             return
         if stream is not None:
             stream.synchronize()
-        now = time.perf_counter()
-        busy_s = now - max(run.began, self._last_done)
+        done = time.perf_counter()
+        busy_s = done - max(run.began, self._last_done)
+        if done - asked > _WAITED_S:
+            self._last_rate_s = busy_s / len(run.rows)
+        else:
+            # It was done before it was asked for, nobody knows when: as fast as the last one.
+            busy_s = min(busy_s, self._last_rate_s * len(run.rows))
+        self._last_done = done
         job.reading.clock.add("decode", busy_s * self.loader.num_threads)
-        self._last_done = now
         run.payloads.clear()
         job.decoded.append((run, outputs))
 
