@@ -5,6 +5,8 @@ Shape legend: B samples of this rank in a step, V views of each, S side of a vie
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +24,20 @@ from .reference import cut_views
 
 MAX_SUBSTITUTES = 20
 """Substitutes tried for one bad sample before the data is called unreadable."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan, beside its pixels; small enough to cross between processes."""
+
+    sample_ids: NDArray[np.int64]
+    """(B,) ids whose pixels and labels the batch holds."""
+    reasons: dict[int, str]
+    """Why the planned sample was bad, by row of the batch."""
+    fallback_decodes: int
+    """Samples that the reference decoder took."""
+    stage_s: dict[str, float]
+    """Seconds of work at each stage."""
 
 
 class SampleReader:
@@ -44,6 +60,29 @@ class SampleReader:
     def begin(self, plan: Plan) -> PlanReading:
         """Begin a plan; each of its rows is then read, or replaced, in any order."""
         return PlanReading(self, plan)
+
+    def to_batch(self, plan: Plan, outcome: Outcome, images: Tensor) -> Batch:
+        """Put a batch together.
+
+        Args:
+            plan: what it was to hold.
+            outcome: what became of it.
+            images: uint8 (B, V, S, S, 3).
+        """
+        labels = self.dataset.index["label"][outcome.sample_ids].astype(np.int64)
+        substitutions = tuple(
+            Substitution(row, int(plan.sample_ids[row]), int(outcome.sample_ids[row]), reason)
+            for row, reason in sorted(outcome.reasons.items())
+        )
+        return Batch(
+            images=images,
+            sample_ids=torch.from_numpy(plan.sample_ids),
+            epochs=torch.from_numpy(plan.epochs),
+            labels=torch.from_numpy(labels) if self.dataset.has_labels else None,
+            substitutions=substitutions,
+            fallback_decodes=outcome.fallback_decodes,
+            stage_s=outcome.stage_s,
+        )
 
 
 class PlanReading:
@@ -144,24 +183,14 @@ class PlanReading:
         self.fallback_decodes += 1
         return self.decode_reference(row, payload)
 
+    def outcome(self) -> Outcome:
+        """Return what became of the plan so far."""
+        return Outcome(self.sample_ids, self._reasons, self.fallback_decodes, self.clock.seconds)
+
     def to_batch(self, images: Tensor) -> Batch:
         """Return the batch.
 
         Args:
             images: uint8 (B, V, S, S, 3).
         """
-        plan, dataset = self.plan, self._reader.dataset
-        labels = dataset.index["label"][self.sample_ids].astype(np.int64)
-        substitutions = tuple(
-            Substitution(row, int(plan.sample_ids[row]), int(self.sample_ids[row]), reason)
-            for row, reason in sorted(self._reasons.items())
-        )
-        return Batch(
-            images=images,
-            sample_ids=torch.from_numpy(plan.sample_ids),
-            epochs=torch.from_numpy(plan.epochs),
-            labels=torch.from_numpy(labels) if dataset.has_labels else None,
-            substitutions=substitutions,
-            fallback_decodes=self.fallback_decodes,
-            stage_s=self.clock.seconds,
-        )
+        return self._reader.to_batch(self.plan, self.outcome(), images)

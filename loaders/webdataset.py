@@ -6,10 +6,12 @@ reference decoder and cuts all its views.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -24,8 +26,9 @@ from ..errors import InputError, RunFailed
 from ..lifeline import die_with
 from ..shards.picture import open_picture, to_upright_rgb
 from .base import Loader, Plan
+from .buffers import BatchBuffers
 from .device import move_batches
-from .reading import SampleReader
+from .reading import Outcome, SampleReader
 from .reference import cut_views
 
 
@@ -56,24 +59,33 @@ class WebDatasetLoader(Loader):
         is_closing = context.Value("b", False, lock=False)
         num_finished = context.Value("q", 0)
         progress = self._progress = _Progress(num_finished)
-        reader = _PlanReader(SampleReader(self.dataset, self.views, self.order), num_finished)
+        reader = SampleReader(self.dataset, self.views, self.order)
+        buffers = BatchBuffers(self._num_in_flight, self._batch_shape, is_shared=True)
+        under_way: deque[tuple[Plan, int]] = deque()
+
+        def hand_out() -> Iterator[tuple[Plan, int]]:
+            for plan in plans:
+                under_way.append((plan, buffers.take()))
+                yield under_way[-1]
+
         workers = DataLoader(
-            reader,
+            _PlanReader(reader, buffers, num_finished),
             batch_size=None,
-            sampler=plans,
+            sampler=hand_out(),
             num_workers=self.num_workers,
             prefetch_factor=self.config.prefetch_batches,
             collate_fn=_as_it_is,
             worker_init_fn=_WorkerSetup(os.getpid(), is_closing),
             multiprocessing_context="fork",
         )
-        batches = iter(workers)
+        outcomes = iter(workers)
         try:
-            for batch in batches:
-                if isinstance(batch, RunFailed):
-                    raise batch
+            for outcome in outcomes:
+                if isinstance(outcome, RunFailed):
+                    raise outcome
                 progress.num_taken += 1
-                yield batch
+                plan, number = under_way.popleft()
+                yield reader.to_batch(plan, outcome, buffers.hand_over(number, len(plan)))
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -85,24 +97,33 @@ class WebDatasetLoader(Loader):
             # The iterator's workers stop when it is gone; nothing else may hold it. One that hangs
             # in a read gets SIGTERM after five seconds, and may die of it now.
             is_closing.value = True
-            del batches
+            del outcomes
+
+    @property
+    def _num_in_flight(self) -> int:
+        """Batches that are with the workers or ready; one more where one is being handed over."""
+        return self.num_workers * self.config.prefetch_batches
+
+    @property
+    def _batch_shape(self) -> tuple[int, int, int, int, int]:
+        size = self.views[0].size
+        return self.batch_size_per_rank, len(self.views), size, size, 3
 
     def _check_shared_memory(self) -> None:
         """Find too small a /dev/shm before it kills a worker with SIGBUS."""
         if not os.path.isdir("/dev/shm"):
             return
-        size = self.views[0].size
-        batch_bytes = self.batch_size_per_rank * len(self.views) * size * size * 3
-        # Every worker's queue, and the two batches that the user may hold, of this machine's ranks.
-        num_ranks = local_world_size()
-        num_batches = num_ranks * (self.num_workers * self.config.prefetch_batches + 2)
+        batch_bytes = math.prod(self._batch_shape)
+        num_ranks = local_world_size()  # of this machine
+        num_batches = num_ranks * BatchBuffers.count(self._num_in_flight)
         room = os.statvfs("/dev/shm")
         available = room.f_bavail * room.f_frsize
         if num_batches * batch_bytes > available:
             workers = f"{self.num_workers} workers x {self.config.prefetch_batches} ready"
+            others = BatchBuffers.count(0)
             raise InputError(
                 f"/dev/shm ({available >> 20} MiB free) must hold {num_batches} batches of "
-                f"{batch_bytes / 2**20:.1f} MiB, {num_ranks} rank(s) x ({workers} + 2); "
+                f"{batch_bytes / 2**20:.1f} MiB, {num_ranks} rank(s) x ({workers} + {others}); "
                 f"enlarge it (docker run --shm-size=8g) or lower --data.num-threads, "
                 f"--data.prefetch-batches or the batch"
             )
@@ -122,34 +143,33 @@ class _Progress:
 class _PlanReader(Dataset):
     """Runs in the workers: turns a plan into a batch on the CPU."""
 
-    def __init__(self, reader: SampleReader, num_finished: Any) -> None:
+    def __init__(self, reader: SampleReader, buffers: BatchBuffers, num_finished: Any) -> None:
         self.reader = reader
+        self.buffers = buffers
         self.num_finished = num_finished
         # The package decodes a sample's members by handlers; ours gives the reference picture.
         self.decode = webdataset.autodecode.Decoder([_decode_member])
 
-    def __getitem__(self, plan: Plan) -> Batch | RunFailed:
+    def __getitem__(self, job: tuple[Plan, int]) -> Outcome | RunFailed:
         try:
-            return self._load(plan)
+            return self._load(*job)
         except RunFailed as failure:
             return failure  # raised in the rank; DataLoader would wrap it into a traceback
         finally:
             with self.num_finished.get_lock():
                 self.num_finished.value += 1
 
-    def _load(self, plan: Plan) -> Batch:
-        views = self.reader.views
-        size = views[0].size
-        images = torch.empty((len(plan), len(views), size, size, 3), dtype=torch.uint8)
+    def _load(self, plan: Plan, number: int) -> Outcome:
+        images = self.buffers[number]
         reading = self.reader.begin(plan)
         for row in range(len(plan)):
             payload = reading.read(row)
             with reading.clock.time("decode"):
                 picture = self._decode(int(reading.sample_ids[row]), payload)
-                pixels = cut_views(picture, views, reading.boxes[row])
+                pixels = cut_views(picture, self.reader.views, reading.boxes[row])
             with reading.clock.time("collate"):
                 images[row] = torch.from_numpy(pixels)
-        return reading.to_batch(images)
+        return reading.outcome()
 
     def _decode(self, sample_id: int, payload: bytes) -> Image.Image:
         sample = {"__key__": f"{sample_id:09d}", _EXTENSION: payload}
