@@ -78,7 +78,7 @@ class WebDatasetLoader(Loader):
             worker_init_fn=_WorkerSetup(os.getpid(), is_closing),
             multiprocessing_context="fork",
         )
-        outcomes = iter(workers)
+        outcomes = _start(workers)
         try:
             for outcome in outcomes:
                 if isinstance(outcome, RunFailed):
@@ -181,6 +181,19 @@ _EXTENSION = "picture"
 
 def _decode_member(key: str, data: bytes) -> Image.Image | None:
     return to_upright_rgb(open_picture(data)) if key.endswith(_EXTENSION) else None
+
+
+def _start(workers: DataLoader) -> Iterator[Any]:
+    """Start the workers without torch's handler of SIGCHLD.
+
+    It raises wherever the rank happens to be when a worker is killed, in the middle of a step as
+    likely as not. A dead worker is also found where its batch is waited for, within five seconds.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    outcomes = iter(workers)
+    if signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
+    return outcomes
 
 
 def _as_it_is(batch: Any) -> Any:
