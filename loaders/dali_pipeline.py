@@ -303,7 +303,7 @@ def _build_graph(views: tuple[ViewSpec, ...], on_gpu: bool) -> list[Any]:
 
     # The CPU's decoder reads the bytes where they lie; a GPU's may still do so when the outputs
     # are handed over, so it gets a copy.
-    payloads = source("payloads", types.UINT8, no_copy=not on_gpu)
+    payloads = source("payloads", types.DALIDataType.UINT8, no_copy=not on_gpu)
     options: dict[str, Any] = {
         "device": "mixed" if on_gpu else "cpu",
         "adjust_orientation": False,
@@ -313,8 +313,8 @@ def _build_graph(views: tuple[ViewSpec, ...], on_gpu: bool) -> list[Any]:
         options["jpeg_fancy_upsampling"] = True
     boxes = [
         {
-            "start": source(f"start{v}", types.INT32),
-            "shape": source(f"shape{v}", types.INT32),
+            "start": source(f"start{v}", types.DALIDataType.INT32),
+            "shape": source(f"shape{v}", types.DALIDataType.INT32),
             "axis_names": "WH",
         }
         for v in range(len(views))
@@ -327,7 +327,7 @@ def _build_graph(views: tuple[ViewSpec, ...], on_gpu: bool) -> list[Any]:
     outputs = []
     for v, (spec, crop) in enumerate(zip(views, crops, strict=True)):
         if _is_resized_twice(spec):
-            crop = _resize(crop, source(f"first{v}", types.FLOAT))
+            crop = _resize(crop, source(f"first{v}", types.DALIDataType.FLOAT))
         outputs.append(crop if spec.filter == "area" else _resize(crop, [spec.size] * 2))
     if len(views) == 1 or any(spec.filter == "area" for spec in views):
         return outputs
@@ -338,7 +338,9 @@ def _resize(pixels: Any, size: Any) -> Any:
     """Antialiased triangle; what was cut off before is out of the filter's reach."""
     from nvidia.dali import fn, types
 
-    return fn.resize(pixels, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+    return fn.resize(
+        pixels, size=size, interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True
+    )
 
 
 def _is_resized_twice(spec: ViewSpec) -> bool:
