@@ -59,6 +59,9 @@ class LoaderConfig:
     """Dataset: the folder that make_shards wrote."""
     loader: LoaderName = free("auto")
     """Back end: auto chooses and says why."""
+    beton: Path = free(Path())
+    """Loader ffcv: the file that make_beton wrote; without it dataset.beton in the dataset's
+    folder."""
     global_batch_size: int = 256
     """Images a step over all ranks; must divide by world size x accumulation."""
     num_threads: int = free(0)

@@ -213,6 +213,39 @@ def draw_boxes(
     return boxes
 
 
+def scale_boxes(
+    boxes_BV4: NDArray[np.int32],
+    widths: ArrayLike,
+    heights: ArrayLike,
+    stored_widths: ArrayLike,
+    stored_heights: ArrayLike,
+) -> NDArray[np.int32]:
+    """Move boxes from pictures to their copies of another size.
+
+    Each edge goes to the nearest pixel border of the copy, halves upwards; a box keeps at least one
+    pixel.
+
+    Args:
+        boxes_BV4: int32 (B, V, 4) left, top, width, height in pixels of the pictures.
+        widths: (B,) of the pictures in pixels.
+        heights: (B,) likewise.
+        stored_widths: (B,) of the copies in pixels.
+        stored_heights: (B,) likewise.
+
+    Returns:
+        int32 (B, V, 4) in pixels of the copies, inside them.
+    """
+    parts = []
+    for axis, lengths, stored in ((0, widths, stored_widths), (1, heights, stored_heights)):
+        old, new = (np.asarray(sides, np.int64)[:, None] for sides in (lengths, stored))
+        start = boxes_BV4[..., axis].astype(np.int64)
+        stop = start + boxes_BV4[..., axis + 2]
+        first = np.minimum(_divide_round(start * new, old), new - 1)
+        parts.append((first, np.maximum(_divide_round(stop * new, old), first + 1) - first))
+    (left, width), (top, height) = parts
+    return np.stack((left, top, width, height), axis=-1).astype(np.int32)
+
+
 def _divide_round(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.int64]:
     """Divide non-negative integers, halves rounded up."""
     denominator = np.asarray(denominator, np.int64)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 LEAVES = {
     "batch",
+    "checksum",
     "command",
     "config",
     "cpu_count",

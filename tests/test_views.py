@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastssl.views import ViewSpec, draw_boxes, list_views
+from fastssl.views import ViewSpec, draw_boxes, list_views, scale_boxes
 
 # Pictures of common, square, prime, tiny, huge and extreme shape.
 WIDTHS = [500, 375, 333, 1, 65535, 100, 30]
@@ -150,3 +150,24 @@ def test_resize_squash_names_its_first_size():
 def test_wrong_views_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_scaled_boxes_are_golden():
+    boxes = np.array([[[0, 0, 500, 375], [100, 50, 3, 1], [499, 374, 1, 1]]], np.int32)
+    assert scale_boxes(boxes, [500], [375], [250], [188]).tolist() == [
+        [[0, 0, 250, 188], [50, 25, 2, 1], [249, 187, 1, 1]]
+    ]
+    assert (scale_boxes(boxes, [500], [375], [500], [375]) == boxes).all()
+
+
+def test_scaled_boxes_stay_inside_and_keep_a_pixel():
+    rng = np.random.default_rng(0)
+    sides = rng.integers(1, 400, (500, 2))
+    stored = rng.integers(1, 400, (500, 2))
+    first = (rng.random((500, 2)) * sides).astype(np.int64)
+    extent = 1 + (rng.random((500, 2)) * (sides - first)).astype(np.int64)
+    boxes = np.concatenate([first, extent], axis=1)[:, None].astype(np.int32)
+    scaled = scale_boxes(boxes, *sides.T, *stored.T)[:, 0]
+    assert (scaled[:, 2:] >= 1).all()
+    assert (scaled[:, :2] >= 0).all()
+    assert (scaled[:, :2] + scaled[:, 2:] <= stored).all()

@@ -6,13 +6,13 @@ import json
 import os
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checksum import crc32
 from ..errors import InputError
 from .index import INDEX_NAME, map_index
 from .manifest import MANIFEST_NAME, Manifest, read_current
@@ -254,7 +254,7 @@ class ShardDataset:
         Raises:
             BadSample: if their CRC-32 is another.
         """
-        found, wanted = zlib.crc32(payload), int(self.index["crc32"][sample_id])
+        found, wanted = crc32(payload), int(self.index["crc32"][sample_id])
         if found != wanted:
             shard, offset, length = self.locate(sample_id)
             raise BadSample(

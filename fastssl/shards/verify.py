@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..checksum import crc32
 from ..cpu_count import available_cpus
 from ..errors import InputError
 from .encode import describe_payload
@@ -260,7 +260,7 @@ class _ShardCheck:
             self._num_behind_end += 1
         elif len(payload) < length:
             self._add(key, f"truncated: {len(payload)} of {length} bytes")
-        elif zlib.crc32(payload) != row["crc32"]:
+        elif crc32(payload) != row["crc32"]:
             self._add(key, "changed: the CRC-32 of its image is not the one in the index")
         elif self._deep:
             self._check_picture(key, payload, row)

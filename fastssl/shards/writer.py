@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from typing import BinaryIO
 
 import numpy as np
 
+from ..checksum import crc32
 from .encode import EncodedPicture
 from .index import ROW
 from .tar import END, build_header, padding
@@ -92,7 +92,7 @@ class ShardWriter:
             (
                 members[0][1],
                 len(picture.payload),
-                zlib.crc32(picture.payload),
+                crc32(picture.payload),
                 picture.width,
                 picture.height,
                 picture.flags.pack(),

@@ -21,18 +21,19 @@ from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
 from fastssl.shards import decode_picture, open_dataset
+from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
 from fastssl.views import ViewSpec, draw_boxes, list_views
 
 from ..conftest import NUM_SAMPLES
 
-BACK_ENDS = ["webdataset", "dali"]
+BACK_ENDS = ["webdataset", "dali", "ffcv"]
 """Every back end is held to this suite; a new one is one more name."""
 
 GLOBAL_BATCH = 24  # world sizes 1, 2, 3 and 8 divide it; the dataset's 47 samples do not
 VIEWS = [ViewSpec.random_resized_crop(16, scale=(0.3, 1.0)), ViewSpec.resize_crop(20, 16)]
 
 # Mean absolute difference from the reference picture, of 255.
-DISTANCE = {"webdataset": 0.0, "dali": 0.4}
+DISTANCE = {"webdataset": 0.0, "dali": 0.4, "ffcv": 3.0}
 
 
 @pytest.fixture(params=BACK_ENDS)
@@ -47,6 +48,8 @@ def build(back_end, dataset_path):
 
     def build_one(rank=0, world_size=1, views=VIEWS, path=dataset_path, **settings):
         settings = {"global_batch_size": GLOBAL_BATCH, "num_threads": 1, "seed": 3, **settings}
+        if back_end == "ffcv":
+            make_beton(path)
         config = LoaderConfig(path=path, loader=back_end, **settings)
         loaders.append(build_loader(config, views, rank, world_size))
         return loaders[-1]
@@ -219,21 +222,46 @@ def copy_dataset(dataset_path, target):
     return target
 
 
-def damage(path: Path, sample_id: int) -> None:
-    """Turn one byte of a sample's payload."""
+def make_beton(path: Path) -> Path:
+    """Write the dataset's beton, unless it is there, and return it."""
+    beton = path / BETON_NAME
+    if not beton.exists():
+        dataset = open_dataset(path)
+        write_beton(dataset, beton, BetonOptions("keep"), workers=1)
+        dataset.close()
+    return beton
+
+
+def find_payload(path: Path, sample_id: int, back_end: str) -> tuple[Path, int, int]:
+    """Return where the back end reads a sample: file, offset, length."""
     dataset = open_dataset(path)
-    shard, offset, length = dataset.locate(sample_id)
-    with (path / dataset.manifest.shards[shard].name).open("r+b") as file:
+    if back_end == "ffcv":
+        beton = Beton(make_beton(path), dataset.digest)
+        row = beton.locate(sample_id)
+        place = beton.path, int(row["image"]["data_ptr"]), int(row["stored"]) >> 32
+        beton.close()
+    else:
+        shard, offset, length = dataset.locate(sample_id)
+        place = path / dataset.manifest.shards[shard].name, offset, length
+    dataset.close()
+    return place
+
+
+def damage(path: Path, sample_id: int, back_end: str) -> None:
+    """Turn one byte of a sample's payload."""
+    name, offset, length = find_payload(path, sample_id, back_end)
+    with name.open("r+b") as file:
         file.seek(offset + length // 2)
         old = file.read(1)
         file.seek(offset + length // 2)
         file.write(bytes([old[0] ^ 0xFF]))
-    dataset.close()
 
 
-def test_a_sample_that_misses_its_crc_is_replaced_by_its_substitute(build, dataset_path, tmp_path):
+def test_a_sample_that_misses_its_crc_is_replaced_by_its_substitute(
+    build, back_end, dataset_path, tmp_path
+):
     path = copy_dataset(dataset_path, tmp_path / "shards")
-    damage(path, 7)
+    damage(path, 7, back_end)
     loader = build(path=path)
     good = {pair: batch for batch in take(build(), 2) for pair in pairs(batch)}
     found = []
@@ -254,12 +282,12 @@ def test_a_sample_that_misses_its_crc_is_replaced_by_its_substitute(build, datas
     assert set(found) == {7}
 
 
-def test_a_bad_substitute_is_replaced_in_turn(build, dataset_path, tmp_path):
+def test_a_bad_substitute_is_replaced_in_turn(build, back_end, dataset_path, tmp_path):
     path = copy_dataset(dataset_path, tmp_path / "shards")
     loader = build(path=path)
     first = loader.order.substitute(0, 7, 0)
-    damage(path, 7)
-    damage(path, first)
+    damage(path, 7, back_end)
+    damage(path, first, back_end)
     for batch in take(loader, 2):
         for s in batch.substitutions:
             if s.planned == 7 and int(batch.epochs[s.row]) == 0:
@@ -268,12 +296,11 @@ def test_a_bad_substitute_is_replaced_in_turn(build, dataset_path, tmp_path):
     pytest.fail("sample 7 was not replaced")
 
 
-def test_bytes_that_are_missing_make_a_sample_bad(build, dataset_path, tmp_path):
+def test_bytes_that_are_missing_make_a_sample_bad(build, back_end, dataset_path, tmp_path):
     path = copy_dataset(dataset_path, tmp_path / "shards")
     loader = build(path=path)
-    dataset = open_dataset(path)
-    shard, offset, length = dataset.locate(NUM_SAMPLES - 1)
-    with (path / dataset.manifest.shards[shard].name).open("r+b") as file:
+    name, offset, length = find_payload(path, NUM_SAMPLES - 1, back_end)
+    with name.open("r+b") as file:
         file.truncate(offset + length // 2)
     batches = take(loader, 2)
     bad = [s.planned for batch in batches for s in batch.substitutions]
@@ -281,10 +308,10 @@ def test_bytes_that_are_missing_make_a_sample_bad(build, dataset_path, tmp_path)
     assert all(len(batch) == GLOBAL_BATCH for batch in batches)
 
 
-def test_bad_samples_are_the_same_at_every_world_size(build, dataset_path, tmp_path):
+def test_bad_samples_are_the_same_at_every_world_size(build, back_end, dataset_path, tmp_path):
     path = copy_dataset(dataset_path, tmp_path / "shards")
     for sample_id in (3, 20, 41):
-        damage(path, sample_id)
+        damage(path, sample_id, back_end)
 
     def replaced(loaders):
         return sorted(

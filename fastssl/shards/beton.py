@@ -1,0 +1,358 @@
+"""FFCV's file format: a dataset's pictures in one ``.beton``, and what we need to read it back.
+
+The file is FFCV's own (version 2: header, field descriptors, a row of metadata a sample, pages of
+data, a table of allocations), so any FFCV reads it. Ours to add: sample i is sample id i, and the
+unused argument bytes of the image field's descriptor hold a line of JSON with the dataset's digest.
+
+Beside ``image`` and ``label`` two integer fields: ``source`` is the upright size of the picture
+that boxes are drawn on, ``width << 16 | height``; ``stored`` the length of the stored bytes and
+their CRC-32, ``length << 32 | crc``. So a row says all that is needed to read its picture; the
+table of allocations is for FFCV alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from ..checksum import crc32
+from ..errors import InputError
+from ..publish import published
+from .index import Payload, SampleFlags
+from .picture import open_picture, to_upright_rgb
+from .reader import ShardDataset, open_dataset
+
+BETON_NAME = "dataset.beton"
+"""Its name in the dataset's folder, unless told otherwise."""
+
+FFCV_VERSION = 2
+VERSION = 1
+"""Of what we add."""
+
+HEADER = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("alloc_table_ptr", "<u8"),
+    ],
+    align=True,
+)
+FIELD = np.dtype([("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", 1024)], align=True)
+IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+ROW = np.dtype(
+    [("image", IMAGE), ("label", "<i8"), ("source", "<i8"), ("stored", "<i8")], align=True
+)
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+JPG, RAW = 0, 1
+
+_FIELDS = (("image", 2), ("label", 1), ("source", 1), ("stored", 1))
+_MIN_PAGE, _MAX_PAGE = 8 << 20, 1 << 31
+_CHUNK = 32
+
+Encoding = Literal["jpg", "keep", "raw", "smart"]
+
+
+@dataclass(frozen=True)
+class BetonOptions:
+    """How pictures are stored in a beton."""
+
+    encode: Encoding = "jpg"
+    """jpg: all as new JPEGs; keep: JPEGs that need no change as they are, others as jpg; raw:
+    pixels; smart: pixels where they are not larger than smart_ratio times the JPEG."""
+    max_side: int = 0
+    """Reduce pictures whose longer side has more pixels than this; 0 keeps all sizes."""
+    quality: int = 90
+    """JPEG quality of what is encoded, 1 to 100."""
+    smart_ratio: float = 4.0
+    """smart: bytes of pixels for a byte of JPEG that are worth their space."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.encode not in get_args(Encoding):
+            raise InputError(f"encode ('{self.encode}') must be {' or '.join(get_args(Encoding))}")
+        if self.max_side < 0:
+            raise InputError(f"max_side ({self.max_side}) must not be negative; 0 keeps all sizes")
+        if not 1 <= self.quality <= 100:
+            raise InputError(f"quality ({self.quality}) must lie in 1 .. 100")
+        if not self.smart_ratio > 0:
+            raise InputError(f"smart_ratio ({self.smart_ratio}) must be above 0")
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """One picture as it lies in the beton."""
+
+    mode: int
+    """``JPG`` or ``RAW``."""
+    width: int
+    """In pixels, as stored."""
+    height: int
+    """In pixels, as stored."""
+    content: bytes
+    """The bytes of a JPEG, or rows of RGB pixels."""
+
+
+def encode_picture(payload: bytes, flags: SampleFlags, options: BetonOptions) -> StoredPicture:
+    """Encode one picture.
+
+    Args:
+        payload: the bytes of its image in the dataset.
+        flags: its flags in the index.
+        options: how.
+    """
+    picture = open_picture(payload)
+    width, height = picture.size
+    fits = not options.max_side or max(width, height) <= options.max_side
+    is_plain = flags.orientation == 1 and picture.mode in ("RGB", "L")
+    if options.encode == "keep" and flags.payload == Payload.JPEG and is_plain and fits:
+        return StoredPicture(JPG, width, height, payload)
+    picture = to_upright_rgb(picture)
+    width, height = picture.size
+    if not fits:
+        scale = options.max_side / max(width, height)
+        width, height = (max(1, round(side * scale)) for side in (width, height))
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    raw = b"" if options.encode in ("jpg", "keep") else picture.tobytes()
+    if options.encode == "raw":
+        return StoredPicture(RAW, width, height, raw)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=options.quality)
+    jpeg = buffer.getvalue()
+    if raw and len(raw) <= options.smart_ratio * len(jpeg):
+        return StoredPicture(RAW, width, height, raw)
+    return StoredPicture(JPG, width, height, jpeg)
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def write_beton(
+    dataset: ShardDataset,
+    out: Path,
+    options: BetonOptions,
+    workers: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, int]:
+    """Write a dataset's pictures to a beton; it appears whole or not at all.
+
+    Args:
+        dataset: the shards.
+        out: the file.
+        options: how pictures are stored.
+        workers: processes that encode.
+        on_progress: told how many more samples are written.
+
+    Returns:
+        ``samples``, ``jpg`` and ``raw`` of them, ``bytes`` of the file.
+
+    Raises:
+        InputError: if a picture does not fit a page, or the disk.
+        BadSample: if bytes of the dataset have changed or cannot be read.
+        RuntimeError: if a worker process dies.
+    """
+    num = dataset.num_samples
+    page_size = _choose_page_size(dataset)
+    rows, table = np.zeros(num, ROW), np.zeros(num, ALLOCATION)
+    start = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize
+    offset = -(-(start + rows.nbytes) // page_size) * page_size
+    with published(out) as file:
+        file.seek(offset)
+        for sample_id, stored in enumerate(_encode_all(dataset, options, workers)):
+            size = len(stored.content)
+            if size > page_size - offset % page_size:  # a picture lies in one page
+                offset = -(-offset // page_size) * page_size
+                file.seek(offset)
+            index = dataset.index[sample_id]
+            rows[sample_id]["image"] = (stored.mode, stored.width, stored.height, offset)
+            rows[sample_id]["label"] = index["label"]
+            rows[sample_id]["source"] = int(index["width"]) << 16 | int(index["height"])
+            rows[sample_id]["stored"] = size << 32 | crc32(stored.content)
+            table[sample_id] = (sample_id, offset, size)
+            file.write(stored.content)
+            offset += size
+            on_progress(1)
+        # FFCV reads whole pages.
+        end = -(-offset // page_size) * page_size
+        file.truncate(end)
+        file.seek(end)
+        file.write(table.tobytes())
+        header = np.array((FFCV_VERSION, len(_FIELDS), page_size, num, end), HEADER)
+        file.seek(0)
+        file.write(header.tobytes() + _describe_fields(dataset.digest, options).tobytes())
+        file.write(rows.tobytes())
+    raw = int((rows["image"]["mode"] == RAW).sum())
+    return {"samples": num, "jpg": num - raw, "raw": raw, "bytes": out.stat().st_size}
+
+
+def _encode_all(
+    dataset: ShardDataset, options: BetonOptions, workers: int
+) -> Iterator[StoredPicture]:
+    """Yield all pictures in order; as many chunks are under way as keep the workers busy."""
+    waiting: deque[Future[list[StoredPicture]]] = deque()
+    chunks = iter(range(0, dataset.num_samples, _CHUNK))
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * workers and (first := next(chunks, None)) is not None:
+                    waiting.append(pool.submit(_encode_chunk, dataset.path, first, options))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a worker process was killed; the machine may be out of memory: start again with "
+                "fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+# Opened in the worker and not pickled: what fails while a task is unpickled kills the worker.
+_open = functools.lru_cache(maxsize=1)(open_dataset)
+
+
+def _encode_chunk(path: Path, first: int, options: BetonOptions) -> list[StoredPicture]:
+    dataset = _open(path)
+    stop = min(first + _CHUNK, dataset.num_samples)
+    return [
+        encode_picture(
+            dataset.read_payload(sample_id),
+            SampleFlags.unpack(int(dataset.index["flags"][sample_id])),
+            options,
+        )
+        for sample_id in range(first, stop)
+    ]
+
+
+def _choose_page_size(dataset: ShardDataset) -> int:
+    """Return a power of two that holds the largest picture, whatever becomes of it."""
+    widths, heights = (dataset.index[name].astype(np.int64) for name in ("width", "height"))
+    pixels = widths * heights * 3
+    # A JPEG of noise at quality 100 is not larger than its pixels by more than its tables.
+    largest = max(int(pixels.max(initial=1)) + 4096, int(dataset.index["length"].max(initial=1)))
+    size = _MIN_PAGE
+    while size < largest:
+        size *= 2
+    if size > _MAX_PAGE:
+        raise InputError(
+            f"the largest picture ({largest >> 20} MiB) must fit FFCV's largest page "
+            f"({_MAX_PAGE >> 20} MiB); leave it out of the dataset: tools/combine_shards.py"
+        )
+    return size
+
+
+def _describe_fields(digest: str, options: BetonOptions) -> np.ndarray:
+    fields = np.zeros(len(_FIELDS), FIELD)
+    for field, (name, type_id) in zip(fields, _FIELDS, strict=True):
+        field["type_id"] = type_id
+        field["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+    about = {"fastssl": VERSION, "digest": digest, "encode": options.encode}
+    about |= {"max_side": options.max_side, "quality": options.quality}
+    text = json.dumps(about).encode()
+    fields[0]["arguments"][: len(text)] = np.frombuffer(text, np.uint8)
+    return fields
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+class Beton:
+    """An open beton that was made from a dataset.
+
+    Nothing of it is held in memory or mapped: what is asked for is read by pread, the row of a
+    sample too. All ranks of a machine share one copy in the page cache, and a file that is
+    truncated under a run is an I/O error, not SIGBUS.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        """Open a beton.
+
+        Args:
+            path: the file.
+            digest: of the dataset that it must have been made from.
+
+        Raises:
+            InputError: if it is absent, no beton, not ours, of another dataset, or truncated.
+        """
+        self.path = path
+        remake = "make it again: tools/make_beton.py"
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            raise InputError(
+                f"{path}: there is no such beton; make it: tools/make_beton.py {path.parent}, or "
+                "name another by --data.beton"
+            ) from None
+        with file:
+            header = _read_array(file, HEADER, 1)
+            if header is None or header[0]["version"] != FFCV_VERSION:
+                raise InputError(f"{path}: no beton of FFCV's format {FFCV_VERSION}; {remake}")
+            num_fields = int(header[0]["num_fields"])
+            fields = _read_array(file, FIELD, num_fields) if num_fields == len(_FIELDS) else None
+            self.about = {} if fields is None else _read_about(fields[0])
+            if self.about.get("fastssl") != VERSION:
+                raise InputError(
+                    f"{path}: a beton, but not one of this version's make_beton, so nothing says "
+                    f"which dataset it holds; {remake}"
+                )
+            if self.about["digest"] != digest:
+                raise InputError(
+                    f"{path}: made from the dataset {self.about['digest'][:12]}, this one is "
+                    f"{digest[:12]}; {remake}"
+                )
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+            self.num_samples = int(header[0]["num_samples"])
+            table = int(header[0]["alloc_table_ptr"])
+            wanted = table + self.num_samples * ALLOCATION.itemsize
+            if size != wanted:
+                raise InputError(f"{path}: {size} bytes, {wanted} were written; {remake}")
+        self._rows_at = start
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def locate(self, sample_id: int) -> np.void:
+        """Return a sample's row (``ROW``): what is stored of it, and where.
+
+        Args:
+            sample_id: 0 .. num_samples - 1.
+
+        Raises:
+            OSError: if the file cannot be read, or ends before.
+        """
+        place = self._rows_at + sample_id * ROW.itemsize
+        content = os.pread(self.descriptor, ROW.itemsize, place)
+        if len(content) < ROW.itemsize:
+            raise OSError(f"the file ends before the row of sample {sample_id}")
+        return np.frombuffer(content, ROW)[0]
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def _read_array(file: BinaryIO, dtype: np.dtype, count: int) -> np.ndarray | None:
+    content = file.read(dtype.itemsize * count)
+    return np.frombuffer(content, dtype) if len(content) == dtype.itemsize * count else None
+
+
+def _read_about(field: np.void) -> dict:
+    try:
+        about = json.loads(field["arguments"].tobytes().rstrip(b"\0"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}

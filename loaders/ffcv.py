@@ -1,0 +1,375 @@
+"""The FFCV back end: pictures of a beton, decoded and resized by libffcv; order is ours.
+
+FFCV's own loader builds Python dictionaries of all samples, ignores what its decoder returns and
+reads through a memory map, in which a truncated file kills the process. Here everything is read by
+pread and checked against its CRC-32, and the decoder's return code counts: what it refuses goes to
+the reference decoder.
+
+The picture is libffcv's: fast integer DCT, OpenCV's area interpolation. docs/betons.md states its
+distance from the reference picture.
+
+Shape legend: B samples, V views of each, S side of a view, H W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batch import Batch
+from ..checksum import crc32
+from ..cpu_count import cpus_per_rank
+from ..errors import InputError
+from ..shards.beton import BETON_NAME, JPG, RAW, ROW, Beton
+from ..shards.picture import open_picture, to_upright_rgb
+from ..shards.reader import READ_TRIES, RETRY_WAIT_S
+from ..stages import StageClock
+from ..views import ViewSpec, scale_boxes
+from .ahead import Ahead
+from .base import Loader, Plan
+from .buffers import BatchBuffers
+from .device import move_batches
+from .reading import Outcome, PlanReading, SampleReader
+from .reference import cut_views
+
+_log = logging.getLogger(__name__)
+
+_ROWS_PER_TASK = 4
+_BATCHES_AT_WORK = 2  # so that threads do not idle at a batch's end
+
+
+class FfcvLoader(Loader):
+    """Loads from a beton by threads that libffcv serves without the GIL."""
+
+    name = "ffcv"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open the dataset and its beton.
+
+        Raises:
+            InputError: if ffcv is absent, or the beton is not one of this dataset.
+        """
+        super().__init__(*args, **kwargs)
+        try:
+            self.decode = _build_decoder()
+            named = self.config.beton
+            path = self.dataset.path / BETON_NAME if named == Path() else named
+            self.beton = Beton(path, self.dataset.digest)
+        except BaseException:
+            super().close()
+            raise
+        self.num_threads = self.config.num_threads or cpus_per_rank()
+        for stage in ("read", "check", "decode"):
+            self.stage_workers[stage] = self.num_threads
+        self._ahead: Ahead[tuple[Plan, Outcome, int]] | None = None
+        _log.info(
+            "beton: %d samples (%s); their rows, %d bytes each, take %.1f MB of page cache, once "
+            "for all ranks of a machine",
+            self.beton.num_samples,
+            self.beton.about["encode"],
+            ROW.itemsize,
+            self.beton.num_samples * ROW.itemsize / 1e6,
+        )
+
+    def num_ready(self) -> int:
+        """Return the batches that are decoded and that nobody has taken."""
+        return 0 if self._ahead is None else self._ahead.num_ready()
+
+    def close(self) -> None:
+        """Stop every thread and release files and buffers; may be called twice."""
+        super().close()
+        self.beton.close()
+
+    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        return move_batches(self._load(plans), self.device)
+
+    def _load(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        reader = SampleReader(self.dataset, self.views, self.order)
+        size, depth = self.views[0].size, self.config.prefetch_batches
+        shape = (self.batch_size_per_rank, len(self.views), size, size, 3)
+        buffers = BatchBuffers(depth + _BATCHES_AT_WORK + 1, shape, is_shared=False)
+        ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers), depth)
+        with closing(ahead):
+            for plan, outcome, number in ahead:
+                yield reader.to_batch(plan, outcome, buffers.hand_over(number, len(plan)))
+
+    def _decode_all(
+        self, plans: Iterable[Plan], reader: SampleReader, buffers: BatchBuffers
+    ) -> Generator[tuple[Plan, Outcome, int], None, None]:
+        """Yield plans, what became of them, and their buffers; runs in a thread of its own."""
+        coming = iter(plans)
+        at_work: deque[tuple[PlanReading, int, list[Future[_Work]]]] = deque()
+        with ThreadPoolExecutor(self.num_threads, "ffcv") as pool:
+            try:
+                while True:
+                    while len(at_work) < _BATCHES_AT_WORK:
+                        plan = next(coming, None)
+                        if plan is None:
+                            break
+                        at_work.append(self._begin(pool, reader.begin(plan), buffers))
+                    if not at_work:
+                        return
+                    reading, number, tasks = at_work.popleft()
+                    for task in tasks:
+                        work = task.result()
+                        reading.fallback_decodes += work.num_refused
+                        for stage, seconds in work.clock.seconds.items():
+                            reading.clock.add(stage, seconds)
+                    yield reading.plan, reading.outcome(), number
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, reading: PlanReading, buffers: BatchBuffers
+    ) -> tuple[PlanReading, int, list[Future[_Work]]]:
+        number = buffers.take()
+        images = buffers[number].numpy()
+        rows = range(len(reading.plan))
+        with reading.clock.time("read"):
+            stored = self._find(reading, rows)
+        tasks = [
+            pool.submit(self._do, reading, rows[i : i + _ROWS_PER_TASK], stored, images)
+            for i in range(0, len(rows), _ROWS_PER_TASK)
+        ]
+        return reading, number, tasks
+
+    def _find(self, reading: PlanReading, rows: Sequence[int]) -> _Stored:
+        """Say where the samples of some rows lie, and which boxes of them to cut.
+
+        For a whole batch at once: what is done sample by sample holds the GIL, and at the speed of
+        raw pixels that is what threads would wait for.
+        """
+        ids = reading.sample_ids[list(rows)]
+        lost: dict[int, str] = {}
+        found = np.zeros(len(ids), ROW)
+        for place, sample_id in enumerate(ids.tolist()):
+            try:
+                found[place] = self.beton.locate(sample_id)
+            except OSError as error:
+                lost[rows[place]] = error.strerror or str(error)
+                found[place]["image"] = (RAW, 1, 1, 0)
+        image, source = found["image"], self.dataset.index[ids]
+        widths, heights = image["width"].astype(np.int64), image["height"].astype(np.int64)
+        boxes = reading.boxes[list(rows)]
+        return _Stored(
+            image["mode"].tolist(),
+            widths.tolist(),
+            heights.tolist(),
+            image["data_ptr"].tolist(),
+            (found["stored"] >> 32).tolist(),
+            (found["stored"] & 0xFFFFFFFF).tolist(),
+            scale_boxes(boxes, source["width"], source["height"], widths, heights),
+            _list_middles(self.views, boxes),
+            lost,
+        )
+
+    def _do(
+        self,
+        reading: PlanReading,
+        rows: Iterable[int],
+        stored: _Stored,
+        images: NDArray[np.uint8],
+    ) -> _Work:
+        work = _Work(StageClock())
+        for row in rows:
+            own, place = stored, row
+            while reason := self._read(own, place, row, work):
+                reading.replace(row, f"{self.beton.path.name}: {reason}")
+                own, place = self._find(reading, [row]), 0
+            self._decode_row(own, place, images[row], work)
+        return work
+
+    def _read(self, stored: _Stored, place: int, row: int, work: _Work) -> str:
+        """Read a picture's bytes into the thread's scratch; return what is wrong with them."""
+        if row in stored.lost:
+            return stored.lost[row]
+        content = _scratch.get("content", stored.sizes[place])
+        with work.clock.time("read"):
+            reason = self._read_content(content, stored.offsets[place])
+        if reason:
+            return reason
+        with work.clock.time("check"):
+            found, wanted = crc32(content), stored.crcs[place]
+        return "" if found == wanted else f"CRC-32 {found:08x}, wanted {wanted:08x}"
+
+    def _read_content(self, content: NDArray[np.uint8], offset: int) -> str:
+        reason = ""
+        for attempt in range(READ_TRIES):
+            if attempt:
+                time.sleep(RETRY_WAIT_S * 4 ** (attempt - 1))
+            try:
+                done = 0
+                while done < len(content):
+                    got = os.preadv(self.beton.descriptor, [content[done:]], offset + done)
+                    if not got:
+                        size = len(content)
+                        raise OSError(f"{done} of {size} bytes at {offset}, then the file ends")
+                    done += got
+                return ""
+            except OSError as error:
+                reason = error.strerror or str(error)
+        return reason
+
+    def _decode_row(
+        self, stored: _Stored, place: int, out_VSSC: NDArray[np.uint8], work: _Work
+    ) -> None:
+        mode, width, height = (
+            column[place] for column in (stored.modes, stored.widths, stored.heights)
+        )
+        content = _scratch.get("content", stored.sizes[place])
+        boxes, middles = stored.boxes[place], stored.middles[place]
+        with work.clock.time("decode"):
+            pixels = _scratch.get("pixels", width * height * 3 if mode == JPG else 0)
+            middle = _scratch.get("middle", int(middles.prod(axis=1).max()) * 3)
+            if self.decode(content, mode, height, width, pixels, boxes, middles, middle, out_VSSC):
+                picture = to_upright_rgb(open_picture(content.tobytes()))
+                assert picture.size == (width, height), "a row tells the size of its picture"
+                out_VSSC[:] = cut_views(picture, self.views, boxes)
+                work.num_refused += 1
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a beton holds of some rows of a batch, column by column."""
+
+    modes: list[int]
+    widths: list[int]
+    heights: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    crcs: list[int]
+    boxes: NDArray[np.int32]
+    """(B, V, 4) in stored pixels."""
+    middles: NDArray[np.int64]
+    """(B, V, 2) width and height of the first of two resamplings; 0 where there is one."""
+    lost: dict[int, str]
+    """Why the row of a sample cannot be read, by row of the batch."""
+
+
+@dataclass
+class _Work:
+    """What a task measured."""
+
+    clock: StageClock
+    num_refused: int = 0
+
+
+class _Scratch(threading.local):
+    """Memory of each thread, as large as its largest picture was."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, NDArray[np.uint8]] = {}
+
+    def get(self, name: str, size: int) -> NDArray[np.uint8]:
+        array = self.arrays.get(name)
+        if array is None or len(array) < size:
+            array = self.arrays[name] = np.empty(max(size, 1), np.uint8)
+        return array[:size]
+
+
+_scratch = _Scratch()
+
+
+def _list_middles(views: Sequence[ViewSpec], boxes_BV4: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return (B, V, 2) width and height of the first of two resamplings; 0 where there is one."""
+    middles = np.zeros((*boxes_BV4.shape[:2], 2), np.int64)
+    for v, spec in enumerate(views):
+        if spec.intermediate_size(1, 1) is not None:
+            middles[:, v] = [
+                spec.intermediate_size(width, height) or (0, 0)
+                for _, _, width, height in boxes_BV4[:, v].tolist()
+            ]
+    return middles
+
+
+@functools.cache
+def _build_decoder() -> Callable[..., int]:
+    """Compile what decodes one picture and cuts its views; a second or two, once a process.
+
+    Returns:
+        A function of (content, mode, height, width, pixels, boxes (V, 4), middles (V, 2), middle,
+        out (V, S, S, 3)) that gives 0, or 1 where libffcv refuses the picture. It runs without
+        the GIL.
+    """
+    try:
+        import numba
+        from ffcv.libffcv import ctypes_imdecode, ctypes_resize
+    except ImportError as error:
+        raise InputError(
+            f"data.loader ('ffcv') needs ffcv, which cannot be imported ({error}); apt-get install "
+            'pkg-config libopencv-dev libturbojpeg0-dev, then pip install "fastssl[ffcv]", or '
+            "choose another --data.loader"
+        ) from None
+
+    @numba.njit(nogil=True)
+    def decode(content, mode, height, width, pixels, boxes, middles, middle, out):  # type: ignore[no-untyped-def]
+        source = content
+        if mode == JPG:
+            # Whole picture, full scale, no flip: its own cropping encodes the picture anew.
+            code = ctypes_imdecode(
+                content.ctypes.data,
+                content.size,
+                height,
+                width,
+                pixels.ctypes.data,
+                height,
+                width,
+                0,
+                0,
+                1,
+                1,
+                False,
+                False,
+            )
+            if code != 0:
+                return 1
+            source = pixels
+        side = out.shape[1]
+        for v in range(len(boxes)):
+            left, top, box_width, box_height = boxes[v]
+            data, rows, columns = source.ctypes.data, height, width
+            if middles[v, 0] > 0:
+                ctypes_resize(
+                    0,
+                    data,
+                    rows,
+                    columns,
+                    top,
+                    top + box_height,
+                    left,
+                    left + box_width,
+                    middle.ctypes.data,
+                    middles[v, 1],
+                    middles[v, 0],
+                )
+                data, rows, columns = middle.ctypes.data, middles[v, 1], middles[v, 0]
+                left, top, box_width, box_height = 0, 0, columns, rows
+            ctypes_resize(
+                0,
+                data,
+                rows,
+                columns,
+                top,
+                top + box_height,
+                left,
+                left + box_width,
+                out[v].ctypes.data,
+                side,
+                side,
+            )
+        return 0
+
+    return decode
