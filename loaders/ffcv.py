@@ -315,7 +315,7 @@ def _build_decoder() -> Callable[..., int]:
         ) from None
 
     @numba.njit(nogil=True)
-    def decode(content, mode, height, width, pixels, boxes, middles, middle, out):  # type: ignore[no-untyped-def]
+    def decode(content, mode, height, width, pixels, boxes, middles, middle, out):
         source = content
         if mode == JPG:
             # Whole picture, full scale, no flip: its own cropping encodes the picture anew.
