@@ -45,11 +45,25 @@ pip_install() {
 
 # ---- system packages -----------------------------------------------------------------------------
 
+# Whether the compiler finds jpeglib.h; without a compiler: whether it lies in its usual place.
+has_jpeg_header() {
+    local compiler
+    compiler=$(command -v "${CXX:-c++}" || command -v g++ || true)
+    if [[ -n $compiler ]]; then
+        printf '#include <cstdio>\n#include <jpeglib.h>\n' |
+            "$compiler" -x c++ -E - > /dev/null 2>&1
+    else
+        [[ -f /usr/include/jpeglib.h ]]
+    fi
+}
+
 # Debian's packages that this version needs and this machine lacks, one a line.
 list_missing_packages() {
     [[ $PYTHON != python3 ]] || command -v python3 > /dev/null ||
         printf 'python3\npython3-venv\npython3-dev\n'
     command -v "${CXX:-c++}" > /dev/null || command -v g++ > /dev/null || echo g++
+    # libjpeg-turbo's header, for the native loader.
+    has_jpeg_header || echo libjpeg-dev
     command -v "$PYTHON" > /dev/null || return 0
     # Another Python than Debian's own brings its venv and its headers, or apt cannot help.
     [[ $("$PYTHON" -c 'import sys; print(sys.base_prefix)') == /usr ]] || return 0
@@ -201,6 +215,8 @@ fingerprint() {
         # A compiler that was missing the last time builds what could not be built.
         command -v "${CXX:-c++}" || command -v g++ || true
         command -v nvcc || true
+        # Installed later, the header makes another extension.
+        has_jpeg_header || echo 'no jpeglib.h'
         list_missing_ffcv_packages
         cat "$STAMPS/torch" "$CONSTRAINTS" 2> /dev/null || true
         find pyproject.toml setup.py MANIFEST.in csrc tools/setup_environment.sh -type f |

@@ -1,0 +1,51 @@
+// Views out of the bytes of a JPEG: only what their crops need is decoded.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "jpeg/resample.h"
+#include "jpeg/status.h"
+
+namespace fastssl::jpeg {
+
+// What decoding cost; every call adds to them.
+struct Counters {
+  uint64_t entropy_decoded_mcus = 0;  // Minimum coded units whose bits were read.
+  uint64_t total_mcus = 0;            // Those that the files have.
+  uint64_t bytes_copied = 0;          // Compressed bytes moved to put a smaller file together.
+};
+
+// Decodes; holds scratch that it uses again, so one is needed for each thread.
+//
+// The picture is libjpeg-turbo's (islow DCT, fancy upsampling, grey made RGB) with its EXIF
+// orientation applied. What its crops show is equal to the bit to the same crops of the whole
+// decoded picture.
+class Decoder {
+ public:
+  Decoder();
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  // Cuts all views of a sample at the cost of at most one decode of the file.
+  //
+  // data, size: the file; it must stay unchanged meanwhile. Any bytes are safe.
+  // views: num_views boxes in upright coordinates.
+  // side: of each view in pixels.
+  // out: (num_views, side, side, 3) uint8 RGB; holds rubbish unless the status is ok.
+  // counters: grows by what this call did; may be null.
+  //
+  // A warning of libjpeg is an error here (Status::corrupt): the reference decoder then says
+  // whether the sample is good. Status::unsupported: a JPEG that only the reference decoder takes
+  // (CMYK, 12 bits, arithmetic coding). Status::corrupt also where a box passes the picture.
+  Status decode_views(const uint8_t* data, size_t size, const ViewBox* views, int32_t num_views,
+                      int32_t side, uint8_t* out, Counters* counters);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fastssl::jpeg
