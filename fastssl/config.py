@@ -14,6 +14,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import tyro
 
+from .address import parse_place
 from .command import nearest
 from .errors import InputError
 from .randomness import MAX_SEED
@@ -55,8 +56,9 @@ def _require_known(name: str, given: str, known: tuple[str, ...]) -> None:
 class LoaderConfig:
     """Where samples come from, in which order, and by which back end."""
 
-    path: Path = Path()
-    """Dataset: the folder that make_shards wrote."""
+    path: Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = Path()
+    """Dataset: the folder that make_shards wrote, or its address in an object store
+    (s3://bucket/folder, https://host/folder)."""
     loader: LoaderName = free("auto")
     """Back end: auto chooses and says why."""
     beton: Path = free(Path())
@@ -90,6 +92,7 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        object.__setattr__(self, "path", parse_place(self.path))
         _require_known("data.loader", self.loader, LOADERS)
         _require_known("data.order", self.order, ("global", "chunked"))
         _require(
