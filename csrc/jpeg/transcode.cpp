@@ -1,0 +1,379 @@
+#include "jpeg/transcode.h"
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+// Behind <cstdio>: jpeglib.h uses FILE and size_t without a word.
+#include <jerror.h>
+#include <jpeglib.h>
+
+namespace fastssl::jpeg {
+namespace {
+
+constexpr uint64_t kMaxCoefficientBytes = uint64_t{1} << 30;
+constexpr int kMaxBlocksPerMcu = 10;
+constexpr int kAdobeMarker = JPEG_APP0 + 14, kIccMarker = JPEG_APP0 + 2,
+              kExifMarker = JPEG_APP0 + 1;
+constexpr uint8_t kIccName[] = "ICC_PROFILE";  // With its zero.
+constexpr uint8_t kAdobeName[] = {'A', 'd', 'o', 'b', 'e'};
+
+// ---- libjpeg's ways out -------------------------------------------------------------------------
+
+struct ErrorManager {
+  jpeg_error_mgr base;
+  std::jmp_buf jump;
+  Status status;
+};
+
+[[noreturn]] void leave(j_common_ptr object, Status status) {
+  auto* errors = reinterpret_cast<ErrorManager*>(object->err);
+  errors->status = status;
+  std::longjmp(errors->jump, 1);
+}
+
+void on_error(j_common_ptr object) {
+  switch (object->err->msg_code) {
+    case JERR_OUT_OF_MEMORY:
+      leave(object, Status::no_memory);
+    case JERR_SOF_UNSUPPORTED:
+    case JERR_BAD_PRECISION:
+    case JERR_MISMATCHED_QUANT_TABLE:
+      leave(object, Status::unsupported);
+    default:
+      leave(object, Status::corrupt);
+  }
+}
+
+void on_message(j_common_ptr object, int level) {
+  if (level >= 0) return;  // Trace messages.
+  // Stray bytes between segments: no pixel depends on them, and they are not written again.
+  if (object->err->msg_code == JWRN_EXTRANEOUS_DATA) return;
+  leave(object, object->err->msg_code == JWRN_JPEG_EOF ? Status::truncated : Status::corrupt);
+}
+
+void ignore_output(j_common_ptr) {}
+
+jpeg_error_mgr* set_errors(ErrorManager* errors) {
+  jpeg_std_error(&errors->base);
+  errors->base.error_exit = on_error;
+  errors->base.emit_message = on_message;
+  errors->base.output_message = ignore_output;
+  return &errors->base;
+}
+
+// Where libjpeg writes to. Its own jpeg_mem_dest loses its memory when it leaves by an error.
+struct Destination {
+  jpeg_destination_mgr base;
+  uint8_t* data;
+  size_t capacity;
+};
+
+void grow(j_compress_ptr object) {
+  auto* target = reinterpret_cast<Destination*>(object->dest);
+  const size_t capacity = target->capacity == 0 ? size_t{1} << 16 : target->capacity * 2;
+  auto* data = static_cast<uint8_t*>(std::realloc(target->data, capacity));
+  if (data == nullptr) leave(reinterpret_cast<j_common_ptr>(object), Status::no_memory);
+  target->base.next_output_byte = data + target->capacity;
+  target->base.free_in_buffer = capacity - target->capacity;
+  target->data = data;
+  target->capacity = capacity;
+}
+
+boolean on_full(j_compress_ptr object) {
+  grow(object);
+  return TRUE;
+}
+
+void on_term(j_compress_ptr) {}
+
+// ---- what a turn does to blocks -----------------------------------------------------------------
+
+// How the stored picture becomes the upright one: flips along its own axes, then a transposition.
+struct Turn {
+  bool flip_x;
+  bool flip_y;
+  bool transpose;
+};
+
+Turn find_turn(int orientation) {
+  return {orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8,
+          orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7,
+          orientation >= 5};
+}
+
+// A flip moves the last MCU to the front: it has to be whole.
+bool is_exact(Turn turn, const Layout& layout) {
+  return !(turn.flip_x && layout.width % layout.mcu_width != 0) &&
+         !(turn.flip_y && layout.height % layout.mcu_height != 0);
+}
+
+void turn_block(const JCOEF* from, Turn turn, JCOEF* to) {
+  for (int v = 0; v < DCTSIZE; ++v) {
+    for (int h = 0; h < DCTSIZE; ++h) {
+      const bool is_negative = (turn.flip_x && h % 2 == 1) != (turn.flip_y && v % 2 == 1);
+      const JCOEF value = from[v * DCTSIZE + h];
+      to[turn.transpose ? h * DCTSIZE + v : v * DCTSIZE + h] = is_negative ? -value : value;
+    }
+  }
+}
+
+// ---- the work -----------------------------------------------------------------------------------
+
+// The three libjpeg objects of one call. Functions that libjpeg may leave by longjmp hold nothing
+// that has a destructor.
+class Transcoder {
+ public:
+  Transcoder() {
+    std::memset(&source_, 0, sizeof source_);
+    std::memset(&target_, 0, sizeof target_);
+    std::memset(&check_, 0, sizeof check_);
+    std::memset(&output_, 0, sizeof output_);
+  }
+  Transcoder(const Transcoder&) = delete;
+  Transcoder& operator=(const Transcoder&) = delete;
+
+  ~Transcoder() {
+    if (check_.mem != nullptr) jpeg_destroy_decompress(&check_);
+    if (target_.mem != nullptr) jpeg_destroy_compress(&target_);
+    if (source_.mem != nullptr) jpeg_destroy_decompress(&source_);
+    std::free(output_.data);
+  }
+
+  Status run(const uint8_t* data, size_t size, const Layout& layout, int interval) {
+    if (setjmp(errors_.jump)) return errors_.status;
+    Status status = read(data, size, layout);
+    if (status != Status::ok) return status;
+    write(layout, interval);
+    return check() ? Status::ok : Status::corrupt;
+  }
+
+  const uint8_t* data() const { return output_.data; }
+  size_t size() const { return output_.capacity - output_.base.free_in_buffer; }
+
+ private:
+  Status read(const uint8_t* data, size_t size, const Layout& layout);
+  void write(const Layout& layout, int interval);
+  void write_markers(int orientation);
+  void turn_tables();
+  jvirt_barray_ptr* turn_blocks(Turn turn);
+  bool check();
+  bool check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found);
+
+  ErrorManager errors_{};
+  jpeg_decompress_struct source_;
+  jpeg_compress_struct target_;
+  jpeg_decompress_struct check_;
+  Destination output_;
+  jvirt_barray_ptr* coefficients_ = nullptr;  // As they are written.
+  j_common_ptr owner_ = nullptr;              // Of the coefficients.
+  jvirt_barray_ptr turned_[MAX_COMPONENTS] = {};
+};
+
+Status Transcoder::read(const uint8_t* data, size_t size, const Layout& layout) {
+  source_.err = set_errors(&errors_);
+  jpeg_create_decompress(&source_);
+  jpeg_mem_src(&source_, const_cast<uint8_t*>(data), size);
+  jpeg_save_markers(&source_, kAdobeMarker, 0xFFFF);
+  jpeg_save_markers(&source_, kIccMarker, 0xFFFF);
+  jpeg_read_header(&source_, TRUE);
+  coefficients_ = jpeg_read_coefficients(&source_);
+  owner_ = reinterpret_cast<j_common_ptr>(&source_);
+  for (int i = 0; i < source_.num_components; ++i) {
+    const JQUANT_TBL* table = source_.comp_info[i].quant_table;
+    if (table == nullptr) return Status::corrupt;
+    for (int k = 0; k < DCTSIZE2; ++k) {
+      if (table->quantval[k] > 255) return Status::unsupported;
+      if (table->quantval[k] == 0) return Status::corrupt;
+      if (layout.is_progressive && source_.coef_bits[i][k] != 0) return Status::unsupported;
+    }
+  }
+  return Status::ok;
+}
+
+void Transcoder::turn_tables() {
+  std::swap(target_.image_width, target_.image_height);
+#if JPEG_LIB_VERSION >= 70
+  std::swap(target_.jpeg_width, target_.jpeg_height);
+#endif
+  for (int i = 0; i < target_.num_components; ++i) {
+    std::swap(target_.comp_info[i].h_samp_factor, target_.comp_info[i].v_samp_factor);
+  }
+  for (JQUANT_TBL* table : target_.quant_tbl_ptrs) {
+    if (table == nullptr) continue;
+    for (int v = 0; v < DCTSIZE; ++v) {
+      for (int h = 0; h < v; ++h) {
+        std::swap(table->quantval[v * DCTSIZE + h], table->quantval[h * DCTSIZE + v]);
+      }
+    }
+  }
+}
+
+jvirt_barray_ptr* Transcoder::turn_blocks(Turn turn) {
+  auto* object = reinterpret_cast<j_common_ptr>(&target_);
+  auto round_up = [](JDIMENSION value, int unit) { return (value + unit - 1) / unit * unit; };
+  for (int i = 0; i < source_.num_components; ++i) {
+    const jpeg_component_info& from = source_.comp_info[i];
+    const jpeg_component_info& to = target_.comp_info[i];
+    const JDIMENSION width = turn.transpose ? from.height_in_blocks : from.width_in_blocks;
+    const JDIMENSION height = turn.transpose ? from.width_in_blocks : from.height_in_blocks;
+    turned_[i] = target_.mem->request_virt_barray(
+        object, JPOOL_IMAGE, TRUE, round_up(width, to.h_samp_factor),
+        round_up(height, to.v_samp_factor), static_cast<JDIMENSION>(to.v_samp_factor));
+  }
+  target_.mem->realize_virt_arrays(object);
+  for (int i = 0; i < source_.num_components; ++i) {
+    const jpeg_component_info& from = source_.comp_info[i];
+    for (JDIMENSION y = 0; y < from.height_in_blocks; ++y) {
+      const JBLOCKROW row = source_.mem->access_virt_barray(
+          reinterpret_cast<j_common_ptr>(&source_), coefficients_[i], y, 1, FALSE)[0];
+      const JDIMENSION v = turn.flip_y ? from.height_in_blocks - 1 - y : y;
+      for (JDIMENSION x = 0; x < from.width_in_blocks; ++x) {
+        const JDIMENSION u = turn.flip_x ? from.width_in_blocks - 1 - x : x;
+        const JBLOCKROW target =
+            target_.mem->access_virt_barray(object, turned_[i], turn.transpose ? u : v, 1, TRUE)[0];
+        turn_block(row[x], turn, target[turn.transpose ? v : u]);
+      }
+    }
+  }
+  owner_ = object;
+  return turned_;
+}
+
+void Transcoder::write_markers(int orientation) {
+  if (orientation != 1) {
+    // Big-endian TIFF with one entry: tag 0x0112, a short, once.
+    const uint8_t exif[] = {
+        'E', 'x', 'i', 'f', 0,    0, 'M', 'M', 0, 42, 0, 0, 0,
+        8,   0,   1,   1,   0x12, 0, 3,   0,   0, 0,  1, 0, static_cast<uint8_t>(orientation),
+        0,   0,   0,   0,   0,    0};
+    jpeg_write_marker(&target_, kExifMarker, exif, sizeof exif);
+  }
+  for (jpeg_saved_marker_ptr marker = source_.marker_list; marker; marker = marker->next) {
+    const uint8_t* name = marker->marker == kIccMarker ? kIccName : kAdobeName;
+    const size_t length = marker->marker == kIccMarker ? sizeof kIccName : sizeof kAdobeName;
+    if (marker->data_length >= length && std::memcmp(marker->data, name, length) == 0) {
+      jpeg_write_marker(&target_, marker->marker, marker->data, marker->data_length);
+    }
+  }
+}
+
+void Transcoder::write(const Layout& layout, int interval) {
+  target_.err = source_.err;
+  jpeg_create_compress(&target_);
+  output_.base.init_destination = grow;
+  output_.base.empty_output_buffer = on_full;
+  output_.base.term_destination = on_term;
+  target_.dest = &output_.base;
+  jpeg_copy_critical_parameters(&source_, &target_);
+  const Turn turn = find_turn(layout.orientation);
+  const bool is_turned = layout.orientation != 1 && is_exact(turn, layout);
+  if (is_turned && turn.transpose) turn_tables();
+  if (is_turned) coefficients_ = turn_blocks(turn);
+  // libjpeg would write these as it thinks fit; the colours depend on them.
+  target_.write_JFIF_header = source_.saw_JFIF_marker;
+  target_.write_Adobe_marker = FALSE;
+  target_.optimize_coding = TRUE;
+  target_.arith_code = FALSE;
+  target_.restart_in_rows = 0;
+  target_.restart_interval = static_cast<unsigned>(interval);
+  jpeg_write_coefficients(&target_, coefficients_);
+  write_markers(is_turned ? 1 : layout.orientation);
+  jpeg_finish_compress(&target_);
+}
+
+bool Transcoder::check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found) {
+  const jpeg_component_info& ours = target_.comp_info[number];
+  const jpeg_component_info& theirs = check_.comp_info[number];
+  const bool is_alike = ours.component_id == theirs.component_id &&
+                        ours.h_samp_factor == theirs.h_samp_factor &&
+                        ours.v_samp_factor == theirs.v_samp_factor &&
+                        ours.width_in_blocks == theirs.width_in_blocks &&
+                        ours.height_in_blocks == theirs.height_in_blocks;
+  const JQUANT_TBL* table = target_.quant_tbl_ptrs[ours.quant_tbl_no];
+  if (!is_alike || theirs.quant_table == nullptr ||
+      std::memcmp(table->quantval, theirs.quant_table->quantval, sizeof table->quantval) != 0) {
+    return false;
+  }
+  for (JDIMENSION y = 0; y < theirs.height_in_blocks; ++y) {
+    const JBLOCKROW one = owner_->mem->access_virt_barray(owner_, wanted, y, 1, FALSE)[0];
+    const JBLOCKROW other = check_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&check_),
+                                                           found, y, 1, FALSE)[0];
+    if (std::memcmp(one, other, theirs.width_in_blocks * sizeof(JBLOCK)) != 0) return false;
+  }
+  return true;
+}
+
+// Reads what was written and compares it with what should be in it.
+bool Transcoder::check() {
+  check_.err = source_.err;
+  jpeg_create_decompress(&check_);
+  jpeg_mem_src(&check_, output_.data, size());
+  jpeg_read_header(&check_, TRUE);
+  jvirt_barray_ptr* found = jpeg_read_coefficients(&check_);
+  if (check_.num_components != target_.num_components || check_.progressive_mode ||
+      check_.image_width != target_.image_width || check_.image_height != target_.image_height ||
+      check_.jpeg_color_space != source_.jpeg_color_space ||
+      check_.restart_interval != target_.restart_interval) {
+    return false;
+  }
+  for (int i = 0; i < check_.num_components; ++i) {
+    if (!check_component(i, coefficients_[i], found[i])) return false;
+  }
+  return true;
+}
+
+// Memory for the coefficients is bounded before libjpeg takes it.
+Status check_size(const Layout& layout, size_t size) {
+  const uint64_t blocks = static_cast<uint64_t>(count_mcus(layout)) * layout.blocks_per_mcu;
+  // A block takes a bit at the very least, so a small file cannot ask for much.
+  if (blocks > 8 * static_cast<uint64_t>(size)) return Status::corrupt;
+  return blocks * sizeof(JBLOCK) > kMaxCoefficientBytes ? Status::too_large : Status::ok;
+}
+
+}  // namespace
+
+int32_t choose_interval(const Layout& layout, size_t entropy_bytes) {
+  (void)entropy_bytes;
+  return layout.mcus_per_row;
+}
+
+Status transcode(const uint8_t* data, size_t size, int32_t interval, std::vector<uint8_t>* out) {
+  out->clear();
+  Layout layout;
+  Status status = parse(data, size, &layout);
+  if (status != Status::ok) return status;
+  const bool is_huffman = layout.frame >= 0xC0 && layout.frame <= 0xC2;
+  if (!is_huffman || layout.precision != 8 || layout.blocks_per_mcu > kMaxBlocksPerMcu ||
+      interval < 0 || interval > 0xFFFF) {
+    return Status::unsupported;
+  }
+  status = check_size(layout, size);
+  if (status != Status::ok) return status;
+  Layout stored = layout;
+  const Turn turn = find_turn(layout.orientation);
+  if (turn.transpose && is_exact(turn, layout)) {
+    std::swap(stored.mcus_per_row, stored.mcu_rows);
+  }
+  if (interval == 0) interval = choose_interval(stored, size - layout.entropy_begin);
+  Transcoder transcoder;
+  status = transcoder.run(data, size, layout, interval);
+  if (status != Status::ok) return status;
+  try {
+    out->assign(transcoder.data(), transcoder.data() + transcoder.size());
+  } catch (const std::bad_alloc&) {
+    return Status::no_memory;
+  }
+  Layout written;
+  std::vector<uint32_t> offsets;
+  status = parse(out->data(), out->size(), &written);
+  if (status == Status::ok) {
+    status = find_segments(out->data(), out->size(), written, &offsets);
+  }
+  if (status != Status::ok) out->clear();
+  return status;
+}
+
+}  // namespace fastssl::jpeg
