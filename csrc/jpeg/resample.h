@@ -1,7 +1,7 @@
 // Antialiased resampling of RGB crops: what a view's pixels are once its crop is decoded.
 //
-// The arithmetic is Pillow's (Image.resize of the cropped picture), so the results are equal to the
-// bit: weights in 8.22 fixed point, columns first, rounding to 8 bits between the two passes. The
+// The arithmetic is that of Pillow 13 (Image.resize of the cropped picture), so the results are
+// equal to the bit: weights in 8.22 fixed point, rounding to 8 bits between the two passes. The
 // filter's support is clamped to the crop: pixels outside it never count.
 #pragma once
 
@@ -32,37 +32,43 @@ struct Pixels {
   int32_t height;
 };
 
-// What vector loads may read behind the last pixel of an input.
+// What vector loads may read behind the last pixel of an input, in bytes.
 constexpr size_t kReadPast = 64;
 
-// The weights of one axis of a resampling: output i is the sum over k < num_taps of
-// pixel[first[i] + k] * weight[i][k] / 2^22.
+// The weights of one axis: output i is the sum over k of input[first[i] + k] * weight[i][k] / 2^22.
 struct Taps {
+  int32_t num_in = 0;
   int32_t num_out = 0;
-  int32_t num_taps = 0;          // The same for all outputs; weights beyond an output's own are 0.
-  std::vector<int32_t> first;    // num_out entries; first + num_taps may pass the end of the row.
-  std::vector<int32_t> count;    // num_out entries: taps that may differ from 0.
+  int32_t filter = -1;
+  int32_t num_taps = 0;          // Of every output: a multiple of 4; weights past its own are 0.
+  std::vector<int32_t> first;    // num_out.
+  std::vector<int32_t> count;    // num_out: an output's own taps.
   std::vector<int32_t> weights;  // num_out x num_taps.
-  std::vector<int16_t> halves;   // The same, split for 16-bit multiplication: see resample.cpp.
+  // The weights as 16-bit parts, low = w & 32767 and high = w >> 15, since vector units multiply
+  // 16 bits at twice the rate of 32: num_out x num_taps / 4 x (4 low, 4 high).
+  std::vector<int16_t> parts;
 };
 
 // Resamples; holds scratch that it uses again, so one is needed for each thread.
 class Resampler {
  public:
-  // Resizes a picture to out_width x out_height. `out` is dense, and what lies behind it is not
-  // touched. Nothing is written unless the status is ok.
+  // Resizes a picture into `out` (out_height, out_width, 3), dense.
   Status resize(const Pixels& in, int32_t filter, int32_t out_width, int32_t out_height,
                 uint8_t* out);
 
-  // Cuts a box out of an upright picture and resizes it to side x side by its rule, into `out`
-  // (side, side, 3). Status::corrupt where the box does not lie inside the picture.
+  // Cuts a box out of an upright picture and resizes it by its rule, into `out` (side, side, 3).
+  // Status::corrupt where the box does not lie inside the picture.
   Status cut_view(const Pixels& picture, const ViewBox& view, int32_t side, uint8_t* out);
+
+  // Off: plain code instead of vector code, for tests; the results are the same.
+  void set_vectorised(bool on) { is_vectorised_ = on; }
 
  private:
   Taps columns_;
   Taps rows_;
   std::vector<uint8_t> between_;  // Columns resampled, rows not yet.
   std::vector<uint8_t> middle_;   // The first of two resamplings.
+  bool is_vectorised_ = true;
 };
 
 // Whether a view can be cut out of a picture of this size, and its numbers are in their ranges.

@@ -1,0 +1,351 @@
+#include "jpeg/resample.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define FASTSSL_AVX2 1
+#include <immintrin.h>
+#endif
+
+namespace fastssl::jpeg {
+namespace {
+
+constexpr int kPrecision = 32 - 8 - 2;
+constexpr int32_t kHalf = 1 << (kPrecision - 1);
+constexpr int kLowBits = 15;
+constexpr int32_t kLowMask = (1 << kLowBits) - 1;
+// Above it Pillow's own box arithmetic, in single precision, rounds.
+constexpr int32_t kMaxSide = 1 << 24;
+constexpr int64_t kMaxPixels = int64_t{1} << 29;
+
+double weigh(int32_t filter, double x) {
+  if (filter == 1) {
+    return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
+  }
+  return std::max(0.0, 1.0 - std::abs(x));
+}
+
+// Computes the weights of an axis, unless `taps` holds them already.
+void plan_taps(int32_t num_in, int32_t num_out, int32_t filter, Taps* taps) {
+  if (taps->num_in == num_in && taps->num_out == num_out && taps->filter == filter) {
+    return;
+  }
+  taps->filter = -1;  // Holds nothing, should memory run out below.
+  const double scale = static_cast<double>(num_in) / num_out;
+  const double stretch = std::max(scale, 1.0);
+  const double support = (filter == 1 ? 0.5 : 1.0) * stretch;
+  taps->first.resize(num_out);
+  taps->count.resize(num_out);
+  int32_t longest = 0;
+  for (int32_t i = 0; i < num_out; ++i) {
+    const double center = (i + 0.5) * scale;
+    const int32_t begin = std::max(0, static_cast<int32_t>(center - support + 0.5));
+    const int32_t end = std::min(num_in, static_cast<int32_t>(center + support + 0.5));
+    taps->first[i] = begin;
+    taps->count[i] = end - begin;
+    longest = std::max(longest, end - begin);
+  }
+  const int32_t num_taps = (longest + 3) / 4 * 4;
+  taps->weights.assign(static_cast<size_t>(num_out) * num_taps, 0);
+  taps->parts.assign(static_cast<size_t>(num_out) * num_taps * 2, 0);
+  std::vector<double> exact(longest);
+  for (int32_t i = 0; i < num_out; ++i) {
+    const double center = (i + 0.5) * scale;
+    double sum = 0;
+    for (int32_t k = 0; k < taps->count[i]; ++k) {
+      exact[k] = weigh(filter, (k + taps->first[i] - center + 0.5) * (1.0 / stretch));
+      sum += exact[k];
+    }
+    int32_t* weights = &taps->weights[static_cast<size_t>(i) * num_taps];
+    int16_t* parts = &taps->parts[static_cast<size_t>(i) * num_taps * 2];
+    for (int32_t k = 0; k < taps->count[i]; ++k) {
+      const double share = sum != 0 ? exact[k] / sum : exact[k];
+      weights[k] = static_cast<int32_t>(0.5 + share * (1 << kPrecision));
+      parts[k / 4 * 8 + k % 4] = static_cast<int16_t>(weights[k] & kLowMask);
+      parts[k / 4 * 8 + 4 + k % 4] = static_cast<int16_t>(weights[k] >> kLowBits);
+    }
+  }
+  taps->num_in = num_in;
+  taps->num_out = num_out;
+  taps->num_taps = num_taps;
+  taps->filter = filter;
+}
+
+uint8_t round_sum(int32_t sum) {
+  return static_cast<uint8_t>(std::min(255, std::max(0, sum >> kPrecision)));
+}
+
+// Resamples the columns of every row.
+void columns_plain(const Pixels& in, const Taps& taps, uint8_t* out) {
+  const ptrdiff_t stride = static_cast<ptrdiff_t>(taps.num_out) * 3;
+  for (int32_t y = 0; y < in.height; ++y) {
+    const uint8_t* row = in.data + y * in.stride;
+    for (int32_t i = 0; i < taps.num_out; ++i) {
+      const int32_t* weights = &taps.weights[static_cast<size_t>(i) * taps.num_taps];
+      const uint8_t* pixel = row + static_cast<ptrdiff_t>(taps.first[i]) * 3;
+      int32_t sums[3] = {kHalf, kHalf, kHalf};
+      for (int32_t k = 0; k < taps.count[i]; ++k, pixel += 3) {
+        for (int c = 0; c < 3; ++c) {
+          sums[c] += pixel[c] * weights[k];
+        }
+      }
+      for (int c = 0; c < 3; ++c) {
+        out[y * stride + i * 3 + c] = round_sum(sums[c]);
+      }
+    }
+  }
+}
+
+// Resamples rows: each output row is a weighted sum of input rows of `length` bytes.
+void rows_plain(const uint8_t* in, ptrdiff_t stride, ptrdiff_t length, const Taps& taps,
+                uint8_t* out) {
+  for (int32_t i = 0; i < taps.num_out; ++i, out += length) {
+    const int32_t* weights = &taps.weights[static_cast<size_t>(i) * taps.num_taps];
+    const uint8_t* first = in + taps.first[i] * stride;
+    for (ptrdiff_t x = 0; x < length; ++x) {
+      int32_t sum = kHalf;
+      for (int32_t k = 0; k < taps.count[i]; ++k) {
+        sum += first[k * stride + x] * weights[k];
+      }
+      out[x] = round_sum(sum);
+    }
+  }
+}
+
+#ifdef FASTSSL_AVX2
+
+#define FASTSSL_TARGET __attribute__((target("avx2")))
+
+// low + high * 2^15, rounded. The parts may wrap, their sum cannot.
+FASTSSL_TARGET inline __m256i join(__m256i low, __m256i high) {
+  return _mm256_srai_epi32(_mm256_add_epi32(low, _mm256_slli_epi32(high, kLowBits)), kPrecision);
+}
+
+FASTSSL_TARGET inline __m256i broadcast_pair(const int16_t* pair) {
+  int32_t both;
+  std::memcpy(&both, pair, sizeof(both));
+  return _mm256_set1_epi32(both);
+}
+
+// One output pixel of two rows, one in each half of a register. A half holds the four pixels of
+// four taps, which a shuffle makes pairs (r0 r1 g0 g1 b0 b1 - -) of 16 bits.
+FASTSSL_TARGET inline __m256i sum_columns_avx2(const uint8_t* a, const uint8_t* b,
+                                               const int16_t* parts, int32_t num_groups) {
+  const __m256i pick_01 = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+  const __m256i pick_23 = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
+  __m256i low = _mm256_set1_epi32(kHalf);
+  __m256i high = _mm256_setzero_si256();
+  for (int32_t group = 0; group < num_groups; ++group, parts += 8, a += 12, b += 12) {
+    const __m256i bytes =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)a)),
+                                _mm_loadu_si128((const __m128i*)b), 1);
+    const __m256i first = _mm256_shuffle_epi8(bytes, pick_01);
+    const __m256i last = _mm256_shuffle_epi8(bytes, pick_23);
+    low = _mm256_add_epi32(low, _mm256_madd_epi16(first, broadcast_pair(parts)));
+    low = _mm256_add_epi32(low, _mm256_madd_epi16(last, broadcast_pair(parts + 2)));
+    high = _mm256_add_epi32(high, _mm256_madd_epi16(first, broadcast_pair(parts + 4)));
+    high = _mm256_add_epi32(high, _mm256_madd_epi16(last, broadcast_pair(parts + 6)));
+  }
+  const __m256i words = _mm256_packs_epi32(join(low, high), _mm256_setzero_si256());
+  return _mm256_packus_epi16(words, words);
+}
+
+FASTSSL_TARGET void columns_avx2(const Pixels& in, const Taps& taps, uint8_t* out) {
+  const ptrdiff_t stride = static_cast<ptrdiff_t>(taps.num_out) * 3;
+  const int32_t num_groups = taps.num_taps / 4;
+  for (int32_t y = 0; y < in.height; y += 2) {
+    const int32_t second = std::min(y + 1, in.height - 1);
+    const uint8_t* row_a = in.data + y * in.stride;
+    const uint8_t* row_b = in.data + second * in.stride;
+    uint8_t* out_a = out + y * stride;
+    uint8_t* out_b = out + second * stride;
+    const int16_t* parts = taps.parts.data();
+    for (int32_t i = 0; i < taps.num_out; ++i, parts += 8 * num_groups) {
+      const ptrdiff_t offset = static_cast<ptrdiff_t>(taps.first[i]) * 3;
+      const __m256i bytes = sum_columns_avx2(row_a + offset, row_b + offset, parts, num_groups);
+      const int32_t pixel_a = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
+      const int32_t pixel_b = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+      if (i + 1 < taps.num_out) {
+        // The fourth byte falls on the next pixel, which is written later.
+        std::memcpy(out_a + i * 3, &pixel_a, 4);
+        std::memcpy(out_b + i * 3, &pixel_b, 4);
+      } else {
+        std::memcpy(out_a + i * 3, &pixel_a, 3);
+        std::memcpy(out_b + i * 3, &pixel_b, 3);
+      }
+    }
+  }
+}
+
+// Sixteen columns of one output row.
+FASTSSL_TARGET inline __m128i sum_rows_avx2(const uint8_t* in, ptrdiff_t stride, int32_t count,
+                                            const int16_t* parts) {
+  __m256i low_a = _mm256_set1_epi32(kHalf);
+  __m256i low_b = low_a;
+  __m256i high_a = _mm256_setzero_si256();
+  __m256i high_b = high_a;
+  for (int32_t k = 0; k < count; k += 2) {
+    const __m128i one = _mm_loadu_si128((const __m128i*)(in + k * stride));
+    // An odd count leaves the last tap alone: its partner's weight is 0, its row may not exist.
+    const __m128i two = _mm_loadu_si128((const __m128i*)(in + std::min(k + 1, count - 1) * stride));
+    const __m256i pairs_a = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(one, two));
+    const __m256i pairs_b = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(one, two));
+    const int16_t* pair = parts + k / 4 * 8 + k % 4;
+    const __m256i low = broadcast_pair(pair);
+    const __m256i high = broadcast_pair(pair + 4);
+    low_a = _mm256_add_epi32(low_a, _mm256_madd_epi16(pairs_a, low));
+    low_b = _mm256_add_epi32(low_b, _mm256_madd_epi16(pairs_b, low));
+    high_a = _mm256_add_epi32(high_a, _mm256_madd_epi16(pairs_a, high));
+    high_b = _mm256_add_epi32(high_b, _mm256_madd_epi16(pairs_b, high));
+  }
+  const __m256i words = _mm256_packs_epi32(join(low_a, high_a), join(low_b, high_b));
+  const __m256i ordered = _mm256_permute4x64_epi64(words, 0xD8);
+  return _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+}
+
+FASTSSL_TARGET void rows_avx2(const uint8_t* in, ptrdiff_t stride, ptrdiff_t length,
+                              const Taps& taps, uint8_t* out) {
+  const ptrdiff_t whole = length / 16 * 16;
+  for (int32_t i = 0; i < taps.num_out; ++i, out += length) {
+    const int16_t* parts = &taps.parts[static_cast<size_t>(i) * taps.num_taps * 2];
+    const uint8_t* first = in + taps.first[i] * stride;
+    const int32_t count = taps.count[i];
+    for (ptrdiff_t x = 0; x < whole; x += 16) {
+      _mm_storeu_si128((__m128i*)(out + x), sum_rows_avx2(first + x, stride, count, parts));
+    }
+    if (whole < length) {
+      alignas(16) uint8_t tail[16];
+      _mm_store_si128((__m128i*)tail, sum_rows_avx2(first + whole, stride, count, parts));
+      std::memcpy(out + whole, tail, length - whole);
+    }
+  }
+}
+
+bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+
+#endif
+
+void resample_columns(const Pixels& in, const Taps& taps, bool is_vectorised, uint8_t* out) {
+#ifdef FASTSSL_AVX2
+  if (is_vectorised && has_avx2()) {
+    columns_avx2(in, taps, out);
+    return;
+  }
+#else
+  (void)is_vectorised;
+#endif
+  columns_plain(in, taps, out);
+}
+
+void resample_rows(const Pixels& in, const Taps& taps, bool is_vectorised, uint8_t* out) {
+  const ptrdiff_t length = static_cast<ptrdiff_t>(in.width) * 3;
+#ifdef FASTSSL_AVX2
+  if (is_vectorised && has_avx2()) {
+    rows_avx2(in.data, in.stride, length, taps, out);
+    return;
+  }
+#else
+  (void)is_vectorised;
+#endif
+  rows_plain(in.data, in.stride, length, taps, out);
+}
+
+Pixels dense(const uint8_t* data, int32_t width, int32_t height) {
+  return {data, static_cast<ptrdiff_t>(width) * 3, width, height};
+}
+
+void grow(std::vector<uint8_t>* scratch, int64_t num_pixels) {
+  const size_t needed = static_cast<size_t>(num_pixels) * 3 + kReadPast;
+  if (scratch->size() < needed) {
+    scratch->resize(needed);
+  }
+}
+
+// Whether Pillow resamples the rows before the columns: from its version 13 on where the height
+// loses more than twice what the width loses. Each order rounds in its own way, by 1 at most.
+bool takes_rows_first(const Pixels& in, int32_t out_width, int32_t out_height) {
+  return out_height < in.height && in.height - out_height > 2 * (in.width - out_width);
+}
+
+bool is_size(int32_t width, int32_t height) {
+  return width >= 1 && height >= 1 && width <= kMaxSide && height <= kMaxSide &&
+         static_cast<int64_t>(width) * height <= kMaxPixels;
+}
+
+}  // namespace
+
+bool is_inside(const ViewBox& view, int32_t width, int32_t height) {
+  const bool has_middle = view.mid_width != 0 || view.mid_height != 0;
+  return view.left >= 0 && view.top >= 0 && view.width >= 1 && view.height >= 1 &&
+         view.left <= width - view.width && view.top <= height - view.height &&
+         (view.filter == 0 || view.filter == 1) &&
+         (!has_middle || (view.mid_width >= 1 && view.mid_height >= 1));
+}
+
+Status Resampler::resize(const Pixels& in, int32_t filter, int32_t out_width, int32_t out_height,
+                         uint8_t* out) try {
+  if (!is_size(in.width, in.height) || !is_size(out_width, out_height)) {
+    return Status::too_large;
+  }
+  if (out_width != in.width) {
+    plan_taps(in.width, out_width, filter, &columns_);
+  }
+  if (out_height != in.height) {
+    plan_taps(in.height, out_height, filter, &rows_);
+  }
+  if (out_width == in.width && out_height == in.height) {
+    for (int32_t y = 0; y < out_height; ++y) {
+      std::memcpy(out + y * int64_t{3} * out_width, in.data + y * in.stride, 3 * out_width);
+    }
+  } else if (out_height == in.height) {
+    resample_columns(in, columns_, is_vectorised_, out);
+  } else if (out_width == in.width) {
+    resample_rows(in, rows_, is_vectorised_, out);
+  } else if (takes_rows_first(in, out_width, out_height)) {
+    grow(&between_, int64_t{in.width} * out_height);
+    resample_rows(in, rows_, is_vectorised_, between_.data());
+    resample_columns(dense(between_.data(), in.width, out_height), columns_, is_vectorised_, out);
+  } else {
+    if (!is_size(out_width, in.height)) {
+      return Status::too_large;
+    }
+    grow(&between_, int64_t{out_width} * in.height);
+    resample_columns(in, columns_, is_vectorised_, between_.data());
+    resample_rows(dense(between_.data(), out_width, in.height), rows_, is_vectorised_, out);
+  }
+  return Status::ok;
+} catch (const std::bad_alloc&) {
+  return Status::no_memory;
+}
+
+Status Resampler::cut_view(const Pixels& picture, const ViewBox& view, int32_t side,
+                           uint8_t* out) try {
+  if (!is_inside(view, picture.width, picture.height)) {
+    return Status::corrupt;
+  }
+  const uint8_t* corner =
+      picture.data + view.top * picture.stride + static_cast<ptrdiff_t>(view.left) * 3;
+  const Pixels crop = {corner, picture.stride, view.width, view.height};
+  if (view.mid_width == 0) {
+    return resize(crop, view.filter, side, side, out);
+  }
+  if (!is_size(view.mid_width, view.mid_height)) {
+    return Status::too_large;
+  }
+  grow(&middle_, int64_t{view.mid_width} * view.mid_height);
+  const Status status = resize(crop, view.filter, view.mid_width, view.mid_height, middle_.data());
+  if (status != Status::ok) {
+    return status;
+  }
+  const Pixels middle = dense(middle_.data(), view.mid_width, view.mid_height);
+  return resize(middle, view.filter, side, side, out);
+} catch (const std::bad_alloc&) {
+  return Status::no_memory;
+}
+
+}  // namespace fastssl::jpeg
