@@ -66,7 +66,7 @@ class FfcvLoader(Loader):
         try:
             self.decode = _build_decoder()
             named = self.config.beton
-            path = self.dataset.path / BETON_NAME if named == Path() else named
+            path = self.dataset.folder / BETON_NAME if named == Path() else named
             self.beton = Beton(path, self.dataset.digest)
         except BaseException:
             super().close()

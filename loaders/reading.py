@@ -5,7 +5,9 @@ Shape legend: B samples of this rank in a step, V views of each, S side of a vie
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -106,6 +108,11 @@ class PlanReading:
         self._reasons: dict[int, str] = {}
         self._attempts: dict[int, int] = {}
 
+    @cached_property
+    def _ahead(self) -> dict[int, Future[bytes]]:
+        """Answers under way by row: of a remote store all samples are asked for at the first."""
+        return dict(enumerate(self._reader.dataset.fetch_ahead(self.plan.sample_ids)))
+
     def read(self, row: int) -> bytes:
         """Read the sample of a row and check it; a bad one is replaced until one is good.
 
@@ -120,7 +127,8 @@ class PlanReading:
             sample_id = int(self.sample_ids[row])
             try:
                 with self.clock.time("read"):
-                    payload = dataset.fetch_payload(sample_id)
+                    ahead = self._ahead.pop(row, None)
+                    payload = ahead.result() if ahead else dataset.fetch_payload(sample_id)
                 with self.clock.time("check"):
                     dataset.check_payload(sample_id, payload)
                 return payload

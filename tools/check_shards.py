@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastssl.address import parse_place
 from fastssl.command import EXIT_ELSE, check_json_path, parse_arguments, run_command
+from fastssl.errors import InputError
 from fastssl.shards.verify import CheckReport, verify_dataset
 
 _SHOWN_ERRORS = 20
@@ -44,6 +46,12 @@ def main() -> None:
 
     command = parse_arguments(CheckShards)
     check_json_path(command.json)
+    place = parse_place(command.dataset)
+    if isinstance(place, str):
+        raise InputError(
+            f"{place}: every byte of the shards is read; check the dataset in a folder, before it "
+            "is uploaded or on a machine beside the store (loaders check each image as they read)"
+        )
     with tqdm(unit="img", desc="check", dynamic_ncols=True) as bar:
 
         def advance(done: int, total: int) -> None:

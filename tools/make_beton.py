@@ -43,7 +43,7 @@ def main() -> None:
         raise InputError(f"--workers ({config.workers}) must not be negative; 0 takes all cores")
     began = time.perf_counter()
     with closing(open_dataset(config.dataset)) as dataset:
-        out = dataset.path / BETON_NAME if config.out == Path() else config.out
+        out = dataset.folder / BETON_NAME if config.out == Path() else config.out
         if not out.parent.is_dir():
             raise InputError(f"--out ({out}) must lie in a folder that exists; make it first")
         with tqdm(total=dataset.num_samples, unit="img", desc="beton") as bar:

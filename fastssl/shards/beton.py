@@ -225,7 +225,7 @@ def _encode_all(
 _open = functools.lru_cache(maxsize=1)(open_dataset)
 
 
-def _encode_chunk(path: Path, first: int, options: BetonOptions) -> list[StoredPicture]:
+def _encode_chunk(path: Path | str, first: int, options: BetonOptions) -> list[StoredPicture]:
     dataset = _open(path)
     stop = min(first + _CHUNK, dataset.num_samples)
     return [

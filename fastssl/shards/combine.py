@@ -109,7 +109,7 @@ def _check_target(config: CombineConfig) -> None:
 
 def _open_parts(config: CombineConfig) -> tuple[list[_Part], tuple[str, ...]]:
     datasets = [open_dataset(path) for path in config.datasets]
-    lists = [ClassList(str(d.path), d.class_names, d.has_labels) for d in datasets]
+    lists = [ClassList(str(d.folder), d.class_names, d.has_labels) for d in datasets]
     names, maps = unite_classes(lists, config.merge_classes)
     parts, start = [], 0
     for dataset, label_map in zip(datasets, maps, strict=True):
@@ -151,7 +151,7 @@ def _check_doubled(parts: list[_Part], kept: NDArray[np.bool_]) -> None:
                         "each dataset once, or select parts that do not overlap"
                     )
                 offsets = np.concatenate([others, offsets])
-            seen[shard.sha256] = (part.dataset.path, offsets)
+            seen[shard.sha256] = (part.dataset.folder, offsets)
 
 
 def _count_labels(parts: list[_Part], kept: NDArray[np.bool_], num_classes: int) -> NDArray:
@@ -258,7 +258,7 @@ class _Builder:
         if not len(rows):
             return
         name = shard_name(len(self.shards))
-        source = part.dataset.path / entry.name
+        source = part.dataset.folder / entry.name
         _link(source, self._folder / name, self._link)
         _link(
             source.with_name(dali_index_name(entry.name)),
@@ -339,7 +339,7 @@ def _unite_skipped(parts: list[_Part], target: Path) -> None:
         for part in parts:
             with (
                 contextlib.suppress(FileNotFoundError),  # a report: nothing rests on it
-                (part.dataset.path / SKIPPED_NAME).open("rb") as lines,
+                (part.dataset.folder / SKIPPED_NAME).open("rb") as lines,
             ):
                 shutil.copyfileobj(lines, file)
 

@@ -100,9 +100,41 @@ class IndexHeader:
     digest: str
     """The dataset's digest, 64 hex digits."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the whole index."""
+        return HEADER_BYTES + self.count * ROW.itemsize
+
     def pack(self) -> bytes:
         """Return the 64 bytes."""
         return _HEADER.pack(MAGIC, VERSION, ROW.itemsize, self.count, bytes.fromhex(self.digest))
+
+
+def parse_index_header(start: bytes, where: Path | str) -> IndexHeader:
+    """Take the header of an index apart.
+
+    Args:
+        start: the first ``HEADER_BYTES`` of the file, or fewer if it is shorter.
+        where: named in errors.
+
+    Returns:
+        The header.
+
+    Raises:
+        InputError: if they are not the header of an index of this version.
+    """
+    if len(start) < HEADER_BYTES or start[:8] != MAGIC:
+        raise InputError(
+            f"{where}: it begins with {start[:8]!r}, an index begins with {MAGIC!r}; "
+            "restore it, or make the dataset again"
+        )
+    _, version, record_size, count, digest = _HEADER.unpack(start)
+    if version != VERSION or record_size != ROW.itemsize:
+        raise InputError(
+            f"{where}: index version {version} with {record_size} bytes a sample, this fastssl "
+            f"reads version {VERSION} with {ROW.itemsize}; make the dataset again"
+        )
+    return IndexHeader(count, digest.hex())
 
 
 def read_index_header(path: Path) -> IndexHeader:
@@ -126,23 +158,13 @@ def read_index_header(path: Path) -> IndexHeader:
         raise InputError(
             f"{path}: the index is missing; restore it, or make the dataset again"
         ) from None
-    if len(start) < HEADER_BYTES or start[:8] != MAGIC:
+    header = parse_index_header(start, path)
+    if size != header.num_bytes:
         raise InputError(
-            f"{path}: it begins with {start[:8]!r}, an index begins with {MAGIC!r}; "
+            f"{path}: {size} bytes, but {header.count} samples take {header.num_bytes}; "
             "restore it, or make the dataset again"
         )
-    _, version, record_size, count, digest = _HEADER.unpack(start)
-    if version != VERSION or record_size != ROW.itemsize:
-        raise InputError(
-            f"{path}: index version {version} with {record_size} bytes a sample, this fastssl "
-            f"reads version {VERSION} with {ROW.itemsize}; make the dataset again"
-        )
-    if size != HEADER_BYTES + count * ROW.itemsize:
-        raise InputError(
-            f"{path}: {size} bytes, but {count} samples take "
-            f"{HEADER_BYTES + count * ROW.itemsize}; restore it, or make the dataset again"
-        )
-    return IndexHeader(count, digest.hex())
+    return header
 
 
 def map_index(path: Path) -> np.memmap:

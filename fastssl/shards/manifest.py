@@ -188,6 +188,42 @@ def _parse(text: str) -> Manifest:
     return manifest
 
 
+def parse_manifest(content: bytes, where: Path | str) -> Manifest:
+    """Take the content of a manifest's file apart.
+
+    Args:
+        content: of the file.
+        where: named in errors.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: if it is no manifest, or one of another version.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 ({error.reason}); make the dataset again") from None
+    try:
+        version = json.loads(text)["format_version"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{where}: not a manifest of fastssl; restore it, or make the dataset again"
+        ) from None
+    if version not in (PLAIN_VERSION, DERIVED_VERSION):
+        raise InputError(
+            f"{where}: format version {version}, this fastssl reads {PLAIN_VERSION} and "
+            f"{DERIVED_VERSION}; make the dataset again, or use the fastssl that made it"
+        )
+    try:
+        return _parse(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{where}: not a whole manifest ({error}); restore it, or make the dataset again"
+        ) from None
+
+
 def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
     """Read the manifest of a dataset.
 
@@ -208,7 +244,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
         )
     path = folder / name
     try:
-        text = path.read_text("utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         is_begun = (folder / BUILDING_NAME).is_dir()
         remedy = f"SOURCE {folder} --resume" if is_begun else f"{folder} OUT"
@@ -217,25 +253,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
             f"{'finish it' if is_begun else 'make one of it'} by: "
             f"python tools/make_shards.py {remedy}"
         ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}); make the dataset again") from None
-    try:
-        version = json.loads(text)["format_version"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path}: not a manifest of fastssl; restore it, or make the dataset again"
-        ) from None
-    if version not in (PLAIN_VERSION, DERIVED_VERSION):
-        raise InputError(
-            f"{path}: format version {version}, this fastssl reads {PLAIN_VERSION} and "
-            f"{DERIVED_VERSION}; make the dataset again, or use the fastssl that made it"
-        )
-    try:
-        return _parse(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a whole manifest ({error}); restore it, or make the dataset again"
-        ) from None
+    return parse_manifest(content, path)
 
 
 def read_current(folder: Path) -> tuple[Manifest, IndexHeader]:
@@ -263,3 +281,28 @@ def read_current(folder: Path) -> tuple[Manifest, IndexHeader]:
                 if other.digest == header.digest:
                     return other, header
     return manifest, header
+
+
+def check_agreement(place: Path | str, manifest: Manifest, header: IndexHeader) -> None:
+    """See that manifest and index are of one dataset.
+
+    Args:
+        place: the dataset, named in errors.
+        manifest: of the dataset.
+        header: of its index.
+
+    Raises:
+        InputError: if they are not, or the manifest contradicts itself.
+    """
+    if header.digest != manifest.digest:
+        raise InputError(
+            f"{place}: digest {header.digest[:12]} in {INDEX_NAME}, "
+            f"{manifest.digest[:12]} in {MANIFEST_NAME}; the files are of two datasets: "
+            "restore them, or make the dataset again"
+        )
+    count = sum(shard.samples for shard in manifest.shards)
+    if not header.count == manifest.num_samples == count:
+        raise InputError(
+            f"{place}: {header.count} samples in {INDEX_NAME}, {manifest.num_samples} in "
+            f"{MANIFEST_NAME}, {count} in its shards; restore the files, or make the dataset again"
+        )

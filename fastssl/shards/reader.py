@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
-from collections import OrderedDict
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..address import parse_place
 from ..checksum import crc32
 from ..errors import InputError
 from .index import INDEX_NAME, map_index
-from .manifest import MANIFEST_NAME, Manifest, read_current
+from .manifest import check_agreement, read_current
+from .store import READ_TRIES, LocalStore, Store
 from .tar import BLOCK, TarError, padding, parse_header
 
-READ_TRIES = 3
-"""How often a read is tried before its sample counts as bad."""
-
 RETRY_WAIT_S = 0.05
-"""Pause before the second try; each later one is four times as long."""
-
-MAX_OPEN_SHARDS = 128
-"""Shards that one process holds open."""
+"""Pause before the second try of a read from a disk; each later one is four times as long, and
+those of a remote store 20 times."""
 
 
 class BadSample(Exception):
@@ -42,32 +39,6 @@ class BadSample(Exception):
         return f"sample {self.sample_id}: {self.reason}"
 
 
-class _OpenFile:
-    """A descriptor that lives as long as somebody reads from it."""
-
-    def __init__(self, path: Path):
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-def _pread_all(file: _OpenFile, length: int, offset: int) -> bytes:
-    """Read until all is there or the file ends: one pread may return less.
-
-    Takes the file, not its descriptor: another thread may close the shard meanwhile, and the
-    number would then belong to the next file that is opened.
-    """
-    content = os.pread(file.descriptor, length, offset)
-    while len(content) < length:
-        more = os.pread(file.descriptor, length - len(content), offset + len(content))
-        if not more:
-            break
-        content += more
-    return content
-
-
 class ShardDataset:
     """A dataset: N samples with ids 0 .. N-1, read at random.
 
@@ -79,37 +50,52 @@ class ShardDataset:
         """Open a dataset; ``open_dataset`` says what is checked.
 
         Args:
-            path: the dataset's folder.
+            path: the dataset's folder, or its address in an object store.
         """
-        self.path = Path(path).absolute()
-        manifest, header = read_current(self.path)
-        self.manifest: Manifest = manifest
-        if header.digest != self.manifest.digest:
-            raise InputError(
-                f"{self.path}: digest {header.digest[:12]} in {INDEX_NAME}, "
-                f"{self.manifest.digest[:12]} in {MANIFEST_NAME}; the files are of two datasets: "
-                "restore them, or make the dataset again"
-            )
-        counts = np.array([shard.samples for shard in self.manifest.shards], np.int64)
-        if not header.count == self.manifest.num_samples == counts.sum():
-            raise InputError(
-                f"{self.path}: {header.count} samples in {INDEX_NAME}, "
-                f"{self.manifest.num_samples} in {MANIFEST_NAME}, {counts.sum()} in its shards; "
-                "restore the files, or make the dataset again"
-            )
-        self._ends = np.cumsum(counts)
-        self._check_shards()
+        place = parse_place(path)
+        self._store: Store
+        if isinstance(place, Path):
+            folder = place.absolute()
+            self._store = LocalStore(folder)
+            self.manifest, header = read_current(folder)
+            index_path = folder / INDEX_NAME
+        else:
+            from .cache import fetch_description
+            from .remote import RemoteStore
+
+            self._store = store = RemoteStore(place)
+            self.manifest, header, index_path = fetch_description(store)
+        check_agreement(self.path, self.manifest, header)
+        if not self._store.is_remote:  # there a short read tells: a request a shard takes minutes
+            self._check_shards()
+        self._ends = np.cumsum([shard.samples for shard in self.manifest.shards], dtype=np.int64)
         # Images that were added this very moment are behind the rows that were looked for.
-        self.index: np.ndarray = map_index(self.path / INDEX_NAME)[: header.count]
+        self.index: np.ndarray = map_index(index_path)[: header.count]
         """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped."""
-        self._files: OrderedDict[int, _OpenFile] = OrderedDict()
-        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path | str:
+        """The dataset's folder, or its address."""
+        return self._store.place
+
+    @property
+    def folder(self) -> Path:
+        """The dataset's folder.
+
+        Raises:
+            InputError: if it lies in an object store.
+        """
+        if isinstance(self.path, Path):
+            return self.path
+        raise InputError(
+            f"{self.path}: this needs a dataset in a folder of this machine; copy it to one first"
+        )
 
     def _check_shards(self) -> None:
         for shard in self.manifest.shards:
-            path = self.path / shard.name
+            path = self.folder / shard.name
             try:
-                size = path.stat().st_size
+                size = self._store.size(shard.name)
             except FileNotFoundError:
                 raise InputError(
                     f"{path}: the shard is missing; restore it, or make the dataset again"
@@ -192,40 +178,24 @@ class ShardDataset:
         """Return the id of the first sample of a shard."""
         return int(self._ends[shard]) - self.manifest.shards[shard].samples
 
-    def _open(self, shard: int) -> _OpenFile:
-        with self._lock:
-            file = self._files.get(shard)
-            if file is None:
-                file = _OpenFile(self.path / self.manifest.shards[shard].name)
-                self._files[shard] = file
-                if len(self._files) > MAX_OPEN_SHARDS:
-                    # A thread that reads from it keeps it alive; it is closed when that is done.
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(shard)
-            return file
-
-    def _forget(self, shard: int) -> None:
-        with self._lock:
-            self._files.pop(shard, None)
-
     def _read(self, sample_id: int, shard: int, offset: int, length: int) -> bytes:
         """Read bytes of a shard; an I/O error or a short read is tried again."""
-        wait = RETRY_WAIT_S
+        name = self.manifest.shards[shard].name
+        wait = RETRY_WAIT_S * self._store.patience
         for attempt in range(READ_TRIES):
             if attempt:
                 time.sleep(wait)
                 wait *= 4
             try:
-                content = _pread_all(self._open(shard), length, offset)
+                content = self._store.read_range(name, offset, length)
             except OSError as error:
                 reason = error.strerror or str(error)
             else:
                 if len(content) == length:
                     return content
                 reason = f"{len(content)} of {length} bytes at {offset}, then the shard ends"
-            self._forget(shard)  # a stale handle of a network file system is opened anew
-        raise BadSample(sample_id, f"{self.manifest.shards[shard].name}: {reason}")
+            self._store.forget(name)
+        raise BadSample(sample_id, f"{name}: {reason}")
 
     def read_payload(self, sample_id: int) -> bytes:
         """Read the image of a sample and check its CRC-32.
@@ -247,6 +217,21 @@ class ShardDataset:
     def fetch_payload(self, sample_id: int) -> bytes:
         """Read the image of a sample, unchecked; otherwise as ``read_payload``."""
         return self._read(int(sample_id), *self.locate(sample_id))
+
+    def fetch_ahead(self, sample_ids: ArrayLike) -> list[Future[bytes]]:
+        """Ask for the images of several samples at once, where that hides a store's latency.
+
+        Args:
+            sample_ids: (B,) ids in 0 .. N-1.
+
+        Returns:
+            What ``fetch_payload`` gives or raises, a future a sample; empty for a dataset in a
+            folder, where nothing is gained.
+        """
+        if not self._store.is_remote:
+            return []
+        ids = np.asarray(sample_ids, np.int64).tolist()
+        return self._store.run_ahead([partial(self.fetch_payload, i) for i in ids])
 
     def check_payload(self, sample_id: int, payload: bytes) -> None:
         """See that bytes are those that were written.
@@ -310,8 +295,7 @@ class ShardDataset:
 
     def close(self) -> None:
         """Close the shards and let go of the index. A closed dataset reads nothing more."""
-        with self._lock:
-            self._files.clear()
+        self._store.close()
         self.index = self.index[:0].copy()
 
     def __getstate__(self) -> dict:
@@ -332,10 +316,12 @@ def open_dataset(path: str | os.PathLike[str]) -> ShardDataset:
     """Open a dataset.
 
     Versions, sizes of all files and the digest of the index's header are checked, which takes no
-    reading of shards; ``tools/check_shards.py`` checks their bytes.
+    reading of shards; ``tools/check_shards.py`` checks their bytes. Of a dataset in an object store
+    the index is fetched into a cache on this machine, once, and checked whole; its shards' sizes
+    are not asked for.
 
     Args:
-        path: the dataset's folder.
+        path: the dataset's folder, or its address, such as ``s3://bucket/folder``.
 
     Returns:
         The dataset.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastssl.errors import InputError
-from fastssl.shards import BadSample, ShardDataset, open_dataset, reader
+from fastssl.shards import BadSample, ShardDataset, open_dataset, reader, store
 from fastssl.shards.index import ROW, IndexHeader
 from fastssl.shards.manifest import Manifest, ShardEntry
 
@@ -69,7 +69,7 @@ def test_other_processes_read_the_same(folder, method):
 
 
 def test_threads_read_while_shards_are_closed_behind_them(folder, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(store, "MAX_OPEN_FILES", 1)
     dataset = open_dataset(folder)
     wanted = [dataset.read_payload(i) for i in range(12)]
     wrong = []

@@ -1,0 +1,220 @@
+"""What is kept of a remote dataset on this machine: its index, once, for all ranks.
+
+The cache is keyed by the dataset's digest, which the manifest names and which is fetched anew each
+time: a dataset that was replaced has another digest, so nothing in the cache is ever stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+from ..errors import InputError
+from ..publish import naming_file, published
+from .index import (
+    HEADER_BYTES,
+    INDEX_NAME,
+    IndexHeader,
+    parse_index_header,
+    read_index_header,
+)
+from .manifest import (
+    MANIFEST_NAME,
+    NEXT_MANIFEST_NAME,
+    Manifest,
+    check_agreement,
+    parse_manifest,
+)
+from .remote import NUM_REQUESTS, RemoteStore, StoreError
+from .store import READ_TRIES
+
+CACHE_VARIABLE = "FASTSSL_CACHE"
+"""Environment variable that names another folder for the cache."""
+
+OPEN_RETRY_WAIT_S = 0.5
+"""Pause before the second try of a request while opening; each later one is four times as long."""
+
+_CHUNK_BYTES = 4 << 20
+
+_log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: ``FASTSSL_CACHE``, else ``fastssl`` in XDG's cache home."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given).absolute()
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # A relative one is to be ignored, the XDG specification says.
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "fastssl"
+
+
+def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
+    """Fetch what says what a dataset consists of: its manifest, and its index if need be.
+
+    Args:
+        store: the dataset's.
+
+    Returns:
+        The manifest, the index's header, and the index in the cache, whole and checked.
+
+    Raises:
+        InputError: if there is no dataset of this version, or it cannot be had.
+    """
+    manifest = _fetch_manifest(store, MANIFEST_NAME)
+    target = _index_path(manifest)
+    header = _find_index(target, manifest)
+    if header is None:
+        manifest, header = _fit_to_index(store, manifest)
+        target = _index_path(manifest)
+        with _locked(target.parent):
+            # Another rank of this machine may have fetched it meanwhile.
+            if _find_index(target, manifest) is None:
+                _fetch_index(store, manifest, header, target)
+    return manifest, header, target
+
+
+def _index_path(manifest: Manifest) -> Path:
+    return cache_folder() / manifest.digest / INDEX_NAME
+
+
+def _find_index(path: Path, manifest: Manifest) -> IndexHeader | None:
+    """Return the header of an index in the cache; None if it is not there whole."""
+    if not path.exists():
+        return None
+    try:
+        header = read_index_header(path)
+    except InputError as error:
+        _log.warning("%s; it is fetched again", error)
+        return None
+    fits = header.digest == manifest.digest and header.count == manifest.num_samples
+    return header if fits else None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder of the cache; ranks wait here for the one that fetches."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("wb")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the index of a remote dataset is kept here, but {error.strerror}; set "
+            f"{CACHE_VARIABLE} to a folder that can be written"
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch_manifest(store: RemoteStore, name: str) -> Manifest:
+    content = _ask(store, name, functools.partial(store.read_file, name))
+    where = f"{store.place}/{name}"
+    manifest = parse_manifest(content, where)
+    # It names a folder of the cache: see that it cannot name any other.
+    if not re.fullmatch("[0-9a-f]{64}", manifest.digest):
+        raise InputError(
+            f"{where}: the digest is {manifest.digest[:80]!r}, wanted 64 hex digits; make the "
+            "dataset again"
+        )
+    return manifest
+
+
+def _fit_to_index(store: RemoteStore, manifest: Manifest) -> tuple[Manifest, IndexHeader]:
+    """Return the index's header and the manifest that fits it (see ``read_current``)."""
+    start = _ask(store, INDEX_NAME, functools.partial(_read, store, 0, HEADER_BYTES))
+    header = parse_index_header(start, f"{store.place}/{INDEX_NAME}")
+    if header.digest != manifest.digest:
+        for name in (NEXT_MANIFEST_NAME, MANIFEST_NAME):
+            # That the first is not there is the rule.
+            with contextlib.suppress(StoreError):
+                other = parse_manifest(store.read_file(name), f"{store.place}/{name}")
+                if other.digest == header.digest:
+                    manifest = other
+                    break
+    check_agreement(store.place, manifest, header)
+    return manifest, header
+
+
+def _fetch_index(store: RemoteStore, manifest: Manifest, header: IndexHeader, target: Path) -> None:
+    """Fetch the rows by range requests, and see that they give the dataset's digest."""
+    size = header.num_bytes
+    _log.info("fetching the index of %s: %.1f MB into %s", store.place, size / 1e6, target.parent)
+    digest = manifest.begin_digest()
+    with published(target) as file, naming_file(target):
+        file.write(header.pack())
+        for rows in _read_chunks(store, HEADER_BYTES, size):
+            file.write(rows)
+            digest.update(rows)
+        if digest.hexdigest() != manifest.digest:
+            raise InputError(
+                f"{store.place}/{INDEX_NAME}: what it holds gives the digest "
+                f"{digest.hexdigest()[:12]}, wanted {manifest.digest[:12]}; it is damaged, or was "
+                "replaced while it was fetched: start again, or upload the dataset again"
+            )
+
+
+def _read_chunks(store: RemoteStore, start: int, stop: int) -> Iterator[bytes]:
+    """Yield a stretch of the index in order, several requests under way."""
+    under_way: deque[Future[bytes]] = deque()
+    offset = start
+    while under_way or offset < stop:
+        while offset < stop and len(under_way) < NUM_REQUESTS:
+            length = min(_CHUNK_BYTES, stop - offset)
+            read = functools.partial(_read, store, offset, length)
+            under_way += store.run_ahead([functools.partial(_ask, store, INDEX_NAME, read)])
+            offset += length
+        yield under_way.popleft().result()
+
+
+def _read(store: RemoteStore, offset: int, length: int) -> bytes:
+    content = store.read_range(INDEX_NAME, offset, length)
+    if len(content) < length:
+        raise StoreError(f"{len(content)} of {length} bytes at {offset}, then it ends")
+    return content
+
+
+def _ask(store: RemoteStore, name: str, read: Callable[[], bytes]) -> bytes:
+    """Read while opening a dataset; what fails is the user's to know at once."""
+    wait = OPEN_RETRY_WAIT_S
+    for attempt in range(READ_TRIES):
+        if attempt:
+            time.sleep(wait)
+            wait *= 4
+        try:
+            return read()
+        except StoreError as error:
+            failure = error
+        if failure.kind != "failed":
+            break
+    raise InputError(f"{store.place}/{name}: {failure}; {_remedy(store.place, failure.kind)}")
+
+
+def _remedy(address: str, kind: str) -> str:
+    if kind == "missing":
+        return (
+            "see that the address is that of a dataset's folder, or make one (python "
+            "tools/make_shards.py SOURCE OUT) and upload it whole"
+        )
+    if kind == "denied" and address.startswith("s3"):
+        return (
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for a public "
+            """bucket set FSSPEC_S3='{"anon": true}'"""
+        )
+    if kind == "denied":
+        return "give this account the right to read it"
+    if kind == "no-ranges":
+        return (
+            "serve the dataset by a server that knows Range requests (nginx, Apache, an object "
+            "store; not python -m http.server), or copy it to a folder of this machine"
+        )
+    return f"it was tried {READ_TRIES} times: see that the store can be reached from here"
