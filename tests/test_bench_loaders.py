@@ -47,7 +47,7 @@ def test_ours_and_a_peer_are_measured_in_rounds(dataset_path, tmp_path):
         assert row["spread"][0] <= row["img_per_s"] <= row["spread"][1]
         assert row["memory_mb"] > 0
     assert set(result["ratios"]) == {"webdataset/wds-plain"}
-    assert "replacement" in result["notes"]["wds-plain"]
+    assert "planes" in result["notes"]["wds-plain"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "webdataset/wds-plain" in done.stdout
 

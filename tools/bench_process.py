@@ -51,7 +51,9 @@ def serve(connection: Connection, name: str, settings: PeerSettings) -> None:
     multiprocessing.set_start_method("fork", force=True)
     try:
         batches = run_ours(name, settings) if name in OURS else PEERS[name][0](settings)
-        next(batches)
+        num_images = len(next(batches))
+        if num_images != settings.batch_size:
+            raise ValueError(f"a batch has {num_images} images, wanted {settings.batch_size}")
         connection.send("ready")
         while True:
             skip, count = connection.recv()

@@ -19,6 +19,17 @@ class MakeShards(ConvertConfig):
     """Write the report as JSON to this file."""
 
 
+def describe_tiling(tiling: dict[str, int]) -> str:
+    """Return how many JPEGs became tiles, what that cost, and why others were kept."""
+    counts = dict(tiling)
+    before, after = counts.pop("bytes_before", 0), counts.pop("bytes_after", 0)
+    text = f"tiled: {counts.pop('tiled', 0):,} JPEGs"
+    if before:
+        text += f", {100 * (after / before - 1):+.1f} % bytes"
+    kept = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    return f"{text}; kept as they are: {kept}" if kept else text
+
+
 def describe(report: ConversionReport, out: Path, is_addition: bool) -> str:
     """Return the summary for the screen."""
     left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
@@ -28,6 +39,8 @@ def describe(report: ConversionReport, out: Path, is_addition: bool) -> str:
         f"{report.bytes_out / 1e6:,.1f} MB",
         f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
     ]
+    if report.tiling:
+        lines.append(describe_tiling(report.tiling))
     if report.was_finished:
         lines.insert(0, "it was finished already; nothing to do")
     return "\n".join(lines)
