@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from .slices import SliceRecord, convert_slice, load_record
 from .sources import open_source
 from .stopping import stopping_on_signals
 from .tables import TableColumns
+from .tiled import require_transcoder
 from .workers import run_jobs
 
 Progress = Callable[[int, int], None]
@@ -63,7 +65,8 @@ class ConvertConfig:
     encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
     brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
-    shall not decode at all; tiled comes in a later version."""
+    shall not decode at all; tiled writes JPEG again without loss, so that the native loader decodes
+    no more than a crop needs."""
     resize_short: int = 256
     """Short side of resized and raw images in pixels; smaller images are never enlarged."""
     quality: int = 90
@@ -121,15 +124,18 @@ class ConvertConfig:
             InputError: if one is out of range.
         """
         _ = self.encoding
+        if self.encode == "tiled":
+            require_transcoder()
         for name in ("samples_per_shard", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} ({value}) must be at least 1")
         if not 0 <= self.seed < 2**64:
             raise InputError(f"--seed ({self.seed}) must lie in 0 .. 2**64 - 1")
-        if self.encode == "keep" and (self.resize_short, self.quality) != (256, 90):
+        if self.encode in ("keep", "tiled") and (self.resize_short, self.quality) != (256, 90):
             warnings.warn(
-                "--resize-short and --quality are ignored: --encode keep changes no image",
+                f"--resize-short and --quality are ignored: --encode {self.encode} changes no "
+                "pixel",
                 stacklevel=2,
             )
         if self.encode == "raw" and self.quality != 90:
@@ -160,10 +166,18 @@ class ConversionReport:
     """Shards of the dataset."""
     was_finished: bool = field(default=False)
     """Whether there was nothing left to do."""
+    tiling: dict[str, int] = field(default_factory=dict)
+    """With --encode tiled: ``tiled`` JPEGs, ``bytes_before`` and ``bytes_after`` of them, and by
+    reason how many were kept as they are."""
 
     def to_json(self) -> str:
-        """Return the contract's report: read, written, skipped, bytes_in, bytes_out, seconds."""
-        names = ("read", "written", "skipped", "bytes_in", "bytes_out", "seconds")
+        """Return the contract's report: read, written, skipped, bytes_in, bytes_out, seconds.
+
+        One of ``--encode tiled`` has ``tiling`` too.
+        """
+        names = ["read", "written", "skipped", "bytes_in", "bytes_out", "seconds"]
+        if self.tiling:
+            names.append("tiling")
         return json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n"
 
 
@@ -336,8 +350,8 @@ def _convert_locked(
     building: Path,
     base: Manifest | None,
     on_progress: Progress,
-) -> tuple[Manifest, bool]:
-    """Convert; return the manifest, and whether there was nothing left to do."""
+) -> tuple[Manifest, list[SliceRecord], bool]:
+    """Convert; return the manifest, what became of the slices, and whether all was done before."""
     try:
         _remove_leftovers(building)
         if publish_addition(config.out):  # all was ready when the one before was stopped
@@ -347,10 +361,10 @@ def _convert_locked(
         except AlreadyAdded as error:
             if config.resume and error.is_last and base is not None:
                 remove_building(building)
-                return base, True
+                return base, [], True
             raise
         records = _convert_slices(config, plan, on_progress)
-        return finish(config.source, config.out, plan, records, base), False
+        return finish(config.source, config.out, plan, records, base), records, False
     finally:
         if building.is_dir():
             _remove_leftovers(building)
@@ -410,7 +424,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         try:
             building.mkdir(parents=True, exist_ok=True)
             with lock_building(building):
-                manifest, was_finished = _convert_locked(
+                manifest, records, was_finished = _convert_locked(
                     config, source, building, base, on_progress or _say_nothing
                 )
         finally:
@@ -418,4 +432,5 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
                 shutil.rmtree(config.out)
     seconds = round(time.monotonic() - begin, 3)
     report = _report(manifest, config.append)
-    return replace(report, seconds=seconds, was_finished=was_finished)
+    tiling = dict(sum((Counter(record.tiling) for record in records), Counter()))
+    return replace(report, seconds=seconds, was_finished=was_finished, tiling=tiling)

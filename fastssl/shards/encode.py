@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -13,12 +13,10 @@ from .index import Payload, SampleFlags
 from .jpeg import JpegError, JpegHeader, Sampling, parse_jpeg
 from .npy import pack_npy
 from .picture import load_pixels, open_picture, read_orientation, to_upright
+from .tiled import NotTiledError, tile_jpeg
 
-ENCODINGS = ("keep", "resized", "raw")
-"""Encodings of this version."""
-
-PLANNED_ENCODINGS = ("tiled",)
-"""Encodings that a later version adds."""
+ENCODINGS = ("keep", "tiled", "resized", "raw")
+"""How payloads can be made."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Encoding:
     """How payloads are made."""
 
     name: str = "keep"
-    """``keep``, ``resized`` or ``raw``."""
+    """One of ``ENCODINGS``."""
     resize_short: int = 256
     """Short side in pixels that ``resized`` and ``raw`` bring larger images down to."""
     quality: int = 90
@@ -34,11 +32,6 @@ class Encoding:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.name in PLANNED_ENCODINGS:
-            raise InputError(
-                f"--encode {self.name} is not in this version of fastssl; "
-                f"choose one of {', '.join(ENCODINGS)}"
-            )
         if self.name not in ENCODINGS:
             raise InputError(f"--encode {self.name!r} is unknown; known: {', '.join(ENCODINGS)}")
         if not 1 <= self.resize_short <= 65_535:
@@ -72,6 +65,9 @@ class EncodedPicture:
     """The ``flags`` field of the index."""
     is_recoded: bool
     """Whether the payload differs from the source's bytes."""
+    tiling: str | None = None
+    """What came of the wish for tiles: ``tiled``, or why a JPEG was kept as it is; None where there
+    was no such wish."""
 
 
 def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
@@ -162,6 +158,22 @@ def _keep(data: bytes) -> EncodedPicture:
     return EncodedPicture(buffer.getvalue(), "png", *upright.size, flags, is_recoded=True)
 
 
+def _tile(data: bytes) -> EncodedPicture:
+    image = open_picture(data)
+    if image.format not in ("JPEG", "MPO"):
+        return _keep(data)
+    try:
+        payload = tile_jpeg(data)
+    except NotTiledError as error:
+        # Whether it is a picture all the same is for the reference decoder to say.
+        return replace(_keep(data), tiling=error.reason)
+    # The transcoder has compared all coefficients, on which the pixels depend and on nothing else:
+    # one decode says for source and payload that they can be had.
+    width, height, flags = describe_payload(payload)
+    is_recoded = payload != data
+    return EncodedPicture(payload, "jpg", width, height, flags, is_recoded, tiling="tiled")
+
+
 def shrunk_size(width: int, height: int, short: int) -> tuple[int, int]:
     """Return the size of an image whose short side is brought down to ``short`` pixels.
 
@@ -218,4 +230,6 @@ def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:
     """
     if encoding.name == "raw":
         return _make_raw(data, encoding)
-    return _resize(data, encoding) if encoding.name == "resized" else _keep(data)
+    if encoding.name == "resized":
+        return _resize(data, encoding)
+    return _tile(data) if encoding.name == "tiled" else _keep(data)

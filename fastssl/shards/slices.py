@@ -36,8 +36,15 @@ class SliceRecord:
     """Largest label."""
     num_recoded: int = 0
     """Samples whose payload differs from the source's bytes."""
+    tiling: dict[str, int] = field(default_factory=dict)
+    """``tiled``: JPEGs that were; ``bytes_before`` and ``bytes_after`` of these; and by reason how
+    many were kept as they are. Empty unless tiles were asked for."""
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Entries that were left out: source, reason, detail."""
+
+
+def _count(counts: dict[str, int], name: str, number: int) -> None:
+    counts[name] = counts.get(name, 0) + number
 
 
 def _record_path(building: Path, number: int) -> Path:
@@ -91,6 +98,11 @@ def _add_entry(
     record.num_labelled += label >= 0
     record.max_label = max(record.max_label, label)
     record.num_recoded += picture.is_recoded
+    if picture.tiling is not None:
+        _count(record.tiling, picture.tiling, 1)
+    if picture.tiling == "tiled":
+        _count(record.tiling, "bytes_before", len(sample.data))
+        _count(record.tiling, "bytes_after", len(picture.payload))
 
 
 def convert_slice(number: int, report: Report, out: Path, plan: Plan) -> SliceRecord:
