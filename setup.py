@@ -6,6 +6,8 @@ All metadata stands in pyproject.toml. Build switches, read from the environment
   pure Python) | ``1`` (fail if it cannot be built) | ``0`` (pure Python);
 * ``FASTSSL_CUDA`` = ``auto`` (default: CUDA kernels if torch is a CUDA build and a compiler is
   found, be there a GPU or not) | ``1`` (fail without them) | ``0``: see ``csrc/README.md``;
+* ``FASTSSL_JPEG`` = ``auto`` (default: the native loader's decoder if libjpeg-turbo is found) |
+  ``1`` (fail without it) | ``0``;
 * ``FASTSSL_CUDA_ARCHS``, else ``TORCH_CUDA_ARCH_LIST``: compute capabilities, ``8.0;9.0+PTX``;
 * ``CUDA_HOME`` (or ``CUDA_PATH``): the CUDA toolkit to use;
 * ``DEBUG=1`` builds without optimisation and with symbols; ``MAX_JOBS`` limits the compilers.
@@ -20,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,14 +226,108 @@ def list_nvcc_flags(archs: list[str], debug: bool) -> list[str]:
     return flags
 
 
+# ---- libjpeg-turbo -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JpegLibrary:
+    """The libjpeg-turbo to link."""
+
+    version: str
+    """Such as 2.1.5."""
+    compile_flags: list[str]
+    """Where its headers lie, beyond what the compiler searches by itself."""
+    link_flags: list[str]
+    """Such as -ljpeg."""
+
+
+class NoJpegError(Exception):
+    """Why there will be no decoder for the native loader."""
+
+
+# Fails to compile with another libjpeg: crops are libjpeg-turbo's own.
+JPEG_PROBE = """
+#include <cstdio>
+#include <jpeglib.h>
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+int main() {
+  jpeg_decompress_struct info;
+  jpeg_error_mgr errors;
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_decompress(&info);
+  jpeg_destroy_decompress(&info);
+  void (*crop)(j_decompress_ptr, JDIMENSION*, JDIMENSION*) = &jpeg_crop_scanline;
+  return std::puts(TEXT(LIBJPEG_TURBO_VERSION)) < 0 || crop == nullptr;
+}
+"""
+
+
+def ask_pkg_config(option: str) -> list[str]:
+    """Return what pkg-config says of libjpeg; nothing where one of them is missing."""
+    if shutil.which("pkg-config") is None:
+        return []
+    command = ["pkg-config", option, "libjpeg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def find_jpeg() -> JpegLibrary:
+    """Compile and run a small program against libjpeg-turbo.
+
+    Raises:
+        NoJpegError: if that fails; says how to get it.
+    """
+    compile_flags = ask_pkg_config("--cflags")
+    link_flags = ask_pkg_config("--libs") or ["-ljpeg"]
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.cpp"
+        probe.write_text(JPEG_PROBE, encoding="ascii")
+        program = Path(folder) / "probe"
+        compiler = os.environ.get("CXX", "c++")
+        command = [compiler, *compile_flags, str(probe), "-o", str(program), *link_flags]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode == 0:
+            ran = subprocess.run([program], capture_output=True, text=True, check=False)
+            if ran.returncode == 0:
+                return JpegLibrary(ran.stdout.strip(), compile_flags, link_flags)
+    raise NoJpegError(
+        "no libjpeg-turbo with its header jpeglib.h; install it (Debian: apt-get install "
+        "libjpeg-dev) and build again"
+    )
+
+
+def plan_jpeg() -> tuple[JpegLibrary | None, str]:
+    """Decide about the native loader's decoder.
+
+    Returns:
+        The library, or None; and the line for the printed block.
+
+    Raises:
+        SystemExit: if FASTSSL_JPEG=1 asks for what cannot be built.
+    """
+    switch = read_switch("FASTSSL_JPEG")
+    without = "the native loader is not available"
+    if switch == "0":
+        return None, f"no: FASTSSL_JPEG=0; {without}"
+    try:
+        library = find_jpeg()
+    except NoJpegError as obstacle:
+        if switch == "1":
+            sys.exit(f"error: FASTSSL_JPEG (1) asks for the native loader: {obstacle}")
+        return None, f"no: {obstacle}; {without}"
+    return library, f"libjpeg-turbo {library.version}"
+
+
 # ---- the extension -------------------------------------------------------------------------------
 
 
-def build_extension(toolkit: Toolkit | None) -> tuple[list, dict]:
+def build_extension(toolkit: Toolkit | None, jpeg: JpegLibrary | None) -> tuple[list, dict]:
     """Describe the extension to setuptools.
 
     Args:
         toolkit: compiles the CUDA kernels; None builds without them.
+        jpeg: decodes for the native loader; None builds without it.
 
     Returns:
         The list of extensions and the command classes that build them.
@@ -261,6 +358,12 @@ def build_extension(toolkit: Toolkit | None) -> tuple[list, dict]:
             ("FASTSSL_CUDA_ARCHS", f'"{",".join(archs)}"'),
         ]
         compile_args["nvcc"] = list_nvcc_flags(archs, debug)
+    link_args = []
+    if jpeg is not None:
+        folders.append("csrc/jpeg")
+        compile_args["cxx"] += jpeg.compile_flags
+        link_args += jpeg.link_flags
+        macros.append(("FASTSSL_JPEG", f'"libjpeg-turbo {jpeg.version}"'))
     extension = CppExtension(
         "fastssl._C",
         sorted(
@@ -274,6 +377,7 @@ def build_extension(toolkit: Toolkit | None) -> tuple[list, dict]:
         libraries=libraries,
         define_macros=macros,
         extra_compile_args=compile_args,
+        extra_link_args=link_args,
         py_limited_api=True,
     )
     return [extension], {"build_ext": BuildExtension}
@@ -283,6 +387,7 @@ def plan_build() -> tuple[list, dict]:
     """Decide what is built, print the block that says so, and return it."""
     switch = read_switch("FASTSSL_BUILD_EXT")
     read_switch("FASTSSL_CUDA")
+    read_switch("FASTSSL_JPEG")
     obstacle = "FASTSSL_BUILD_EXT=0" if switch == "0" else find_obstacle()
     if obstacle and switch == "1":
         sys.exit(f"error: FASTSSL_BUILD_EXT (1) asks for the extension: {obstacle}")
@@ -292,13 +397,15 @@ def plan_build() -> tuple[list, dict]:
         plan: tuple[list, dict] = ([], {})
     else:
         toolkit, cuda = plan_cuda()
-        plan = build_extension(toolkit)
+        library, jpeg = plan_jpeg()
+        plan = build_extension(toolkit, library)
         import torch
 
         lines += [
             f"torch    {torch.__version__}",
             f"_C       built from {len(plan[0][0].sources)} files (FASTSSL_BUILD_EXT={switch})",
             f"cuda     {cuda}",
+            f"jpeg     {jpeg}",
         ]
     bar = "-" * 20
     print("\n".join([f"{bar} fastssl build {bar}", *lines, "-" * 55]), file=sys.stderr, flush=True)

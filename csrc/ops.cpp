@@ -1,4 +1,5 @@
-// Schemas of every operator, and the module whose import registers them.
+// Schemas of the operators on tensors, and the module whose import registers all. Those on the
+// bytes of a JPEG stand in jpeg/ops_*.cpp, since a build without libjpeg-turbo has none of them.
 #include <Python.h>
 #include <torch/library.h>
 #include <torch/version.h>
@@ -10,12 +11,18 @@
 #ifndef FASTSSL_CUDA_ARCHS
 #define FASTSSL_CUDA_ARCHS ""
 #endif
+// setup.py gives the library and its version; empty without the native loader.
+#ifdef FASTSSL_JPEG
+#define FASTSSL_JPEG_TEXT FASTSSL_JPEG
+#else
+#define FASTSSL_JPEG_TEXT ""
+#endif
 
 // What this binary was built with, as "key=value" pairs. fastssl/extension.py finds the text in the
 // file before it loads it: a binary for another torch may crash instead of failing to load.
 extern "C" __attribute__((visibility("default"), used)) const char fastssl_build[] =
     "fastssl build: torch=" TORCH_VERSION ";cuda=" FASTSSL_CUDA_VERSION
-    ";cuda_archs=" FASTSSL_CUDA_ARCHS ";jpeg=;";
+    ";cuda_archs=" FASTSSL_CUDA_ARCHS ";jpeg=" FASTSSL_JPEG_TEXT ";";
 
 TORCH_LIBRARY(fastssl, m) {
   m.def(
