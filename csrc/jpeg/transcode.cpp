@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 // Behind <cstdio>: jpeglib.h uses FILE and size_t without a word.
 #include <jerror.h>
@@ -158,7 +159,7 @@ class Transcoder {
   void write(const Layout& layout, int interval);
   void write_markers(int orientation);
   void turn_tables();
-  jvirt_barray_ptr* turn_blocks(Turn turn);
+  void turn_blocks(Turn turn);
   bool check();
   bool check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found);
 
@@ -167,8 +168,10 @@ class Transcoder {
   jpeg_compress_struct target_;
   jpeg_decompress_struct check_;
   Destination output_;
-  jvirt_barray_ptr* coefficients_ = nullptr;  // As they are written.
-  j_common_ptr owner_ = nullptr;              // Of the coefficients.
+  // As they are written. The source owns them, turned ones too: the target forgets all that is its
+  // own as soon as it has written.
+  jvirt_barray_ptr* coefficients_ = nullptr;
+  bool is_transposed_ = false;
   jvirt_barray_ptr turned_[MAX_COMPONENTS] = {};
 };
 
@@ -180,7 +183,6 @@ Status Transcoder::read(const uint8_t* data, size_t size, const Layout& layout) 
   jpeg_save_markers(&source_, kIccMarker, 0xFFFF);
   jpeg_read_header(&source_, TRUE);
   coefficients_ = jpeg_read_coefficients(&source_);
-  owner_ = reinterpret_cast<j_common_ptr>(&source_);
   for (int i = 0; i < source_.num_components; ++i) {
     const JQUANT_TBL* table = source_.comp_info[i].quant_table;
     if (table == nullptr) return Status::corrupt;
@@ -211,35 +213,34 @@ void Transcoder::turn_tables() {
   }
 }
 
-jvirt_barray_ptr* Transcoder::turn_blocks(Turn turn) {
-  auto* object = reinterpret_cast<j_common_ptr>(&target_);
+void Transcoder::turn_blocks(Turn turn) {
+  auto* object = reinterpret_cast<j_common_ptr>(&source_);
   auto round_up = [](JDIMENSION value, int unit) { return (value + unit - 1) / unit * unit; };
   for (int i = 0; i < source_.num_components; ++i) {
     const jpeg_component_info& from = source_.comp_info[i];
-    const jpeg_component_info& to = target_.comp_info[i];
+    const int h = turn.transpose ? from.v_samp_factor : from.h_samp_factor;
+    const int v = turn.transpose ? from.h_samp_factor : from.v_samp_factor;
     const JDIMENSION width = turn.transpose ? from.height_in_blocks : from.width_in_blocks;
     const JDIMENSION height = turn.transpose ? from.width_in_blocks : from.height_in_blocks;
-    turned_[i] = target_.mem->request_virt_barray(
-        object, JPOOL_IMAGE, TRUE, round_up(width, to.h_samp_factor),
-        round_up(height, to.v_samp_factor), static_cast<JDIMENSION>(to.v_samp_factor));
+    turned_[i] = source_.mem->request_virt_barray(object, JPOOL_IMAGE, TRUE, round_up(width, h),
+                                                  round_up(height, v), static_cast<JDIMENSION>(v));
   }
-  target_.mem->realize_virt_arrays(object);
+  source_.mem->realize_virt_arrays(object);
   for (int i = 0; i < source_.num_components; ++i) {
     const jpeg_component_info& from = source_.comp_info[i];
     for (JDIMENSION y = 0; y < from.height_in_blocks; ++y) {
-      const JBLOCKROW row = source_.mem->access_virt_barray(
-          reinterpret_cast<j_common_ptr>(&source_), coefficients_[i], y, 1, FALSE)[0];
+      const JBLOCKROW row =
+          source_.mem->access_virt_barray(object, coefficients_[i], y, 1, FALSE)[0];
       const JDIMENSION v = turn.flip_y ? from.height_in_blocks - 1 - y : y;
       for (JDIMENSION x = 0; x < from.width_in_blocks; ++x) {
         const JDIMENSION u = turn.flip_x ? from.width_in_blocks - 1 - x : x;
         const JBLOCKROW target =
-            target_.mem->access_virt_barray(object, turned_[i], turn.transpose ? u : v, 1, TRUE)[0];
+            source_.mem->access_virt_barray(object, turned_[i], turn.transpose ? u : v, 1, TRUE)[0];
         turn_block(row[x], turn, target[turn.transpose ? v : u]);
       }
     }
   }
-  owner_ = object;
-  return turned_;
+  coefficients_ = turned_;
 }
 
 void Transcoder::write_markers(int orientation) {
@@ -270,8 +271,9 @@ void Transcoder::write(const Layout& layout, int interval) {
   jpeg_copy_critical_parameters(&source_, &target_);
   const Turn turn = find_turn(layout.orientation);
   const bool is_turned = layout.orientation != 1 && is_exact(turn, layout);
-  if (is_turned && turn.transpose) turn_tables();
-  if (is_turned) coefficients_ = turn_blocks(turn);
+  is_transposed_ = is_turned && turn.transpose;
+  if (is_transposed_) turn_tables();
+  if (is_turned) turn_blocks(turn);
   // libjpeg would write these as it thinks fit; the colours depend on them.
   target_.write_JFIF_header = source_.saw_JFIF_marker;
   target_.write_Adobe_marker = FALSE;
@@ -285,20 +287,25 @@ void Transcoder::write(const Layout& layout, int interval) {
 }
 
 bool Transcoder::check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found) {
-  const jpeg_component_info& ours = target_.comp_info[number];
+  jpeg_component_info ours = source_.comp_info[number];
+  if (is_transposed_) {
+    std::swap(ours.h_samp_factor, ours.v_samp_factor);
+    std::swap(ours.width_in_blocks, ours.height_in_blocks);
+  }
   const jpeg_component_info& theirs = check_.comp_info[number];
+  const JQUANT_TBL* table = target_.quant_tbl_ptrs[ours.quant_tbl_no];
   const bool is_alike = ours.component_id == theirs.component_id &&
                         ours.h_samp_factor == theirs.h_samp_factor &&
                         ours.v_samp_factor == theirs.v_samp_factor &&
                         ours.width_in_blocks == theirs.width_in_blocks &&
                         ours.height_in_blocks == theirs.height_in_blocks;
-  const JQUANT_TBL* table = target_.quant_tbl_ptrs[ours.quant_tbl_no];
   if (!is_alike || theirs.quant_table == nullptr ||
       std::memcmp(table->quantval, theirs.quant_table->quantval, sizeof table->quantval) != 0) {
     return false;
   }
   for (JDIMENSION y = 0; y < theirs.height_in_blocks; ++y) {
-    const JBLOCKROW one = owner_->mem->access_virt_barray(owner_, wanted, y, 1, FALSE)[0];
+    const JBLOCKROW one = source_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&source_),
+                                                          wanted, y, 1, FALSE)[0];
     const JBLOCKROW other = check_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&check_),
                                                            found, y, 1, FALSE)[0];
     if (std::memcmp(one, other, theirs.width_in_blocks * sizeof(JBLOCK)) != 0) return false;
