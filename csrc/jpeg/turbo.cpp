@@ -60,6 +60,8 @@ struct TurboDecoder::Impl {
   std::vector<uint8_t*> rows;
   bool is_created = false;
 
+  void create();
+  void destroy();
   // The steps of a decode; each may leave by longjmp, so none owns anything.
   Status read_header(const uint8_t* data, size_t size);
   void crop(const Rect& wanted, Rect* decoded);
@@ -71,16 +73,23 @@ TurboDecoder::TurboDecoder() : impl_(new Impl) {
   impl_->info.err = jpeg_std_error(&impl_->errors.base);
   impl_->errors.base.error_exit = on_error;
   impl_->errors.base.emit_message = on_message;
-  if (setjmp(impl_->errors.jump) == 0) {
-    jpeg_create_decompress(&impl_->info);
-    impl_->is_created = true;
-  }
 }
 
-TurboDecoder::~TurboDecoder() {
-  if (impl_->is_created) {
-    jpeg_destroy_decompress(&impl_->info);
+TurboDecoder::~TurboDecoder() { impl_->destroy(); }
+
+// A libjpeg object keeps its tables for the next file, which would then be decoded by the last
+// one's where it brings none of its own: every file gets a new object.
+void TurboDecoder::Impl::create() {
+  destroy();
+  jpeg_create_decompress(&info);
+  is_created = true;
+}
+
+void TurboDecoder::Impl::destroy() {
+  if (is_created) {
+    jpeg_destroy_decompress(&info);
   }
+  is_created = false;
 }
 
 Status TurboDecoder::Impl::read_header(const uint8_t* data, size_t size) {
@@ -131,24 +140,22 @@ void TurboDecoder::Impl::skip_and_read(const Rect& decoded) {
 Status TurboDecoder::decode(const uint8_t* data, size_t size, const Rect& wanted,
                             std::vector<uint8_t>* rgb, Pixels* picture, int32_t* rows_read) try {
   Impl& self = *impl_;
-  if (!self.is_created) {
-    return Status::no_memory;
-  }
   jpeg_decompress_struct& info = self.info;
   // Whoever leaves by longjmp comes back here; memory is only taken outside of libjpeg's calls, and
   // what is owned lives in members.
   Rect decoded;
   if (setjmp(self.errors.jump) != 0) {
-    jpeg_abort_decompress(&info);
+    self.destroy();
     return self.errors.status;
   }
+  self.create();
   Status status = self.read_header(data, size);
   if (status == Status::ok && (wanted.right > static_cast<int32_t>(info.output_width) ||
                                wanted.bottom > static_cast<int32_t>(info.output_height))) {
     status = Status::corrupt;
   }
   if (status != Status::ok) {
-    jpeg_abort_decompress(&info);
+    self.destroy();
     return status;
   }
   self.crop(wanted, &decoded);
@@ -164,13 +171,13 @@ Status TurboDecoder::decode(const uint8_t* data, size_t size, const Rect& wanted
   self.skip_and_read(decoded);
   *rows_read = static_cast<int32_t>(info.input_iMCU_row) * info.max_v_samp_factor * DCTSIZE;
   // The rows below are not wanted.
-  jpeg_abort_decompress(&info);
+  self.destroy();
   *picture = {rgb->data() + (wanted.top - decoded.top) * stride +
                   ptrdiff_t{3} * (wanted.left - decoded.left),
               stride, wanted.width(), wanted.height()};
   return Status::ok;
 } catch (const std::bad_alloc&) {
-  jpeg_abort_decompress(&impl_->info);
+  impl_->destroy();
   return Status::no_memory;
 }
 

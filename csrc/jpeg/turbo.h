@@ -12,7 +12,7 @@
 
 namespace fastssl::jpeg {
 
-// Wraps one libjpeg object, which is used again for every file.
+// Wraps a libjpeg object, a new one for every file.
 class TurboDecoder {
  public:
   TurboDecoder();
