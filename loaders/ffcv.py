@@ -64,9 +64,9 @@ class FfcvLoader(Loader):
         """
         super().__init__(*args, **kwargs)
         try:
-            self.decode = _build_decoder()
             named = self.config.beton
             path = self.dataset.folder / BETON_NAME if named == Path() else named
+            self.decode = _build_decoder()
             self.beton = Beton(path, self.dataset.digest)
         except BaseException:
             super().close()

@@ -2,8 +2,8 @@
 
 Filesystems of fsspec and the thread of their event loop do not survive a fork, and loader workers
 are forked. So each process makes its own when it first reads. What a child inherits is kept and
-never touched: to close it there would take the parent's sockets out of the epoll set that both
-processes share, and the parent would wait for their answers for ever.
+never touched: to close it there takes the parent's sockets out of the epoll set that both processes
+share, and the parent waits for an answer until its time limit (31 s, measured).
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ REQUEST_TIMEOUT_S = 60.0
 
 INSTALL_LINE = 'pip install "fastssl[scale]"'
 
-# Installed by the extra; other protocols take a package that fsspec names itself.
-_EXTRA_PROTOCOLS = ("http", "https", "s3", "s3a")
+# What brings a protocol's package; of others fsspec tells itself.
+_INSTALL_LINES = {
+    **dict.fromkeys(("http", "https", "s3", "s3a"), INSTALL_LINE),
+    **dict.fromkeys(("gs", "gcs"), "pip install gcsfs"),
+    **dict.fromkeys(("az", "abfs"), "pip install adlfs"),
+}
 
 # Mistakes in a program, never the answer of a store: they keep their traceback.
 _MISTAKES = (TypeError, AttributeError, NameError, AssertionError, MemoryError)
@@ -92,8 +96,10 @@ class RemoteStore(Store):
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Read a part of a file by one request."""
         filesystem, root, limits = self._connect()
+        # By keyword: the second parameter of s3fs is a version.
+        part = {"start": offset, "end": offset + length}
         with _as_store_error():
-            content = filesystem.cat_file(f"{root}/{name}", offset, offset + length, **limits)
+            content = filesystem.cat_file(f"{root}/{name}", **part, **limits)
         if len(content) > length:
             raise StoreError(f"{len(content)} bytes came, {length} were asked for", "no-ranges")
         return content
@@ -210,8 +216,10 @@ def _open_filesystem(address: str) -> _Connection:
         options = {} if "::" in address else _limit(protocol)
         filesystem, root = fsspec.url_to_fs(address, skip_instance_cache=True, **options)
     except ImportError as error:
-        line = INSTALL_LINE if protocol in _EXTRA_PROTOCOLS else f"fsspec says: {error}"
-        raise InputError(f"{address}: reading it needs a package that is absent; {line}") from None
+        line = _INSTALL_LINES.get(protocol, "install it")
+        raise InputError(
+            f"{address}: reading it needs a package that is absent ({error}); {line}"
+        ) from None
     limits = {"timeout": REQUEST_TIMEOUT_S} if isinstance(filesystem, AsyncFileSystem) else {}
     return _Connection(filesystem, root.rstrip("/"), limits)
 

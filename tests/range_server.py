@@ -1,0 +1,139 @@
+"""A web server that knows Range requests, and the trouble that such servers make."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class RangeServer(http.server.ThreadingHTTPServer):
+    """Serves a folder on this machine until ``stop``."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.delay_s = 0.0
+        self.trouble: Callable[[str], str | None] = lambda _name: None
+        """What goes wrong for a file: 503, reset, hang, cut, short, ignore, endless; or None."""
+        self.asked: list[tuple[str, str | None]] = []
+        """Files and ranges, in the order of the requests."""
+        self.num_sent = 0
+        """Bytes of endless files."""
+        self.most_at_once = 0
+        self._num_at_once = 0
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def troubled(self, name: str, kind: str, times: int = 1_000_000) -> None:
+        """Let requests for a file go wrong that many times."""
+        left = [times]
+
+        def choose(asked: str) -> str | None:
+            with self._lock:
+                if asked != name or not left[0]:
+                    return None
+                left[0] -= 1
+                return kind
+
+        self.trouble = choose
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+    def handle_error(self, request, client_address) -> None:
+        """Say nothing: clients go away in the middle, that is what is tested."""
+
+    @contextlib.contextmanager
+    def counted(self, name: str, part: str | None):
+        with self._lock:
+            self.asked.append((name, part))
+            self._num_at_once += 1
+            self.most_at_once = max(self.most_at_once, self._num_at_once)
+        try:
+            time.sleep(self.delay_s)
+            yield
+        finally:
+            with self._lock:
+                self._num_at_once -= 1
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: RangeServer
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        path = self.server.folder / self.path.lstrip("/")
+        self._answer(200 if path.is_file() else 404, path.stat().st_size if path.is_file() else 0)
+
+    def do_GET(self) -> None:
+        name, part = self.path.lstrip("/"), self.headers.get("Range")
+        with self.server.counted(name, part):
+            trouble = self.server.trouble(name)
+            if trouble == "503":
+                self._answer(503, 0)
+            elif trouble == "reset":
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+                self.connection.close()
+                self.close_connection = True
+            elif trouble == "hang":
+                self.server._stopping.wait()
+                self.close_connection = True
+            elif trouble == "endless":
+                self._send_endlessly()
+            else:
+                self._send_file(name, None if trouble == "ignore" else part, trouble)
+
+    def _send_file(self, name: str, part: str | None, trouble: str | None) -> None:
+        try:
+            content = (self.server.folder / name).read_bytes()
+        except OSError:
+            self._answer(404, 0)
+            return
+        status, headers = 200, {}
+        if part is not None:
+            first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", part).groups())
+            if first >= len(content):
+                self._answer(416, 0)
+                return
+            status, headers = 206, {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            content = content[first : last + 1]
+        if trouble == "short":
+            content = content[: len(content) // 2]
+        self._answer(status, len(content), headers)
+        self.wfile.write(content[: len(content) // 2] if trouble == "cut" else content)
+        self.close_connection = trouble == "cut"
+
+    def _send_endlessly(self) -> None:
+        self._answer(200, 1 << 40)
+        block = os.urandom(1 << 16)
+        while not self.server._stopping.is_set():
+            self.wfile.write(block)
+            self.server.num_sent += len(block)
+
+    def _answer(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()

@@ -1,0 +1,511 @@
+"""Datasets in an object store: a real web server and a real S3 server, on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastssl.errors import InputError
+from fastssl.shards import BadSample, open_dataset, reader
+from fastssl.shards.index import HEADER_BYTES
+
+from ..range_server import RangeServer
+
+pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
+pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+
+from fastssl.shards import cache, remote
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory, draw_photograph, encode):
+    """A dataset of twelve samples in three shards; tests get copies."""
+    from fastssl.shards.convert import ConvertConfig, convert
+
+    root = tmp_path_factory.mktemp("store")
+    for number in range(12):
+        path = root / "photographs" / ("cat", "dog")[number % 2] / f"image{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(draw_photograph(number)))
+    convert(ConvertConfig(root / "photographs", root / "dataset", samples_per_shard=5, workers=1))
+    return root / "dataset"
+
+
+@pytest.fixture
+def folder(master, tmp_path):
+    return shutil.copytree(master, tmp_path / "served" / "ds").parent / "ds"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache_and_no_waits(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(cache, "OPEN_RETRY_WAIT_S", 0.0)
+
+
+@pytest.fixture
+def server(folder):
+    server = RangeServer(folder.parent)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def address(server):
+    return f"{server.address}/ds"
+
+
+def asked_for(server, name):
+    return [part for asked, part in server.asked if asked == f"ds/{name}"]
+
+
+def test_a_remote_dataset_reads_as_the_folder(folder, address):
+    local, remote_one = open_dataset(folder), open_dataset(address)
+    assert remote_one.path == address
+    assert remote_one.digest == local.digest
+    assert remote_one.class_names == ("cat", "dog")
+    assert (remote_one.index == local.index).all()
+    for i in range(12):
+        assert remote_one.read_payload(i) == local.read_payload(i)
+        assert remote_one.read_members(i) == local.read_members(i)
+        assert remote_one.read_metadata(i) == local.read_metadata(i)
+
+
+def test_an_address_may_have_lost_a_slash_in_a_path(folder, address):
+    assert open_dataset(Path(address)).digest == open_dataset(folder).digest
+
+
+def test_a_sample_is_one_request_for_its_own_bytes(server, address):
+    dataset = open_dataset(address)
+    server.asked.clear()
+    dataset.read_payload(7)
+    _, offset, length = dataset.locate(7)
+    assert server.asked == [("ds/shard-000001.tar", f"bytes={offset}-{offset + length - 1}")]
+
+
+def test_opening_asks_for_no_shard(server, address):
+    open_dataset(address)
+    assert {name for name, _ in server.asked} == {"ds/manifest.json", "ds/index.bin"}
+
+
+def test_the_index_is_fetched_once_and_mapped_from_the_cache(server, address, tmp_path):
+    digest = open_dataset(address).digest
+    server.asked.clear()
+    again = open_dataset(address)
+    assert server.asked == [("ds/manifest.json", None)]
+    assert isinstance(again.index, np.memmap)
+    assert Path(again.index.filename) == tmp_path / "cache" / digest / "index.bin"
+
+
+def test_without_a_named_cache_it_lies_where_xdg_says(address, tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTSSL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    dataset = open_dataset(address)
+    assert Path(dataset.index.filename).is_relative_to(tmp_path / "xdg" / "fastssl")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_ranks_that_start_together_fetch_the_index_once(server, address):
+    server.delay_s = 0.1
+    with get_context("fork").Pool(4) as pool:
+        assert len(set(pool.map(_open_and_digest, [address] * 4, chunksize=1))) == 1
+    rows = [part for part in asked_for(server, "index.bin") if "bytes=0-" not in part]
+    assert len(rows) == 1
+
+
+def _open_and_digest(address):
+    return open_dataset(address).digest
+
+
+def test_an_index_of_several_chunks_is_put_together(server, folder, address, monkeypatch):
+    monkeypatch.setattr(cache, "_CHUNK_BYTES", 50)
+    assert (open_dataset(address).index == open_dataset(folder).index).all()
+    assert len(asked_for(server, "index.bin")) == 1 + -(-12 * 32 // 50)
+
+
+def test_a_dataset_that_was_replaced_is_found_by_its_manifest(
+    folder, address, photographs, make_dataset
+):
+    old = open_dataset(address).digest
+    other, _ = make_dataset(photographs, "other", seed=1)
+    shutil.rmtree(folder)
+    other.rename(folder)
+    new = open_dataset(address)
+    assert new.digest != old
+    assert [len(new.read_payload(i)) for i in range(12)] == new.index["length"].tolist()
+
+
+def test_a_cut_index_in_the_cache_is_fetched_again(address):
+    path = Path(open_dataset(address).index.filename)
+    os.truncate(path, 100)
+    open_dataset(address)
+    assert path.stat().st_size == HEADER_BYTES + 12 * 32
+
+
+def flip_byte(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_index_in_the_store_is_refused_and_not_kept(folder, address, tmp_path):
+    flip_byte(folder / "index.bin", 100)
+    with pytest.raises(InputError, match=r"index\.bin: what it holds gives the digest"):
+        open_dataset(address)
+    assert not list((tmp_path / "cache").rglob("index.bin"))
+
+
+def test_an_addition_between_its_two_renames_is_read_by_the_manifest_that_fits(folder, address):
+    from fastssl.shards.convert import ConvertConfig, convert
+
+    old = (folder / "manifest.json").read_bytes()
+    more = folder.parent.parent / "more"
+    shutil.copytree(folder.parent.parent / "served" / "ds", more / "unused")
+    source = more / "photographs" / "cat"
+    source.mkdir(parents=True)
+    dataset = open_dataset(folder)
+    (source / "new.jpg").write_bytes(dataset.read_payload(0)[:-2] + b"x\xff\xd9")
+    (more / "photographs" / "dog").mkdir()
+    (more / "photographs" / "dog" / "new.jpg").write_bytes(dataset.read_payload(1))
+    convert(ConvertConfig(more / "photographs", folder, append=True, workers=1))
+    (folder / ".building").mkdir(exist_ok=True)
+    (folder / "manifest.json").rename(folder / ".building" / "next-manifest.json")
+    (folder / "manifest.json").write_bytes(old)
+    assert open_dataset(address).num_samples == 14
+
+
+@pytest.mark.parametrize("kind", ["503", "reset", "cut", "short", "ignore"])
+def test_trouble_that_passes_costs_no_sample(server, folder, address, kind):
+    dataset = open_dataset(address)
+    server.troubled("ds/shard-000000.tar", kind, times=1)
+    assert dataset.read_payload(0) == open_dataset(folder).read_payload(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("503", "503"),
+        ("reset", "ServerDisconnected|reset"),
+        ("cut", "payload is not completed"),
+        ("short", r"\d+ of \d+ bytes at \d+, then the shard ends"),
+        ("ignore", "ignores Range and sends the whole file"),
+    ],
+)
+def test_trouble_that_stays_is_a_bad_sample(server, address, kind, reason):
+    dataset = open_dataset(address)
+    server.troubled("ds/shard-000000.tar", kind)
+    server.asked.clear()
+    with pytest.raises(BadSample, match=rf"shard-000000\.tar: .*({reason})"):
+        dataset.read_payload(0)
+    # aiohttp itself asks once more where a connection that it kept turns out to be dead.
+    assert 3 <= len(server.asked) <= 6
+    dataset.read_payload(8)
+
+
+def test_a_shard_that_is_gone_is_a_bad_sample(folder, address):
+    dataset = open_dataset(address)
+    (folder / "shard-000001.tar").unlink()
+    with pytest.raises(BadSample, match=r"shard-000001\.tar: not found"):
+        dataset.read_payload(8)
+
+
+def test_a_shard_that_was_cut_is_a_bad_sample(folder, address):
+    dataset = open_dataset(address)
+    _, offset, _ = dataset.locate(8)
+    os.truncate(folder / "shard-000001.tar", offset)
+    with pytest.raises(BadSample, match=r"shard-000001\.tar: .*416"):
+        dataset.read_payload(8)
+
+
+def test_changed_bytes_are_a_bad_sample(folder, address):
+    dataset = open_dataset(address)
+    _, offset, length = dataset.locate(7)
+    flip_byte(folder / "shard-000001.tar", offset + length // 2)
+    with pytest.raises(BadSample, match="CRC-32"):
+        dataset.read_payload(7)
+
+
+def test_a_whole_shard_is_refused_before_its_bytes_come(server, address):
+    dataset = open_dataset(address)
+    server.troubled("ds/shard-000000.tar", "endless")
+    with pytest.raises(BadSample, match=r"ignores Range .* 1,099,511,627,776 bytes"):
+        dataset.read_payload(0)
+    # What fits in the sockets' buffers, three times.
+    assert server.num_sent < 64 << 20
+
+
+def test_a_store_that_never_answers_is_given_up(server, address, monkeypatch):
+    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 0.2)
+    dataset = open_dataset(address)
+    server.troubled("ds/shard-000000.tar", "hang")
+    with pytest.raises(BadSample, match="no answer in time"):
+        dataset.read_payload(0)
+
+
+@pytest.mark.parametrize("kind", ["503", "reset", "cut"])
+@pytest.mark.parametrize("name", ["manifest.json", "index.bin"])
+def test_trouble_that_passes_does_not_keep_a_dataset_shut(server, address, name, kind):
+    server.troubled(f"ds/{name}", kind, times=2)
+    assert len(open_dataset(address)) == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("503", r"index\.bin: .*503.*tried 3 times"),
+        ("short", r"index\.bin: 32 of 64 bytes at 0"),
+        ("ignore", r"ignores Range .*knows Range requests .*not python -m http\.server"),
+    ],
+)
+def test_trouble_that_stays_is_told_when_opening(server, address, kind, message):
+    server.troubled("ds/index.bin", kind)
+    with pytest.raises(InputError, match=message):
+        open_dataset(address)
+
+
+def test_an_address_without_a_dataset_is_refused(address):
+    with pytest.raises(InputError, match=r"ds/nowhere/manifest\.json: not found .* upload it"):
+        open_dataset(f"{address}/nowhere")
+
+
+def test_a_page_is_no_manifest(folder, address):
+    (folder / "manifest.json").write_text("<html>Welcome</html>")
+    with pytest.raises(InputError, match=r"http.*manifest\.json: not a manifest of fastssl"):
+        open_dataset(address)
+
+
+def test_a_manifest_names_no_folder_outside_the_cache(folder, address):
+    fields = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**fields, "digest": "../../elsewhere"}))
+    with pytest.raises(InputError, match="wanted 64 hex digits"):
+        open_dataset(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:1/ds", "Cannot connect.*tried 3 times"),
+        ("htps://host/ds", "protocol 'htps' is not known; did you mean 'https'"),
+        ("https://host/ds?token=1", r"leave out what begins at '\?'"),
+        ("memory://nowhere", r"manifest\.json: not found"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused(address, message):
+    with pytest.raises(InputError, match=message):
+        open_dataset(address)
+
+
+def test_a_cache_that_cannot_be_written_is_named(address, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="set FASTSSL_CACHE to a folder that can be written"):
+        open_dataset(address)
+
+
+@pytest.mark.parametrize(
+    ("absent", "address"),
+    [("fsspec", "http://127.0.0.1:1/ds"), ("aiohttp", "http://127.0.0.1:1/ds"), ("s3fs", "s3://b")],
+)
+def test_an_absent_package_is_told_with_the_line_that_installs_it(absent, address):
+    script = f"""
+import sys
+sys.modules[{absent!r}] = None  # what an import then meets is what it meets without the package
+from fastssl.errors import InputError
+from fastssl.shards import open_dataset
+try:
+    open_dataset({address!r})
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.startswith(f"{address}: reading it needs ")
+    assert done.stdout.rstrip().endswith('pip install "fastssl[scale]"')
+
+
+def test_a_file_address_is_a_folder(folder):
+    assert open_dataset(f"file://{folder}").folder == folder
+
+
+def test_what_needs_a_folder_says_so(address):
+    with pytest.raises(InputError, match="needs a dataset in a folder of this machine"):
+        open_dataset(address).folder  # noqa: B018 - raises
+
+
+def test_a_store_without_an_event_loop_reads_the_same(folder):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/sets/ds", recursive=True)
+    try:
+        dataset = open_dataset("memory://sets/ds")
+        assert dataset.read_payload(3) == open_dataset(folder).read_payload(3)
+    finally:
+        memory.rm("/sets", recursive=True)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_other_processes_read_after_the_parent_has_read(folder, address, method):
+    local, dataset = open_dataset(folder), open_dataset(address)
+    wanted = [local.read_payload(i) for i in range(12)]
+    assert dataset.read_payload(0) == wanted[0]
+    with get_context(method).Pool(2) as pool:
+        assert pool.map(dataset.read_payload, range(12)) == wanted
+        # The parent's own connections are still whole.
+        assert [dataset.read_payload(i) for i in range(12)] == wanted
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_lets_go_of_a_dataset_leaves_the_parents_connections_alone(
+    folder, address, monkeypatch
+):
+    # Where the child closes what it inherited, the parent's next answer never comes.
+    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(reader, "READ_TRIES", 1)
+    dataset = open_dataset(address)
+    wanted = open_dataset(folder).read_payload(3)
+    assert dataset.read_payload(3) == wanted
+    child = get_context("fork").Process(target=dataset.close)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert dataset.read_payload(3) == wanted
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_in_the_middle_of_reads_by_threads(server, folder, address):
+    dataset, local = open_dataset(address), open_dataset(folder)
+    wanted = [local.read_payload(i) for i in range(12)]
+    server.delay_s = 0.01
+    wrong, stop = [], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            wrong.extend(i for i in range(12) if dataset.read_payload(i) != wanted[i])
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            with get_context("fork").Pool(2) as pool:
+                assert pool.map(dataset.read_payload, range(12)) == wanted
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_a_pickled_remote_dataset_is_small_and_reads_the_same(address):
+    dataset = open_dataset(address)
+    state = pickle.dumps(dataset)
+    assert len(state) < 1000
+    assert pickle.loads(state).read_payload(3) == dataset.read_payload(3)
+
+
+def test_requests_ahead_are_under_way_together(server, folder, address):
+    dataset = open_dataset(address)
+    server.delay_s = 0.1
+    futures = dataset.fetch_ahead(np.arange(12))
+    local = open_dataset(folder)
+    assert [future.result() for future in futures] == [local.read_payload(i) for i in range(12)]
+    assert server.most_at_once >= 6
+
+
+def test_of_a_folder_nothing_is_read_ahead(folder):
+    assert open_dataset(folder).fetch_ahead([0, 1]) == []
+
+
+def test_closing_gives_up_what_was_asked_for_ahead(server, address):
+    dataset = open_dataset(address)
+    server.trouble = lambda _name: "hang"
+    futures = dataset.fetch_ahead(list(range(12)) * 4)
+    dataset.close()
+    assert sum(future.cancelled() for future in futures) >= 32
+    with pytest.raises(IndexError):
+        dataset.read_payload(0)
+
+
+# ------------------------------------------------------------------ S3
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    for package in ("s3fs", "moto", "flask"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, folder, monkeypatch):
+    """A bucket with the dataset at sets/ds."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "user",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
+    filesystem.mkdir("bucket")
+    filesystem.put(str(folder), "bucket/sets/ds", recursive=True)
+    yield "s3://bucket"
+    filesystem.rm("bucket", recursive=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_s3_reads_as_the_folder_in_parent_and_children(folder, bucket):
+    local, dataset = open_dataset(folder), open_dataset(f"{bucket}/sets/ds")
+    wanted = [local.read_payload(i) for i in range(12)]
+    assert [dataset.read_payload(i) for i in range(12)] == wanted
+    with get_context("fork").Pool(2) as pool:
+        assert pool.map(dataset.read_payload, range(12)) == wanted
+    assert dataset.read_members(3) == local.read_members(3)
+
+
+def test_s3_tells_a_missing_bucket_from_a_missing_dataset(bucket):
+    with pytest.raises(InputError, match=r"manifest\.json: not found \(.*bucket does not exist"):
+        open_dataset("s3://nobody/sets/ds")
+    with pytest.raises(InputError, match=r"s3://bucket/else/manifest\.json: not found"):
+        open_dataset(f"{bucket}/else")
+
+
+def test_s3_without_credentials_says_how_to_give_them(bucket, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(InputError, match=r"access denied .*credentials.*set AWS_PROFILE, or AWS_"):
+        open_dataset(f"{bucket}/sets/ds")
+
+
+def test_a_shard_that_is_gone_from_s3_is_a_bad_sample(bucket):
+    import s3fs
+
+    dataset = open_dataset(f"{bucket}/sets/ds")
+    s3fs.S3FileSystem(skip_instance_cache=True).rm("bucket/sets/ds/shard-000001.tar")
+    with pytest.raises(BadSample, match=r"shard-000001\.tar: not found"):
+        dataset.read_payload(8)
