@@ -136,7 +136,8 @@ def parse_layout(payload: bytes) -> JpegLayout:
     require_transcoder()
     status, fields, followed, starts = torch.ops.fastssl.parse_jpeg(_view(payload))
     _raise_unless_ok(status)
-    return JpegLayout(*fields, segments=tuple(starts.tolist()), segments_status=_STATUSES[followed])
+    segments = tuple(starts.tolist())
+    return JpegLayout(*fields, segments, _STATUSES[followed])
 
 
 def _view(payload: bytes) -> Tensor:
