@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 _DROPOUT = 0.5
+_FC_GAIN = 0.5
 
 
 class PatchHead(nn.Module):
@@ -103,9 +104,12 @@ class FullyConnectedHead(PatchHead):
         project = nn.Sequential(fc6, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT))
         classify = nn.Sequential(fc7, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT), fc8)
         super().__init__(num_patches, project, classify)
-        # He-normal: without batch norm the scale of the activations is in the weights' hands.
+        # The original's 0.005 for fc7 is 0.48 / sqrt(9216): small, and here the same at any width.
+        # He-normal, three times that, hands fc8 so long a vector that SGD at the published rate
+        # overshoots: in the first 25 steps the loss stands above that of an even guess, and the
+        # plateau that follows lasts twice as long.
         for layer in (fc6, fc7):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.normal_(layer.weight, std=_FC_GAIN * layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(fc8.weight, std=0.01)
         nn.init.zeros_(fc8.bias)

@@ -69,6 +69,7 @@ def test_fully_connected_head_is_that_of_noroozi():
     shapes = [tuple(p.shape) for p in head.parameters()]
     assert shapes == [(1024, 1024), (1024,), (4096, 9216), (4096,), (100, 4096), (100,)]
     assert [part.p for part in head.modules() if isinstance(part, torch.nn.Dropout)] == [0.5, 0.5]
+    assert head.classify[0].weight.std().item() == pytest.approx(0.005, rel=0.05)
 
 
 def test_joint_head_is_that_of_kolesnikov():
