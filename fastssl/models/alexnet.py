@@ -1,4 +1,4 @@
-"""AlexNet in the jigsaw form of Goyal et al. 2019: five convolutions, 2.3 million parameters.
+"""AlexNet in the forms of Goyal et al. 2019: five convolutions, 2.3 million parameters.
 
 torchvision's ``alexnet`` is another network (64-192-384-256-256 channels, no groups, no
 normalisation, padding in the first layer): its weights do not fit here.
@@ -35,6 +35,8 @@ class AlexNet(nn.Module):
         stride: Literal[2, 4] = 2,
         norm: Literal["none", "late", "all"] = "late",
         lrn: bool = True,
+        in_channels: int = 3,
+        has_affine: bool = True,
     ) -> None:
         """Build the trunk with fresh weights.
 
@@ -44,6 +46,8 @@ class AlexNet(nn.Module):
             norm: batch norm, before the ReLU, on no convolution, on the last three, or on all five.
                 A convolution without one has a bias.
             lrn: local response normalisation across channels after the first two pools.
+            in_channels: of the images; 1 is lightness alone.
+            has_affine: whether batch norms have a scale and a shift.
         """
         super().__init__()
         is_normed = [norm == "all"] * 2 + [norm != "none"] * 3
@@ -52,11 +56,14 @@ class AlexNet(nn.Module):
             return nn.Conv2d(into, out, side, bias=not is_normed[number - 1], **options)
 
         def normalise(number: int, channels: int) -> nn.Module:
-            return nn.BatchNorm2d(channels) if is_normed[number - 1] else nn.Identity()
+            if not is_normed[number - 1]:
+                return nn.Identity()
+            return nn.BatchNorm2d(channels, affine=has_affine)
 
         base = 8 * width
+        self.in_channels = in_channels
         self.num_features = 8 * base * _PRE_LOGITS_SIDE**2
-        self.conv1 = convolve(1, 3, 3 * base, _CONV1, stride=stride)
+        self.conv1 = convolve(1, in_channels, 3 * base, _CONV1, stride=stride)
         self.bn1 = normalise(1, 3 * base)
         self.conv2 = convolve(2, 3 * base, 8 * base, 5, padding=2, groups=2)
         self.bn2 = normalise(2, 8 * base)
@@ -76,7 +83,7 @@ class AlexNet(nn.Module):
         """Return the end points.
 
         Args:
-            x: normalised images (B, 3, H, W), sides at least ``min_side``.
+            x: normalised images (B, in_channels, H, W), sides at least ``min_side``.
 
         Returns:
             conv1, pool1, conv2, pool2, conv3, conv4, conv5 (each after its ReLU), pool5 as
@@ -102,7 +109,7 @@ class AlexNet(nn.Module):
         return points
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
+        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
         return self.forward_features(x)["pre_logits"]
 
 

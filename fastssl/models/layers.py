@@ -21,9 +21,40 @@ def init_conv_and_norm(module: nn.Module, mode: Literal["fan_out", "fan_in"] = "
             nn.init.kaiming_normal_(part.weight, mode=mode, nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, nn.BatchNorm2d) and part.affine:
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+
+
+def follow_kolesnikov(module: nn.Module) -> None:
+    """Give fresh weights and batch norms as Kolesnikov et al. 2019 have them, in place.
+
+    Convolutions Glorot-uniform, batch norms one and zero with an epsilon of 1e-3 and a momentum of
+    0.01: the defaults of their framework, which their code does not change.
+
+    Args:
+        module: initialised with everything inside it, from torch's global generator.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.xavier_uniform_(part.weight)
+        elif isinstance(part, nn.BatchNorm2d):
+            part.eps, part.momentum = 1e-3, 0.01
+            part.reset_parameters()
+
+
+def pool_root(x: Tensor) -> Tensor:
+    """Max-pool 3 x 3 at stride 2 with a border of zeros (Kolesnikov et al. 2019).
+
+    torch's own border is minus infinity. Where no ReLU comes before the pool the two differ.
+
+    Args:
+        x: (B, C, H, W).
+
+    Returns:
+        (B, C, (H + 1) // 2, (W + 1) // 2).
+    """
+    return functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
 
 
 class ChannelLRN(nn.Module):

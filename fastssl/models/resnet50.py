@@ -1,4 +1,4 @@
-"""ResNet-50 v1, with torchvision's layout and names.
+"""ResNet-50 v1, with torchvision's layout and names, in two styles.
 
 Shape legend: B images, C channels, H W pixels, D features.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .layers import init_conv_and_norm
+from .layers import follow_kolesnikov, init_conv_and_norm
 
 _EXPANSION = 4
 
@@ -15,13 +15,14 @@ _EXPANSION = 4
 class Bottleneck(nn.Module):
     """Residual unit 1x1, 3x3, 1x1; the 3x3 carries the stride, as in torchvision."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, has_skip: bool = True) -> None:
         """Build the unit.
 
         Args:
             in_channels: of the input.
             channels: of the 3x3 convolution; the output has four times as many.
             stride: of the 3x3 convolution and of the shortcut.
+            has_skip: False leaves the shortcut out.
         """
         super().__init__()
         out_channels = _EXPANSION * channels
@@ -32,7 +33,10 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
+        self.has_skip = has_skip
         self.downsample: nn.Sequential | None = None
+        if not has_skip:
+            return
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
@@ -44,13 +48,17 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = self.bn3(self.conv3(x))
+        return self.relu(x + shortcut if self.has_skip else x)
 
 
-def _build_stage(in_channels: int, channels: int, num_units: int, stride: int) -> nn.Sequential:
+def _build_stage(
+    in_channels: int, channels: int, num_units: int, stride: int, has_skip: bool
+) -> nn.Sequential:
     """Build units of one resolution; the first carries the stride."""
-    units = [Bottleneck(in_channels, channels, stride)]
-    units += [Bottleneck(_EXPANSION * channels, channels, 1) for _ in range(num_units - 1)]
+    units = [Bottleneck(in_channels, channels, stride, has_skip)]
+    for _ in range(num_units - 1):
+        units.append(Bottleneck(_EXPANSION * channels, channels, 1, has_skip))
     return nn.Sequential(*units)
 
 
@@ -62,26 +70,37 @@ class ResNet50(nn.Module):
 
     min_side = 1
 
-    def __init__(self, width: int = 4, root_stride: int = 2, last_stride: int = 2) -> None:
+    def __init__(
+        self,
+        width: int = 4,
+        root_stride: int = 2,
+        last_stride: int = 2,
+        in_channels: int = 3,
+        has_skip: bool = True,
+    ) -> None:
         """Build the trunk with fresh weights; they fit whatever the strides.
 
         Args:
             width: 4 is the standard network; every channel count is proportional to it.
             root_stride: of the first convolution; 1 in the patch form of Kolesnikov et al. 2019.
             last_stride: of the last stage; 1 in the same form: a patch of 64 px gives maps of
-                64, 32, 32, 16, 8 and 8 px.
+                64, 32, 32, 16, 8 and 8 px. 1 also in Goyal et al. 2019's colorization: an image
+                of 224 px ends as 14.
+            in_channels: of the images; 1 is lightness alone.
+            has_skip: False leaves the shortcuts out, projections included.
         """
         super().__init__()
         base = 16 * width
+        self.in_channels = in_channels
         self.num_features = 8 * _EXPANSION * base
-        self.conv1 = nn.Conv2d(3, base, 7, root_stride, 3, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, base, 7, root_stride, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _build_stage(base, base, 3, stride=1)
-        self.layer2 = _build_stage(4 * base, 2 * base, 4, stride=2)
-        self.layer3 = _build_stage(8 * base, 4 * base, 6, stride=2)
-        self.layer4 = _build_stage(16 * base, 8 * base, 3, stride=last_stride)
+        self.layer1 = _build_stage(base, base, 3, 1, has_skip)
+        self.layer2 = _build_stage(4 * base, 2 * base, 4, 2, has_skip)
+        self.layer3 = _build_stage(8 * base, 4 * base, 6, 2, has_skip)
+        self.layer4 = _build_stage(16 * base, 8 * base, 3, last_stride, has_skip)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         init_conv_and_norm(self)
 
@@ -89,7 +108,7 @@ class ResNet50(nn.Module):
         """Return the end points.
 
         Args:
-            x: normalised images (B, 3, H, W).
+            x: normalised images (B, in_channels, H, W).
 
         Returns:
             conv1 (after BN and ReLU, before the pool), res2, res3, res4, res5 as (B, C, H, W) and
@@ -105,7 +124,41 @@ class ResNet50(nn.Module):
         return points
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
+        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.avgpool(x).flatten(1)
+
+
+class ResNet50V1(ResNet50):
+    """ResNet-50 v1 as Kolesnikov et al. 2019 have it: their weights' start, norms and end points.
+
+    Weights begin Glorot-uniform, batch norms have an epsilon of 1e-3 and a momentum of 0.01. The
+    names of the weights are those of ``ResNet50``.
+    """
+
+    def __init__(
+        self, width: int = 4, root_stride: int = 2, last_stride: int = 2, has_skip: bool = True
+    ) -> None:
+        """Build the trunk with fresh weights; arguments as those of ``ResNet50``."""
+        super().__init__(width, root_stride, last_stride, has_skip=has_skip)
+        follow_kolesnikov(self)
+
+    def forward_features(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the end points.
+
+        Args:
+            x: normalised images (B, 3, H, W).
+
+        Returns:
+            after_root (after the pool), block1, block2, block3, block4 as (B, C, H, W) and
+            pre_logits (B, D).
+        """
+        # A border of zeros and one of minus infinity are one behind a ReLU.
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        points = {"after_root": x}
+        for number, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 1):
+            x = layer(x)
+            points[f"block{number}"] = x
+        points["pre_logits"] = self.avgpool(x).flatten(1)
+        return points

@@ -65,6 +65,7 @@ class ResNet9(nn.Module):
     """
 
     min_side = 8
+    in_channels = 3
 
     def __init__(self, width: int = 4) -> None:
         """Build the trunk with fresh weights.

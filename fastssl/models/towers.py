@@ -29,7 +29,9 @@ class TowerNorm(nn.Module):
         """
         super().__init__()
         self.num_towers = num_towers
-        self.norm = nn.BatchNorm2d(num_towers * norm.num_features, norm.eps, norm.momentum)
+        self.norm = nn.BatchNorm2d(
+            num_towers * norm.num_features, norm.eps, norm.momentum, norm.affine
+        )
         with torch.no_grad():
             for own, other in zip(_vectors(self.norm), _vectors(norm), strict=True):
                 own.copy_(other.repeat(num_towers))
@@ -51,7 +53,8 @@ class TowerNorm(nn.Module):
 
 def _vectors(norm: nn.Module) -> list[Tensor]:
     named = norm.state_dict(keep_vars=True)
-    return [named[name] for name in ("weight", "bias", "running_mean", "running_var")]
+    names = ("weight", "bias", "running_mean", "running_var")
+    return [named[name] for name in names if name in named]
 
 
 def split_batch_norms(trunk: nn.Module, num_towers: int) -> None:

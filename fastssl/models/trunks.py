@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import safetensors
 import safetensors.torch
@@ -16,24 +16,58 @@ from ..command import nearest
 from ..errors import InputError
 from ..publish import publish_bytes
 from .alexnet import AlexNet
+from .representation import RepresentationTrunk
 from .resnet9 import ResNet9
-from .resnet50 import ResNet50
+from .resnet50 import ResNet50, ResNet50V1
+from .resnet50_v2 import ResNet50V2
+from .revnet50 import RevNet50
 from .towers import first_tower_state
+from .vgg19_bn import VGG19BN
 
-STANDARD_WIDTH = 4
+STANDARD_WIDTH, STANDARD_VGG_WIDTH = 4, 8
 MAX_WIDTH = 64
+MAX_REPRESENTATION = 65536
+
+_PATCH: dict[str, Any] = {"root_stride": 1, "last_stride": 1}
 
 # A trunk's options are part of its name, so that a run's config and an exported file name it whole.
 _TRUNKS: dict[str, Callable[[int], nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet_bn": partial(AlexNet, norm="all", lrn=False),
+    "alexnet_color": partial(
+        AlexNet, stride=4, norm="all", lrn=False, in_channels=1, has_affine=False
+    ),
     "alexnet_no_bn": partial(AlexNet, norm="none"),
     "alexnet_no_lrn": partial(AlexNet, lrn=False),
     "alexnet_stride4": partial(AlexNet, stride=4),
     "alexnet_stride4_bn": partial(AlexNet, stride=4, norm="all", lrn=False),
     "resnet50": ResNet50,
-    "resnet50_patch": partial(ResNet50, root_stride=1, last_stride=1),
+    "resnet50_color": partial(ResNet50, in_channels=1, last_stride=1),
+    "resnet50_patch": partial(ResNet50, **_PATCH),
+    "resnet50_v1": ResNet50V1,
+    "resnet50_v1_noskip": partial(ResNet50V1, has_skip=False),
+    "resnet50_v1_patch": partial(ResNet50V1, **_PATCH),
+    "resnet50_v2": ResNet50V2,
+    "resnet50_v2_minus": partial(ResNet50V2, last_relu=False),
+    "resnet50_v2_minus_patch": partial(ResNet50V2, last_relu=False, **_PATCH),
+    "resnet50_v2_noskip": partial(ResNet50V2, has_skip=False),
+    "resnet50_v2_patch": partial(ResNet50V2, **_PATCH),
     "resnet9": ResNet9,
+    "revnet50": RevNet50,
+    "revnet50_minus": partial(RevNet50, last_relu=False),
+    "revnet50_minus_patch": partial(RevNet50, last_relu=False, **_PATCH),
+    "revnet50_patch": partial(RevNet50, **_PATCH),
+    "vgg19_bn": VGG19BN,
+    "vgg19_bn_patch": partial(VGG19BN, side=64),
+}
+
+# What is asked for and cannot be: the study's other switches on the wrong trunk.
+_IMPOSSIBLE = {
+    "resnet50_minus": "the units of v1 end with a ReLU; take resnet50_v2_minus",
+    "resnet50_v1_minus": "the units of v1 end with a ReLU; take resnet50_v2_minus",
+    "revnet50_noskip": "a reversible unit is its skip connection; take resnet50_v2_noskip",
+    "revnet50_minus_noskip": "a reversible unit is its skip connection; take resnet50_v2_noskip",
+    "vgg19_bn_noskip": "it has no skip connections; take vgg19_bn",
 }
 
 
@@ -48,9 +82,11 @@ class Trunk(Protocol):
     """D, the features of its pre-logits."""
     min_side: int
     """Smallest side of an image that it takes, in pixels."""
+    in_channels: int
+    """Channels of an image that it takes; 3, or 1 for lightness alone."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
+        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the named end points, pre_logits the last of them."""
@@ -65,23 +101,39 @@ def build_trunk(name: str, width: int = STANDARD_WIDTH) -> nn.Module:
     """Build a trunk with fresh weights from torch's global generator.
 
     Args:
-        name: one of ``trunk_names()``.
-        width: 1 .. 64; 4 is the standard network and every channel count is proportional to it.
+        name: one of ``trunk_names()``; with ``_linearN`` behind it, N in 1 .. 65536, a Linear layer
+            makes the pre-logits N features, whatever the width.
+        width: 1 .. 64; 4 is the standard network, 8 the standard VGG, and every channel count is
+            proportional to it.
 
     Returns:
-        A module with ``name``, ``width``, ``num_features`` and ``forward_features``; see ``Trunk``.
+        A module with ``name``, ``width``, ``num_features``, ``min_side``, ``in_channels`` and
+        ``forward_features``; see ``Trunk``.
 
     Raises:
         InputError: if the name is not known or the width is out of range.
     """
-    if name not in _TRUNKS:
-        raise InputError(f"trunk ('{name}') is not known{nearest(name, _TRUNKS)}")
+    body, _, size = name.partition("_linear")
+    if body in _IMPOSSIBLE:
+        raise InputError(f"trunk ('{name}') cannot be: {_IMPOSSIBLE[body]}")
+    if body not in _TRUNKS:
+        raise InputError(f"trunk ('{name}') is not known{nearest(body, _TRUNKS)}")
     if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
+        standard = STANDARD_VGG_WIDTH if body.startswith("vgg") else STANDARD_WIDTH
         raise InputError(
             f"width ({width!r}) must be a whole number in 1 .. {MAX_WIDTH}; "
-            f"{STANDARD_WIDTH} is the standard {name}"
+            f"{standard} is the standard {name}"
         )
-    trunk = _TRUNKS[name](width)
+    trunk = _TRUNKS[body](width)
+    if body != name:
+        # No sign, no leading zero: one network, one name.
+        is_number = size.isdecimal() and size == str(int(size))
+        if not (is_number and 1 <= int(size) <= MAX_REPRESENTATION):
+            raise InputError(
+                f"trunk ('{name}') must end with a whole number in 1 .. {MAX_REPRESENTATION}, the "
+                f"features of its Linear layer, got '{size}'; say {body}_linear2048"
+            )
+        trunk = RepresentationTrunk(trunk, int(size))
     named = cast(Trunk, trunk)
     named.name, named.width = name, width
     return trunk

@@ -59,3 +59,11 @@ def test_the_first_tower_is_exported(name, tmp_path):
 def test_a_batch_that_is_not_whole_images_is_refused():
     with pytest.raises(ValueError, match="takes 3 patches of every image, got 4 rows"):
         build()(torch.randn(4, 3, 32, 32))
+
+
+def test_towers_without_scale_and_shift_are_exported(tmp_path):
+    trunk = build("alexnet_color")
+    save_trunk(trunk, tmp_path / "trunk.safetensors", {})
+    loaded, _ = load_trunk(tmp_path / "trunk.safetensors")
+    assert torch.equal(loaded.conv1.weight, trunk.conv1.weight)
+    assert not any("bn" in key for key, _ in trunk.named_parameters())
