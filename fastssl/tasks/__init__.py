@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from ..command import nearest
 from ..errors import InputError
+from ..models import Trunk
 from .base import Inputs, Task
 from .jigsaw import Jigsaw, JigsawConfig
 from .supervised import Supervised, SupervisedConfig
@@ -42,8 +43,15 @@ def build_task(config: Any, trunk: nn.Module, num_classes: int = 0) -> Task:
         The task, with a fresh head.
 
     Raises:
-        InputError: for an unknown task, or one that needs labels where there are none.
+        InputError: for an unknown task, one that needs labels where there are none, or a trunk that
+            takes other images than the task has.
     """
     if config.name not in _TASKS:
         raise InputError(f"task ('{config.name}') is not known{nearest(config.name, _TASKS)}")
-    return _TASKS[config.name](config, trunk, num_classes)
+    task, named = _TASKS[config.name](config, trunk, num_classes), cast(Trunk, trunk)
+    if named.in_channels != task.in_channels:
+        raise InputError(
+            f"trunk ('{named.name}') takes images of {named.in_channels} channel(s), task "
+            f"{config.name} has images of {task.in_channels}; choose another --trunk"
+        )
+    return task

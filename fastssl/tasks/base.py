@@ -30,6 +30,8 @@ class Task(nn.Module, abc.ABC):
 
     needs_labels: ClassVar[bool] = False
     """Whether the dataset's labels reach the task; a pretext task never sees them."""
+    in_channels: ClassVar[int] = 3
+    """Channels of the images that the trunk sees; 1 is lightness alone."""
 
     views: tuple[ViewSpec, ...]
     """What to ask of the loader."""

@@ -88,3 +88,9 @@ def test_pictures_are_framed_by_the_answer():
 def test_a_dataset_without_classes_is_refused(num_classes):
     with pytest.raises(InputError, match="needs labels of at least 2 classes"):
         build(num_classes)
+
+
+def test_a_trunk_for_lightness_is_refused():
+    trunk = build_trunk("resnet50_color", 1)
+    with pytest.raises(InputError, match=r"'resnet50_color'\) takes images of 1 channel.* of 3"):
+        build_task(SupervisedConfig(size=16), trunk, 10)
