@@ -10,11 +10,13 @@
 
 namespace fastssl::jpeg {
 
-// Returns the restart interval that transcode takes by itself: the smallest divisor of the MCUs of
-// a row whose restarts cost few enough bytes, or the whole row.
+// Returns the restart interval that transcode takes by itself: of those whose restarts cost at most
+// 2 % of the bytes the smallest, n, or a divisor of the MCUs of a row if there is one in n .. 2 n;
+// a whole row at the most. So segments may pass from one row into the next. A smaller interval
+// saves less than its bytes cost: docs/shards.md has the measurements.
 //
 // layout: of the picture as it will be stored.
-// entropy_bytes: of all its scans; what a restart costs is weighed against them.
+// entropy_bytes: of all its scans.
 int32_t choose_interval(const Layout& layout, size_t entropy_bytes);
 
 // Writes a JPEG again as baseline JPEG of one interleaved scan with optimised Huffman tables and

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import fields as list_fields
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
@@ -67,6 +68,10 @@ class JpegLayout:
     unless the JPEG has one sequential scan with all components."""
     segments_status: str
     """``ok``, or why the segments could not be found."""
+
+
+# What the operator gives as a list, in its order.
+_NUMBERS = [field.name for field in list_fields(JpegLayout) if field.type == "int"]
 
 
 @functools.cache
@@ -136,8 +141,10 @@ def parse_layout(payload: bytes) -> JpegLayout:
     require_transcoder()
     status, fields, followed, starts = torch.ops.fastssl.parse_jpeg(_view(payload))
     _raise_unless_ok(status)
-    segments = tuple(starts.tolist())
-    return JpegLayout(*fields, segments, _STATUSES[followed])
+    values: dict[str, Any] = dict(zip(_NUMBERS, fields, strict=True))
+    values["segments"] = tuple(starts.tolist())
+    values["segments_status"] = _STATUSES[followed]
+    return JpegLayout(**values)
 
 
 def _view(payload: bytes) -> Tensor:
