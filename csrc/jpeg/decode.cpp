@@ -4,6 +4,7 @@
 #include <new>
 #include <vector>
 
+#include "jpeg/baseline.h"
 #include "jpeg/geometry.h"
 #include "jpeg/parse.h"
 #include "jpeg/turbo.h"
@@ -17,6 +18,7 @@ constexpr int64_t kMaxPixels = int64_t{1} << 29;
 }  // namespace
 
 struct Decoder::Impl {
+  BaselineDecoder baseline;
   TurboDecoder turbo;
   Resampler resampler;
   std::vector<Rect> boxes;      // Of the views, in the stored picture.
@@ -26,6 +28,9 @@ struct Decoder::Impl {
   Status locate(const Layout& layout, const ViewBox* views, int32_t num_views);
   Status cut(const Pixels& crop, int32_t orientation, const ViewBox& view, int32_t side,
              uint8_t* out);
+  Status decode_by_segments(const uint8_t* data, size_t size, const Layout& layout,
+                            const ViewBox* views, int32_t num_views, int32_t side, uint8_t* out,
+                            Counters* counters);
   Status decode_by_turbo(const uint8_t* data, size_t size, const Layout& layout,
                          const ViewBox* views, int32_t num_views, int32_t side, uint8_t* out,
                          Counters* counters);
@@ -61,6 +66,26 @@ Status Decoder::Impl::cut(const Pixels& crop, int32_t orientation, const ViewBox
   turn_upright(crop, orientation, turned.data());
   const Pixels upright = {turned.data(), ptrdiff_t{3} * view.width, view.width, view.height};
   return resampler.cut_view(upright, whole, side, out);
+}
+
+// Decodes the segments that the views need.
+Status Decoder::Impl::decode_by_segments(const uint8_t* data, size_t size, const Layout& layout,
+                                         const ViewBox* views, int32_t num_views, int32_t side,
+                                         uint8_t* out, Counters* counters) {
+  uint64_t num_mcus = 0;
+  Status status = baseline.decode(data, size, layout, boxes, &num_mcus);
+  counters->entropy_decoded_mcus += num_mcus;
+  for (int32_t v = 0; v < num_views && status == Status::ok; ++v) {
+    const Rect& box = boxes[v];
+    const size_t needed = size_t{3} * box.width() * box.height() + kReadPast;
+    if (rgb.size() < needed) {
+      rgb.resize(needed);
+    }
+    baseline.convert(box, rgb.data());
+    const Pixels crop = {rgb.data(), ptrdiff_t{3} * box.width(), box.width(), box.height()};
+    status = cut(crop, layout.orientation, views[v], side, out + size_t{3} * side * side * v);
+  }
+  return status;
 }
 
 Status Decoder::Impl::decode_by_turbo(const uint8_t* data, size_t size, const Layout& layout,
@@ -112,6 +137,12 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   Counters ignored;
   Counters* counted = counters != nullptr ? counters : &ignored;
   counted->total_mcus += count_mcus(layout);
+  if (layout.restart_interval > 0 && BaselineDecoder::is_supported(layout)) {
+    status = impl_->decode_by_segments(data, size, layout, views, num_views, side, out, counted);
+    if (status != Status::unsupported) {
+      return status;
+    }
+  }
   return impl_->decode_by_turbo(data, size, layout, views, num_views, side, out, counted);
 } catch (const std::bad_alloc&) {
   return Status::no_memory;

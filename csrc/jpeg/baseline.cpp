@@ -1,0 +1,354 @@
+#include "jpeg/baseline.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+namespace fastssl::jpeg {
+namespace {
+
+// Blocks of a lane's buffer: enough that its changes cost nothing, few enough to stay in the first
+// cache.
+constexpr int64_t kChunkBlocks = 40;
+
+// How a component is upsampled, if it is known here. libjpeg falls back to repetition for pictures
+// of some few columns, and so is not followed there.
+bool find_upsampling(const Layout& layout, int i, Upsampling* out) {
+  if (layout.num_components == 1) {
+    *out = Upsampling::none;
+    return true;
+  }
+  const Component& component = layout.components[i];
+  const int32_t max_h = layout.mcu_width / 8, max_v = layout.mcu_height / 8;
+  const bool is_narrow = layout.width <= 8;
+  auto is_ratio = [&](int32_t h, int32_t v) {
+    return component.h * h == max_h && component.v * v == max_v;
+  };
+  if (is_ratio(1, 1)) {
+    *out = Upsampling::none;
+  } else if (is_ratio(2, 1) && !is_narrow) {
+    *out = Upsampling::h2v1;
+  } else if (is_ratio(1, 2)) {
+    *out = Upsampling::h1v2;
+  } else if (is_ratio(2, 2) && !is_narrow) {
+    *out = Upsampling::h2v2;
+  } else if (is_ratio(4, 1)) {
+    *out = Upsampling::h4v1;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// As libjpeg guesses it, where it does not warn.
+bool is_ycc(const Layout& layout) {
+  if (layout.has_jfif) {
+    return true;
+  }
+  if (layout.adobe_transform >= 0) {
+    return layout.adobe_transform == 1;
+  }
+  return layout.components[0].id == 1 && layout.components[1].id == 2 &&
+         layout.components[2].id == 3;
+}
+
+int32_t divide_up(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
+
+void grow(std::vector<uint8_t>* scratch, size_t needed) {
+  if (scratch->size() < needed) {
+    scratch->resize(needed);
+  }
+}
+
+// The MCUs that a box needs, in rows and columns of them. A sample beyond each edge counts where
+// components are upsampled.
+Rect find_mcus(const Layout& layout, const Rect& box) {
+  const int32_t w = layout.mcu_width, h = layout.mcu_height;
+  return {std::max(0, box.left - 1) / w, std::max(0, box.top - 1) / h,
+          divide_up(std::min(layout.width, box.right + 1), w),
+          divide_up(std::min(layout.height, box.bottom + 1), h)};
+}
+
+}  // namespace
+
+BaselineDecoder::BaselineDecoder() : inverse_(pick_inverse_dct(true)) {}
+
+void BaselineDecoder::set_vectorised(bool on) {
+  is_vectorised_ = on;
+  inverse_ = pick_inverse_dct(on);
+}
+
+bool BaselineDecoder::is_supported(const Layout& layout) {
+  if (!layout.is_baseline || !layout.is_single_scan || layout.blocks_per_mcu > 10) {
+    return false;
+  }
+  if (layout.num_components != 1 && (layout.num_components != 3 || !is_ycc(layout))) {
+    return false;
+  }
+  for (int i = 0; i < layout.num_components; ++i) {
+    Upsampling ignored;
+    if (!find_upsampling(layout, i, &ignored)) {
+      return false;
+    }
+  }
+  Upsampling luma;
+  return find_upsampling(layout, 0, &luma) && luma == Upsampling::none;
+}
+
+void BaselineDecoder::plan_planes(const Layout& layout, const std::vector<Rect>& boxes) {
+  Rect all = find_mcus(layout, boxes[0]);
+  for (const Rect& box : boxes) {
+    all = unite(all, find_mcus(layout, box));
+  }
+  const int32_t max_h = layout.mcu_width / 8, max_v = layout.mcu_height / 8;
+  for (int i = 0; i < num_components_; ++i) {
+    Plane& plane = planes_[i];
+    const Component& component = layout.components[i];
+    plane.h = num_components_ == 1 ? 1 : component.h;
+    plane.v = num_components_ == 1 ? 1 : component.v;
+    find_upsampling(layout, i, &plane.upsampling);
+    plane.width = divide_up(int64_t{layout.width} * plane.h, max_h);
+    plane.height = divide_up(int64_t{layout.height} * plane.v, max_v);
+    plane.left = all.left * 8 * plane.h;
+    plane.top = all.top * 8 * plane.v;
+    plane.stride = ptrdiff_t{all.width()} * 8 * plane.h + 2 * kRowSlack;
+    grow(&plane.samples, static_cast<size_t>(plane.stride) * all.height() * 8 * plane.v);
+  }
+  first_mcu_ = all.top * mcus_per_row_;
+  is_wanted_.assign(static_cast<size_t>(all.height() * mcus_per_row_), 0);
+}
+
+void BaselineDecoder::plan_mcus(const Layout& layout, const std::vector<Rect>& boxes) {
+  for (const Rect& box : boxes) {
+    const Rect mcus = find_mcus(layout, box);
+    for (int32_t y = mcus.top; y < mcus.bottom; ++y) {
+      std::memset(&is_wanted_[y * mcus_per_row_ + mcus.left - first_mcu_], 1, mcus.width());
+    }
+  }
+  next_segment_ = first_mcu_ / interval_;
+  num_read_ = 0;
+}
+
+void BaselineDecoder::plan_steps(const Layout& layout) {
+  int32_t num = 0;
+  int of_step[10];
+  for (int i = 0; i < num_components_; ++i) {
+    for (int32_t k = 0; k < planes_[i].h * planes_[i].v; ++k) {
+      of_step[num++] = i;
+    }
+  }
+  for (int32_t k = 0; k < num; ++k) {
+    const int32_t next = (k + 1) % num;
+    steps_[k] = {&tables_.ac(of_step[k]), &tables_.dc(of_step[next]), &steps_[next]};
+  }
+  blocks_per_mcu_ = layout.blocks_per_mcu;
+  for (Lane& lane : lanes_) {
+    const size_t needed = (kChunkBlocks + 11) * kBlockStride;
+    if (lane.blocks.size() < needed) {
+      lane.blocks.resize(needed);
+    }
+    // A decode that failed has left something.
+    std::fill(lane.blocks.begin(), lane.blocks.end(), int16_t{0});
+  }
+}
+
+// Begins with the next segment that holds something wanted; false where there is none.
+bool BaselineDecoder::start(const uint8_t* data, Lane* lane) {
+  const int64_t limit = first_mcu_ + static_cast<int64_t>(is_wanted_.size());
+  for (; next_segment_ * interval_ < limit; ++next_segment_) {
+    const int64_t begin = next_segment_ * interval_;
+    const int64_t first = std::max(begin, first_mcu_);
+    lane->end = std::min(begin + interval_, total_mcus_);
+    lane->stop = std::min(lane->end, limit);
+    while (lane->stop > first && !is_wanted_[lane->stop - 1 - first_mcu_]) {
+      --lane->stop;
+    }
+    if (lane->stop == first) {
+      continue;
+    }
+    const uint32_t* offset = &offsets_[next_segment_];
+    const size_t size = offset[1] - offset[0] - 2;
+    grow(&lane->bytes, size + Stream::kPadding);
+    const size_t length = unstuff(data + offset[0], size, lane->bytes.data());
+    lane->stream.begin(lane->bytes.data(), length, &steps_[0], &tables_.dc(0));
+    std::fill(lane->dc, lane->dc + kMaxComponents, int16_t{0});
+    lane->next_mcu = begin;
+    lane->is_last = lane->end == total_mcus_;
+    num_read_ += static_cast<uint64_t>(lane->stop - begin);
+    ++next_segment_;
+    begin_chunk(lane);
+    return true;
+  }
+  return false;
+}
+
+void BaselineDecoder::begin_chunk(Lane* lane) {
+  const int64_t num = std::max<int64_t>(1, kChunkBlocks / blocks_per_mcu_);
+  lane->chunk_end = std::min(lane->next_mcu + num, lane->stop);
+  lane->stream.block = lane->blocks.data();
+  lane->stream.last =
+      lane->stream.block + (lane->chunk_end - lane->next_mcu) * blocks_per_mcu_ * kBlockStride;
+}
+
+// Turns an MCU's coefficients into samples, if they are wanted; false where they are damaged.
+bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, int16_t* blocks) {
+  const bool is_wanted = mcu >= first_mcu_ && is_wanted_[mcu - first_mcu_];
+  const auto row = static_cast<int32_t>(mcu / mcus_per_row_);
+  const auto column = static_cast<int32_t>(mcu % mcus_per_row_);
+  for (int i = 0; i < num_components_; ++i) {
+    Plane& plane = planes_[i];
+    for (int32_t v = 0; v < plane.v; ++v) {
+      for (int32_t h = 0; h < plane.h; ++h, blocks += kBlockStride) {
+        const int32_t num = count_coefficients(blocks);
+        if (num == 0) {
+          return false;
+        }
+        lane->dc[i] = static_cast<int16_t>(lane->dc[i] + blocks[0]);
+        if (is_wanted) {
+          blocks[0] = lane->dc[i];
+          uint8_t* out = plane.at((column * plane.h + h) * 8, (row * plane.v + v) * 8);
+          inverse_(blocks, tables_.steps(i), num, out, plane.stride);
+        }
+        std::memset(blocks, 0, 64 * sizeof(int16_t));
+      }
+    }
+  }
+  return true;
+}
+
+Status BaselineDecoder::finish_chunk(Lane* lane) {
+  // What lies behind a segment reads as zeros, which may well be codes.
+  const int64_t overrun = lane->stream.overrun();
+  if (overrun > 0) {
+    return Status::corrupt;
+  }
+  // Of the scan's last segment no decoder reads more than it needs.
+  if (lane->chunk_end == lane->end && !lane->is_last && overrun <= -8) {
+    return Status::corrupt;
+  }
+  int16_t* blocks = lane->blocks.data();
+  for (; lane->next_mcu < lane->chunk_end; ++lane->next_mcu) {
+    if (!store_mcu(lane, lane->next_mcu, blocks)) {
+      return Status::corrupt;
+    }
+    blocks += ptrdiff_t{blocks_per_mcu_} * kBlockStride;
+  }
+  return Status::ok;
+}
+
+// Decodes all segments, two at a time while there are two.
+Status BaselineDecoder::run(const uint8_t* data) {
+  Lane* a = &lanes_[0];
+  Lane* b = &lanes_[1];
+  bool has_a = start(data, a), has_b = has_a && start(data, b);
+  while (has_a) {
+    if (has_b) {
+      decode_two(&a->stream, &b->stream);
+    } else {
+      decode_one(&a->stream);
+    }
+    if (a->stream.block != a->stream.last) {
+      std::swap(a, b);
+      std::swap(has_a, has_b);
+    }
+    const Status status = finish_chunk(a);
+    if (status != Status::ok) {
+      return status;
+    }
+    if (a->next_mcu < a->stop) {
+      begin_chunk(a);
+    } else if (!start(data, a)) {
+      std::swap(a, b);
+      has_a = has_b;
+      has_b = false;
+    }
+  }
+  return Status::ok;
+}
+
+// Makes the samples beside the picture: libjpeg repeats the outermost ones.
+void BaselineDecoder::repeat_edges() {
+  for (int i = 0; i < num_components_; ++i) {
+    Plane& plane = planes_[i];
+    if (plane.upsampling != Upsampling::h2v1 && plane.upsampling != Upsampling::h2v2) {
+      continue;
+    }
+    const int32_t held = static_cast<int32_t>(plane.stride) - 2 * kRowSlack;
+    const auto num_rows =
+        static_cast<int32_t>(static_cast<int64_t>(is_wanted_.size()) / mcus_per_row_) * 8 * plane.v;
+    const int32_t bottom = std::min(plane.height, plane.top + num_rows);
+    const bool has_right = plane.left + held >= plane.width;
+    for (int32_t y = plane.top; y < bottom; ++y) {
+      if (plane.left == 0) {
+        *plane.at(-1, y) = *plane.at(0, y);
+      }
+      if (has_right) {
+        *plane.at(plane.width, y) = *plane.at(plane.width - 1, y);
+      }
+    }
+  }
+}
+
+Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& layout,
+                               const std::vector<Rect>& boxes, uint64_t* num_mcus) try {
+  *num_mcus = 0;
+  Status status = tables_.read(data, layout);
+  if (status != Status::ok) {
+    return status;
+  }
+  status = find_segments(data, size, layout, &offsets_);
+  if (status != Status::ok) {
+    return status;
+  }
+  num_components_ = layout.num_components;
+  mcus_per_row_ = layout.mcus_per_row;
+  total_mcus_ = count_mcus(layout);
+  interval_ = layout.restart_interval > 0 ? layout.restart_interval : total_mcus_;
+  plan_planes(layout, boxes);
+  plan_mcus(layout, boxes);
+  plan_steps(layout);
+  status = run(data);
+  *num_mcus = num_read_;
+  if (status == Status::ok) {
+    repeat_edges();
+  }
+  return status;
+} catch (const std::bad_alloc&) {
+  return Status::no_memory;
+}
+
+// Returns the samples of a component's row y of the box, as many as the picture has.
+const uint8_t* BaselineDecoder::upsample(Plane* plane, const Rect& box, int32_t y,
+                                         uint8_t* scratch) {
+  const Upsampling kind = plane->upsampling;
+  const bool is_tall = kind == Upsampling::h1v2 || kind == Upsampling::h2v2;
+  const int32_t near = is_tall ? y >> 1 : y;
+  const int32_t other = (y & 1) != 0 ? near + 1 : near - 1;
+  const int32_t far = is_tall ? std::min(std::max(other, 0), plane->height - 1) : near;
+  if (kind == Upsampling::none) {
+    return plane->at(box.left, y);
+  }
+  const int32_t shift = kind == Upsampling::h1v2 ? 0 : kind == Upsampling::h4v1 ? 2 : 1;
+  const int32_t first = box.left >> shift, last = (box.right - 1) >> shift;
+  upsample_row(kind, plane->at(first, near), plane->at(first, far), (y & 1) != 0, last + 1 - first,
+               is_vectorised_, scratch);
+  return scratch + box.left - (first << shift);
+}
+
+void BaselineDecoder::convert(const Rect& box, uint8_t* rgb) {
+  for (std::vector<uint8_t>& row : rows_) {
+    grow(&row, static_cast<size_t>(box.width()) + 8 + 2 * kRowSlack);
+  }
+  for (int32_t y = box.top; y < box.bottom; ++y, rgb += ptrdiff_t{3} * box.width()) {
+    const uint8_t* luma = planes_[0].at(box.left, y);
+    if (num_components_ == 1) {
+      convert_grey_row(luma, box.width(), rgb);
+      continue;
+    }
+    const uint8_t* cb = upsample(&planes_[1], box, y, rows_[0].data());
+    const uint8_t* cr = upsample(&planes_[2], box, y, rows_[1].data());
+    convert_row(luma, cb, cr, box.width(), is_vectorised_, rgb);
+  }
+}
+
+}  // namespace fastssl::jpeg

@@ -1,0 +1,103 @@
+// Our own decoder of baseline JPEG: nothing but the restart segments that cover what is wanted.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "jpeg/color.h"
+#include "jpeg/entropy.h"
+#include "jpeg/geometry.h"
+#include "jpeg/idct.h"
+#include "jpeg/parse.h"
+#include "jpeg/status.h"
+#include "jpeg/tables.h"
+
+namespace fastssl::jpeg {
+
+// Decodes parts of a picture into planes, from which rectangles are taken as RGB. Holds scratch
+// that it uses again, so one is needed for each thread.
+class BaselineDecoder {
+ public:
+  BaselineDecoder();
+
+  // Whether decode takes pictures of this kind: one scan, 8 bits, grey or YCbCr, with a sampling
+  // that is known here.
+  static bool is_supported(const Layout& layout);
+
+  // Decodes what some boxes show.
+  //
+  // layout: from parse_header of these bytes.
+  // boxes: inside the stored picture; one at least.
+  // num_mcus: how many were read.
+  //   unsupported: tables that are not plain baseline; libjpeg-turbo may take them.
+  //   corrupt: bits that are no code, or a segment that ends early or late.
+  Status decode(const uint8_t* data, size_t size, const Layout& layout,
+                const std::vector<Rect>& boxes, uint64_t* num_mcus);
+
+  // Writes one of the boxes as dense RGB. Equal to the bit to the same part of libjpeg-turbo's
+  // picture.
+  void convert(const Rect& box, uint8_t* rgb);
+
+  // Off: plain code instead of vector code, for tests; the results are the same.
+  void set_vectorised(bool on);
+
+ private:
+  // The samples of a component, as far as they lie around the boxes.
+  struct Plane {
+    std::vector<uint8_t> samples;
+    ptrdiff_t stride;
+    int32_t left, top;      // Of what is held, in samples of the whole component.
+    int32_t width, height;  // Of the whole component.
+    int32_t h, v;           // Blocks in an MCU.
+    Upsampling upsampling;
+
+    uint8_t* at(int32_t x, int32_t y) {
+      return samples.data() + (y - top) * stride + kRowSlack + (x - left);
+    }
+  };
+
+  // What one stream works at.
+  struct Lane {
+    Stream stream;
+    std::vector<uint8_t> bytes;
+    std::vector<int16_t> blocks;
+    int64_t next_mcu;   // The first of those in `blocks`.
+    int64_t chunk_end;  // Behind the last of them.
+    int64_t stop;       // Behind the last one wanted.
+    int64_t end;        // Behind the last one of the segment.
+    bool is_last;       // Segment of the scan.
+    int16_t dc[kMaxComponents];
+  };
+
+  void plan_planes(const Layout& layout, const std::vector<Rect>& boxes);
+  void plan_mcus(const Layout& layout, const std::vector<Rect>& boxes);
+  void plan_steps(const Layout& layout);
+  bool start(const uint8_t* data, Lane* lane);
+  void begin_chunk(Lane* lane);
+  Status finish_chunk(Lane* lane);
+  bool store_mcu(Lane* lane, int64_t mcu, int16_t* blocks);
+  void repeat_edges();
+  Status run(const uint8_t* data);
+  const uint8_t* upsample(Plane* plane, const Rect& box, int32_t y, uint8_t* scratch);
+
+  ScanTables tables_;
+  InverseDct inverse_;
+  bool is_vectorised_ = true;
+  int32_t num_components_ = 0;
+  int64_t mcus_per_row_ = 0;
+  int64_t interval_ = 0;  // MCUs of a segment.
+  int64_t total_mcus_ = 0;
+  int32_t blocks_per_mcu_ = 0;
+  Step steps_[10];
+  Plane planes_[3];
+  Lane lanes_[2];
+  std::vector<uint32_t> offsets_;
+  std::vector<uint8_t> is_wanted_;  // Of the MCUs from first_mcu_ on.
+  int64_t first_mcu_ = 0;
+  int64_t next_segment_ = 0;
+  uint64_t num_read_ = 0;
+  std::vector<uint8_t> rows_[2];
+};
+
+}  // namespace fastssl::jpeg

@@ -1,0 +1,235 @@
+// The transform is that of Loeffler, Ligtenberg and Moschytz (ICASSP 1989) in 13-bit fixed point,
+// columns first, two extra bits between the passes. Its rotations are written as sums of two
+// products, which is one vector instruction; no product is rounded before the sums, so this order
+// gives the same bits as any other. Coefficients that no encoder writes overflow here as they do in
+// libjpeg-turbo's vector code, so that two decoders never differ.
+#include "jpeg/idct.h"
+
+#include <algorithm>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define FASTSSL_AVX2 1
+#include <immintrin.h>
+#endif
+
+namespace fastssl::jpeg {
+namespace {
+
+constexpr int kBits = 13;
+constexpr int kExtraBits = 2;
+constexpr int kShiftColumns = kBits - kExtraBits;
+constexpr int kShiftRows = kBits + kExtraBits + 3;
+
+// Rotations (a, b) -> a * x + b * y in units of 2^-13; the numbers are cosines and their sums.
+constexpr int kEven0 = 4433;          // 0.541196100
+constexpr int kEven2 = 4433 + 6270;   // + 0.765366865
+constexpr int kEven6 = 4433 - 15137;  // - 1.847759065
+constexpr int kOdd = 9633;            // 1.175875602
+constexpr int kOddZ3 = 9633 - 16069;  // - 1.961570560
+constexpr int kOddZ4 = 9633 - 3196;   // - 0.390180644
+constexpr int kOdd7 = 2446 - 7373;    // 0.298631336 - 0.899976223
+constexpr int kOdd71 = -7373;
+constexpr int kOdd1 = 12299 - 7373;   // 1.501321110 - 0.899976223
+constexpr int kOdd5 = 16819 - 20995;  // 2.053119869 - 2.562915447
+constexpr int kOdd53 = -20995;
+constexpr int kOdd3 = 25172 - 20995;  // 3.072711026 - 2.562915447
+
+uint8_t to_sample(int32_t value) {
+  return static_cast<uint8_t>(std::min(255, std::max(0, value + 128)));
+}
+
+// A block of nothing but DC is flat.
+uint8_t flat_sample(int32_t dc) {
+  const auto between = static_cast<int16_t>(dc * (1 << kExtraBits));
+  return to_sample((between + (1 << (kExtraBits + 2))) >> (kExtraBits + 3));
+}
+
+void fill_flat(const int16_t* block, const uint16_t* steps, uint8_t* out, ptrdiff_t stride) {
+  const uint8_t sample = flat_sample(block[0] * steps[0]);
+  for (int y = 0; y < 8; ++y) {
+    std::memset(out + y * stride, sample, 8);
+  }
+}
+
+int32_t wrap(int32_t value) { return static_cast<int16_t>(value); }
+
+// a * x + b * y modulo 2^32, as vector units have it.
+uint32_t rotate_plain(int32_t a, int32_t x, int32_t b, int32_t y) {
+  return static_cast<uint32_t>(a) * static_cast<uint32_t>(x) +
+         static_cast<uint32_t>(b) * static_cast<uint32_t>(y);
+}
+
+// One line of eight, `step` apart.
+void transform_line(const int32_t* in, int step, int shift, int32_t* out) {
+  const int32_t z2 = in[2 * step], z6 = in[6 * step];
+  const uint32_t even2 = rotate_plain(z2, kEven0, z6, kEven6);
+  const uint32_t even3 = rotate_plain(z2, kEven2, z6, kEven0);
+  const uint32_t even0 = rotate_plain(wrap(in[0] + in[4 * step]), 1 << kBits, 0, 0);
+  const uint32_t even1 = rotate_plain(wrap(in[0] - in[4 * step]), 1 << kBits, 0, 0);
+  const uint32_t sums[4] = {even0 + even3, even1 + even2, even1 - even2, even0 - even3};
+  const int32_t i1 = in[step], i3 = in[3 * step], i5 = in[5 * step], i7 = in[7 * step];
+  const int32_t z73 = wrap(i7 + i3), z51 = wrap(i5 + i1);
+  const uint32_t z3 = rotate_plain(z73, kOddZ3, z51, kOdd);
+  const uint32_t z4 = rotate_plain(z73, kOdd, z51, kOddZ4);
+  const uint32_t odd[4] = {
+      rotate_plain(i7, kOdd71, i1, kOdd1) + z4, rotate_plain(i5, kOdd53, i3, kOdd3) + z3,
+      rotate_plain(i5, kOdd5, i3, kOdd53) + z4, rotate_plain(i7, kOdd7, i1, kOdd71) + z3};
+  const uint32_t half = 1u << (shift - 1);
+  for (int i = 0; i < 4; ++i) {
+    out[i * step] = static_cast<int32_t>(sums[i] + odd[i] + half) >> shift;
+    out[(7 - i) * step] = static_cast<int32_t>(sums[i] - odd[i] + half) >> shift;
+  }
+}
+
+void inverse_plain(const int16_t* block, const uint16_t* steps, int32_t num, uint8_t* out,
+                   ptrdiff_t stride) {
+  if (num == 1) {
+    fill_flat(block, steps, out, stride);
+    return;
+  }
+  int32_t values[64];
+  bool is_one_row = true;
+  for (int i = 0; i < 64; ++i) {
+    values[i] = wrap(block[i] * steps[i]);
+    is_one_row = is_one_row && (i < 8 || block[i] == 0);
+  }
+  for (int x = 0; x < 8; ++x) {
+    if (is_one_row) {
+      values[x] = wrap(values[x] * (1 << kExtraBits));
+      for (int y = 1; y < 8; ++y) {
+        values[8 * y + x] = values[x];
+      }
+    } else {
+      transform_line(values + x, 8, kShiftColumns, values + x);
+    }
+  }
+  for (int32_t& value : values) {
+    value = std::min(32767, std::max(-32768, value));
+  }
+  for (int y = 0; y < 8; ++y) {
+    transform_line(values + 8 * y, 1, kShiftRows, values + 8 * y);
+    for (int x = 0; x < 8; ++x) {
+      out[y * stride + x] = to_sample(values[8 * y + x]);
+    }
+  }
+}
+
+#ifdef FASTSSL_AVX2
+
+#define FASTSSL_TARGET __attribute__((target("avx2")))
+
+// Eight pairs (a, b) of 16 bits, lane by lane.
+FASTSSL_TARGET inline __m256i pair(__m128i a, __m128i b) {
+  return _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+}
+
+// a * x + b * y of the pairs.
+FASTSSL_TARGET inline __m256i rotate(__m256i pairs, int a, int b) {
+  const auto both = static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint16_t>(b)) << 16 |
+                                         static_cast<uint16_t>(a));
+  return _mm256_madd_epi16(pairs, _mm256_set1_epi32(both));
+}
+
+// (sum + odd, sum - odd), shifted and packed: two lines of eight.
+template <int kShift>
+FASTSSL_TARGET inline void add_sub(__m256i sum, __m256i odd, __m128i* first, __m128i* last) {
+  const __m256i half = _mm256_set1_epi32(1 << (kShift - 1));
+  const __m256i rounded = _mm256_add_epi32(sum, half);
+  const __m256i plus = _mm256_srai_epi32(_mm256_add_epi32(rounded, odd), kShift);
+  const __m256i minus = _mm256_srai_epi32(_mm256_sub_epi32(rounded, odd), kShift);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(plus, minus), 0xD8);
+  *first = _mm256_castsi256_si128(packed);
+  *last = _mm256_extracti128_si256(packed, 1);
+}
+
+// The transform of eight columns at once; rows in, rows out.
+template <int kShift>
+FASTSSL_TARGET inline void transform(__m128i* rows) {
+  const __m256i z26 = pair(rows[2], rows[6]);
+  const __m256i even2 = rotate(z26, kEven0, kEven6);
+  const __m256i even3 = rotate(z26, kEven2, kEven0);
+  const __m128i zero = _mm_setzero_si128();
+  const __m256i even0 = _mm256_srai_epi32(pair(zero, _mm_add_epi16(rows[0], rows[4])), 16 - kBits);
+  const __m256i even1 = _mm256_srai_epi32(pair(zero, _mm_sub_epi16(rows[0], rows[4])), 16 - kBits);
+  const __m256i z34 = pair(_mm_add_epi16(rows[7], rows[3]), _mm_add_epi16(rows[5], rows[1]));
+  const __m256i z3 = rotate(z34, kOddZ3, kOdd);
+  const __m256i z4 = rotate(z34, kOdd, kOddZ4);
+  const __m256i i71 = pair(rows[7], rows[1]);
+  const __m256i i53 = pair(rows[5], rows[3]);
+  const __m256i odd0 = _mm256_add_epi32(rotate(i71, kOdd71, kOdd1), z4);
+  const __m256i odd1 = _mm256_add_epi32(rotate(i53, kOdd53, kOdd3), z3);
+  const __m256i odd2 = _mm256_add_epi32(rotate(i53, kOdd5, kOdd53), z4);
+  const __m256i odd3 = _mm256_add_epi32(rotate(i71, kOdd7, kOdd71), z3);
+  add_sub<kShift>(_mm256_add_epi32(even0, even3), odd0, &rows[0], &rows[7]);
+  add_sub<kShift>(_mm256_add_epi32(even1, even2), odd1, &rows[1], &rows[6]);
+  add_sub<kShift>(_mm256_sub_epi32(even1, even2), odd2, &rows[2], &rows[5]);
+  add_sub<kShift>(_mm256_sub_epi32(even0, even3), odd3, &rows[3], &rows[4]);
+}
+
+FASTSSL_TARGET inline void transpose(__m128i* r) {
+  const __m128i a0 = _mm_unpacklo_epi16(r[0], r[1]), a1 = _mm_unpackhi_epi16(r[0], r[1]);
+  const __m128i a2 = _mm_unpacklo_epi16(r[2], r[3]), a3 = _mm_unpackhi_epi16(r[2], r[3]);
+  const __m128i a4 = _mm_unpacklo_epi16(r[4], r[5]), a5 = _mm_unpackhi_epi16(r[4], r[5]);
+  const __m128i a6 = _mm_unpacklo_epi16(r[6], r[7]), a7 = _mm_unpackhi_epi16(r[6], r[7]);
+  const __m128i b0 = _mm_unpacklo_epi32(a0, a2), b1 = _mm_unpackhi_epi32(a0, a2);
+  const __m128i b2 = _mm_unpacklo_epi32(a1, a3), b3 = _mm_unpackhi_epi32(a1, a3);
+  const __m128i b4 = _mm_unpacklo_epi32(a4, a6), b5 = _mm_unpackhi_epi32(a4, a6);
+  const __m128i b6 = _mm_unpacklo_epi32(a5, a7), b7 = _mm_unpackhi_epi32(a5, a7);
+  r[0] = _mm_unpacklo_epi64(b0, b4);
+  r[1] = _mm_unpackhi_epi64(b0, b4);
+  r[2] = _mm_unpacklo_epi64(b1, b5);
+  r[3] = _mm_unpackhi_epi64(b1, b5);
+  r[4] = _mm_unpacklo_epi64(b2, b6);
+  r[5] = _mm_unpackhi_epi64(b2, b6);
+  r[6] = _mm_unpacklo_epi64(b3, b7);
+  r[7] = _mm_unpackhi_epi64(b3, b7);
+}
+
+FASTSSL_TARGET void inverse_avx2(const int16_t* block, const uint16_t* steps, int32_t num,
+                                 uint8_t* out, ptrdiff_t stride) {
+  if (num == 1) {
+    fill_flat(block, steps, out, stride);
+    return;
+  }
+  __m128i rows[8];
+  __m128i below = _mm_setzero_si128();
+  for (int y = 0; y < 8; ++y) {
+    const __m128i row = _mm_loadu_si128((const __m128i*)(block + 8 * y));
+    below = y > 0 ? _mm_or_si128(below, row) : below;
+    rows[y] = _mm_mullo_epi16(row, _mm_loadu_si128((const __m128i*)(steps + 8 * y)));
+  }
+  if (_mm_testz_si128(below, below)) {
+    // The first pass only shifts, and unlike below without saturation.
+    rows[0] = _mm_slli_epi16(rows[0], kExtraBits);
+    std::fill(rows + 1, rows + 8, rows[0]);
+  } else {
+    transform<kShiftColumns>(rows);
+  }
+  transpose(rows);
+  transform<kShiftRows>(rows);
+  transpose(rows);
+  const __m128i middle = _mm_set1_epi8(static_cast<char>(128));
+  for (int y = 0; y < 8; y += 2) {
+    const __m128i bytes = _mm_xor_si128(_mm_packs_epi16(rows[y], rows[y + 1]), middle);
+    _mm_storel_epi64((__m128i*)(out + y * stride), bytes);
+    _mm_storel_epi64((__m128i*)(out + (y + 1) * stride), _mm_unpackhi_epi64(bytes, bytes));
+  }
+}
+
+#endif
+
+}  // namespace
+
+InverseDct pick_inverse_dct(bool is_vectorised) {
+#ifdef FASTSSL_AVX2
+  if (is_vectorised && __builtin_cpu_supports("avx2")) {
+    return inverse_avx2;
+  }
+#else
+  (void)is_vectorised;
+#endif
+  return inverse_plain;
+}
+
+}  // namespace fastssl::jpeg
