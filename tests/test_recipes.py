@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 
+from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk, load_trunk
 from fastssl.recipes import build_recipe, describe_recipes, recipe_names
 from fastssl.tasks import build_task
 from fastssl.training import train
+from fastssl.training.optim import build_optimizer
 
 SMOKE = [name for name in recipe_names() if name.endswith("_smoke")]
 
@@ -72,3 +76,46 @@ def test_the_table_lists_every_recipe():
 def test_an_unknown_recipe_offers_the_nearest():
     with pytest.raises(InputError, match="did you mean 'kolesnikov19_jigsaw'"):
         build_recipe("kolesnikov_jigsaw")
+
+
+ALEXNET = ["goyal19_jigsaw_alexnet", "noroozi16_jigsaw"]
+
+
+def build_alexnet_task(name, **changes):
+    """Return a recipe's task and optimiser on the narrowest trunk, and 4 photographs to puzzle."""
+    config = build_recipe(name)
+    torch.manual_seed(0)
+    task = build_task(
+        dataclasses.replace(config.task, **changes), build_trunk(config.trunk, 1), num_classes=0
+    )
+    rng = np.random.default_rng(0)
+    crop = config.task.crop
+    coarse = torch.from_numpy(rng.integers(0, 256, (4, 3, 9, 9)).astype(np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, size=(crop, crop), mode="bilinear")
+    images = smooth.to(torch.uint8).movedim(1, -1)[:, None].contiguous()
+    ids = torch.arange(4)
+    batch = Batch(images=images, sample_ids=ids, epochs=torch.zeros_like(ids), labels=None)
+    return task, build_optimizer(config.optim, task), task.prepare(batch, 0, torch.float32)
+
+
+@pytest.mark.parametrize("name", ALEXNET)
+def test_alexnet_begins_with_an_even_guess(name):
+    # Long logits make SGD at the published rate overshoot, and the plateau that follows is longer.
+    task, _, inputs = build_alexnet_task(name, num_permutations=24, hidden=256, joint_hidden=1024)
+    logits = []
+    task.head.register_forward_hook(lambda _module, _inputs, output: logits.append(output))
+    task(inputs)
+    assert logits[0].std().item() < 0.4  # seen: 0.13; He-normal layers give 1.0
+
+
+@pytest.mark.parametrize("name", [f"{name}_smoke" for name in ALEXNET])
+def test_alexnet_learns_one_batch_by_heart_under_its_own_sgd(name):
+    task, optimizer, inputs = build_alexnet_task(name)
+    losses = []
+    for _ in range(80):
+        result = task(inputs)
+        optimizer.zero_grad()
+        result["loss"].backward()
+        optimizer.step()
+        losses.append(result["loss"].item())
+    assert sum(losses[-10:]) / 10 < 0.2 * math.log(8)  # seen: 0.01 x and less
