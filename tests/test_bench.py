@@ -77,3 +77,23 @@ def test_wrong_options_are_refused_in_one_line(tool, arguments, match):
     assert done.returncode == 2
     assert match in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_bench_memory_compares_trunks_and_precisions(tmp_path):
+    path = tmp_path / "memory.json"
+    done = run_tool(
+        "bench_memory.py",
+        *("--trunks", "revnet50_patch", "revnet50_patch_plain", "--units", 2, 4),
+        *("--device", "cpu", "--threads", 1, "--width", 1, "--batch-size", 16, "--side", 32),
+        *("--json", path),
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text())
+    reversible, plain = content["rows"]
+    assert (reversible["ratio"], reversible["saved_ratio"]) == (1, 1)
+    assert plain["saved"] > 5 * reversible["saved"]
+    assert plain["peak"] > reversible["peak"] > reversible["saved"]
+    for row, units in zip(content["precision_rows"], (2, 4), strict=True):
+        assert row["units"] == units
+        assert 0 < row["inversion"] < 1e-6
