@@ -107,7 +107,7 @@ class FullyConnectedHead(PatchHead):
         # The original's 0.005 for fc7 is 0.48 / sqrt(9216): small, and here the same at any width.
         # He-normal, three times that, hands fc8 so long a vector that SGD at the published rate
         # overshoots: in the first 25 steps the loss stands above that of an even guess, and the
-        # plateau that follows lasts twice as long.
+        # plateau that follows is longer (docs/tasks.md, How AlexNet begins to learn).
         for layer in (fc6, fc7):
             nn.init.normal_(layer.weight, std=_FC_GAIN * layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)
