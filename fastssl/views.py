@@ -346,3 +346,25 @@ _RULES = {
     "squash_crop": _squash_crop,
     "resize_squash": _whole,
 }
+
+
+def intermediate_sizes(
+    views: Sequence[ViewSpec], boxes_BV4: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Give ``ViewSpec.intermediate_size`` of every box.
+
+    Args:
+        views: V specs.
+        boxes_BV4: int32 (B, V, 4) left, top, width, height in pixels.
+
+    Returns:
+        int32 (B, V, 2) width and height of the first of two resamplings; 0 where there is one.
+    """
+    sizes = np.zeros((*boxes_BV4.shape[:2], 2), np.int32)
+    for v, spec in enumerate(views):
+        if spec.intermediate_size(1, 1) is not None:
+            sizes[:, v] = [
+                spec.intermediate_size(width, height) or (0, 0)
+                for _, _, width, height in boxes_BV4[:, v].tolist()
+            ]
+    return sizes

@@ -18,6 +18,7 @@ __all__ = ["Loader", "LoaderConfig", "Plan", "build_loader", "resolve_loader"]
 
 _BACK_ENDS = {
     "webdataset": (".webdataset", "WebDatasetLoader"),
+    "native": (".native", "NativeLoader"),
     "dali": (".dali", "DaliLoader"),
     "ffcv": (".ffcv", "FfcvLoader"),
     "fixed": (".fixed", "FixedLoader"),

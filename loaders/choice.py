@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import importlib.util
 from contextlib import closing
+from pathlib import Path
 
 import torch
 
 from ..config import LoaderConfig, LoaderName
+from ..ops.jpeg import BUILD_JPEG, has_jpeg
 from ..shards import open_dataset
 
 _PACKAGES = {"dali": "nvidia.dali", "ffcv": "ffcv"}
 
 
 def is_installed(name: str) -> bool:
-    """Return whether the package that a back end needs is there; it is not imported."""
+    """Return whether what a back end needs is there; packages are not imported."""
+    if name == "native":
+        return has_jpeg()
     package = _PACKAGES.get(name)
     if package is None:
         return True
@@ -40,12 +44,12 @@ def choose_loader(config: LoaderConfig, device: str) -> tuple[LoaderName, str]:
     Raises:
         InputError: for a dataset that cannot be opened.
     """
-    if torch.device(device).type != "cuda":
-        return "webdataset", "training on the CPU is slower than any loader; exact pixels"
     with closing(open_dataset(config.path)) as dataset:
-        encoding = dataset.encoding
-    if encoding == "raw":
-        return "webdataset", "raw pixels need no decoder"
-    if is_installed("dali"):
+        is_local, encoding = isinstance(dataset.path, Path), dataset.encoding
+    if torch.device(device).type == "cuda" and encoding != "raw" and is_installed("dali"):
         return "dali", "nvidia-dali is installed and decodes on the GPU"
-    return "webdataset", 'decodes on the CPU; pip install "fastssl[dali]" for decoding on the GPU'
+    if not is_local:
+        return "webdataset", "it reads from object stores"
+    if is_installed("native"):
+        return "native", "the fastest without decoding on a GPU; exact pixels"
+    return "webdataset", f"exact pixels; for the faster native loader {BUILD_JPEG}"

@@ -36,6 +36,8 @@ def _copy_ahead(
 ) -> Generator[Batch, None, None]:
     stream = torch.cuda.Stream(device)
     pending: tuple[Batch, torch.cuda.Event] | None = None
+    # A loader may fill pinned memory of its own anew once nobody holds it: not before it is copied.
+    source: tuple[torch.Tensor, torch.cuda.Event] | None = None
     try:
         for batch in batches:
             began = time.perf_counter()
@@ -43,6 +45,9 @@ def _copy_ahead(
                 images = batch.images.pin_memory().to(device, non_blocking=True)
                 copied = torch.cuda.Event()
                 copied.record(stream)
+            if source is not None:
+                source[1].synchronize()  # its copy began a batch ago
+            source = batch.images, copied
             if pending is not None:
                 yield _hand_over(*pending, device)
             # The host's part: pinning and starting the copy; the rest runs beside the training.
@@ -51,6 +56,8 @@ def _copy_ahead(
         if pending is not None:
             yield _hand_over(*pending, device)
     finally:
+        if source is not None:
+            source[1].synchronize()
         batches.close()
 
 

@@ -37,7 +37,7 @@ from ..shards.beton import BETON_NAME, JPG, RAW, ROW, Beton
 from ..shards.picture import open_picture, to_upright_rgb
 from ..shards.reader import READ_TRIES, RETRY_WAIT_S
 from ..stages import StageClock
-from ..views import ViewSpec, scale_boxes
+from ..views import intermediate_sizes, scale_boxes
 from .ahead import Ahead
 from .base import Loader, Plan
 from .buffers import BatchBuffers
@@ -172,7 +172,7 @@ class FfcvLoader(Loader):
             (found["stored"] >> 32).tolist(),
             (found["stored"] & 0xFFFFFFFF).tolist(),
             scale_boxes(boxes, source["width"], source["height"], widths, heights),
-            _list_middles(self.views, boxes),
+            intermediate_sizes(self.views, boxes).astype(np.int64),
             lost,
         )
 
@@ -281,18 +281,6 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def _list_middles(views: Sequence[ViewSpec], boxes_BV4: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return (B, V, 2) width and height of the first of two resamplings; 0 where there is one."""
-    middles = np.zeros((*boxes_BV4.shape[:2], 2), np.int64)
-    for v, spec in enumerate(views):
-        if spec.intermediate_size(1, 1) is not None:
-            middles[:, v] = [
-                spec.intermediate_size(width, height) or (0, 0)
-                for _, _, width, height in boxes_BV4[:, v].tolist()
-            ]
-    return middles
 
 
 @functools.cache

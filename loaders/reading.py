@@ -104,6 +104,7 @@ class PlanReading:
         """(B,) ids whose pixels and labels the batch shall hold: planned ids or substitutes."""
         self.boxes: NDArray[np.int32] = plan.boxes.copy()
         """(B, V, 4) boxes on the pictures of ``sample_ids``."""
+        self.views = reader.views
         self._reader = reader
         self._reasons: dict[int, str] = {}
         self._attempts: dict[int, int] = {}

@@ -36,6 +36,15 @@ class StageReport:
     """Seconds of work at each stage, summed over workers."""
     workers: Mapping[str, int] = field(default_factory=dict)
     """Workers that each stage has."""
+    entropy_decoded_mcus: int = 0
+    """Minimum coded units of JPEGs whose bits were decoded; counted by the native loader alone."""
+    total_mcus: int = 0
+    """Those that the JPEGs have."""
+
+    @property
+    def entropy_decoded_share(self) -> float | None:
+        """Share of minimum coded units whose bits were decoded, None if nobody counted."""
+        return self.entropy_decoded_mcus / self.total_mcus if self.total_mcus else None
 
     @property
     def queue_depth(self) -> float:
@@ -78,6 +87,8 @@ def merge_reports(reports: Iterable[StageReport], are_ranks: bool = True) -> Sta
             merged.ready + report.ready,
             {s: merged.seconds.get(s, 0.0) + report.seconds.get(s, 0.0) for s in stages},
             workers,
+            merged.entropy_decoded_mcus + report.entropy_decoded_mcus,
+            merged.total_mcus + report.total_mcus,
         )
     return merged
 
@@ -99,6 +110,17 @@ class LoaderTelemetry:
             workers: of each stage.
         """
         one = StageReport(1, len(batch), num_ready, batch.stage_s, workers)
+        self._interval = merge_reports((self._interval, one), are_ranks=False)
+
+    def add_mcus(self, entropy_decoded: int, total: int) -> None:
+        """Add the minimum coded units of a batch's JPEGs.
+
+        Args:
+            entropy_decoded: those whose bits were decoded.
+            total: those that the files have.
+        """
+        workers = self._interval.workers
+        one = StageReport(workers=workers, entropy_decoded_mcus=entropy_decoded, total_mcus=total)
         self._interval = merge_reports((self._interval, one), are_ranks=False)
 
     def take(self) -> StageReport:

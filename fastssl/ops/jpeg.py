@@ -3,7 +3,7 @@
 The operator takes bytes and gives pixels whose number depends on nothing but its arguments, but a
 compiled graph has no use for it: it has no fake kernel, and no reference in PyTorch.
 
-Shape legend: V views, S side of a view.
+Shape legend: B samples, V views of each, S side of a view.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..extension import REBUILD, load_extension
-from ..views import ViewSpec
+from ..extension import load_extension
+from ..views import ViewSpec, intermediate_sizes
 
 STATUSES = ("ok", "truncated", "corrupt", "unsupported", "too_large", "no_memory")
 """How an operation on the bytes of a JPEG ends, by the number that the extension gives."""
+
+BUILD_JPEG = (
+    "install libjpeg-turbo's headers (Debian: apt-get install libjpeg-dev) and build the extension "
+    "again: pip install --no-build-isolation -e ."
+)
+"""How to get an extension that decodes JPEGs."""
 
 _FILTERS = {"triangle": 0, "area": 1}
 
@@ -64,25 +70,24 @@ def require_jpeg() -> None:
     if not has_jpeg():
         raise ImportError(
             "fastssl._C is missing or was built without libjpeg-turbo, which decodes for the "
-            f"native loader; install it (Debian: apt-get install libjpeg-dev) and run {REBUILD}"
+            f"native loader; {BUILD_JPEG}"
         )
 
 
-def pack_views(views: Sequence[ViewSpec], boxes_V4: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Write views as the rows that the extension reads.
+def pack_views(views: Sequence[ViewSpec], boxes_BV4: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Write the views of B samples as the rows that the extension reads.
 
     Args:
         views: V specs.
-        boxes_V4: int32 left, top, width, height in upright pixels.
+        boxes_BV4: int32 (B, V, 4) left, top, width, height in upright pixels.
 
     Returns:
-        int32 (V, 7): the box, the (width, height) of a first resampling or zeros, the filter.
+        int32 (B, V, 7): the box, the (width, height) of a first resampling or zeros, the filter.
     """
-    packed = np.zeros((len(views), 7), np.int32)
-    packed[:, :4] = boxes_V4
-    for row, spec in zip(packed, views, strict=True):
-        row[4:6] = spec.intermediate_size(int(row[2]), int(row[3])) or (0, 0)
-        row[6] = _FILTERS[spec.filter]
+    packed = np.empty((*boxes_BV4.shape[:2], 7), np.int32)
+    packed[..., :4] = boxes_BV4
+    packed[..., 4:6] = intermediate_sizes(views, boxes_BV4)
+    packed[..., 6] = [_FILTERS[spec.filter] for spec in views]
     return packed
 
 
@@ -111,7 +116,7 @@ def decode_views(
     require_jpeg()
     # torch wants memory that it may write.
     data = torch.frombuffer(bytearray(payload) or bytearray(1), dtype=torch.uint8)[: len(payload)]
-    packed = torch.from_numpy(pack_views(views, boxes_V4))
+    packed = torch.from_numpy(pack_views(views, boxes_V4[None])[0])
     images, (status, decoded, total, copied) = torch.ops.fastssl.decode_views(
         data, packed, views[0].size
     )

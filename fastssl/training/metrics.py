@@ -145,4 +145,6 @@ class Meter:
 def _describe_loader(report: StageReport) -> dict[str, float]:
     """Return the loader's part of a line: batches that lay ready, and each stage's rate."""
     rates = {f"loader_{stage}_images_per_s": rate for stage, rate in report.rates().items()}
-    return {"loader_ready_batches": report.queue_depth, **rates}
+    share = report.entropy_decoded_share
+    shares = {} if share is None else {"loader_entropy_decoded_share": share}
+    return {"loader_ready_batches": report.queue_depth, **rates, **shares}

@@ -21,6 +21,7 @@ _GROUPS = {
     "step_ms": "speed/step_ms",
     "data_wait_share": "speed/data_wait_share",
     "loader_ready_batches": "loader/ready_batches",
+    "loader_entropy_decoded_share": "loader/entropy_decoded_share",
     **{f"loader_{stage}_images_per_s": f"loader/{stage}_images_per_s" for stage in STAGES},
     "skipped": "health/skipped_steps",
     "substituted": "health/substituted_samples",

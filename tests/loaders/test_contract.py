@@ -26,14 +26,14 @@ from fastssl.views import ViewSpec, draw_boxes, list_views
 
 from ..conftest import NUM_SAMPLES
 
-BACK_ENDS = ["webdataset", "dali", "ffcv"]
+BACK_ENDS = ["webdataset", "native", "dali", "ffcv"]
 """Every back end is held to this suite; a new one is one more name."""
 
 GLOBAL_BATCH = 24  # world sizes 1, 2, 3 and 8 divide it; the dataset's 47 samples do not
 VIEWS = [ViewSpec.random_resized_crop(16, scale=(0.3, 1.0)), ViewSpec.resize_crop(20, 16)]
 
 # Mean absolute difference from the reference picture, of 255.
-DISTANCE = {"webdataset": 0.0, "dali": 0.4, "ffcv": 3.0}
+DISTANCE = {"webdataset": 0.0, "native": 0.0, "dali": 0.4, "ffcv": 3.0}
 
 
 @pytest.fixture(params=BACK_ENDS)

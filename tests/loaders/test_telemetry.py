@@ -18,6 +18,7 @@ from fastssl.loaders.telemetry import (
     describe_data,
     merge_reports,
 )
+from fastssl.ops.jpeg import has_jpeg
 from fastssl.views import ViewSpec
 
 DECODE_BOUND = StageReport(10, 320, 5, {"read": 1.0, "decode": 8.0}, {"read": 1, "decode": 2})
@@ -85,19 +86,23 @@ def test_what_is_asked_for_is_taken(dataset_path):
     assert resolve_loader(config, "cuda", "webdataset") == ("fixed", "asked for")
 
 
+def choose_on_cpu():
+    return "native" if has_jpeg() else "webdataset"
+
+
 def test_auto_takes_dali_where_it_can_decode_on_a_gpu(dataset_path):
     config = LoaderConfig(path=dataset_path)
     name, reason = resolve_loader(config, "cuda:0")
-    assert name == ("dali" if is_installed("dali") else "webdataset")
+    assert name == ("dali" if is_installed("dali") else choose_on_cpu())
     assert "GPU" in reason
-    assert resolve_loader(config, "cpu")[0] == "webdataset"
+    assert resolve_loader(config, "cpu")[0] == choose_on_cpu()
 
 
 def test_auto_stays_with_what_a_run_began_with(dataset_path):
     config = LoaderConfig(path=dataset_path)
     assert resolve_loader(config, "cuda", "webdataset")[0] == "webdataset"
     # One that this version or machine lacks is no choice any more.
-    assert resolve_loader(config, "cpu", "gone")[0] == "webdataset"
+    assert resolve_loader(config, "cpu", "gone")[0] == choose_on_cpu()
 
 
 def test_auto_needs_a_dataset_where_the_choice_depends_on_it(tmp_path):

@@ -1,0 +1,385 @@
+#include "jpeg/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "jpeg/crc32.h"
+#include "jpeg/resample.h"
+
+namespace fastssl::jpeg {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kReadTries = 3;
+// Each later pause is four times as long.
+constexpr auto kRetryWait = std::chrono::milliseconds(50);
+constexpr auto kStopWait = std::chrono::seconds(2);
+
+// Adds the time since the last call to a sum.
+class StopWatch {
+ public:
+  void add_to(std::atomic<int64_t>* sum) {
+    const auto now = Clock::now();
+    sum->fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(now - began_).count(),
+                   std::memory_order_relaxed);
+    began_ = now;
+  }
+
+ private:
+  Clock::time_point began_ = Clock::now();
+};
+
+// Where the pixels of NumPy's format begin, or 0 if the bytes are not (height, width, 3) of uint8.
+// What was written is fixed by its CRC-32, so the header's text is not read again: the sizes are
+// enough to keep every access inside.
+size_t find_raw_pixels(const uint8_t* data, const Row& row) {
+  constexpr size_t kPrefix = 10;  // Magic, version, and two bytes of length.
+  const size_t num_bytes = static_cast<size_t>(row.width) * row.height * 3;
+  if (row.length < kPrefix || std::memcmp(data, "\x93NUMPY\x01", 7) != 0) {
+    return 0;
+  }
+  const size_t start = kPrefix + data[8] + 256 * static_cast<size_t>(data[9]);
+  return start + num_bytes == row.length ? start : 0;
+}
+
+Status cut_raw(Resampler* resampler, const uint8_t* data, const Job& job, size_t index,
+               uint8_t* out) {
+  const Row& row = job.rows[index];
+  const size_t start = find_raw_pixels(data, row);
+  if (start == 0) {
+    return Status::corrupt;
+  }
+  const Pixels picture{data + start, static_cast<ptrdiff_t>(row.width) * 3, row.width, row.height};
+  const size_t view_bytes = static_cast<size_t>(job.side) * job.side * 3;
+  for (int32_t v = 0; v < job.num_views; ++v) {
+    const ViewBox& view = job.views[index * job.num_views + v];
+    const Status status = resampler->cut_view(picture, view, job.side, out + v * view_bytes);
+    if (status != Status::ok) {
+      return status;
+    }
+  }
+  return Status::ok;
+}
+
+}  // namespace
+
+// ---- shards
+
+class Shards::File {
+ public:
+  explicit File(int descriptor) : descriptor_(descriptor) {}
+  ~File() { ::close(descriptor_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  int descriptor() const { return descriptor_; }
+
+ private:
+  const int descriptor_;
+};
+
+Shards::Shards(std::vector<std::string> paths, size_t max_open)
+    : paths_(std::move(paths)), max_open_(max_open) {}
+
+std::shared_ptr<Shards::File> Shards::find(int32_t shard) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = files_.find(shard);
+  if (found == files_.end()) {
+    return nullptr;
+  }
+  recent_.splice(recent_.begin(), recent_, found->second.place);
+  return found->second.file;
+}
+
+std::shared_ptr<Shards::File> Shards::open(int32_t shard, int* error) {
+  if (auto file = find(shard)) {
+    return file;
+  }
+  // Without the lock: where a disk stalls, the other shards must stay in reach.
+  const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    *error = errno;
+    return nullptr;
+  }
+  auto file = std::make_shared<File>(descriptor);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = files_.find(shard);
+  if (found != files_.end()) {
+    return found->second.file;  // Somebody was faster.
+  }
+  recent_.push_front(shard);
+  files_[shard] = {file, recent_.begin()};
+  if (files_.size() > max_open_) {
+    files_.erase(recent_.back());
+    recent_.pop_back();
+  }
+  return file;
+}
+
+void Shards::forget(int32_t shard) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = files_.find(shard);
+  if (found != files_.end()) {
+    recent_.erase(found->second.place);
+    files_.erase(found);
+  }
+}
+
+void Shards::announce(const Row& row) {
+  int error = 0;
+  if (const auto file = open(row.shard, &error)) {
+    ::posix_fadvise(file->descriptor(), row.offset, row.length, POSIX_FADV_WILLNEED);
+  }
+}
+
+void Shards::read(const Row& row, uint8_t* out, RowResult* result,
+                  const std::atomic<bool>& stopping) {
+  auto pause = kRetryWait;
+  for (int tries = 0; tries < kReadTries; ++tries, forget(row.shard)) {
+    if (tries > 0) {
+      if (stopping) {
+        return;
+      }
+      std::this_thread::sleep_for(pause);
+      pause *= 4;
+    }
+    int error = 0;
+    size_t filled = 0;
+    if (const auto file = open(row.shard, &error)) {
+      while (filled < row.length) {
+        const ssize_t got = ::pread(file->descriptor(), out + filled, row.length - filled,
+                                    row.offset + static_cast<int64_t>(filled));
+        if (got < 0 && errno == EINTR) {
+          continue;
+        }
+        if (got <= 0) {
+          error = got < 0 ? errno : 0;
+          break;
+        }
+        filled += static_cast<size_t>(got);
+      }
+    }
+    if (filled == row.length && error == 0) {
+      result->status = RowStatus::ok;
+      return;
+    }
+    result->status = error != 0 ? RowStatus::unreadable : RowStatus::short_read;
+    result->detail = error != 0 ? error : static_cast<int64_t>(filled);
+  }
+}
+
+// ---- pool
+
+// What threads share; they hold it, so that one that hangs outlives the pool.
+struct Pool::State {
+  State(std::vector<std::string> paths, size_t max_open) : shards(std::move(paths), max_open) {}
+
+  Shards shards;
+  std::mutex mutex;
+  std::condition_variable has_work;
+  std::condition_variable has_result;
+  std::deque<std::shared_ptr<Job>> jobs;  // Those with rows that nobody has taken.
+  std::atomic<bool> stopping{false};
+  int num_running = 0;
+
+  // Rows that the system has not been told of, for a thread that holds the lock. Each thread tells
+  // of two before it does one, so what is told runs ahead of what is read.
+  std::vector<Row> take_unannounced() {
+    std::vector<Row> rows;
+    for (const auto& job : jobs) {
+      job->num_announced = std::max(job->num_announced, job->next);
+      while (job->num_announced < job->rows.size()) {
+        rows.push_back(job->rows[job->num_announced++]);
+        if (rows.size() == 2) {
+          return rows;
+        }
+      }
+    }
+    return rows;
+  }
+};
+
+namespace {
+
+// One thread's tools.
+struct Bench {
+  Decoder decoder;
+  Resampler resampler;
+  std::vector<uint8_t> payload;
+};
+
+void decode_row(Bench* bench, Job* job, size_t index, RowResult* result) {
+  const Row& row = job->rows[index];
+  const size_t row_bytes = static_cast<size_t>(job->num_views) * job->side * job->side * 3;
+  uint8_t* const out = job->out + row.place * row_bytes;
+  Status status = Status::ok;
+  if (row.kind == Kind::raw) {
+    status = cut_raw(&bench->resampler, bench->payload.data(), *job, index, out);
+  } else {
+    Counters counters;
+    status = bench->decoder.decode_views(bench->payload.data(), row.length,
+                                         &job->views[index * job->num_views], job->num_views,
+                                         job->side, out, &counters);
+    job->cost.entropy_decoded_mcus += counters.entropy_decoded_mcus;
+    job->cost.total_mcus += counters.total_mcus;
+  }
+  if (status != Status::ok) {
+    result->status = RowStatus::refused;
+    result->detail = static_cast<int64_t>(status);
+  }
+}
+
+void do_row(Bench* bench, Shards* shards, Job* job, size_t index,
+            const std::atomic<bool>& stopping) {
+  const Row& row = job->rows[index];
+  RowResult* const result = &job->results[index];
+  StopWatch watch;
+  bench->payload.resize(row.length + kReadPast);
+  shards->read(row, bench->payload.data(), result, stopping);
+  watch.add_to(&job->cost.read_ns);
+  if (result->status != RowStatus::ok) {
+    return;
+  }
+  const uint32_t found = crc32(bench->payload.data(), row.length);
+  watch.add_to(&job->cost.check_ns);
+  if (found != row.crc) {
+    result->status = RowStatus::wrong_crc;
+    result->detail = found;
+    return;
+  }
+  if (row.kind == Kind::hand_over) {
+    result->status = RowStatus::handed_over;
+  } else {
+    decode_row(bench, job, index, result);
+    watch.add_to(&job->cost.decode_ns);
+  }
+  if (result->status != RowStatus::ok) {
+    result->payload.assign(bench->payload.begin(), bench->payload.begin() + row.length);
+  }
+}
+
+}  // namespace
+
+Pool::Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shards)
+    : state_(std::make_shared<State>(std::move(paths), max_open_shards)), owner_(::getpid()) {
+  // Signals are for Python's main thread; threads inherit the mask.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    for (int i = 0; i < num_threads; ++i) {
+      threads_.emplace_back(work, state_);
+      pthread_setname_np(threads_.back().native_handle(), "fastssl-decode");
+    }
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    stop();
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
+  if (::getpid() != owner_) {
+    // The threads are the parent's. Forgetting them and what they may have locked is all that is
+    // safe here.
+    for (std::thread& thread : threads_) {
+      new std::thread(std::move(thread));
+    }
+    threads_.clear();
+    new std::shared_ptr<State>(std::move(state_));
+    state_ = nullptr;
+    return;
+  }
+  if (state_ == nullptr || threads_.empty()) {
+    return;
+  }
+  {
+    std::unique_lock<std::mutex> lock(state_->mutex);
+    state_->stopping = true;
+    state_->jobs.clear();
+    state_->has_work.notify_all();
+    state_->has_result.notify_all();
+    state_->has_result.wait_for(lock, kStopWait, [&] { return state_->num_running == 0; });
+  }
+  for (std::thread& thread : threads_) {
+    thread.detach();
+  }
+  threads_.clear();
+}
+
+void Pool::submit(const std::shared_ptr<Job>& job, bool is_urgent) {
+  job->results.resize(job->rows.size());
+  job->num_left = job->rows.size();
+  if (job->rows.empty()) {
+    return;
+  }
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  if (is_urgent) {
+    state_->jobs.push_front(job);
+  } else {
+    state_->jobs.push_back(job);
+  }
+  state_->has_work.notify_all();
+}
+
+bool Pool::wait(const Job& job, int64_t timeout_ms) {
+  std::unique_lock<std::mutex> lock(state_->mutex);
+  state_->has_result.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                              [&] { return job.num_left == 0 || state_->stopping; });
+  return job.num_left == 0;
+}
+
+void Pool::work(const std::shared_ptr<State>& state) {
+  std::unique_lock<std::mutex> lock(state->mutex);
+  ++state->num_running;
+  lock.unlock();
+  {
+    Bench bench;
+    lock.lock();
+    while (true) {
+      state->has_work.wait(lock, [&] { return state->stopping || !state->jobs.empty(); });
+      if (state->stopping) {
+        break;
+      }
+      const std::shared_ptr<Job> job = state->jobs.front();
+      const size_t index = job->next++;
+      if (job->next == job->rows.size()) {
+        state->jobs.pop_front();
+      }
+      const std::vector<Row> ahead = state->take_unannounced();
+      lock.unlock();
+      for (const Row& row : ahead) {
+        state->shards.announce(row);
+      }
+      try {
+        do_row(&bench, &state->shards, job.get(), index, state->stopping);
+      } catch (const std::bad_alloc&) {
+        job->results[index].status = RowStatus::unreadable;
+        job->results[index].detail = ENOMEM;
+      }
+      lock.lock();
+      if (--job->num_left == 0) {
+        state->has_result.notify_all();
+      }
+    }
+    lock.unlock();
+  }
+  lock.lock();
+  --state->num_running;
+  state->has_result.notify_all();
+}
+
+}  // namespace fastssl::jpeg

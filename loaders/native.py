@@ -1,0 +1,270 @@
+"""The native back end: threads of the extension read, check, decode, crop and resize.
+
+The picture is the reference picture to the bit. Of a file that is tiled only the restart segments
+under the views are decoded, of any other what libjpeg-turbo cannot skip. What the extension's
+decoder does not take (PNG, CMYK, 12 bits, whatever libjpeg warns of) the reference decoder does.
+
+A thread of Python's plans batches and hands them to the extension whole, one crossing each; it
+sees rows again only where their bytes are bad.
+
+Shape legend: B samples of this rank in a step, V views of each, S side of a view.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Generator, Iterable
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..batch import Batch
+from ..cpu_count import cpus_per_rank
+from ..errors import InputError
+from ..ops.jpeg import pack_views, require_jpeg
+from ..shards import ShardDataset
+from ..shards.index import Payload
+from .ahead import Ahead
+from .base import Loader, Plan
+from .buffers import BatchBuffers
+from .device import move_batches
+from .reading import Outcome, PlanReading, SampleReader
+
+_log = logging.getLogger(__name__)
+
+_BATCHES_AT_WORK = 2  # so that threads do not idle at a batch's end
+_MAX_OPEN_SHARDS = 128
+_STALL_S = 30.0
+
+
+class _Kind(IntEnum):
+    """``fastssl::jpeg::Kind``: what the extension does with a row's bytes."""
+
+    JPEG = 0
+    RAW = 1
+    HAND_OVER = 2
+
+
+class _Status(IntEnum):
+    """``fastssl::jpeg::RowStatus``: what became of a row."""
+
+    OK = 0
+    UNREADABLE = 1
+    SHORT_READ = 2
+    WRONG_CRC = 3
+    REFUSED = 4
+    HANDED_OVER = 5
+
+
+class NativeLoader(Loader):
+    """Loads by threads of the extension, which need the GIL for nothing."""
+
+    name = "native"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open the dataset and see that the extension can decode.
+
+        Raises:
+            InputError: if the extension is missing or was built without libjpeg-turbo, or the
+                dataset is not in a folder.
+        """
+        super().__init__(*args, **kwargs)
+        try:
+            require_jpeg()
+            self.paths = [
+                str(self.dataset.folder / shard.name) for shard in self.dataset.manifest.shards
+            ]
+        except ImportError as error:
+            super().close()
+            raise InputError(
+                f"data.loader ('native'): {error}; or choose another --data.loader"
+            ) from None
+        except InputError as error:
+            super().close()
+            raise InputError(
+                f"data.loader ('native') reads from folders alone: {error}, or set --data.loader "
+                "to webdataset"
+            ) from None
+        available = cpus_per_rank()
+        self.num_threads = self.config.num_threads or available
+        if self.num_threads > available:
+            _log.warning(
+                "data.num_threads (%d) is more than the cores of this rank (%d); they gain nothing "
+                "unless the disk is what they wait for",
+                self.num_threads,
+                available,
+            )
+        for stage in ("read", "check", "decode"):
+            self.stage_workers[stage] = self.num_threads
+        self._ahead: Ahead[tuple[_Work, Outcome]] | None = None
+
+    def num_ready(self) -> int:
+        """Return the batches that are decoded and that nobody has taken."""
+        return 0 if self._ahead is None else self._ahead.num_ready()
+
+    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        return move_batches(self._load(plans), self.device)
+
+    def _load(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+        reader = SampleReader(self.dataset, self.views, self.order)
+        size, depth = self.views[0].size, self.config.prefetch_batches
+        buffers = BatchBuffers(
+            depth + _BATCHES_AT_WORK + 1,
+            (self.batch_size_per_rank, len(self.views), size, size, 3),
+            is_pinned=torch.device(self.device).type == "cuda",
+        )
+        # A pool a stream: what a stream leaves undone goes with it.
+        pool = torch.classes.fastssl.DecodePool(self.paths, self.num_threads, _MAX_OPEN_SHARDS)
+        ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers, pool), depth)
+        try:
+            for work, outcome in ahead:
+                self.telemetry.add_mcus(work.entropy_decoded_mcus, work.total_mcus)
+                plan = work.reading.plan
+                yield reader.to_batch(plan, outcome, buffers.hand_over(work.number, len(plan)))
+        finally:
+            pool.stop()  # ends the waiting in the other thread, however long a disk stalls
+            ahead.close()
+
+    def _decode_all(
+        self, plans: Iterable[Plan], reader: SampleReader, buffers: BatchBuffers, pool: Any
+    ) -> Generator[tuple[_Work, Outcome], None, None]:
+        """Yield batches as they are done, in order; runs in a thread of its own."""
+        coming = iter(plans)
+        at_work: deque[_Work] = deque()
+        while True:
+            while len(at_work) < _BATCHES_AT_WORK:
+                plan = next(coming, None)
+                if plan is None:
+                    break
+                at_work.append(_Work(reader.begin(plan), buffers, pool, self.dataset))
+            if not at_work:
+                return
+            work = at_work.popleft()
+            if not work.finish():
+                return  # the stream is being closed
+            yield work, work.reading.outcome()
+
+
+class _Work:
+    """One batch with the extension's threads."""
+
+    def __init__(
+        self, reading: PlanReading, buffers: BatchBuffers, pool: Any, dataset: ShardDataset
+    ) -> None:
+        self.reading = reading
+        self.number = buffers.take()
+        self.entropy_decoded_mcus = self.total_mcus = 0
+        self._images = buffers[self.number]
+        self._pool = pool
+        self._dataset = dataset
+        self._ticket = self._submit(np.arange(len(reading.plan)), is_urgent=False)
+
+    def finish(self) -> bool:
+        """Wait until every row holds good pixels; False if the pool was stopped before.
+
+        Raises:
+            RunFailed: if too many substitutes are bad.
+        """
+        rows = np.arange(len(self.reading.plan))
+        while len(rows):
+            if not self._wait():
+                return False
+            bad = self._take_results(rows)
+            self._pool.forget(self._ticket)
+            rows = np.array(bad, np.int64)
+            if bad:
+                self._ticket = self._submit(rows, is_urgent=True)
+        return True
+
+    def _submit(self, rows: NDArray[np.int64], is_urgent: bool) -> int:
+        ids = self.reading.sample_ids[rows]
+        with self.reading.clock.time("collate"):
+            shards, offsets, lengths = self._dataset.locate_many(ids)
+            stored = self._dataset.index[ids]
+            jobs = np.stack(
+                [
+                    shards,
+                    offsets,
+                    lengths,
+                    stored["crc32"],
+                    _list_kinds(stored["flags"]),
+                    stored["width"],
+                    stored["height"],
+                    rows,
+                ],
+                axis=1,
+            ).astype(np.int64)
+            views = pack_views(self.reading.views, self.reading.boxes[rows])
+        return self._pool.submit(
+            torch.from_numpy(jobs), torch.from_numpy(views), self._images, is_urgent
+        )
+
+    def _wait(self) -> bool:
+        began = time.monotonic()
+        told = False
+        while not self._pool.wait(self._ticket, 1000):
+            if self._pool.is_stopped():
+                return False
+            if not told and time.monotonic() - began > _STALL_S:
+                told = True
+                _log.warning(
+                    "loader native: a batch of samples %d, ... is not there after %.0f s; the "
+                    "disk of %s may have stalled",
+                    self.reading.plan.sample_ids[0],
+                    _STALL_S,
+                    self._dataset.path,
+                )
+        return True
+
+    def _take_results(self, rows: NDArray[np.int64]) -> list[int]:
+        """Count the cost, decode what was handed over, replace what is bad.
+
+        Returns:
+            Rows that have a substitute now.
+        """
+        reading = self.reading
+        read_ns, check_ns, decode_ns, entropy_decoded, total = self._pool.cost(self._ticket)
+        for stage, ns in (("read", read_ns), ("check", check_ns), ("decode", decode_ns)):
+            reading.clock.add(stage, ns / 1e9)
+        self.entropy_decoded_mcus += entropy_decoded
+        self.total_mcus += total
+        results = self._pool.results(self._ticket).numpy()
+        replaced = []
+        for place in np.flatnonzero(results[:, 0] != _Status.OK).tolist():
+            row, (status, detail) = int(rows[place]), results[place].tolist()
+            if status in (_Status.REFUSED, _Status.HANDED_OVER):
+                payload = self._pool.payload(self._ticket, place).numpy().tobytes()
+                self._images[row] = torch.from_numpy(reading.fall_back(row, payload))
+            else:
+                reading.replace(row, self._describe(int(reading.sample_ids[row]), status, detail))
+                replaced.append(row)
+        return replaced
+
+    def _describe(self, sample_id: int, status: int, detail: int) -> str:
+        shard, offset, length = self._dataset.locate(sample_id)
+        name = self._dataset.manifest.shards[shard].name
+        if status == _Status.SHORT_READ:
+            return f"{name}: {detail} of {length} bytes at {offset}, then the shard ends"
+        if status == _Status.WRONG_CRC:
+            wanted = int(self._dataset.index["crc32"][sample_id])
+            return f"{name}: CRC-32 {detail:08x} of {length} bytes at {offset}, wanted {wanted:08x}"
+        if detail == errno.ENOMEM:
+            raise MemoryError(f"no memory to decode sample {sample_id} of {name}")
+        return f"{name}: {os.strerror(detail)}"
+
+
+def _list_kinds(flags: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return what the extension shall do with each payload, by the flags in its index."""
+    payload = flags >> 5 & 7
+    kinds = np.full(len(flags), _Kind.HAND_OVER, np.int64)
+    kinds[payload == Payload.JPEG] = _Kind.JPEG
+    kinds[flags >> 11 & 1 == 1] = _Kind.HAND_OVER
+    kinds[payload == Payload.NPY] = _Kind.RAW
+    return kinds

@@ -1,0 +1,205 @@
+"""The native back end: what the contract does not ask of the others."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import os
+import shutil
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastssl.config import LoaderConfig
+from fastssl.errors import InputError
+from fastssl.extension import load_extension
+from fastssl.loaders import build_loader
+from fastssl.loaders.reference import cut_views
+from fastssl.ops.jpeg import has_jpeg
+from fastssl.shards import open_dataset
+from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.picture import open_picture, to_upright_rgb
+from fastssl.views import ViewSpec, draw_boxes, list_views
+
+from ..conftest import save_photograph
+
+pytestmark = pytest.mark.skipif(not has_jpeg(), reason="the extension has no libjpeg-turbo")
+
+VIEWS = [
+    ViewSpec.random_resized_crop(16, scale=(0.1, 1.0)),
+    ViewSpec.resize_squash(30, 16),
+    ViewSpec.resize_crop(20, 16, filter="area"),
+]
+
+
+@pytest.fixture
+def build():
+    loaders = []
+
+    def build_one(path, views=VIEWS, **settings):
+        settings = {"global_batch_size": 8, "num_threads": 2, "seed": 5, **settings}
+        loaders.append(build_loader(LoaderConfig(path=path, loader="native", **settings), views))
+        return loaders[-1]
+
+    yield build_one
+    for loader in loaders:
+        loader.close()
+
+
+def save_odd_ones(folder):
+    """Save what real collections hold beside plain JPEGs."""
+    for number in range(6):
+        save_photograph(folder / f"plain-{number}.jpg", number)
+    with Image.open(folder / "plain-0.jpg") as opened:
+        picture = opened.copy()
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(folder / f"turned-{orientation}.jpg", exif=exif, subsampling=orientation % 3)
+    picture.save(folder / "progressive.jpg", progressive=True)
+    picture.convert("L").save(folder / "grey.jpg")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.save(folder / "lossless.png")
+    picture.resize((1, 1)).save(folder / "dot.jpg")
+    return folder
+
+
+def worst_difference(loader):
+    """Return the largest difference of a pass from the reference picture, and the fallbacks."""
+    views, worst, fallbacks = list_views(loader.views), 0, 0
+    rows = loader.dataset.index
+    for batch in loader.one_pass():
+        fallbacks += batch.fallback_decodes
+        ids = batch.sample_ids.numpy()
+        boxes = draw_boxes(
+            views, rows["width"][ids], rows["height"][ids], 5, batch.epochs.numpy(), ids
+        )
+        for row, sample_id in enumerate(ids.tolist()):
+            picture = to_upright_rgb(open_picture(loader.dataset.read_payload(sample_id)))
+            wanted = torch.from_numpy(cut_views(picture, views, boxes[row]))
+            difference = (batch.images[row].int() - wanted.int()).abs().max().item()
+            worst = max(worst, difference)
+    return worst, fallbacks
+
+
+@pytest.mark.parametrize(
+    ("encode", "fallbacks"), [("keep", 2), ("tiled", 2), ("resized", 0), ("raw", 0)]
+)
+def test_every_kind_of_file_gives_the_reference_picture(build, tmp_path, encode, fallbacks):
+    """CMYK and PNG are the reference decoder's where they are stored as they came."""
+    source = save_odd_ones(tmp_path / "photos")
+    options = {"resize_short": 24} if encode == "resized" else {}
+    convert(ConvertConfig(source, tmp_path / "shards", encode=encode, workers=1, **options))
+    assert worst_difference(build(tmp_path / "shards")) == (0, fallbacks)
+
+
+def test_no_more_is_decoded_than_a_full_decode(build, dataset_path):
+    loader = build(dataset_path)
+    list(itertools.islice(loader, 6))
+    share = loader.telemetry.total().entropy_decoded_share
+    assert 0 < share <= 1
+
+
+def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_path):
+    path = shutil.copytree(dataset_path, tmp_path / "shards")
+    loader = build(path)
+    batches = loader.one_pass()
+    # Nobody writes to the pipe, so whoever opens it waits for ever.
+    stalled = sorted(path.glob("*.tar"))[1]
+    stalled.unlink()
+    os.mkfifo(stalled)
+    assert next(batches).sample_ids.tolist() == list(range(8))
+    closer = threading.Thread(target=loader.close)
+    closer.start()
+    closer.join(20)
+    is_closed = not closer.is_alive()
+    os.close(os.open(stalled, os.O_RDWR | os.O_NONBLOCK))  # ends the threads that hang in it
+    assert is_closed
+
+
+def test_a_shard_that_vanishes_while_reading_is_listed(build, dataset_path, tmp_path):
+    path = shutil.copytree(dataset_path, tmp_path / "shards")
+    loader = build(path)
+    gone = sorted(path.glob("*.tar"))[-1]
+    num_gone = open_dataset(path).manifest.shards[-1].samples
+    gone.unlink()
+    lost = [s for batch in loader.one_pass() for s in batch.substitutions]
+    assert len(lost) == num_gone
+    assert {s.reason for s in lost} == {f"{gone.name}: No such file or directory"}
+
+
+def test_fields_of_damage_are_told(build, dataset_path, tmp_path):
+    path = shutil.copytree(dataset_path, tmp_path / "shards")
+    dataset = open_dataset(path)
+    shard, offset, _ = dataset.locate(3)
+    with open(path / dataset.manifest.shards[shard].name, "r+b") as file:
+        file.seek(offset + 100)
+        byte = file.read(1)
+        file.seek(offset + 100)
+        file.write(bytes([byte[0] ^ 1]))
+    (lost,) = (s for batch in build(path).one_pass() for s in batch.substitutions)
+    with pytest.raises(Exception, match="CRC-32") as portable:
+        dataset.read_payload(3)
+    assert lost.planned == 3
+    assert lost.reason == portable.value.reason
+
+
+def test_a_fork_leaves_the_threads_alone(build, dataset_path):
+    loader = build(dataset_path)
+    batches = iter(loader)
+    next(batches)
+    child = os.fork()
+    if child == 0:
+        loader.close()  # must neither wait for threads that are not there nor end the parent's
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(next(batches)) == 8
+
+
+def test_more_threads_than_cores_are_warned_of(build, dataset_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        build(dataset_path, num_threads=10_000)
+    assert "data.num_threads (10000) is more than the cores" in caplog.text
+
+
+def test_an_object_store_is_another_loaders(dataset_path):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    store = fsspec.filesystem("memory")
+    for file in dataset_path.iterdir():
+        store.pipe_file(f"/native/{file.name}", file.read_bytes())
+    config = LoaderConfig(path="memory://native", loader="native", global_batch_size=8)
+    with pytest.raises(InputError, match=r"set --data\.loader to webdataset"):
+        build_loader(config, VIEWS)
+
+
+@pytest.mark.parametrize("by_tables", [False, True])
+def test_checksums_are_zlibs(by_tables):
+    assert load_extension()
+    rng = np.random.default_rng(0)
+    content = rng.integers(0, 256, 5000, np.uint8)
+    for length in [*range(0, 300), 1023, 1024, 1025, 4999, 5000]:
+        part = content[:length].copy()
+        found = torch.ops.fastssl.crc32(torch.from_numpy(part), by_tables)
+        assert found == zlib.crc32(part)
+
+
+def test_a_picture_that_is_no_picture_reaches_nobody(build, tmp_path):
+    """A PNG under a JPEG's flags: good bytes of the wrong kind go to the reference decoder."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20), (10, 20, 30)).save(buffer, "png")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(buffer.getvalue())  # a PNG by its content
+    convert(ConvertConfig(folder, tmp_path / "shards", workers=1))
+    (batch,) = build(tmp_path / "shards", global_batch_size=1).one_pass()
+    assert batch.fallback_decodes == 1
+    assert (batch.images == torch.tensor([10, 20, 30], dtype=torch.uint8)).all()
