@@ -12,6 +12,9 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "jpeg/symbols.h"
+#include "jpeg/turn.h"
+
 namespace fastssl::jpeg {
 namespace {
 
@@ -40,6 +43,8 @@ void on_error(j_common_ptr object) {
   switch (object->err->msg_code) {
     case JERR_OUT_OF_MEMORY:
       leave(object, Status::no_memory);
+    case JERR_IMAGE_TOO_BIG:  // Above 65,500 pixels a side.
+      leave(object, Status::too_large);
     case JERR_SOF_UNSUPPORTED:
     case JERR_BAD_PRECISION:
     case JERR_MISMATCHED_QUANT_TABLE:
@@ -91,38 +96,16 @@ boolean on_full(j_compress_ptr object) {
 
 void on_term(j_compress_ptr) {}
 
-// ---- what a turn does to blocks -----------------------------------------------------------------
-
-// How the stored picture becomes the upright one: flips along its own axes, then a transposition.
-struct Turn {
-  bool flip_x;
-  bool flip_y;
-  bool transpose;
-};
-
-Turn find_turn(int orientation) {
-  return {orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8,
-          orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7,
-          orientation >= 5};
-}
-
-// A flip moves the last MCU to the front: it has to be whole.
-bool is_exact(Turn turn, const Layout& layout) {
-  return !(turn.flip_x && layout.width % layout.mcu_width != 0) &&
-         !(turn.flip_y && layout.height % layout.mcu_height != 0);
-}
-
-void turn_block(const JCOEF* from, Turn turn, JCOEF* to) {
-  for (int v = 0; v < DCTSIZE; ++v) {
-    for (int h = 0; h < DCTSIZE; ++h) {
-      const bool is_negative = (turn.flip_x && h % 2 == 1) != (turn.flip_y && v % 2 == 1);
-      const JCOEF value = from[v * DCTSIZE + h];
-      to[turn.transpose ? h * DCTSIZE + v : v * DCTSIZE + h] = is_negative ? -value : value;
-    }
-  }
-}
-
 // ---- the work -----------------------------------------------------------------------------------
+
+// A component's blocks in one row of MCUs.
+struct Strip {
+  JBLOCKARRAY rows;
+  JDIMENSION width;   // In blocks.
+  JDIMENSION height;  // In blocks, of those in this row of MCUs.
+  JDIMENSION h;       // Blocks of an MCU across.
+  JDIMENSION v;       // And down.
+};
 
 // The three libjpeg objects of one call. Functions that libjpeg may leave by longjmp hold nothing
 // that has a destructor.
@@ -148,8 +131,7 @@ class Transcoder {
     if (setjmp(errors_.jump)) return errors_.status;
     Status status = read(data, size, layout);
     if (status != Status::ok) return status;
-    write(layout, interval);
-    return check() ? Status::ok : Status::corrupt;
+    return write(layout, interval) && check() ? Status::ok : Status::corrupt;
   }
 
   const uint8_t* data() const { return output_.data; }
@@ -157,10 +139,14 @@ class Transcoder {
 
  private:
   Status read(const uint8_t* data, size_t size, const Layout& layout);
-  void write(const Layout& layout, int interval);
+  bool write(const Layout& layout, int interval);
+  Strip open_strip(int component, JDIMENSION mcu_row);
+  void set_table(JHUFF_TBL** table, const SymbolCounts& counts);
   void write_markers(int orientation);
   void turn_tables();
   void turn_blocks(Turn turn);
+  bool count_symbols(int interval, SymbolCounts* dc, SymbolCounts* ac);
+  bool fit_tables(int interval);
   bool check();
   bool check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found);
 
@@ -232,15 +218,16 @@ void Transcoder::turn_blocks(Turn turn) {
   source_.mem->realize_virt_arrays(object);
   for (int i = 0; i < source_.num_components; ++i) {
     const jpeg_component_info& from = source_.comp_info[i];
-    for (JDIMENSION y = 0; y < from.height_in_blocks; ++y) {
-      const JBLOCKROW row =
-          source_.mem->access_virt_barray(object, coefficients_[i], y, 1, FALSE)[0];
-      const JDIMENSION v = turn.flip_y ? from.height_in_blocks - 1 - y : y;
-      for (JDIMENSION x = 0; x < from.width_in_blocks; ++x) {
-        const JDIMENSION u = turn.flip_x ? from.width_in_blocks - 1 - x : x;
-        const JBLOCKROW target =
-            source_.mem->access_virt_barray(object, turned_[i], turn.transpose ? u : v, 1, TRUE)[0];
-        turn_block(row[x], turn, target[turn.transpose ? v : u]);
+    const JDIMENSION width = from.width_in_blocks, height = from.height_in_blocks;
+    // Rows have to be written from the first on: libjpeg refuses to skip some.
+    for (JDIMENSION row = 0; row < (turn.transpose ? width : height); ++row) {
+      const JBLOCKROW target = source_.mem->access_virt_barray(object, turned_[i], row, 1, TRUE)[0];
+      for (JDIMENSION column = 0; column < (turn.transpose ? height : width); ++column) {
+        const JDIMENSION u = turn.transpose ? row : column, v = turn.transpose ? column : row;
+        const JDIMENSION x = turn.flip_x ? width - 1 - u : u, y = turn.flip_y ? height - 1 - v : v;
+        const JBLOCKROW source =
+            source_.mem->access_virt_barray(object, coefficients_[i], y, 1, FALSE)[0];
+        turn_block(source[x], turn, target[column]);
       }
     }
   }
@@ -265,7 +252,89 @@ void Transcoder::write_markers(int orientation) {
   }
 }
 
-void Transcoder::write(const Layout& layout, int interval) {
+Strip Transcoder::open_strip(int component, JDIMENSION mcu_row) {
+  const jpeg_component_info& from = source_.comp_info[component];
+  const jpeg_component_info& to = target_.comp_info[component];
+  const bool is_one = target_.num_components == 1;
+  Strip strip;
+  strip.width = is_transposed_ ? from.height_in_blocks : from.width_in_blocks;
+  strip.h = is_one ? 1 : to.h_samp_factor;
+  strip.v = is_one ? 1 : to.v_samp_factor;
+  const JDIMENSION first = mcu_row * strip.v;
+  const JDIMENSION rows = is_transposed_ ? from.width_in_blocks : from.height_in_blocks;
+  strip.height = std::min(strip.v, rows - first);
+  strip.rows =
+      source_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&source_),
+                                      coefficients_[component], first, strip.height, FALSE);
+  return strip;
+}
+
+void Transcoder::set_table(JHUFF_TBL** table, const SymbolCounts& counts) {
+  HuffmanCode code;
+  build_code(counts, &code);
+  if (*table == nullptr) *table = jpeg_alloc_huff_table(reinterpret_cast<j_common_ptr>(&target_));
+  static_assert(sizeof(*table)->bits == sizeof code.num_of_length);
+  std::memcpy((*table)->bits, code.num_of_length, sizeof code.num_of_length);
+  std::memcpy((*table)->huffval, code.symbols, sizeof code.symbols);
+  (*table)->sent_table = FALSE;
+}
+
+// Counts in the order in which libjpeg writes. Where an MCU passes the picture's right or lower
+// border, it writes blocks that repeat the DC coefficient before them and nothing else.
+bool Transcoder::count_symbols(int interval, SymbolCounts* dc, SymbolCounts* ac) {
+  const int num = target_.num_components;
+  int max_h = 1, max_v = 1, last_dc[MAX_COMPONENTS] = {};
+  for (int i = 0; num > 1 && i < num; ++i) {
+    max_h = std::max(max_h, target_.comp_info[i].h_samp_factor);
+    max_v = std::max(max_v, target_.comp_info[i].v_samp_factor);
+  }
+  const JDIMENSION across = (target_.image_width + 8 * max_h - 1) / (8 * max_h);
+  const JDIMENSION down = (target_.image_height + 8 * max_v - 1) / (8 * max_v);
+  int to_restart = interval;
+  for (JDIMENSION y = 0; y < down; ++y) {
+    Strip strips[MAX_COMPONENTS];
+    for (int i = 0; i < num; ++i) strips[i] = open_strip(i, y);
+    for (JDIMENSION x = 0; x < across; ++x) {
+      if (to_restart-- == 0) {
+        std::memset(last_dc, 0, sizeof last_dc);
+        to_restart = interval - 1;
+      }
+      for (int i = 0; i < num; ++i) {
+        const jpeg_component_info& info = target_.comp_info[i];
+        SymbolCounts* own_dc = &dc[info.dc_tbl_no];
+        SymbolCounts* own_ac = &ac[info.ac_tbl_no];
+        const Strip& strip = strips[i];
+        for (JDIMENSION k = 0; k < strip.h * strip.v; ++k) {
+          const JDIMENSION column = x * strip.h + k % strip.h, row = k / strip.h;
+          if (column >= strip.width || row >= strip.height) {
+            ++own_dc->of[0];
+            ++own_ac->of[0];
+            continue;
+          }
+          const JCOEF* block = strip.rows[row][column];
+          if (!count_block(block, last_dc[i], own_dc, own_ac)) return false;
+          last_dc[i] = block[0];
+        }
+      }
+    }
+  }
+  return true;
+}
+
+// Gives the target the tables of the fewest bits. libjpeg could do it, but takes five times as long
+// to count as this does.
+bool Transcoder::fit_tables(int interval) {
+  SymbolCounts dc[NUM_HUFF_TBLS] = {}, ac[NUM_HUFF_TBLS] = {};
+  if (!count_symbols(interval, dc, ac)) return false;
+  for (int i = 0; i < target_.num_components; ++i) {
+    const jpeg_component_info& info = target_.comp_info[i];
+    set_table(&target_.dc_huff_tbl_ptrs[info.dc_tbl_no], dc[info.dc_tbl_no]);
+    set_table(&target_.ac_huff_tbl_ptrs[info.ac_tbl_no], ac[info.ac_tbl_no]);
+  }
+  return true;
+}
+
+bool Transcoder::write(const Layout& layout, int interval) {
   target_.err = source_.err;
   jpeg_create_compress(&target_);
   output_.base.init_destination = grow;
@@ -281,13 +350,15 @@ void Transcoder::write(const Layout& layout, int interval) {
   // libjpeg would write these as it thinks fit; the colours depend on them.
   target_.write_JFIF_header = layout.has_jfif ? TRUE : FALSE;
   target_.write_Adobe_marker = FALSE;
-  target_.optimize_coding = TRUE;
+  if (!fit_tables(interval)) return false;
+  target_.optimize_coding = FALSE;
   target_.arith_code = FALSE;
   target_.restart_in_rows = 0;
   target_.restart_interval = static_cast<unsigned>(interval);
   jpeg_write_coefficients(&target_, coefficients_);
   write_markers(is_turned ? 1 : layout.orientation);
   jpeg_finish_compress(&target_);
+  return true;
 }
 
 bool Transcoder::check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found) {
