@@ -9,7 +9,8 @@ namespace {
 
 // Blocks of a lane's buffer: enough that its changes cost nothing, few enough to stay in the first
 // cache.
-constexpr int64_t kChunkBlocks = 40;
+constexpr int64_t kChunkBlocks = 48;
+static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behind a segment");
 
 // How a component is upsampled, if it is known here. libjpeg falls back to repetition for pictures
 // of some few columns, and so is not followed there.
@@ -60,6 +61,8 @@ void grow(std::vector<uint8_t>* scratch, size_t needed) {
   }
 }
 
+void clear(Block* block) { std::memset(block->coefficients, 0, 64 * sizeof(int16_t)); }
+
 // The MCUs that a box needs, in rows and columns of them. A sample beyond each edge counts where
 // components are upsampled.
 Rect find_mcus(const Layout& layout, const Rect& box) {
@@ -71,7 +74,7 @@ Rect find_mcus(const Layout& layout, const Rect& box) {
 
 }  // namespace
 
-BaselineDecoder::BaselineDecoder() : inverse_(pick_inverse_dct(true)) {}
+BaselineDecoder::BaselineDecoder() : inverse_(pick_inverse_dct(true)) { build_stop(&stop_); }
 
 void BaselineDecoder::set_vectorised(bool on) {
   is_vectorised_ = on;
@@ -109,6 +112,7 @@ void BaselineDecoder::plan_planes(const Layout& layout, const std::vector<Rect>&
     find_upsampling(layout, i, &plane.upsampling);
     plane.width = divide_up(int64_t{layout.width} * plane.h, max_h);
     plane.height = divide_up(int64_t{layout.height} * plane.v, max_v);
+    plane.waiting = nullptr;
     plane.left = all.left * 8 * plane.h;
     plane.top = all.top * 8 * plane.v;
     plane.stride = ptrdiff_t{all.width()} * 8 * plane.h + 2 * kRowSlack;
@@ -129,26 +133,22 @@ void BaselineDecoder::plan_mcus(const Layout& layout, const std::vector<Rect>& b
   num_read_ = 0;
 }
 
-void BaselineDecoder::plan_steps(const Layout& layout) {
+void BaselineDecoder::plan_blocks() {
   int32_t num = 0;
-  int of_step[10];
+  int of_block[10];
   for (int i = 0; i < num_components_; ++i) {
     for (int32_t k = 0; k < planes_[i].h * planes_[i].v; ++k) {
-      of_step[num++] = i;
+      of_block[num++] = i;
     }
   }
-  for (int32_t k = 0; k < num; ++k) {
-    const int32_t next = (k + 1) % num;
-    steps_[k] = {&tables_.ac(of_step[k]), &tables_.dc(of_step[next]), &steps_[next]};
-  }
-  blocks_per_mcu_ = layout.blocks_per_mcu;
+  blocks_per_mcu_ = num;
   for (Lane& lane : lanes_) {
-    const size_t needed = (kChunkBlocks + 11) * kBlockStride;
-    if (lane.blocks.size() < needed) {
-      lane.blocks.resize(needed);
-    }
     // A decode that failed has left something.
-    std::fill(lane.blocks.begin(), lane.blocks.end(), int16_t{0});
+    lane.blocks.assign(kChunkBlocks + 1, Block{});
+    for (size_t k = 0; k < lane.blocks.size(); ++k) {
+      lane.blocks[k].ac = &tables_.ac(of_block[k % num]);
+      lane.blocks[k].next_dc = &tables_.dc(of_block[(k + 1) % num]);
+    }
   }
 }
 
@@ -170,7 +170,7 @@ bool BaselineDecoder::start(const uint8_t* data, Lane* lane) {
     const size_t size = offset[1] - offset[0] - 2;
     grow(&lane->bytes, size + Stream::kPadding);
     const size_t length = unstuff(data + offset[0], size, lane->bytes.data());
-    lane->stream.begin(lane->bytes.data(), length, &steps_[0], &tables_.dc(0));
+    lane->stream.begin(lane->bytes.data(), length);
     std::fill(lane->dc, lane->dc + kMaxComponents, int16_t{0});
     lane->next_mcu = begin;
     lane->is_last = lane->end == total_mcus_;
@@ -185,31 +185,65 @@ bool BaselineDecoder::start(const uint8_t* data, Lane* lane) {
 void BaselineDecoder::begin_chunk(Lane* lane) {
   const int64_t num = std::max<int64_t>(1, kChunkBlocks / blocks_per_mcu_);
   lane->chunk_end = std::min(lane->next_mcu + num, lane->stop);
-  lane->stream.block = lane->blocks.data();
-  lane->stream.last =
-      lane->stream.block + (lane->chunk_end - lane->next_mcu) * blocks_per_mcu_ * kBlockStride;
+  Stream& stream = lane->stream;
+  stream.block = lane->blocks.data();
+  stream.last = stream.block + (lane->chunk_end - lane->next_mcu) * blocks_per_mcu_;
+  stream.last[-1].next_dc = &stop_;
+  stream.next = &tables_.dc(0);
+  stream.k = 0;
+}
+
+// Turns a block into samples, or lets it wait for a second one; clears it afterwards.
+void BaselineDecoder::store_block(int component, Block* block, int32_t num, uint8_t* out) {
+  Plane& plane = planes_[component];
+  const uint16_t* steps = tables_.steps(component);
+  if (num == 1) {
+    inverse_.one(block->coefficients, steps, num, out, plane.stride);
+    block->coefficients[0] = 0;
+  } else if (plane.waiting == nullptr) {
+    plane.waiting = block;
+    plane.waiting_out = out;
+  } else {
+    inverse_.two(plane.waiting->coefficients, block->coefficients, steps, plane.waiting_out, out,
+                 plane.stride);
+    clear(plane.waiting);
+    clear(block);
+    plane.waiting = nullptr;
+  }
+}
+
+void BaselineDecoder::store_waiting() {
+  for (int i = 0; i < num_components_; ++i) {
+    Plane& plane = planes_[i];
+    if (plane.waiting != nullptr) {
+      inverse_.one(plane.waiting->coefficients, tables_.steps(i), 64, plane.waiting_out,
+                   plane.stride);
+      clear(plane.waiting);
+      plane.waiting = nullptr;
+    }
+  }
 }
 
 // Turns an MCU's coefficients into samples, if they are wanted; false where they are damaged.
-bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, int16_t* blocks) {
+bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, Block* block) {
   const bool is_wanted = mcu >= first_mcu_ && is_wanted_[mcu - first_mcu_];
   const auto row = static_cast<int32_t>(mcu / mcus_per_row_);
   const auto column = static_cast<int32_t>(mcu % mcus_per_row_);
   for (int i = 0; i < num_components_; ++i) {
     Plane& plane = planes_[i];
     for (int32_t v = 0; v < plane.v; ++v) {
-      for (int32_t h = 0; h < plane.h; ++h, blocks += kBlockStride) {
-        const int32_t num = count_coefficients(blocks);
+      for (int32_t h = 0; h < plane.h; ++h, ++block) {
+        const int32_t num = count_coefficients(*block);
         if (num == 0) {
           return false;
         }
-        lane->dc[i] = static_cast<int16_t>(lane->dc[i] + blocks[0]);
+        lane->dc[i] = static_cast<int16_t>(lane->dc[i] + block->coefficients[0]);
         if (is_wanted) {
-          blocks[0] = lane->dc[i];
-          uint8_t* out = plane.at((column * plane.h + h) * 8, (row * plane.v + v) * 8);
-          inverse_(blocks, tables_.steps(i), num, out, plane.stride);
+          block->coefficients[0] = lane->dc[i];
+          store_block(i, block, num, plane.at((column * plane.h + h) * 8, (row * plane.v + v) * 8));
+        } else {
+          clear(block);
         }
-        std::memset(blocks, 0, 64 * sizeof(int16_t));
       }
     }
   }
@@ -226,13 +260,15 @@ Status BaselineDecoder::finish_chunk(Lane* lane) {
   if (lane->chunk_end == lane->end && !lane->is_last && overrun <= -8) {
     return Status::corrupt;
   }
-  int16_t* blocks = lane->blocks.data();
+  lane->stream.last[-1].next_dc = &tables_.dc(0);
+  Block* blocks = lane->blocks.data();
   for (; lane->next_mcu < lane->chunk_end; ++lane->next_mcu) {
     if (!store_mcu(lane, lane->next_mcu, blocks)) {
       return Status::corrupt;
     }
-    blocks += ptrdiff_t{blocks_per_mcu_} * kBlockStride;
+    blocks += blocks_per_mcu_;
   }
+  store_waiting();
   return Status::ok;
 }
 
@@ -247,7 +283,7 @@ Status BaselineDecoder::run(const uint8_t* data) {
     } else {
       decode_one(&a->stream);
     }
-    if (a->stream.block != a->stream.last) {
+    if (a->stream.block < a->stream.last) {
       std::swap(a, b);
       std::swap(has_a, has_b);
     }
@@ -306,7 +342,7 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
   interval_ = layout.restart_interval > 0 ? layout.restart_interval : total_mcus_;
   plan_planes(layout, boxes);
   plan_mcus(layout, boxes);
-  plan_steps(layout);
+  plan_blocks();
   status = run(data);
   *num_mcus = num_read_;
   if (status == Status::ok) {

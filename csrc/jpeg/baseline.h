@@ -51,6 +51,8 @@ class BaselineDecoder {
     int32_t width, height;  // Of the whole component.
     int32_t h, v;           // Blocks in an MCU.
     Upsampling upsampling;
+    Block* waiting;  // For a second block, since two are transformed at once; or null.
+    uint8_t* waiting_out;
 
     uint8_t* at(int32_t x, int32_t y) {
       return samples.data() + (y - top) * stride + kRowSlack + (x - left);
@@ -61,7 +63,7 @@ class BaselineDecoder {
   struct Lane {
     Stream stream;
     std::vector<uint8_t> bytes;
-    std::vector<int16_t> blocks;
+    std::vector<Block> blocks;
     int64_t next_mcu;   // The first of those in `blocks`.
     int64_t chunk_end;  // Behind the last of them.
     int64_t stop;       // Behind the last one wanted.
@@ -72,11 +74,13 @@ class BaselineDecoder {
 
   void plan_planes(const Layout& layout, const std::vector<Rect>& boxes);
   void plan_mcus(const Layout& layout, const std::vector<Rect>& boxes);
-  void plan_steps(const Layout& layout);
+  void plan_blocks();
   bool start(const uint8_t* data, Lane* lane);
   void begin_chunk(Lane* lane);
   Status finish_chunk(Lane* lane);
-  bool store_mcu(Lane* lane, int64_t mcu, int16_t* blocks);
+  bool store_mcu(Lane* lane, int64_t mcu, Block* blocks);
+  void store_block(int component, Block* block, int32_t num, uint8_t* out);
+  void store_waiting();
   void repeat_edges();
   Status run(const uint8_t* data);
   const uint8_t* upsample(Plane* plane, const Rect& box, int32_t y, uint8_t* scratch);
@@ -89,7 +93,7 @@ class BaselineDecoder {
   int64_t interval_ = 0;  // MCUs of a segment.
   int64_t total_mcus_ = 0;
   int32_t blocks_per_mcu_ = 0;
-  Step steps_[10];
+  HuffmanTable stop_;
   Plane planes_[3];
   Lane lanes_[2];
   std::vector<uint32_t> offsets_;

@@ -28,7 +28,7 @@ struct Decoder::Impl {
   Status locate(const Layout& layout, const ViewBox* views, int32_t num_views);
   Status cut(const Pixels& crop, int32_t orientation, const ViewBox& view, int32_t side,
              uint8_t* out);
-  Status decode_by_segments(const uint8_t* data, size_t size, const Layout& layout,
+  Status decode_as_baseline(const uint8_t* data, size_t size, const Layout& layout,
                             const ViewBox* views, int32_t num_views, int32_t side, uint8_t* out,
                             Counters* counters);
   Status decode_by_turbo(const uint8_t* data, size_t size, const Layout& layout,
@@ -68,8 +68,8 @@ Status Decoder::Impl::cut(const Pixels& crop, int32_t orientation, const ViewBox
   return resampler.cut_view(upright, whole, side, out);
 }
 
-// Decodes the segments that the views need.
-Status Decoder::Impl::decode_by_segments(const uint8_t* data, size_t size, const Layout& layout,
+// Decodes the restart segments that the views need; without restarts there is one.
+Status Decoder::Impl::decode_as_baseline(const uint8_t* data, size_t size, const Layout& layout,
                                          const ViewBox* views, int32_t num_views, int32_t side,
                                          uint8_t* out, Counters* counters) {
   uint64_t num_mcus = 0;
@@ -137,8 +137,8 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   Counters ignored;
   Counters* counted = counters != nullptr ? counters : &ignored;
   counted->total_mcus += count_mcus(layout);
-  if (layout.restart_interval > 0 && BaselineDecoder::is_supported(layout)) {
-    status = impl_->decode_by_segments(data, size, layout, views, num_views, side, out, counted);
+  if (BaselineDecoder::is_supported(layout)) {
+    status = impl_->decode_as_baseline(data, size, layout, views, num_views, side, out, counted);
     if (status != Status::unsupported) {
       return status;
     }

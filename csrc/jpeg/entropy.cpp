@@ -7,68 +7,87 @@ namespace {
 
 #if defined(__GNUC__)
 #define FASTSSL_INLINE inline __attribute__((always_inline))
+#define FASTSSL_BMI2 __attribute__((target("bmi2")))
 #else
 #define FASTSSL_INLINE inline
 #endif
 
+// Afterwards there are at least 56 bits: two symbols.
 FASTSSL_INLINE void refill(Stream* s) {
   uint64_t next;
   std::memcpy(&next, s->at, 8);
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
   next = __builtin_bswap64(next);
 #endif
-  s->bits |= next >> s->count;
-  s->at += (63 - s->count) >> 3;
-  s->at = s->at < s->limit ? s->at : s->limit;
+  s->bits |= next >> (s->count & 63);
+  s->at += ~s->count >> 3 & 7;
   s->count |= 56;
 }
 
-// One symbol: at most 27 bits.
+// Where k has left the block, goes on to the next one.
+FASTSSL_INLINE void move_on(Stream* s) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  // Compilers make a branch of conditional expressions here.
+  asm("cmpq $63, %[k]\n\tcmovaq %[next_dc], %[next]\n\tcmovaq %[zero], %[k]\n\t"
+      "cmovaq %[after], %[block]"
+      : [k] "+r"(s->k), [next] "+r"(s->next), [block] "+r"(s->block)
+      : [next_dc] "m"(s->block->next_dc), [after] "r"(s->block + 1), [zero] "r"(uint64_t{0})
+      : "cc");
+#else
+  const bool is_done = s->k > 63;
+  s->next = is_done ? s->block->next_dc : s->next;
+  s->block += is_done;
+  s->k = is_done ? 0 : s->k;
+#endif
+}
+
+// One symbol: at most 27 bits for DC, 26 for AC.
 FASTSSL_INLINE void next_symbol(Stream* s) {
   uint32_t entry = s->next->fast[s->bits >> (64 - HuffmanTable::kFastBits)];
   if (__builtin_expect((entry & HuffmanTable::kMore) != 0, 0)) {
     entry = complete(*s->next, entry, s->bits);
   }
-  s->bits <<= entry & 0x3F;
-  s->count -= entry & 0x3F;
-  s->k += entry >> 8 & 0xFF;
-  s->block[kZigzag[s->k & 0xFF]] = static_cast<int16_t>(entry >> 16);
-  ++s->k;
-  s->block[kEnd] = static_cast<int16_t>(s->k);
-  const Step* step = s->step;
-  const bool is_done = s->k >= 64;
-  s->next = is_done ? step->next_dc : step->ac;
-  s->step = is_done ? step->next : step;
-  s->block += is_done ? kBlockStride : 0;
-  s->k = is_done ? 0 : s->k;
+  s->bits <<= entry & 63;
+  s->count -= entry;
+  s->k += entry >> 24;
+  s->block->coefficients[kPlaces[s->k]] = static_cast<int16_t>(entry >> 8);
+  s->block->end = static_cast<int16_t>(s->k);
+  s->next = s->block->ac;
+  move_on(s);
 }
 
 }  // namespace
 
-void Stream::begin(const uint8_t* bytes, size_t size, const Step* first, const HuffmanTable* dc) {
+void Stream::begin(const uint8_t* bytes, size_t size) {
   bits = 0;
   count = 0;
   at = bytes;
-  limit = bytes + size + 8;
-  next = dc;
-  step = first;
-  k = 0;
+  end = bytes + size;
 }
 
-void decode_one(Stream* a) {
+void build_stop(HuffmanTable* table) {
+  for (uint32_t& entry : table->fast) {
+    entry = HuffmanTable::kNoCode << 24;
+  }
+}
+
+FASTSSL_BMI2 void decode_one(Stream* a) {
   Stream s = *a;
-  while (s.block != s.last) {
+  while (s.block < s.last) {
     refill(&s);
+    next_symbol(&s);
     next_symbol(&s);
   }
   *a = s;
 }
 
-void decode_two(Stream* a, Stream* b) {
+FASTSSL_BMI2 void decode_two(Stream* a, Stream* b) {
   Stream s = *a, t = *b;
-  while (s.block != s.last && t.block != t.last) {
+  while (s.block < s.last && t.block < t.last) {
     refill(&s);
     refill(&t);
+    next_symbol(&s);
+    next_symbol(&t);
     next_symbol(&s);
     next_symbol(&t);
   }
@@ -91,7 +110,6 @@ size_t unstuff(const uint8_t* data, size_t size, uint8_t* out) {
     *to++ = 0xFF;
     data = stop + 2;
   }
-  std::memset(to, 0, Stream::kPadding);
   return static_cast<size_t>(to - out);
 }
 

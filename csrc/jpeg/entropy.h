@@ -1,9 +1,9 @@
 // Entropy decoding of baseline JPEG: bits to coefficients, several restart segments at a time.
 //
 // What limits a decoder is latency: each symbol's length tells where the next one begins, and
-// whether a block ends here is a branch that no predictor learns. So there is no such branch: the
-// end of a block is arithmetic on pointers, and one loop does one symbol of several streams, whose
-// chains of instructions overlap.
+// whether a block ends here is a branch that no predictor learns. So there is no such branch: at
+// the end of a block pointers move on by conditional moves, and one loop does symbols of two
+// streams, whose chains of instructions overlap.
 #pragma once
 
 #include <cstddef>
@@ -15,59 +15,59 @@
 
 namespace fastssl::jpeg {
 
-// A block as streams write it: 64 coefficients in natural order (DC is the difference from the last
-// one), at kOutside what falls outside, at kEnd where its last symbol led.
-constexpr int kBlockStride = 80;
-constexpr int kEnd = 72;
+// A block while it is decoded, and what is decoded after it.
+struct alignas(32) Block {
+  int16_t coefficients[65];     // In natural order; DC is the difference from the last one.
+  int16_t end;                  // Where its last symbol led, from 1 on.
+  const HuffmanTable* ac;       // Its own.
+  const HuffmanTable* next_dc;  // Of the block behind it.
+};
 
 // How many coefficients of the zigzag there are (1: DC alone), or 0 for what no encoder writes.
-inline int32_t count_coefficients(const int16_t* block) {
-  constexpr int32_t kEndRun = HuffmanTable::kEndRun;
-  const int32_t end = block[kEnd];
+inline int32_t count_coefficients(const Block& block) {
+  constexpr int32_t kEndOfBlock = HuffmanTable::kEndOfBlock;
+  const int32_t end = block.end;
   if (end == 64) {
     return 64;
   }
-  return end > kEndRun + 1 && end <= kEndRun + 64 ? end - kEndRun - 1 : 0;
+  return end > kEndOfBlock && end < kEndOfBlock + 64 ? end - kEndOfBlock : 0;
 }
-
-// One block of an MCU: its tables, and what comes after it.
-struct Step {
-  const HuffmanTable* ac;
-  const HuffmanTable* next_dc;
-  const Step* next;
-};
 
 // A restart segment while it is decoded.
 struct Stream {
-  // Readable bytes behind the end, of value 0.
-  static constexpr size_t kPadding = 16;
+  // The most blocks between two checks of the position.
+  static constexpr size_t kMaxBlocks = 48;
+  // Readable bytes behind the end: a block takes at most 64 x 27 bits.
+  static constexpr size_t kPadding = kMaxBlocks * 64 * 27 / 8 + 64;
 
   uint64_t bits;             // The next ones, from the highest on.
-  int64_t count;             // Of valid bits.
+  uint64_t count;            // Of valid bits: in the lowest 6 bits, rubbish above.
   const uint8_t* at;         // What comes after them.
-  const uint8_t* limit;      // `at` stops there: 8 bytes behind the end.
   const HuffmanTable* next;  // Of the next symbol.
-  const Step* step;          // The block that it belongs to.
   uint64_t k;                // Place in the zigzag.
-  int16_t* block;
-  int16_t* last;  // Where to stop: behind the blocks that there is room for.
+  Block* block;
+  Block* last;  // Where to stop; next_dc of the block before it is that of a table of stop_code.
+  const uint8_t* end;
 
-  // Begins a segment of `size` bytes without stuffing, kPadding behind it; `first` is the first
-  // block of an MCU, `dc` its table.
-  void begin(const uint8_t* bytes, size_t size, const Step* first, const HuffmanTable* dc);
+  // Begins a segment of `size` bytes without stuffing, kPadding behind it.
+  void begin(const uint8_t* bytes, size_t size);
 
   // Bits that were taken beyond the segment's end; negative: that are left.
-  int64_t overrun() const { return (at - limit + 8) * 8 - count; }
+  int64_t overrun() const { return (at - end) * 8 - static_cast<int64_t>(count & 63); }
 };
 
-// Decodes until a stream has reached its last block. Blocks must be all 0 before.
+// Makes a table that takes no bits and ends every block at once.
+void build_stop(HuffmanTable* table);
+
+// Decodes until a stream has reached its last block. Its blocks must be 0 before; one more behind
+// them is overwritten.
 void decode_one(Stream* a);
 void decode_two(Stream* a, Stream* b);
 
 // Copies entropy-coded data without its stuffing (0xFF 0x00 becomes 0xFF) up to the first marker or
 // the end.
 //
-// out: of `size` bytes at least, and Stream::kPadding more, which become 0 behind the end.
+// out: of `size` bytes at least.
 // Returns the bytes written.
 size_t unstuff(const uint8_t* data, size_t size, uint8_t* out);
 

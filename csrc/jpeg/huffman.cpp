@@ -16,38 +16,49 @@ int32_t extend(int32_t bits, int32_t size) {
   return bits < 1 << (size - 1) ? bits - (1 << size) + 1 : bits;
 }
 
-uint32_t make_entry(int32_t value, uint32_t run, uint32_t low) {
-  return static_cast<uint32_t>(value) << 16 | run << 8 | low;
+uint32_t make_entry(int32_t value, uint32_t way, uint32_t low) {
+  return way << 24 | static_cast<uint32_t>(static_cast<uint16_t>(value)) << 8 | low;
 }
 
-// The entry of a prefix whose first `length` bits are the code of a symbol.
-uint32_t make_fast_entry(uint8_t symbol, uint32_t length, uint32_t prefix, bool is_dc) {
-  const int32_t size = is_dc ? symbol : symbol & 15;
+// How far a symbol goes on; `size` is that of its value.
+uint32_t find_way(bool is_dc, uint8_t symbol, uint32_t size) {
   const uint32_t run = is_dc ? 0 : symbol >> 4;
+  const bool is_end = !is_dc && size == 0 && run != 15;
+  return is_end ? HuffmanTable::kEndOfBlock : run + 1;
+}
+
+// Fills the entries that begin with a symbol's code of `length` bits, the first of them at `out`.
+void fill_entries(uint8_t symbol, uint32_t length, bool is_dc, uint32_t* out) {
+  const uint32_t size = is_dc ? symbol : symbol & 15;
+  const uint32_t way = find_way(is_dc, symbol, size);
+  const uint32_t room = HuffmanTable::kFastBits - length;
   if (size == 0) {
-    const bool is_end = !is_dc && run != 15;
-    return make_entry(0, is_end ? HuffmanTable::kEndRun : run, length);
+    std::fill_n(out, 1u << room, make_entry(0, way, length));
+  } else if (size > room) {
+    const auto kept = static_cast<int32_t>(size);
+    std::fill_n(out, 1u << room, make_entry(kept, way, HuffmanTable::kMore | length));
+  } else {
+    const uint32_t num = 1u << (room - size);
+    for (int32_t bits = 0; bits < 1 << size; ++bits, out += num) {
+      const int32_t value = extend(bits, static_cast<int32_t>(size));
+      std::fill_n(out, num, make_entry(value, way, length + size));
+    }
   }
-  const int32_t rest = HuffmanTable::kFastBits - static_cast<int32_t>(length) - size;
-  if (rest < 0) {
-    return make_entry(size, run, HuffmanTable::kMore | length);
-  }
-  const int32_t bits = prefix >> rest & ((1u << size) - 1);
-  return make_entry(extend(bits, size), run, length + static_cast<uint32_t>(size));
 }
 
 }  // namespace
 
 // clang-format off
-const uint8_t kZigzag[64 + 192] = {
+const uint8_t kPlaces[1 + 63 + 256] = {
+    kOutside,  // Nothing leads there.
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
     12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,  6,  7, 14, 21, 28,
     35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 #define FASTSSL_SIXTEEN 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64
-    FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN,
-    FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN,
-    FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN,
+#define FASTSSL_SIXTY_FOUR FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN
+    FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN,
+    FASTSSL_SIXTEEN, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
 };
 // clang-format on
 
@@ -85,10 +96,7 @@ Status HuffmanTable::build(bool dc, const uint8_t* spec_in, size_t available, si
         return Status::unsupported;
       }
       if (length <= uint32_t{kFastBits}) {
-        const uint32_t num = 1u << (kFastBits - length);
-        for (uint32_t prefix = code * num; prefix < (code + 1) * num; ++prefix) {
-          fast[prefix] = make_fast_entry(symbols[index], length, prefix, dc);
-        }
+        fill_entries(symbols[index], length, dc, fast + (code << (kFastBits - length)));
       }
     }
     limit[length] = code << (kMaxLength - length);
@@ -100,8 +108,8 @@ Status HuffmanTable::build(bool dc, const uint8_t* spec_in, size_t available, si
 
 uint32_t complete(const HuffmanTable& table, uint32_t entry, uint64_t bits) {
   uint32_t length = entry & 0x1F;
-  uint32_t size = entry >> 16;
-  uint32_t run = entry >> 8 & 0xFF;
+  uint32_t size = entry >> 8 & 0xFFFF;
+  uint32_t way = entry >> 24;
   if (length == 0) {
     const auto prefix = static_cast<uint32_t>(bits >> 48);
     length = HuffmanTable::kFastBits + 1;
@@ -114,14 +122,13 @@ uint32_t complete(const HuffmanTable& table, uint32_t entry, uint64_t bits) {
     const auto code = static_cast<int32_t>(prefix >> (kMaxLength - length));
     const uint8_t symbol = table.symbols[(code + table.offset[length]) & 0xFF];
     size = table.is_dc ? symbol : symbol & 15;
-    run = table.is_dc ? 0 : symbol >> 4;
+    way = find_way(table.is_dc, symbol, size);
     if (size == 0) {
-      const bool is_end = !table.is_dc && run != 15;
-      return make_entry(0, is_end ? HuffmanTable::kEndRun : run, length);
+      return make_entry(0, way, length);
     }
   }
   const auto value = static_cast<int32_t>(bits << length >> (64 - size));
-  return make_entry(extend(value, static_cast<int32_t>(size)), run, length + size);
+  return make_entry(extend(value, static_cast<int32_t>(size)), way, length + size);
 }
 
 }  // namespace fastssl::jpeg

@@ -8,20 +8,22 @@
 
 namespace fastssl::jpeg {
 
-// Where the k-th coefficient of the zigzag lies in a block. Every index that a run can lead to is
-// there: what falls behind the block goes to its 65th place.
+// Where a block's k-th coefficient lies, k in the order of the zigzag, is kPlaces[1 + k]. Every
+// place that a symbol can lead to is there: what falls behind the block goes to its 65th
+// coefficient.
 constexpr int kOutside = 64;
-extern const uint8_t kZigzag[64 + 192];
+extern const uint8_t kPlaces[1 + 63 + 256];
 
 // A code and the tables that decode it. A table's entry holds, from the low bits on: the bits to
-// drop (7), whether more work is needed (1), the zeros before the coefficient (8), its value (16).
+// drop (7), whether more work is needed (1), the coefficient's value (16), how far the symbol goes
+// on in the zigzag (8): the zeros before the coefficient, and 1.
 struct HuffmanTable {
-  // Bits that one look takes in. Most symbols and the bits of their values fit: 10 and 11 were
-  // measured alike, 9 and 12 slower.
-  static constexpr int kFastBits = 10;
+  // Bits that one look takes in. 96 % of the symbols with the bits of their values fit; with 10 a
+  // whole decode takes 5 % longer.
+  static constexpr int kFastBits = 11;
   static constexpr uint32_t kMore = 0x80;
-  // Runs that lead behind everything else: of the end of a block, and of bits that are no code.
-  static constexpr uint32_t kEndRun = 128;
+  // Ways that lead behind everything else: of the end of a block, and of bits that are no code.
+  static constexpr uint32_t kEndOfBlock = 129;
   static constexpr uint32_t kNoCode = 255;
 
   uint32_t fast[1 << kFastBits];
@@ -42,7 +44,7 @@ struct HuffmanTable {
 
 // Completes an entry that needs more work: the same fields, with the value behind the code.
 //
-// bits: the next ones, from the highest on. Where there is no such code, the run is kNoCode.
+// bits: the next ones, from the highest on. Where there is no such code, the way is kNoCode.
 uint32_t complete(const HuffmanTable& table, uint32_t entry, uint64_t bits);
 
 }  // namespace fastssl::jpeg

@@ -115,75 +115,142 @@ void inverse_plain(const int16_t* block, const uint16_t* steps, int32_t num, uin
   }
 }
 
+void inverse_two_plain(const int16_t* a, const int16_t* b, const uint16_t* steps, uint8_t* out_a,
+                       uint8_t* out_b, ptrdiff_t stride) {
+  inverse_plain(a, steps, 64, out_a, stride);
+  inverse_plain(b, steps, 64, out_b, stride);
+}
+
 #ifdef FASTSSL_AVX2
 
 #define FASTSSL_TARGET __attribute__((target("avx2")))
 
-// Eight pairs (a, b) of 16 bits, lane by lane.
-FASTSSL_TARGET inline __m256i pair(__m128i a, __m128i b) {
-  return _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+// Rows of two blocks of 16 bits, one in each half of a register.
+
+// Sixteen values of 32 bits: the first and the last four of each half.
+struct Wide {
+  __m256i low, high;
+};
+
+FASTSSL_TARGET inline Wide add(Wide x, Wide y) {
+  return {_mm256_add_epi32(x.low, y.low), _mm256_add_epi32(x.high, y.high)};
 }
 
-// a * x + b * y of the pairs.
-FASTSSL_TARGET inline __m256i rotate(__m256i pairs, int a, int b) {
-  const auto both = static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint16_t>(b)) << 16 |
-                                         static_cast<uint16_t>(a));
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi32(both));
+FASTSSL_TARGET inline Wide subtract(Wide x, Wide y) {
+  return {_mm256_sub_epi32(x.low, y.low), _mm256_sub_epi32(x.high, y.high)};
 }
 
-// (sum + odd, sum - odd), shifted and packed: two lines of eight.
+FASTSSL_TARGET inline Wide pair(__m256i x, __m256i y) {
+  return {_mm256_unpacklo_epi16(x, y), _mm256_unpackhi_epi16(x, y)};
+}
+
+// x * a + y * b of pairs (x, y).
+FASTSSL_TARGET inline Wide rotate(Wide pairs, int a, int b) {
+  const __m256i both = _mm256_set1_epi32(static_cast<int32_t>(
+      static_cast<uint32_t>(static_cast<uint16_t>(b)) << 16 | static_cast<uint16_t>(a)));
+  return {_mm256_madd_epi16(pairs.low, both), _mm256_madd_epi16(pairs.high, both)};
+}
+
+// x * 2^kBits.
+FASTSSL_TARGET inline Wide scale(__m256i x) {
+  const Wide pairs = pair(_mm256_setzero_si256(), x);
+  return {_mm256_srai_epi32(pairs.low, 16 - kBits), _mm256_srai_epi32(pairs.high, 16 - kBits)};
+}
+
 template <int kShift>
-FASTSSL_TARGET inline void add_sub(__m256i sum, __m256i odd, __m128i* first, __m128i* last) {
+FASTSSL_TARGET inline __m256i shift_down(Wide x) {
+  return _mm256_packs_epi32(_mm256_srai_epi32(x.low, kShift), _mm256_srai_epi32(x.high, kShift));
+}
+
+// sum + odd and sum - odd, shifted.
+template <int kShift>
+FASTSSL_TARGET inline void add_sub(Wide sum, Wide odd, __m256i* first, __m256i* last) {
   const __m256i half = _mm256_set1_epi32(1 << (kShift - 1));
-  const __m256i rounded = _mm256_add_epi32(sum, half);
-  const __m256i plus = _mm256_srai_epi32(_mm256_add_epi32(rounded, odd), kShift);
-  const __m256i minus = _mm256_srai_epi32(_mm256_sub_epi32(rounded, odd), kShift);
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(plus, minus), 0xD8);
-  *first = _mm256_castsi256_si128(packed);
-  *last = _mm256_extracti128_si256(packed, 1);
+  const Wide rounded = add(sum, {half, half});
+  *first = shift_down<kShift>(add(rounded, odd));
+  *last = shift_down<kShift>(subtract(rounded, odd));
 }
 
-// The transform of eight columns at once; rows in, rows out.
+// The transform of all columns; rows in, rows out.
 template <int kShift>
-FASTSSL_TARGET inline void transform(__m128i* rows) {
-  const __m256i z26 = pair(rows[2], rows[6]);
-  const __m256i even2 = rotate(z26, kEven0, kEven6);
-  const __m256i even3 = rotate(z26, kEven2, kEven0);
-  const __m128i zero = _mm_setzero_si128();
-  const __m256i even0 = _mm256_srai_epi32(pair(zero, _mm_add_epi16(rows[0], rows[4])), 16 - kBits);
-  const __m256i even1 = _mm256_srai_epi32(pair(zero, _mm_sub_epi16(rows[0], rows[4])), 16 - kBits);
-  const __m256i z34 = pair(_mm_add_epi16(rows[7], rows[3]), _mm_add_epi16(rows[5], rows[1]));
-  const __m256i z3 = rotate(z34, kOddZ3, kOdd);
-  const __m256i z4 = rotate(z34, kOdd, kOddZ4);
-  const __m256i i71 = pair(rows[7], rows[1]);
-  const __m256i i53 = pair(rows[5], rows[3]);
-  const __m256i odd0 = _mm256_add_epi32(rotate(i71, kOdd71, kOdd1), z4);
-  const __m256i odd1 = _mm256_add_epi32(rotate(i53, kOdd53, kOdd3), z3);
-  const __m256i odd2 = _mm256_add_epi32(rotate(i53, kOdd5, kOdd53), z4);
-  const __m256i odd3 = _mm256_add_epi32(rotate(i71, kOdd7, kOdd71), z3);
-  add_sub<kShift>(_mm256_add_epi32(even0, even3), odd0, &rows[0], &rows[7]);
-  add_sub<kShift>(_mm256_add_epi32(even1, even2), odd1, &rows[1], &rows[6]);
-  add_sub<kShift>(_mm256_sub_epi32(even1, even2), odd2, &rows[2], &rows[5]);
-  add_sub<kShift>(_mm256_sub_epi32(even0, even3), odd3, &rows[3], &rows[4]);
+FASTSSL_TARGET inline void transform(__m256i* rows) {
+  const Wide z26 = pair(rows[2], rows[6]);
+  const Wide even2 = rotate(z26, kEven0, kEven6);
+  const Wide even3 = rotate(z26, kEven2, kEven0);
+  const Wide even0 = scale(_mm256_add_epi16(rows[0], rows[4]));
+  const Wide even1 = scale(_mm256_sub_epi16(rows[0], rows[4]));
+  const Wide z34 = pair(_mm256_add_epi16(rows[7], rows[3]), _mm256_add_epi16(rows[5], rows[1]));
+  const Wide z3 = rotate(z34, kOddZ3, kOdd);
+  const Wide z4 = rotate(z34, kOdd, kOddZ4);
+  const Wide i71 = pair(rows[7], rows[1]);
+  const Wide i53 = pair(rows[5], rows[3]);
+  add_sub<kShift>(add(even0, even3), add(rotate(i71, kOdd71, kOdd1), z4), &rows[0], &rows[7]);
+  add_sub<kShift>(add(even1, even2), add(rotate(i53, kOdd53, kOdd3), z3), &rows[1], &rows[6]);
+  add_sub<kShift>(subtract(even1, even2), add(rotate(i53, kOdd5, kOdd53), z4), &rows[2], &rows[5]);
+  add_sub<kShift>(subtract(even0, even3), add(rotate(i71, kOdd7, kOdd71), z3), &rows[3], &rows[4]);
 }
 
-FASTSSL_TARGET inline void transpose(__m128i* r) {
-  const __m128i a0 = _mm_unpacklo_epi16(r[0], r[1]), a1 = _mm_unpackhi_epi16(r[0], r[1]);
-  const __m128i a2 = _mm_unpacklo_epi16(r[2], r[3]), a3 = _mm_unpackhi_epi16(r[2], r[3]);
-  const __m128i a4 = _mm_unpacklo_epi16(r[4], r[5]), a5 = _mm_unpackhi_epi16(r[4], r[5]);
-  const __m128i a6 = _mm_unpacklo_epi16(r[6], r[7]), a7 = _mm_unpackhi_epi16(r[6], r[7]);
-  const __m128i b0 = _mm_unpacklo_epi32(a0, a2), b1 = _mm_unpackhi_epi32(a0, a2);
-  const __m128i b2 = _mm_unpacklo_epi32(a1, a3), b3 = _mm_unpackhi_epi32(a1, a3);
-  const __m128i b4 = _mm_unpacklo_epi32(a4, a6), b5 = _mm_unpackhi_epi32(a4, a6);
-  const __m128i b6 = _mm_unpacklo_epi32(a5, a7), b7 = _mm_unpackhi_epi32(a5, a7);
-  r[0] = _mm_unpacklo_epi64(b0, b4);
-  r[1] = _mm_unpackhi_epi64(b0, b4);
-  r[2] = _mm_unpacklo_epi64(b1, b5);
-  r[3] = _mm_unpackhi_epi64(b1, b5);
-  r[4] = _mm_unpacklo_epi64(b2, b6);
-  r[5] = _mm_unpackhi_epi64(b2, b6);
-  r[6] = _mm_unpacklo_epi64(b3, b7);
-  r[7] = _mm_unpackhi_epi64(b3, b7);
+FASTSSL_TARGET inline void transpose(__m256i* r) {
+  const __m256i a0 = _mm256_unpacklo_epi16(r[0], r[1]), a1 = _mm256_unpackhi_epi16(r[0], r[1]);
+  const __m256i a2 = _mm256_unpacklo_epi16(r[2], r[3]), a3 = _mm256_unpackhi_epi16(r[2], r[3]);
+  const __m256i a4 = _mm256_unpacklo_epi16(r[4], r[5]), a5 = _mm256_unpackhi_epi16(r[4], r[5]);
+  const __m256i a6 = _mm256_unpacklo_epi16(r[6], r[7]), a7 = _mm256_unpackhi_epi16(r[6], r[7]);
+  const __m256i b0 = _mm256_unpacklo_epi32(a0, a2), b1 = _mm256_unpackhi_epi32(a0, a2);
+  const __m256i b2 = _mm256_unpacklo_epi32(a1, a3), b3 = _mm256_unpackhi_epi32(a1, a3);
+  const __m256i b4 = _mm256_unpacklo_epi32(a4, a6), b5 = _mm256_unpackhi_epi32(a4, a6);
+  const __m256i b6 = _mm256_unpacklo_epi32(a5, a7), b7 = _mm256_unpackhi_epi32(a5, a7);
+  r[0] = _mm256_unpacklo_epi64(b0, b4);
+  r[1] = _mm256_unpackhi_epi64(b0, b4);
+  r[2] = _mm256_unpacklo_epi64(b1, b5);
+  r[3] = _mm256_unpackhi_epi64(b1, b5);
+  r[4] = _mm256_unpacklo_epi64(b2, b6);
+  r[5] = _mm256_unpackhi_epi64(b2, b6);
+  r[6] = _mm256_unpacklo_epi64(b3, b7);
+  r[7] = _mm256_unpackhi_epi64(b3, b7);
+}
+
+// Stores two rows of eight samples.
+FASTSSL_TARGET inline void store_rows(__m128i rows, uint8_t* out, ptrdiff_t stride) {
+  _mm_storel_epi64((__m128i*)out, rows);
+  _mm_storeh_pd((double*)(out + stride), _mm_castsi128_pd(rows));
+}
+
+FASTSSL_TARGET void inverse_two_avx2(const int16_t* a, const int16_t* b, const uint16_t* steps,
+                                     uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
+  __m256i rows[8];
+  __m256i below = _mm256_setzero_si256();
+  for (int y = 0; y < 8; ++y) {
+    const __m256i row = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)(a + 8 * y))),
+        _mm_loadu_si128((const __m128i*)(b + 8 * y)), 1);
+    const __m128i step = _mm_loadu_si128((const __m128i*)(steps + 8 * y));
+    below = y > 0 ? _mm256_or_si256(below, row) : below;
+    rows[y] = _mm256_mullo_epi16(row, _mm256_broadcastsi128_si256(step));
+  }
+  const __m128i below_a = _mm256_castsi256_si128(below);
+  const __m128i below_b = _mm256_extracti128_si256(below, 1);
+  if (_mm_testz_si128(below_a, below_a) || _mm_testz_si128(below_b, below_b)) {
+    // The first pass of such a block only shifts, and unlike the other without saturation.
+    const __m256i shifted = _mm256_slli_epi16(rows[0], kExtraBits);
+    const __m256i is_flat =
+        _mm256_set_m128i(_mm_set1_epi8(_mm_testz_si128(below_b, below_b) ? -1 : 0),
+                         _mm_set1_epi8(_mm_testz_si128(below_a, below_a) ? -1 : 0));
+    transform<kShiftColumns>(rows);
+    for (__m256i& row : rows) {
+      row = _mm256_blendv_epi8(row, shifted, is_flat);
+    }
+  } else {
+    transform<kShiftColumns>(rows);
+  }
+  transpose(rows);
+  transform<kShiftRows>(rows);
+  transpose(rows);
+  const __m256i middle = _mm256_set1_epi8(static_cast<char>(128));
+  for (int y = 0; y < 8; y += 2) {
+    const __m256i bytes = _mm256_xor_si256(_mm256_packs_epi16(rows[y], rows[y + 1]), middle);
+    store_rows(_mm256_castsi256_si128(bytes), out_a + y * stride, stride);
+    store_rows(_mm256_extracti128_si256(bytes, 1), out_b + y * stride, stride);
+  }
 }
 
 FASTSSL_TARGET void inverse_avx2(const int16_t* block, const uint16_t* steps, int32_t num,
@@ -192,29 +259,8 @@ FASTSSL_TARGET void inverse_avx2(const int16_t* block, const uint16_t* steps, in
     fill_flat(block, steps, out, stride);
     return;
   }
-  __m128i rows[8];
-  __m128i below = _mm_setzero_si128();
-  for (int y = 0; y < 8; ++y) {
-    const __m128i row = _mm_loadu_si128((const __m128i*)(block + 8 * y));
-    below = y > 0 ? _mm_or_si128(below, row) : below;
-    rows[y] = _mm_mullo_epi16(row, _mm_loadu_si128((const __m128i*)(steps + 8 * y)));
-  }
-  if (_mm_testz_si128(below, below)) {
-    // The first pass only shifts, and unlike below without saturation.
-    rows[0] = _mm_slli_epi16(rows[0], kExtraBits);
-    std::fill(rows + 1, rows + 8, rows[0]);
-  } else {
-    transform<kShiftColumns>(rows);
-  }
-  transpose(rows);
-  transform<kShiftRows>(rows);
-  transpose(rows);
-  const __m128i middle = _mm_set1_epi8(static_cast<char>(128));
-  for (int y = 0; y < 8; y += 2) {
-    const __m128i bytes = _mm_xor_si128(_mm_packs_epi16(rows[y], rows[y + 1]), middle);
-    _mm_storel_epi64((__m128i*)(out + y * stride), bytes);
-    _mm_storel_epi64((__m128i*)(out + (y + 1) * stride), _mm_unpackhi_epi64(bytes, bytes));
-  }
+  // Both halves hold the same block, and write the same samples.
+  inverse_two_avx2(block, block, steps, out, out, stride);
 }
 
 #endif
@@ -224,12 +270,12 @@ FASTSSL_TARGET void inverse_avx2(const int16_t* block, const uint16_t* steps, in
 InverseDct pick_inverse_dct(bool is_vectorised) {
 #ifdef FASTSSL_AVX2
   if (is_vectorised && __builtin_cpu_supports("avx2")) {
-    return inverse_avx2;
+    return {inverse_avx2, inverse_two_avx2};
   }
 #else
   (void)is_vectorised;
 #endif
-  return inverse_plain;
+  return {inverse_plain, inverse_two_plain};
 }
 
 }  // namespace fastssl::jpeg

@@ -6,14 +6,19 @@
 
 namespace fastssl::jpeg {
 
-// Turns a block into 8 x 8 samples.
+// Turns blocks into 8 x 8 samples.
 //
 // block: 64 quantised coefficients in natural order.
 // steps: 64 quantisation steps likewise.
-// num: how many coefficients of the zigzag may differ from 0; 1 means DC alone.
 // out, stride: the first sample, and from one row to the next.
-using InverseDct = void (*)(const int16_t* block, const uint16_t* steps, int32_t num, uint8_t* out,
-                            ptrdiff_t stride);
+struct InverseDct {
+  // num: how many coefficients of the zigzag may differ from 0; 1 means DC alone.
+  void (*one)(const int16_t* block, const uint16_t* steps, int32_t num, uint8_t* out,
+              ptrdiff_t stride);
+  // Two blocks of a component at once.
+  void (*two)(const int16_t* a, const int16_t* b, const uint16_t* steps, uint8_t* out_a,
+              uint8_t* out_b, ptrdiff_t stride);
+};
 
 // The fastest one of this machine; plain code where is_vectorised is false. The results are equal.
 InverseDct pick_inverse_dct(bool is_vectorised);

@@ -15,7 +15,7 @@ Status ScanTables::read_quantisation(const uint8_t* body, size_t size) {
       return Status::unsupported;
     }
     for (int k = 0; k < 64; ++k) {
-      steps_[body[0]][kZigzag[k]] = body[1 + k];
+      steps_[body[0]][kPlaces[1 + k]] = body[1 + k];
     }
     has_steps_[body[0]] = true;
   }
