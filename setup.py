@@ -26,7 +26,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 # Oldest CPython that the one binary serves: 3.11.
 LIMITED_API = "0x030B0000"
@@ -380,7 +380,26 @@ def build_extension(toolkit: Toolkit | None, jpeg: JpegLibrary | None) -> tuple[
         extra_link_args=link_args,
         py_limited_api=True,
     )
-    return [extension], {"build_ext": BuildExtension}
+    extensions = [extension]
+    if jpeg is not None:
+        extensions.append(describe_tiles(jpeg, flags))
+    return extensions, {"build_ext": BuildExtension}
+
+
+def describe_tiles(jpeg: JpegLibrary, flags: list[str]) -> Extension:
+    """Describe what writes tiled JPEG: without torch, which a conversion need not import."""
+    names = ("python/tiles", "transcode", "parse", "symbols")
+    return Extension(
+        "fastssl._C_jpeg",
+        [f"csrc/jpeg/{name}.cpp" for name in names],
+        include_dirs=[os.path.abspath("csrc")],
+        depends=sorted(glob.glob("csrc/jpeg/*.h")),
+        define_macros=[("Py_LIMITED_API", LIMITED_API)],
+        extra_compile_args=[*flags, *jpeg.compile_flags],
+        extra_link_args=jpeg.link_flags,
+        language="c++",
+        py_limited_api=True,
+    )
 
 
 def plan_build() -> tuple[list, dict]:

@@ -7,14 +7,12 @@ the extension (csrc/jpeg), which needs libjpeg when it is built.
 from __future__ import annotations
 
 import functools
+import importlib
 from dataclasses import dataclass
 from dataclasses import fields as list_fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # fastssl::jpeg::Status, by its numbers.
 _STATUSES = ("ok", "truncated", "corrupt", "unsupported", "too_large", "no_memory")
@@ -75,27 +73,36 @@ _NUMBERS = [field.name for field in list_fields(JpegLayout) if field.type == "in
 
 
 @functools.cache
+def _load() -> tuple[Any, str]:
+    """Return the extension's module, which knows nothing of torch, or None and why."""
+    try:
+        return importlib.import_module("fastssl._C_jpeg"), ""
+    except ImportError as error:
+        return None, str(error)
+
+
 def has_transcoder() -> bool:
-    """Return whether the extension is there and was built with libjpeg."""
-    import torch  # only here: nothing else of the on-disk format needs it
-
-    from ..extension import load_extension
-
-    return load_extension() and hasattr(torch.ops.fastssl, "transcode_jpeg")
+    """Return whether the extension's part for tiles is there: it was built with libjpeg-turbo."""
+    return _load()[0] is not None
 
 
-def require_transcoder() -> None:
+def require_transcoder() -> Any:
     """Make sure that JPEGs can be tiled here.
+
+    Returns:
+        The extension's module.
 
     Raises:
         InputError: says how to get what is missing.
     """
-    if not has_transcoder():
+    module, reason = _load()
+    if module is None:
         raise InputError(
-            "--encode tiled needs the extension fastssl._C built with libjpeg, which it was not; "
-            "install libjpeg-turbo's headers (Debian: apt-get install libjpeg62-turbo-dev) and "
-            "build it again: pip install --no-build-isolation -e ."
+            f"--encode tiled needs the extension fastssl._C_jpeg, which is missing ({reason}); "
+            "install libjpeg-turbo with its headers (Debian: apt-get install libjpeg-dev) and "
+            "build it: pip install --no-build-isolation -e ."
         )
+    return module
 
 
 def tile_jpeg(payload: bytes, interval: int = 0) -> bytes:
@@ -115,12 +122,12 @@ def tile_jpeg(payload: bytes, interval: int = 0) -> bytes:
         NotTiledError: if it cannot be; the file itself may be a good picture all the same.
         InputError: if the extension is missing.
     """
-    import torch
-
-    require_transcoder()
-    status, tiled = torch.ops.fastssl.transcode_jpeg(_view(payload), interval)
+    transcoder = require_transcoder()
+    if not 0 <= interval <= 65_535:
+        raise InputError(f"interval ({interval}) must lie in 0 .. 65535 MCUs")
+    status, tiled = transcoder.transcode(payload, interval)
     _raise_unless_ok(status)
-    return tiled.numpy().tobytes()
+    return tiled
 
 
 def parse_layout(payload: bytes) -> JpegLayout:
@@ -136,24 +143,12 @@ def parse_layout(payload: bytes) -> JpegLayout:
         NotTiledError: if the markers cannot be followed to the end of the picture.
         InputError: if the extension is missing.
     """
-    import torch
-
-    require_transcoder()
-    status, fields, followed, starts = torch.ops.fastssl.parse_jpeg(_view(payload))
+    status, fields, followed, starts = require_transcoder().parse(payload)
     _raise_unless_ok(status)
     values: dict[str, Any] = dict(zip(_NUMBERS, fields, strict=True))
-    values["segments"] = tuple(starts.tolist())
+    values["segments"] = tuple(starts)
     values["segments_status"] = _STATUSES[followed]
     return JpegLayout(**values)
-
-
-def _view(payload: bytes) -> Tensor:
-    """Return a tensor over the bytes; nothing writes to it."""
-    import numpy as np
-    import torch
-
-    # A copy: a tensor over read-only memory makes torch warn, and this takes microseconds.
-    return torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
 
 
 def _raise_unless_ok(status: int) -> None:
