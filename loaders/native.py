@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable
 from enum import IntEnum
@@ -123,13 +124,16 @@ class NativeLoader(Loader):
         # A pool a stream: what a stream leaves undone goes with it.
         pool = torch.classes.fastssl.DecodePool(self.paths, self.num_threads, _MAX_OPEN_SHARDS)
         ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers, pool), depth)
+        # Ends the waiting in the other thread, however long a disk stalls; at the end of the
+        # program too, before that thread is waited for.
+        stop = weakref.finalize(ahead, pool.stop)
         try:
             for work, outcome in ahead:
                 self.telemetry.add_mcus(work.entropy_decoded_mcus, work.total_mcus)
                 plan = work.reading.plan
                 yield reader.to_batch(plan, outcome, buffers.hand_over(work.number, len(plan)))
         finally:
-            pool.stop()  # ends the waiting in the other thread, however long a disk stalls
+            stop()
             ahead.close()
 
     def _decode_all(

@@ -7,6 +7,9 @@ import itertools
 import logging
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import zlib
@@ -163,6 +166,24 @@ def test_a_fork_leaves_the_threads_alone(build, dataset_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert len(next(batches)) == 8
+
+
+def test_a_program_may_end_in_the_middle_of_a_stream(dataset_path):
+    script = textwrap.dedent(
+        f"""
+        from fastssl.config import LoaderConfig
+        from fastssl.loaders import build_loader
+        from fastssl.views import ViewSpec
+
+        config = LoaderConfig(path={str(dataset_path)!r}, loader="native", global_batch_size=8)
+        batches = iter(build_loader(config, ViewSpec.center(20, 16)))
+        next(batches)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], timeout=60, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_more_threads_than_cores_are_warned_of(build, dataset_path, caplog):
