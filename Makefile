@@ -3,6 +3,7 @@
 #   make demo [DATA=photos/] [OUTPUT=runs/demo]   a first look, minutes on two CPU cores
 #   make test [PYTEST_ARGS="-k shards"]           the whole suite
 #   make lint                                     style, formats, types; blocking
+#   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
 #   make bench                                    the measurements that this version has
 #   make clean                                    remove what was built; keeps .venv and runs/
 #
@@ -13,7 +14,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint fuzz bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -21,6 +22,7 @@ DATA ?=
 OUTPUT ?= runs/$(if $(DATA),demo-photos,demo)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SECONDS ?= 60
 export PYTHON
 
 help:
@@ -39,6 +41,10 @@ test: setup
 
 lint: setup
 	@tools/lint.sh
+
+# Compiles what it needs by itself; of Python and torch it needs nothing.
+fuzz:
+	@tools/fuzz.sh $(SECONDS)
 
 bench: setup
 	@$(BIN)/python tools/bench_ops.py $(BENCH_ARGS)

@@ -18,6 +18,7 @@ from ..cpu_count import available_cpus
 from ..errors import InputError
 from .encode import describe_payload
 from .index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
+from .jpeg import JpegError, parse_jpeg
 from .manifest import Manifest, ShardEntry, read_current, read_manifest
 from .picture import PictureError
 from .tar import BLOCK, Member, TarError, parse_header, walk_tar
@@ -264,6 +265,20 @@ class _ShardCheck:
             self._add(key, "changed: the CRC-32 of its image is not the one in the index")
         elif self._deep:
             self._check_picture(key, payload, row)
+        else:
+            self._check_interval(key, payload, row)
+
+    def _check_interval(self, key: str | None, payload: bytes, row: np.void) -> None:
+        """Compare the restart interval of a JPEG, by which loaders find their way in it."""
+        wanted = SampleFlags.unpack(row["flags"])
+        if wanted.payload != Payload.JPEG:
+            return
+        try:
+            found = parse_jpeg(payload).restart_interval
+        except JpegError:
+            found = 0  # such a file is the reference decoder's, and the index says no more of it
+        if found != wanted.restart_interval:
+            self._add(key, f"restart interval {found}, the index says {wanted.restart_interval}")
 
     def _check_picture(self, key: str | None, payload: bytes, row: np.void) -> None:
         try:
