@@ -24,36 +24,54 @@ FASTSSL_INLINE void refill(Stream* s) {
   s->count |= 56;
 }
 
-// Where k has left the block, goes on to the next one.
-FASTSSL_INLINE void move_on(Stream* s) {
+FASTSSL_INLINE uint32_t look_up(const HuffmanTable* table, const Stream& s) {
+  return table->fast[s.bits >> (64 - HuffmanTable::kFastBits)];
+}
+
+// Where k has left the block, goes on to the next one; the entry of the next symbol is `after`
+// then.
+FASTSSL_INLINE void move_on(Stream* s, uint32_t after, uint32_t* entry) {
 #if defined(__x86_64__) && defined(__GNUC__)
   // Compilers make a branch of conditional expressions here.
-  asm("cmpq $63, %[k]\n\tcmovaq %[next_dc], %[next]\n\tcmovaq %[zero], %[k]\n\t"
-      "cmovaq %[after], %[block]"
-      : [k] "+r"(s->k), [next] "+r"(s->next), [block] "+r"(s->block)
-      : [next_dc] "m"(s->block->next_dc), [after] "r"(s->block + 1), [zero] "r"(uint64_t{0})
+  asm("cmpq $63, %[k]\n\tcmoval %[after], %[entry]\n\tcmovaq %[next_dc], %[next]\n\t"
+      "cmovaq %[zero], %[k]\n\tcmovaq %[behind], %[block]"
+      : [k] "+r"(s->k), [entry] "+r"(*entry), [next] "+r"(s->next), [block] "+r"(s->block)
+      : [after] "r"(after), [next_dc] "m"(s->block->next_dc), [behind] "r"(s->block + 1),
+        [zero] "r"(uint64_t{0})
       : "cc");
 #else
   const bool is_done = s->k > 63;
+  *entry = is_done ? after : *entry;
   s->next = is_done ? s->block->next_dc : s->next;
   s->block += is_done;
   s->k = is_done ? 0 : s->k;
 #endif
 }
 
-// One symbol: at most 27 bits for DC, 26 for AC.
-FASTSSL_INLINE void next_symbol(Stream* s) {
-  uint32_t entry = s->next->fast[s->bits >> (64 - HuffmanTable::kFastBits)];
-  if (__builtin_expect((entry & HuffmanTable::kMore) != 0, 0)) {
-    entry = complete(*s->next, entry, s->bits);
+// Takes a symbol, whose entry has been looked up, and looks up the next one: at most 27 bits for
+// DC, 26 for AC. Both tables that may be the next are read before it is known which.
+template <bool kRefills>
+FASTSSL_INLINE void next_symbol(Stream* s, uint32_t* entry) {
+  uint32_t now = *entry;
+  if (__builtin_expect((now & HuffmanTable::kMore) != 0, 0)) {
+    now = complete(*s->next, now, s->bits);
   }
-  s->bits <<= entry & 63;
-  s->count -= entry;
-  s->k += entry >> 24;
-  s->block->coefficients[kPlaces[s->k]] = static_cast<int16_t>(entry >> 8);
+  s->bits <<= now & 63;
+  s->count -= now;
+  if (kRefills) {
+    refill(s);
+  }
+  s->k += now >> 24;
+  s->block->coefficients[kPlaces[s->k]] = static_cast<int16_t>(now >> 8);
   s->block->end = static_cast<int16_t>(s->k);
   s->next = s->block->ac;
-  move_on(s);
+  *entry = look_up(s->next, *s);
+  move_on(s, look_up(s->block->next_dc, *s), entry);
+}
+
+FASTSSL_INLINE uint32_t first_entry(Stream* s) {
+  refill(s);
+  return look_up(s->next, *s);
 }
 
 }  // namespace
@@ -73,23 +91,22 @@ void build_stop(HuffmanTable* table) {
 
 FASTSSL_BMI2 void decode_one(Stream* a) {
   Stream s = *a;
+  uint32_t entry = first_entry(&s);
   while (s.block < s.last) {
-    refill(&s);
-    next_symbol(&s);
-    next_symbol(&s);
+    next_symbol<false>(&s, &entry);
+    next_symbol<true>(&s, &entry);
   }
   *a = s;
 }
 
 FASTSSL_BMI2 void decode_two(Stream* a, Stream* b) {
   Stream s = *a, t = *b;
+  uint32_t entry_s = first_entry(&s), entry_t = first_entry(&t);
   while (s.block < s.last && t.block < t.last) {
-    refill(&s);
-    refill(&t);
-    next_symbol(&s);
-    next_symbol(&t);
-    next_symbol(&s);
-    next_symbol(&t);
+    next_symbol<false>(&s, &entry_s);
+    next_symbol<false>(&t, &entry_t);
+    next_symbol<true>(&s, &entry_s);
+    next_symbol<true>(&t, &entry_t);
   }
   *a = s;
   *b = t;

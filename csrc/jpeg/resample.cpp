@@ -130,8 +130,8 @@ FASTSSL_TARGET inline __m256i broadcast_pair(const int16_t* pair) {
   return _mm256_set1_epi32(both);
 }
 
-// One output pixel of two rows, one in each half of a register. A half holds the four pixels of
-// four taps, which a shuffle makes pairs (r0 r1 g0 g1 b0 b1 - -) of 16 bits.
+// One output pixel of two rows, one in each half of a register, as 32-bit (r g b -). A half holds
+// the four pixels of four taps, which a shuffle makes pairs (r0 r1 g0 g1 b0 b1 - -) of 16 bits.
 FASTSSL_TARGET inline __m256i sum_columns_avx2(const uint8_t* a, const uint8_t* b,
                                                const int16_t* parts, int32_t num_groups) {
   const __m256i pick_01 = _mm256_broadcastsi128_si256(
@@ -151,13 +151,17 @@ FASTSSL_TARGET inline __m256i sum_columns_avx2(const uint8_t* a, const uint8_t* 
     high = _mm256_add_epi32(high, _mm256_madd_epi16(first, broadcast_pair(parts + 4)));
     high = _mm256_add_epi32(high, _mm256_madd_epi16(last, broadcast_pair(parts + 6)));
   }
-  const __m256i words = _mm256_packs_epi32(join(low, high), _mm256_setzero_si256());
-  return _mm256_packus_epi16(words, words);
+  return join(low, high);
 }
 
-FASTSSL_TARGET void columns_avx2(const Pixels& in, const Taps& taps, uint8_t* out) {
+// kGroups: groups of four taps, if it is known; else 0.
+template <int32_t kGroups>
+FASTSSL_TARGET void columns_by_groups(const Pixels& in, const Taps& taps, uint8_t* out) {
   const ptrdiff_t stride = static_cast<ptrdiff_t>(taps.num_out) * 3;
-  const int32_t num_groups = taps.num_taps / 4;
+  const int32_t num_groups = kGroups > 0 ? kGroups : taps.num_taps / 4;
+  // Two pixels of (r g b -) each, without the gaps.
+  const __m256i close = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 1, 2, 4, 5, 6, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
   for (int32_t y = 0; y < in.height; y += 2) {
     const int32_t second = std::min(y + 1, in.height - 1);
     const uint8_t* row_a = in.data + y * in.stride;
@@ -165,20 +169,37 @@ FASTSSL_TARGET void columns_avx2(const Pixels& in, const Taps& taps, uint8_t* ou
     uint8_t* out_a = out + y * stride;
     uint8_t* out_b = out + second * stride;
     const int16_t* parts = taps.parts.data();
-    for (int32_t i = 0; i < taps.num_out; ++i, parts += 8 * num_groups) {
-      const ptrdiff_t offset = static_cast<ptrdiff_t>(taps.first[i]) * 3;
-      const __m256i bytes = sum_columns_avx2(row_a + offset, row_b + offset, parts, num_groups);
-      const int32_t pixel_a = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
-      const int32_t pixel_b = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
-      if (i + 1 < taps.num_out) {
-        // The fourth byte falls on the next pixel, which is written later.
-        std::memcpy(out_a + i * 3, &pixel_a, 4);
-        std::memcpy(out_b + i * 3, &pixel_b, 4);
+    for (int32_t i = 0; i < taps.num_out; i += 2, parts += 16 * num_groups) {
+      const bool is_pair = i + 1 < taps.num_out;
+      const ptrdiff_t left = static_cast<ptrdiff_t>(taps.first[i]) * 3;
+      const ptrdiff_t right = is_pair ? static_cast<ptrdiff_t>(taps.first[i + 1]) * 3 : left;
+      const __m256i one = sum_columns_avx2(row_a + left, row_b + left, parts, num_groups);
+      const __m256i two = sum_columns_avx2(row_a + right, row_b + right,
+                                           is_pair ? parts + 8 * num_groups : parts, num_groups);
+      const __m256i words = _mm256_packs_epi32(one, two);
+      const __m256i bytes = _mm256_shuffle_epi8(_mm256_packus_epi16(words, words), close);
+      const auto pixels_a = _mm_cvtsi128_si64(_mm256_castsi256_si128(bytes));
+      const auto pixels_b = _mm_cvtsi128_si64(_mm256_extracti128_si256(bytes, 1));
+      if (i + 2 < taps.num_out) {
+        // The last two bytes fall on the next pixel, which is written later.
+        std::memcpy(out_a + i * 3, &pixels_a, 8);
+        std::memcpy(out_b + i * 3, &pixels_b, 8);
       } else {
-        std::memcpy(out_a + i * 3, &pixel_a, 3);
-        std::memcpy(out_b + i * 3, &pixel_b, 3);
+        std::memcpy(out_a + i * 3, &pixels_a, is_pair ? 6 : 3);
+        std::memcpy(out_b + i * 3, &pixels_b, is_pair ? 6 : 3);
       }
     }
+  }
+}
+
+FASTSSL_TARGET void columns_avx2(const Pixels& in, const Taps& taps, uint8_t* out) {
+  switch (taps.num_taps / 4) {
+    case 1:
+      return columns_by_groups<1>(in, taps, out);
+    case 2:
+      return columns_by_groups<2>(in, taps, out);
+    default:
+      return columns_by_groups<0>(in, taps, out);
   }
 }
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import platform
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -19,6 +23,8 @@ pytestmark = pytest.mark.skipif(
     not jpeg.has_jpeg(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"
 )
 
+ROOT = Path(__file__).parents[2]
+COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 # Horizontal and vertical sampling factors of the components.
 SAMPLINGS = {
     "444": ((1, 1), (1, 1), (1, 1)),
@@ -353,3 +359,14 @@ def test_two_resamplings_equal_the_reference():
     spec = ViewSpec.resize_squash(40, 16)
     boxes = np.array([[3, 4, 60, 40]], np.int32)
     assert_like_reference(payload, [spec], boxes)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+def test_vector_code_equals_plain_code(tmp_path):
+    program = tmp_path / "jpeg_vectors"
+    sources = [ROOT / "csrc" / "jpeg" / f"{name}.cpp" for name in ("color", "idct", "resample")]
+    command = [COMPILER, "-std=c++17", "-O1", f"-I{ROOT / 'csrc'}", *sources]
+    command += [ROOT / "tests" / "ops" / "jpeg_vectors.cpp", "-o", program]
+    subprocess.run(command, check=True)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
