@@ -23,7 +23,7 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,7 @@ from fastssl.shards.index import INDEX_NAME, IndexHeader
 from fastssl.shards.manifest import MANIFEST_NAME
 
 VIEWS = {"rrc224": ("rrc", 256, 224), "jigsaw255": ("resize", 256, 255)}
-VIEWS["color224"] = ("resize", 256, 224)
+VIEWS |= {"color224": ("resize", 256, 224), "rrc96": ("rrc", 0, 96)}
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class BenchLoaders:
     loaders: str = ""
     """Names, comma-separated: ours (webdataset, native, dali, ffcv) and peers (torchvision,
     wds-plain, dali-plain, ffcv-plain, spdl); without it all that can run here."""
-    views: Literal["rrc224", "jigsaw255", "color224"] = "rrc224"
-    """RandomResizedCrop to 224; short side 256, a random 255 or 224."""
+    views: Literal["rrc224", "rrc96", "jigsaw255", "color224"] = "rrc224"
+    """RandomResizedCrop to 224 or 96; short side 256, a random 255 or 224."""
     batch_size: int = 64
     """Images a batch."""
     threads: int = 0
@@ -158,9 +158,9 @@ def start(config: BenchLoaders, notes: dict[str, str]) -> Iterator[Contender]:
             print(f"{name}: {notes[name]}", file=sys.stderr, flush=True)
 
 
-def drop_from_cache(config: BenchLoaders) -> None:
-    """Have the system forget the dataset's files."""
-    for path in (*config.dataset.iterdir(), config.settings.beton):
+def drop_from_cache(paths: Iterable[Path]) -> None:
+    """Have the system forget files."""
+    for path in paths:
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
@@ -190,7 +190,7 @@ def measure(config: BenchLoaders) -> dict[str, Any]:
             turn = number % len(contenders)
             for contender in contenders[turn:] + contenders[:turn]:
                 if config.cold:
-                    drop_from_cache(config)
+                    drop_from_cache((*config.dataset.iterdir(), settings.beton))
                 images, seconds, cpu_s, mb = contender.measure(skip, count)
                 rates[contender.name].append(images / seconds)
                 cpu_ms[contender.name].append(1e3 * cpu_s / images)

@@ -1,0 +1,74 @@
+"""tools/bench_encodings.py: a row for each encoding, from photographs of the sizes asked for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import save_photograph
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encodings")
+    for number in range(20):
+        save_photograph(folder / f"{number}.jpg", number)
+    return folder
+
+
+def run(*arguments):
+    command = [sys.executable, str(TOOLS / "bench_encodings.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+def test_every_encoding_gets_a_row(photographs, tmp_path):
+    done = run(
+        *(photographs, "--loader", "webdataset", "--encodings", "keep,raw", "--sides", "256"),
+        *("--sampling", "420", "--views", "rrc96", "--images", "16", "--turn", "16"),
+        *("--threads", "1", "--rounds", "3", "--work", tmp_path / "work"),
+        *("--json", tmp_path / "rows.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["encoding"] for row in rows] == ["keep", "raw"]
+    assert rows[1]["kb_per_image"] == pytest.approx(256 * 192 * 3 / 1000, rel=0.01)
+    assert all(row["spread"][0] <= row["img_per_s"] <= row["spread"][1] for row in rows)
+    assert "| 256 | 420 | raw |" in done.stdout
+
+
+def test_small_photographs_are_laid_side_by_side(photographs, monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    from bench_encodings import bring_to, list_photographs
+
+    picture = bring_to(itertools.cycle(list_photographs(photographs)), 512)
+    assert picture.size == (512, 384)
+    assert (
+        min(picture.convert("L").crop((448, 320, 512, 384)).getextrema()) > 0
+    )  # none is left black
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sides", "100"], r"--sides \('100'\) must be pixels"),
+        (["--views", "rrc22"], r"--views \('rrc22'\) is not known"),
+        (["--rounds", "1"], r"--rounds \(1\) must be at least 3"),
+    ],
+)
+def test_bad_values_are_refused(photographs, monkeypatch, arguments, message):
+    monkeypatch.syspath_prepend(TOOLS)
+    from bench_encodings import BenchEncodings
+
+    from fastssl.command import parse_arguments
+    from fastssl.errors import InputError
+
+    with pytest.raises(InputError, match=message):
+        parse_arguments(BenchEncodings, [str(photographs), *arguments], program="x")
