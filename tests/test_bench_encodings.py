@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from .conftest import save_photograph
@@ -50,9 +51,8 @@ def test_small_photographs_are_laid_side_by_side(photographs, monkeypatch):
 
     picture = bring_to(itertools.cycle(list_photographs(photographs)), 512)
     assert picture.size == (512, 384)
-    assert (
-        min(picture.convert("L").crop((448, 320, 512, 384)).getextrema()) > 0
-    )  # none is left black
+    brightest = np.asarray(picture).max(axis=2).reshape(48, 8, 64, 8).max(axis=(1, 3))
+    assert (brightest > 0).all()  # nothing is left black
 
 
 @pytest.mark.parametrize(

@@ -121,13 +121,13 @@ def bring_to(photographs: Iterator[Path], side: int) -> Image.Image:
     out = Image.new("RGB", (side, side * 3 // 4))
     top = 0
     while top < out.height:
-        left, tallest = 0, 0
+        left, shortest = 0, out.height
         while left < out.width:
             out.paste(picture, (left, top))
-            left, tallest = left + picture.width, max(tallest, picture.height)
+            left, shortest = left + picture.width, min(shortest, picture.height)
             with Image.open(next(photographs)) as opened:
                 picture = opened.convert("RGB")
-        top += tallest
+        top += shortest  # the next row covers what hangs lower
     return out
 
 
