@@ -67,6 +67,10 @@ class Stream(IntEnum):
     """Shifts of a patch's colour channels against each other."""
     SPLIT = 14
     """Splits of labelled data for evaluation; (class, group) stand in place of the pair."""
+    ROTATION = 15
+    """Labels of rotated images."""
+    COLOUR_JITTER = 16
+    """Brightness, saturation and their order, four draws a view."""
 
 
 def philox(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ...]) -> tuple:

@@ -100,7 +100,7 @@ def test_seed_out_of_range_is_refused():
 def test_stream_numbers_are_fixed_for_ever():
     numbers = {stream.name: int(stream) for stream in Stream}
     fixed = "ORDER SUBSTITUTE BOX FLIP GREY PATCH_OFFSET PERMUTATION STEP SHUFFLE SCENE SHAPE"
-    fixed += " PERMUTATION_SET COLOUR_PROJECTION CHANNEL_SHIFT SPLIT"
+    fixed += " PERMUTATION_SET COLOUR_PROJECTION CHANNEL_SHIFT SPLIT ROTATION COLOUR_JITTER"
     assert {name: numbers[name] for name in fixed.split()} == {
         name: number for number, name in enumerate(fixed.split())
     }

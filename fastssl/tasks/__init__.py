@@ -12,12 +12,15 @@ from ..errors import InputError
 from ..models import Trunk
 from .base import Inputs, Task
 from .jigsaw import Jigsaw, JigsawConfig
+from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
 
 __all__ = [
     "Inputs",
     "Jigsaw",
     "JigsawConfig",
+    "Rotation",
+    "RotationConfig",
     "Supervised",
     "SupervisedConfig",
     "Task",
@@ -27,6 +30,7 @@ __all__ = [
 # (config, trunk, number of classes) -> task; a pretext task is not told of classes.
 _TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
     "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
+    "rotation": lambda config, trunk, _: Rotation(config, trunk),
     "supervised": Supervised,
 }
 

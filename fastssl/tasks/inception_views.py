@@ -1,0 +1,239 @@
+"""Crops, flips and colours of Szegedy et al. 2015, as Kolesnikov et al. 2019 use them.
+
+The study takes the file ``inception_preprocessing.py`` of TensorFlow's slim in its fast mode: a
+crop of random area and shape, a flip, random brightness and saturation in one of two orders. What
+is drawn here is drawn for each view; only grey is drawn once for all views of an image.
+
+Shape legend: B images, V views of each, H W pixels, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Batch
+from ..errors import InputError
+from ..ops import extract_patches, normalize
+from ..randomness import Stream, draw_words, is_below, to_unit
+from ..views import ViewSpec
+from .base import IMAGENET_MEAN, IMAGENET_STD
+from .patch_colours import make_grey, standardize
+
+_HALF = (0.5, 0.5, 0.5)
+_SCALES = {"inception": (_HALF, _HALF), "imagenet": (IMAGENET_MEAN, IMAGENET_STD)}
+# slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
+_ATTEMPTS = 16
+_DRAWS_PER_VIEW = 4
+_BRIGHTNESS_FIRST = 0.25
+
+
+@dataclass(frozen=True)
+class InceptionConfig:
+    """What a view is; the defaults are those of the study."""
+
+    size: int = 224
+    """Side of a view in pixels."""
+    min_area: float = 0.05
+    """Smallest share of the image's area that a crop may cover."""
+    max_ratio: float = 4 / 3
+    """Widest crop, width over height, and tallest the other way; 1 takes squares alone."""
+    flip_probability: float = 0.5
+    """Share of views mirrored."""
+    brightness: float = 32 / 255
+    """Largest change of brightness, of a range of 1 (not fused); 0 leaves it as it is."""
+    saturation: float = 0.5
+    """Largest change of the saturation's factor around 1 (not fused); 0 leaves it as it is."""
+    grey_probability: float = 0.0
+    """Share of images made grey, all views together."""
+    grey: Literal["luma", "mean"] = "mean"
+    """Grey is the luma (ITU-R 601) or the mean of the channels (not fused)."""
+    normalize: Literal["inception", "imagenet", "image"] = "inception"
+    """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name in ("flip_probability", "grey_probability", "brightness", "saturation"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
+        if not self.max_ratio >= 1:
+            raise InputError(f"task.max_ratio ({self.max_ratio}) must be at least 1")
+        self.list_views(1)  # refuses size and area
+
+    def list_views(self, count: int) -> tuple[ViewSpec, ...]:
+        """Return what to ask of the loader for ``count`` views of each image."""
+        return (
+            ViewSpec.random_resized_crop(
+                self.size,
+                scale=(self.min_area, 1.0),
+                ratio=(1 / self.max_ratio, self.max_ratio),
+                attempts=_ATTEMPTS,
+                # The whole image, as slim has it, is no square: squares keep to the centre.
+                fallback="whole" if self.max_ratio > 1 else "center",
+                count=count,
+            ),
+        )
+
+    @property
+    def has_jitter(self) -> bool:
+        """Whether brightness or saturation change."""
+        return self.brightness > 0 or self.saturation > 0
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether one pass of an operator makes the network's input."""
+        return not (self.has_jitter or (self.grey_probability > 0 and self.grey == "mean"))
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What was drawn for the views of a batch, on one device."""
+
+    flip_BV: Tensor
+    """bool."""
+    grey_BV: Tensor
+    """bool, the same for all views of an image."""
+    brightness_BV: Tensor
+    """float32, added to values of 0 .. 1."""
+    saturation_BV: Tensor
+    """float32, the saturation's factor."""
+    is_brightness_first_BV: Tensor
+    """bool; else the saturation changes first."""
+
+    def to(self, device: torch.device) -> Appearance:
+        """Return the same on another device."""
+        moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
+        return Appearance(**moved)
+
+
+def draw_appearance(config: InceptionConfig, batch: Batch, seed: int, num_views: int) -> Appearance:
+    """Draw flips and colours of a batch from its sample ids and epochs (law 2), on the CPU.
+
+    Args:
+        config: what a view is.
+        batch: from the loader.
+        seed: the run's seed.
+        num_views: V.
+    """
+    epochs, ids = batch.epochs.numpy(), batch.sample_ids.numpy()
+
+    def words(stream: Stream, num: int) -> np.ndarray:
+        return draw_words(seed, epochs, ids, stream, num)
+
+    coins_BV4 = words(Stream.COLOUR_JITTER, _DRAWS_PER_VIEW * num_views).reshape(
+        len(ids), num_views, _DRAWS_PER_VIEW
+    )
+    # Symmetric in -1 .. 1, exact in float32.
+    brightness, saturation = (2 * to_unit(coins_BV4[..., i]) - np.float32(1) for i in (0, 1))
+    grey = is_below(words(Stream.GREY, 1), config.grey_probability)
+    return Appearance(
+        torch.from_numpy(is_below(words(Stream.FLIP, num_views), config.flip_probability)),
+        torch.from_numpy(grey).expand(-1, num_views),
+        torch.from_numpy(brightness * np.float32(config.brightness)),
+        torch.from_numpy(np.float32(1) + saturation * np.float32(config.saturation)),
+        torch.from_numpy(is_below(coins_BV4[..., 2], _BRIGHTNESS_FIRST)),
+    )
+
+
+def paint_views(images_BVHWC: Tensor, appearance: Appearance, config: InceptionConfig) -> Tensor:
+    """Mirror the views and change their colours, in plain PyTorch.
+
+    Args:
+        images_BVHWC: uint8 RGB.
+        appearance: on the same device.
+        config: what a view is.
+
+    Returns:
+        float32 (B, V, H, W, 3), 0 .. 255, not rounded.
+    """
+    flags = appearance.flip_BV[..., None, None, None]
+    values = torch.where(flags, images_BVHWC.flip(-2), images_BVHWC)
+    values = make_grey(values, appearance.grey_BV, config.grey)  # float from here on
+    if not config.has_jitter:
+        return values
+    shift, factor, is_first = (
+        t[..., None, None, None]
+        for t in (
+            appearance.brightness_BV * 255,
+            appearance.saturation_BV,
+            appearance.is_brightness_first_BV,
+        )
+    )
+    values = values + torch.where(is_first, shift, 0.0)
+    values = saturate(values, factor)
+    return (values + torch.where(is_first, 0.0, shift)).clamp(0, 255)
+
+
+def saturate(values_HWC: Tensor, factor: Tensor) -> Tensor:
+    """Scale the saturation of HSV, and leave hue and value as they are.
+
+    Value is max(R, G, B), saturation (max - min) / max: each channel keeps its share of the way
+    from the maximum down, so that there is no need to go to HSV and back.
+
+    Args:
+        values_HWC: floating RGB, channels last; of a pixel without a positive value nothing that
+            clips to more than 0 is made.
+        factor: not negative, broadcast to the values; the saturation stays within 0 .. 1.
+
+    Returns:
+        The same shape and range.
+    """
+    value = values_HWC.amax(-1, keepdim=True)
+    depth = value - values_HWC.amin(-1, keepdim=True)
+    # S * factor stops at 1, where the least of the channels is 0.
+    ratio = torch.minimum(factor, value.clamp(min=0) / depth.clamp(min=1e-6))
+    return value - (value - values_HWC) * ratio
+
+
+def prepare_views(
+    images_BVHWC: Tensor, appearance: Appearance, config: InceptionConfig, dtype: torch.dtype
+) -> Tensor:
+    """Mirror, colour and normalise the views.
+
+    Args:
+        images_BVHWC: uint8 RGB, square.
+        appearance: on the same device.
+        config: what a view is.
+        dtype: of the result.
+
+    Returns:
+        (B, V, 3, H, W) whose ``.flatten(0, 1)`` is torch.channels_last.
+    """
+    if not config.is_fused:
+        pixels = paint_views(images_BVHWC, appearance, config)
+        if config.normalize == "image":
+            return standardize(pixels).to(dtype).movedim(-1, -3)
+        mean, std = (pixels.new_tensor(v) for v in _SCALES[config.normalize])
+        return ((pixels / 255 - mean) / std).to(dtype).movedim(-1, -3)
+    flip, grey = appearance.flip_BV.flatten(), appearance.grey_BV.flatten()
+    images, shape = images_BVHWC.flatten(0, 1), images_BVHWC.shape[:2]
+    if config.normalize == "image":
+        # One patch that is the whole view: the operator that knows its statistics.
+        corners_BP2 = torch.zeros(len(images), 1, 2, dtype=torch.int32, device=images.device)
+        whole = extract_patches(
+            images,
+            corners_BP2,
+            config.size,
+            flip_B=flip,
+            grey=grey,
+            standardize=True,
+            dtype=dtype,
+            channels_last=True,
+        )
+        return whole[:, 0].unflatten(0, shape)
+    mean, std = _SCALES[config.normalize]
+    views = normalize(images, mean, std, flip_B=flip, grey_B=grey, dtype=dtype, channels_last=True)
+    return views.unflatten(0, shape)
+
+
+def to_pictures(
+    images_BVHWC: Tensor, appearance: Appearance, config: InceptionConfig
+) -> np.ndarray:
+    """Return the views as people see them: uint8 (B, V, H, W, 3), on the CPU."""
+    pixels = paint_views(images_BVHWC.cpu(), appearance, config)
+    return pixels.clamp(0, 255).round().to(torch.uint8).numpy()
