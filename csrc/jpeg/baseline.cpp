@@ -12,6 +12,9 @@ namespace {
 constexpr int64_t kChunkBlocks = 48;
 static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behind a segment");
 
+// Bytes of samples that a component may keep from picture to picture.
+constexpr size_t kKeptBytes = size_t{16} << 20;
+
 // How a component is upsampled, if it is known here. libjpeg falls back to repetition for pictures
 // of some few columns, and so is not followed there.
 bool find_upsampling(const Layout& layout, int i, Upsampling* out) {
@@ -340,6 +343,11 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
   mcus_per_row_ = layout.mcus_per_row;
   total_mcus_ = count_mcus(layout);
   interval_ = layout.restart_interval > 0 ? layout.restart_interval : total_mcus_;
+  // A block takes two bits at the least: a code for DC and the end.
+  const int64_t num_blocks = total_mcus_ * layout.blocks_per_mcu;
+  if (num_blocks / 4 > static_cast<int64_t>(size)) {
+    return Status::corrupt;
+  }
   plan_planes(layout, boxes);
   plan_mcus(layout, boxes);
   plan_blocks();
@@ -351,6 +359,14 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
   return status;
 } catch (const std::bad_alloc&) {
   return Status::no_memory;
+}
+
+void BaselineDecoder::trim() {
+  for (Plane& plane : planes_) {
+    if (plane.samples.capacity() > kKeptBytes) {
+      plane.samples = std::vector<uint8_t>();
+    }
+  }
 }
 
 // Returns the samples of a component's row y of the box, as many as the picture has.

@@ -31,13 +31,17 @@ class BaselineDecoder {
   // boxes: inside the stored picture; one at least.
   // num_mcus: how many were read.
   //   unsupported: tables that are not plain baseline; libjpeg-turbo may take them.
-  //   corrupt: bits that are no code, or a segment that ends early or late.
+  //   corrupt: bits that are no code, a segment that ends early or late, or a picture too large for
+  //   the bytes: no memory is taken for those.
   Status decode(const uint8_t* data, size_t size, const Layout& layout,
                 const std::vector<Rect>& boxes, uint64_t* num_mcus);
 
   // Writes one of the boxes as dense RGB. Equal to the bit to the same part of libjpeg-turbo's
   // picture.
   void convert(const Rect& box, uint8_t* rgb);
+
+  // Gives back memory that only large pictures need.
+  void trim();
 
   // Off: plain code instead of vector code, for tests; the results are the same.
   void set_vectorised(bool on);

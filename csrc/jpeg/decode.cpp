@@ -14,6 +14,14 @@ namespace {
 
 // As many pixels as the reference decoder takes.
 constexpr int64_t kMaxPixels = int64_t{1} << 29;
+// Scratch that a thread may keep from picture to picture.
+constexpr size_t kKeptBytes = size_t{48} << 20;
+
+void trim_scratch(std::vector<uint8_t>* scratch) {
+  if (scratch->capacity() > kKeptBytes) {
+    *scratch = std::vector<uint8_t>();
+  }
+}
 
 }  // namespace
 
@@ -25,6 +33,7 @@ struct Decoder::Impl {
   std::vector<uint8_t> rgb;     // What was decoded.
   std::vector<uint8_t> turned;  // One crop, upright.
 
+  void trim();
   Status locate(const Layout& layout, const ViewBox* views, int32_t num_views);
   Status cut(const Pixels& crop, int32_t orientation, const ViewBox& view, int32_t side,
              uint8_t* out);
@@ -35,6 +44,13 @@ struct Decoder::Impl {
                          const ViewBox* views, int32_t num_views, int32_t side, uint8_t* out,
                          Counters* counters);
 };
+
+// Gives back what only large pictures need: there is one decoder a thread.
+void Decoder::Impl::trim() {
+  baseline.trim();
+  trim_scratch(&rgb);
+  trim_scratch(&turned);
+}
 
 // Finds the views' boxes in the stored picture.
 Status Decoder::Impl::locate(const Layout& layout, const ViewBox* views, int32_t num_views) {
@@ -137,13 +153,15 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   Counters ignored;
   Counters* counted = counters != nullptr ? counters : &ignored;
   counted->total_mcus += count_mcus(layout);
+  status = Status::unsupported;
   if (BaselineDecoder::is_supported(layout)) {
     status = impl_->decode_as_baseline(data, size, layout, views, num_views, side, out, counted);
-    if (status != Status::unsupported) {
-      return status;
-    }
   }
-  return impl_->decode_by_turbo(data, size, layout, views, num_views, side, out, counted);
+  if (status == Status::unsupported) {
+    status = impl_->decode_by_turbo(data, size, layout, views, num_views, side, out, counted);
+  }
+  impl_->trim();
+  return status;
 } catch (const std::bad_alloc&) {
   return Status::no_memory;
 }

@@ -7,7 +7,6 @@ namespace {
 
 #if defined(__GNUC__)
 #define FASTSSL_INLINE inline __attribute__((always_inline))
-#define FASTSSL_BMI2 __attribute__((target("bmi2")))
 #else
 #define FASTSSL_INLINE inline
 #endif
@@ -89,7 +88,7 @@ void build_stop(HuffmanTable* table) {
   }
 }
 
-FASTSSL_BMI2 void decode_one(Stream* a) {
+void decode_one(Stream* a) {
   Stream s = *a;
   uint32_t entry = first_entry(&s);
   while (s.block < s.last) {
@@ -99,7 +98,7 @@ FASTSSL_BMI2 void decode_one(Stream* a) {
   *a = s;
 }
 
-FASTSSL_BMI2 void decode_two(Stream* a, Stream* b) {
+void decode_two(Stream* a, Stream* b) {
   Stream s = *a, t = *b;
   uint32_t entry_s = first_entry(&s), entry_t = first_entry(&t);
   while (s.block < s.last && t.block < t.last) {

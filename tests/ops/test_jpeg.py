@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -311,6 +312,19 @@ def test_tiles_without_an_end_are_refused():
     with pytest.raises(jpeg.JpegDecodeError) as caught:
         decode_whole(damage("no end"))
     assert caught.value.status == "truncated"
+
+
+def test_a_size_that_the_bytes_cannot_hold_takes_no_memory():
+    payload = JpegWriter((80, 48), SAMPLINGS["444"], 0, 0).write()
+    # Height and width follow the precision in the frame's segment.
+    at = payload.index(b"\xff\xc0") + 5
+    lying = payload[:at] + (15000).to_bytes(2, "big") + (30000).to_bytes(2, "big")
+    lying += payload[at + 4 :]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(jpeg.JpegDecodeError) as caught:
+        decode_whole(lying, (30000, 15000))
+    assert caught.value.status == "corrupt"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
 def test_a_decoder_forgets_what_it_refused():
