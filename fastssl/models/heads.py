@@ -19,7 +19,7 @@ class PatchHead(nn.Module):
         """Join the parts.
 
         Args:
-            num_patches: P, patches of an image.
+            num_patches: P, patches of an arrangement.
             project: maps (rows, D) to (rows, E), a row a patch.
             classify: maps (rows, P * E) to logits (rows, Q), a row an arrangement.
         """
@@ -34,14 +34,17 @@ class PatchHead(nn.Module):
         Args:
             features_BPD: pre-logits of the patches.
             orders_BKP: int64; slot j of arrangement k holds patch ``orders_BKP[b, k, j]``. The
-                patches are projected once, whatever K. None: the patches stand as they come.
+                patches are projected once, whatever K, and there may be more of them than an
+                arrangement has slots. None: the patches stand as they come.
 
         Returns:
             Logits (B, K, Q), or (B, Q) without orders.
         """
         num_images, num_patches, _ = features_BPD.shape
-        if num_patches != self.num_patches:
-            raise ValueError(f"features must hold {self.num_patches} patches, got {num_patches}")
+        slots = num_patches if orders_BKP is None else orders_BKP.shape[2]
+        if slots != self.num_patches:
+            what = "features" if orders_BKP is None else "orders"
+            raise ValueError(f"{what} must hold {self.num_patches} patches, got {slots}")
         projected_BPE = self.project(features_BPD.flatten(0, 1)).unflatten(
             0, (num_images, num_patches)
         )
@@ -50,7 +53,7 @@ class PatchHead(nn.Module):
         num_orders, hidden = orders_BKP.shape[1], projected_BPE.shape[-1]
         index = orders_BKP.flatten(1)[..., None].expand(-1, -1, hidden)
         arranged = projected_BPE.gather(1, index)
-        rows = arranged.reshape(num_images * num_orders, num_patches * hidden)
+        rows = arranged.reshape(num_images * num_orders, slots * hidden)
         return self.classify(rows).unflatten(0, (num_images, num_orders))
 
 

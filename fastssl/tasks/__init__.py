@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..models import Trunk
 from .base import Inputs, Task
 from .jigsaw import Jigsaw, JigsawConfig
+from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
 
@@ -19,6 +20,8 @@ __all__ = [
     "Inputs",
     "Jigsaw",
     "JigsawConfig",
+    "RelativeLocation",
+    "RelativeLocationConfig",
     "Rotation",
     "RotationConfig",
     "Supervised",
@@ -30,6 +33,7 @@ __all__ = [
 # (config, trunk, number of classes) -> task; a pretext task is not told of classes.
 _TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
     "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
+    "relative_location": lambda config, trunk, _: RelativeLocation(config, trunk),
     "rotation": lambda config, trunk, _: Rotation(config, trunk),
     "supervised": Supervised,
 }

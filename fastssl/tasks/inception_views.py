@@ -208,8 +208,8 @@ def prepare_views(
         pixels = paint_views(images_BVHWC, appearance, config)
         if config.normalize == "image":
             return standardize(pixels).to(dtype).movedim(-1, -3)
-        mean, std = (pixels.new_tensor(v) for v in _SCALES[config.normalize])
-        return ((pixels / 255 - mean) / std).to(dtype).movedim(-1, -3)
+        centre, width = (pixels.new_tensor(v) for v in _SCALES[config.normalize])
+        return ((pixels / 255 - centre) / width).to(dtype).movedim(-1, -3)
     flip, grey = appearance.flip_BV.flatten(), appearance.grey_BV.flatten()
     images, shape = images_BVHWC.flatten(0, 1), images_BVHWC.shape[:2]
     if config.normalize == "image":

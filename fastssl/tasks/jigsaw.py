@@ -28,29 +28,21 @@ from ..errors import InputError
 from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
 from ..ops import extract_patches
 from ..randomness import Stream, draw_words, is_below, to_below
-from ..views import ViewSpec
-from .base import IMAGENET_MEAN, IMAGENET_STD, Inputs, Task
-from .patch_colours import cut_shifted, make_grey, project_colours, standardize
+from .base import Inputs, Task
+from .patch_colours import cut_shifted, make_grey, project_colours
+from .patch_grid import (
+    SCALES,
+    VIEWS,
+    check_cells,
+    check_patch_side,
+    draw_corners,
+    normalize_patches,
+)
 from .permutation_files import digest_file, read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
 from .puzzle_pictures import draw_puzzle
 
 _log = logging.getLogger(__name__)
-
-_VIEWS = {
-    "resize_crop": ViewSpec.resize_crop,
-    "center": ViewSpec.center,
-    "squash_crop": ViewSpec.squash_crop,
-}
-# (x / 255 - mean) / std, the operator's rule, for every way that does not look at the patch. The
-# original leaves 0 .. 255 and begins with small weights; ours meet numbers of ordinary size.
-_CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
-_ONE_STD = (sum(IMAGENET_STD) / 3,) * 3
-_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "mean": (_CAFFE_MEAN, _ONE_STD),
-    "none": ((0.0,) * 3, _ONE_STD),
-}
 
 
 @dataclass(frozen=True)
@@ -116,17 +108,7 @@ class JigsawConfig:
                 raise InputError(f"task.{name} ({value}) must be at least 1")
         if self.channel_shift < 0:
             raise InputError(f"task.channel_shift ({self.channel_shift}) must not be negative")
-        if self.cell < self.patch:
-            raise InputError(
-                f"task.patch ({self.patch}) must fit a cell of {self.cell} px ({self.grid} cells "
-                f"of crop {self.crop}); set --task.patch to {self.cell} or less"
-            )
-        if self.cell < self.patch + self.jitter - 1:
-            raise InputError(
-                f"task.patch ({self.patch}) with task.jitter ({self.jitter}) needs a cell of "
-                f"{self.patch + self.jitter - 1} px, but {self.grid} cells of crop {self.crop} are "
-                f"{self.cell} px; lower the jitter to {self.cell - self.patch + 1}"
-            )
+        check_cells(self)
         for name in ("flip_probability", "grey_probability", "projection_probability"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -275,14 +257,10 @@ class Jigsaw(Task):
         """
         super().__init__()
         self.config = config
-        self.views = (_VIEWS[config.view](config.resize_short, config.crop),)
+        self.views = (VIEWS[config.view](config.resize_short, config.crop),)
         self.trunk = trunk
+        check_patch_side(config, trunk)
         named = cast(Trunk, trunk)
-        if config.patch < named.min_side:
-            raise InputError(
-                f"task.patch ({config.patch}) must be at least {named.min_side} px for trunk "
-                f"'{named.name}'; enlarge patch and crop, or choose another --trunk"
-            )
         permutations = load_permutations(config)
         _log.info("jigsaw: %s", permutations)
         # Not persistent: the set follows from the config, which is the run's identity.
@@ -305,10 +283,6 @@ class Jigsaw(Task):
         def words(stream: Stream, num: int) -> np.ndarray:
             return draw_words(seed, epochs, ids, stream, num)
 
-        offsets = to_below(words(Stream.PATCH_OFFSET, 2 * num_patches), config.jitter)
-        rows, columns = np.divmod(np.arange(num_patches), config.grid)
-        cells_P2 = np.stack([rows, columns], axis=-1) * config.cell
-        corners = cells_P2 + offsets.reshape(-1, num_patches, 2)
         num_shifts = 6 * num_patches if config.channel_shift else 0
         shifts = to_below(words(Stream.CHANNEL_SHIFT, num_shifts), config.channel_shift + 1)
         shape = (-1, num_patches, 3, 2) if num_shifts else (len(ids), 0, 3, 2)
@@ -321,7 +295,7 @@ class Jigsaw(Task):
             words(Stream.PERMUTATION, config.permutations_per_image), config.num_permutations
         )
         return Puzzles(
-            torch.from_numpy(corners.astype(np.int32)),
+            draw_corners(config, batch, seed),
             torch.from_numpy(is_below(words(Stream.FLIP, 1)[:, 0], config.flip_probability)),
             torch.from_numpy(grey if config.grey_per_patch else grey[:, 0]),
             torch.from_numpy(projected & ~grey.all(axis=1)),
@@ -340,7 +314,7 @@ class Jigsaw(Task):
         is_tower = config.batch_norm == "tower"
         order_BP = self.permutations_QP[puzzles.labels_BK[:, 0]] if is_tower else None
         if config.is_fused:
-            mean, std = _SCALES.get(config.normalize, (None, None))
+            mean, std = SCALES.get(config.normalize, (None, None))
             patches = extract_patches(
                 images,
                 puzzles.corners_BP2,
@@ -359,7 +333,7 @@ class Jigsaw(Task):
             if order_BP is not None:
                 rows = torch.arange(len(images), device=images.device)
                 pixels = pixels[rows[:, None], order_BP]
-            patches = _normalize(pixels, config.normalize).to(dtype).movedim(-1, -3)
+            patches = normalize_patches(pixels, config.normalize).to(dtype).movedim(-1, -3)
         return {"patches": patches, "labels": puzzles.labels_BK}
 
     def _cut(self, images_BHWC: Tensor, puzzles: Puzzles) -> Tensor:
@@ -447,11 +421,3 @@ def _build_head(config: JigsawConfig, num_features: int) -> nn.Module:
         return ConcatHead(*sizes)
     kinds = {"fully_connected": FullyConnectedHead, "joint": JointHead}
     return kinds[config.head](*sizes, config.joint_hidden)
-
-
-def _normalize(pixels_BPSSC: Tensor, kind: str) -> Tensor:
-    """Normalise 0 .. 255 in float32 by the rule that ``extract_patches`` has."""
-    if kind == "patch":
-        return standardize(pixels_BPSSC)
-    mean, std = (pixels_BPSSC.new_tensor(v, dtype=torch.float32) for v in _SCALES[kind])
-    return (pixels_BPSSC.float() / 255 - mean) / std

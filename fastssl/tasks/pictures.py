@@ -6,8 +6,8 @@ import numpy as np
 
 GAP = 4
 PAPER = 255
-_RIGHT = (46, 160, 67)
-_WRONG = (218, 54, 51)
+RIGHT = (46, 160, 67)
+WRONG = (218, 54, 51)
 
 
 def frame_picture(picture: np.ndarray, is_right: bool | None) -> np.ndarray:
@@ -23,6 +23,6 @@ def frame_picture(picture: np.ndarray, is_right: bool | None) -> np.ndarray:
     height, width, _ = picture.shape
     sheet = np.full((height + 2 * GAP, width + 2 * GAP, 3), PAPER, np.uint8)
     if is_right is not None:
-        sheet[1:-1, 1:-1] = _RIGHT if is_right else _WRONG
+        sheet[1:-1, 1:-1] = RIGHT if is_right else WRONG
     sheet[GAP:-GAP, GAP:-GAP] = picture
     return sheet

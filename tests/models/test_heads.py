@@ -62,6 +62,18 @@ def test_the_classifier_stands_on_all_projected_patches(head):
 def test_another_number_of_patches_is_refused(head):
     with pytest.raises(ValueError, match="features must hold 9 patches, got 4"):
         head(torch.randn(2, 4, NUM_FEATURES))
+    with pytest.raises(ValueError, match="orders must hold 9 patches, got 4"):
+        head(torch.randn(2, 9, NUM_FEATURES), torch.zeros(2, 3, 4, dtype=torch.int64))
+
+
+def test_an_arrangement_may_take_some_of_the_patches():
+    torch.manual_seed(0)
+    head = JointHead(NUM_FEATURES, 2, HIDDEN, NUM_CLASSES, 16).eval()
+    features = torch.randn(4, NUM_PATCHES, NUM_FEATURES)
+    orders = torch.tensor([[0, 4], [8, 4], [4, 4]]).expand(4, -1, -1)
+    logits = head(features, orders)
+    assert logits.shape == (4, 3, NUM_CLASSES)
+    torch.testing.assert_close(logits[:, 1], head(features[:, [8, 4]]), rtol=1e-5, atol=1e-5)
 
 
 def test_fully_connected_head_is_that_of_noroozi():

@@ -1,0 +1,131 @@
+"""What the tasks on patches share: a crop in cells, a patch at a random place of each.
+
+Patches are numbered row by row.
+
+Shape legend: B images, P = grid x grid patches, S patch side, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..errors import InputError
+from ..models import Trunk
+from ..randomness import Stream, draw_words, to_below
+from ..views import ViewSpec
+from .base import IMAGENET_MEAN, IMAGENET_STD
+from .patch_colours import standardize
+
+VIEWS = {
+    "resize_crop": ViewSpec.resize_crop,
+    "center": ViewSpec.center,
+    "squash_crop": ViewSpec.squash_crop,
+}
+"""How the crop is taken: at a random place or in the centre of the resized image, or of the
+squashed one."""
+
+# (x / 255 - mean) / std, the operator's rule, for every way that does not look at the patch. The
+# original leaves 0 .. 255 and begins with small weights; ours meet numbers of ordinary size.
+_CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
+_ONE_STD = (sum(IMAGENET_STD) / 3,) * 3
+SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "mean": (_CAFFE_MEAN, _ONE_STD),
+    "none": ((0.0,) * 3, _ONE_STD),
+}
+"""Mean and deviation, in units of 0 .. 1, of the normalisations that are the same everywhere."""
+
+
+class Cells(Protocol):
+    """What of a task's config says where patches lie."""
+
+    @property
+    def crop(self) -> int:
+        """Side of the crop in pixels."""
+
+    @property
+    def grid(self) -> int:
+        """Cells a side."""
+
+    @property
+    def patch(self) -> int:
+        """Patch side in pixels."""
+
+    @property
+    def jitter(self) -> int:
+        """Places a patch may take in its cell along each axis: offsets 0 .. jitter-1 pixels."""
+
+
+def check_cells(config: Cells) -> None:
+    """Refuse patches that do not fit their cells.
+
+    Raises:
+        InputError: names the field, and the largest value that fits.
+    """
+    cell = config.crop // config.grid
+    if cell < config.patch:
+        raise InputError(
+            f"task.patch ({config.patch}) must fit a cell of {cell} px ({config.grid} cells "
+            f"of crop {config.crop}); set --task.patch to {cell} or less"
+        )
+    if cell < config.patch + config.jitter - 1:
+        raise InputError(
+            f"task.patch ({config.patch}) with task.jitter ({config.jitter}) needs a cell of "
+            f"{config.patch + config.jitter - 1} px, but {config.grid} cells of crop {config.crop} "
+            f"are {cell} px; lower the jitter to {cell - config.patch + 1}"
+        )
+
+
+def check_patch_side(config: Cells, trunk: nn.Module) -> None:
+    """Refuse patches that a trunk cannot take.
+
+    Raises:
+        InputError: names the smallest side.
+    """
+    named = cast(Trunk, trunk)
+    if config.patch < named.min_side:
+        raise InputError(
+            f"task.patch ({config.patch}) must be at least {named.min_side} px for trunk "
+            f"'{named.name}'; enlarge patch and crop, or choose another --trunk"
+        )
+
+
+def draw_corners(config: Cells, batch: Batch, seed: int) -> Tensor:
+    """Draw where the patches lie, from sample ids and epochs (law 2), on the CPU.
+
+    Args:
+        config: cells, patches and jitter.
+        batch: from the loader.
+        seed: the run's seed.
+
+    Returns:
+        int32 (B, P, 2), (y, x) of the patches in the crop.
+    """
+    num_patches = config.grid * config.grid
+    epochs, ids = batch.epochs.numpy(), batch.sample_ids.numpy()
+    words = draw_words(seed, epochs, ids, Stream.PATCH_OFFSET, 2 * num_patches)
+    offsets = to_below(words, config.jitter).reshape(-1, num_patches, 2)
+    rows, columns = np.divmod(np.arange(num_patches), config.grid)
+    cells_P2 = np.stack([rows, columns], axis=-1) * (config.crop // config.grid)
+    return torch.from_numpy((cells_P2 + offsets).astype(np.int32))
+
+
+def normalize_patches(pixels_BPSSC: Tensor, kind: str) -> Tensor:
+    """Normalise 0 .. 255 in float32 by the rule that ``extract_patches`` has.
+
+    Args:
+        pixels_BPSSC: uint8 or floating.
+        kind: ``patch`` for each patch's own mean and deviation, else a name in ``SCALES``.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if kind == "patch":
+        return standardize(pixels_BPSSC)
+    mean, std = (pixels_BPSSC.new_tensor(v, dtype=torch.float32) for v in SCALES[kind])
+    return (pixels_BPSSC.float() / 255 - mean) / std
