@@ -35,8 +35,8 @@ int32_t choose_interval(const Layout& layout, size_t entropy_bytes);
 //   unsupported: what cannot be baseline of one scan: 12 bits, arithmetic coding, lossless, more
 //   than 10 blocks in an MCU, quantisation steps above 255; or a progressive file that lacks its
 //   last bits, whose decoders smooth what is missing and would not do so any more.
-//   too_large: its coefficients take more than 1 GiB, or a side has more than 65,500 pixels, which is
-//   where libjpeg ends.
+//   too_large: its coefficients take more than 1 GiB, or a side has more than 65,500 pixels, which
+//   is where libjpeg ends.
 Status transcode(const uint8_t* data, size_t size, int32_t interval, std::vector<uint8_t>* out);
 
 }  // namespace fastssl::jpeg
