@@ -11,12 +11,15 @@ from ..command import nearest
 from ..errors import InputError
 from ..models import Trunk
 from .base import Inputs, Task
+from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
 
 __all__ = [
+    "Exemplar",
+    "ExemplarConfig",
     "Inputs",
     "Jigsaw",
     "JigsawConfig",
@@ -32,6 +35,7 @@ __all__ = [
 
 # (config, trunk, number of classes) -> task; a pretext task is not told of classes.
 _TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
+    "exemplar": lambda config, trunk, _: Exemplar(config, trunk),
     "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
     "relative_location": lambda config, trunk, _: RelativeLocation(config, trunk),
     "rotation": lambda config, trunk, _: Rotation(config, trunk),

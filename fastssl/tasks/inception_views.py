@@ -10,14 +10,15 @@ Shape legend: B images, V views of each, H W pixels, C = 3 channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
+from ..models import Trunk
 from ..ops import extract_patches, normalize
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
@@ -88,6 +89,20 @@ class InceptionConfig:
     def is_fused(self) -> bool:
         """Whether one pass of an operator makes the network's input."""
         return not (self.has_jitter or (self.grey_probability > 0 and self.grey == "mean"))
+
+
+def check_size(config: InceptionConfig, trunk: nn.Module) -> None:
+    """Refuse views that a trunk cannot take.
+
+    Raises:
+        InputError: names the smallest size.
+    """
+    named = cast(Trunk, trunk)
+    if config.size < named.min_side:
+        raise InputError(
+            f"task.size ({config.size}) must be at least {named.min_side} px for trunk "
+            f"'{named.name}'; enlarge it, or choose another --trunk"
+        )
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
-from ..errors import InputError
 from ..models import Trunk
 from ..randomness import Stream, draw_words, to_below
 from .base import Inputs, Task
 from .inception_views import (
     InceptionConfig,
+    check_size,
     draw_appearance,
     prepare_views,
     to_pictures,
@@ -56,16 +56,11 @@ class Rotation(Task):
             InputError: if the trunk does not take images of this size.
         """
         super().__init__()
-        named = cast(Trunk, trunk)
-        if config.size < named.min_side:
-            raise InputError(
-                f"task.size ({config.size}) must be at least {named.min_side} px for trunk "
-                f"'{named.name}'; enlarge it, or choose another --trunk"
-            )
+        check_size(config, trunk)
         self.config = config
         self.views = config.list_views(1)
         self.trunk = trunk
-        self.head = nn.Linear(named.num_features, NUM_TURNS)
+        self.head = nn.Linear(cast(Trunk, trunk).num_features, NUM_TURNS)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

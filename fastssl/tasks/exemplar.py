@@ -1,0 +1,178 @@
+"""Exemplar: crops of one image lie together, those of others apart (Dosovitskiy et al. 2014).
+
+In the form of Kolesnikov et al. 2019: eight crops of each image, a Linear embedding, and a triplet
+loss whose negatives are mined among a few images.
+
+Shape legend: B images, V crops of each, G groups of images that are mined by themselves,
+N embeddings of a group, D features, S side of a crop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..errors import InputError
+from ..models import Trunk
+from .base import Inputs, Task
+from .inception_views import (
+    InceptionConfig,
+    check_size,
+    draw_appearance,
+    prepare_views,
+    to_pictures,
+)
+from .pictures import frame_picture
+from .triplets import find_nearest, measure_distances, normalize_embeddings, semihard_loss
+
+
+@dataclass(frozen=True)
+class ExemplarConfig(InceptionConfig):
+    """Exemplar; the defaults are the form of Kolesnikov et al. 2019."""
+
+    name: Literal["exemplar"] = "exemplar"
+    """Pretext task."""
+    num_crops: int = 8
+    """Crops of each image, all of one decode."""
+    grey_probability: float = 0.66
+    """Share of images made grey, all crops together."""
+    normalize: Literal["inception", "imagenet", "image"] = "image"
+    """To -1 .. 1; by ImageNet's mean and deviation; or by each crop's own."""
+    embedding: int = 1000
+    """Features of the embedding, a Linear function of the pre-logits."""
+    margin: float = 0.5
+    """How much farther a negative should be than a positive, in squared distance."""
+    l2_axis: Literal["batch", "embedding", "none"] = "batch"
+    """What is scaled to length 1: each coordinate over a group, as the study's code has it; each
+    embedding, as triplets have it elsewhere; nothing."""
+    group_images: int = 8
+    """Images whose crops are each other's negatives; a micro-batch is a multiple of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        for name, least in (("num_crops", 2), ("group_images", 2), ("embedding", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"task.{name} ({value}) must be at least {least}")
+        if not self.margin > 0:
+            raise InputError(f"task.margin ({self.margin}) must be above 0")
+
+
+class Exemplar(Task):
+    """A linear embedding of crops on a trunk."""
+
+    def __init__(self, config: ExemplarConfig, trunk: nn.Module) -> None:
+        """Build the embedding.
+
+        Args:
+            config: the crops and the loss.
+            trunk: gives ``num_features`` pre-logits of an image.
+
+        Raises:
+            InputError: if the trunk does not take images of this size.
+        """
+        super().__init__()
+        check_size(config, trunk)
+        self.config = config
+        self.views = config.list_views(config.num_crops)
+        self.trunk = trunk
+        self.head = nn.Linear(cast(Trunk, trunk).num_features, config.embedding)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
+        """Colour the crops: ``images`` (B, V, 3, S, S) normalised, ``labels`` int64 (B,).
+
+        Raises:
+            InputError: if the images are no multiple of ``group_images``.
+        """
+        config, device = self.config, batch.images.device
+        if len(batch) % config.group_images:
+            raise InputError(
+                f"images of a micro-batch on one rank ({len(batch)}) must be a multiple of "
+                f"task.group_images ({config.group_images}); change --data.global-batch-size, or "
+                "--task.group-images"
+            )
+        appearance = draw_appearance(config, batch, seed, config.num_crops).to(device)
+        labels = torch.from_numpy(label_images(batch)).to(device, non_blocking=True)
+        return {
+            "images": prepare_views(batch.images, appearance, config, dtype),
+            "labels": labels,
+        }
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return ``loss`` (mean hinge of all pairs) and ``accuracy``.
+
+        ``accuracy`` is the share of crops whose nearest other crop of the group is of their image.
+        """
+        labels_GN = self._label_crops(inputs)
+        distances = self._distances(inputs)
+        loss = semihard_loss(distances, labels_GN, self.config.margin)
+        is_right = labels_GN.gather(1, find_nearest(distances)) == labels_GN
+        return {"loss": loss, "accuracy": is_right.float().mean()}
+
+    def chance(self) -> dict[str, float]:
+        """Return (V - 1) / (N - 1) for the accuracy."""
+        crops = self.config.num_crops
+        return {"accuracy": (crops - 1) / (crops * self.config.group_images - 1)}
+
+    @torch.no_grad()
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+        """Show each image's crops, and below each the nearest other crop of the first group.
+
+        It has a green frame where it is of the same image and a red one elsewhere.
+        """
+        config = self.config
+        shown = batch.rows(0, config.group_images)
+        was_training = self.training
+        self.eval()
+        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+        nearest = find_nearest(self._distances(inputs))[0].cpu().numpy()
+        self.train(was_training)
+        appearance = draw_appearance(config, shown, seed, config.num_crops)
+        crops = to_pictures(shown.images, appearance, config)
+        flat = crops.reshape(-1, *crops.shape[2:])
+        labels = self._label_crops(inputs)[0].cpu().numpy()
+        columns = [
+            np.concatenate(
+                [frame_picture(crop, None), frame_picture(flat[other], labels[n] == labels[other])]
+            )
+            for n, (crop, other) in enumerate(zip(flat, nearest, strict=True))
+        ]
+        return [
+            np.concatenate(columns[b * config.num_crops : (b + 1) * config.num_crops], axis=1)
+            for b in range(min(count, len(shown)))
+        ]
+
+    def _label_crops(self, inputs: Inputs) -> Tensor:
+        """Name the image of every crop: int64 (G, N)."""
+        repeated = inputs["labels"].repeat_interleave(self.config.num_crops)
+        return repeated.unflatten(0, (-1, self.config.group_images * self.config.num_crops))
+
+    def _distances(self, inputs: Inputs) -> Tensor:
+        """Measure the squared distances of the embeddings in their groups: float32 (G, N, N)."""
+        images, config = inputs["images"], self.config
+        embeddings = self.head(self.trunk(images.flatten(0, 1))).float()
+        # Differences of long sums: not in half precision.
+        with torch.autocast(images.device.type, enabled=False):
+            groups = embeddings.unflatten(0, (-1, config.group_images * config.num_crops))
+            return measure_distances(normalize_embeddings(groups, config.l2_axis))
+
+
+def label_images(batch: Batch) -> np.ndarray:
+    """Name the image that stands in each row: int64 (B,).
+
+    A batch may cross an epoch's border: two copies of one sample have one name, and so has a sample
+    that took the place of a bad one.
+    """
+    labels = batch.sample_ids.numpy().copy()
+    for substitution in batch.substitutions:
+        labels[substitution.row] = substitution.used
+    return labels
