@@ -14,9 +14,11 @@ from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk, load_trunk
 from fastssl.recipes import build_recipe, describe_recipes, recipe_names
+from fastssl.recipes.kolesnikov19 import kolesnikov19
 from fastssl.tasks import build_task
 from fastssl.training import train
 from fastssl.training.optim import build_optimizer
+from fastssl.training.schedule import build_schedule
 
 SMOKE = [name for name in recipe_names() if name.endswith("_smoke")]
 
@@ -32,8 +34,11 @@ def test_a_recipe_names_itself_and_builds_what_it_asks_for(name):
 
 def test_every_recipe_has_a_smoke_form():
     families = {name.removesuffix("_smoke") for name in SMOKE}
+    named = {name for name in recipe_names(has_cells=False) if name not in SMOKE}
     # YFCC differs from its sibling by the schedule alone.
-    assert {n for n in recipe_names() if n not in SMOKE} - families == {"goyal19_jigsaw_yfcc"}
+    assert named - families == {"goyal19_jigsaw_yfcc"}
+    cells = set(recipe_names()) - set(recipe_names(has_cells=False))
+    assert all(any(cell.startswith(f"{family}_") for family in families) for cell in cells)
 
 
 @pytest.mark.parametrize("name", SMOKE)
@@ -54,11 +59,50 @@ def test_a_smoke_form_trains_and_exports_its_trunk(name, dataset_path, tmp_path)
     assert metadata["recipe"] == name
 
 
-def test_figures_of_kolesnikovs_recipe():
-    config = build_recipe("kolesnikov19_jigsaw")
-    assert (config.trunk, config.width) == ("resnet50_patch", 8)
-    assert (config.data.global_batch_size, config.optim.lr) == (128, 0.1)
-    assert (config.schedule.epochs, config.schedule.milestones) == (35.0, (15.0, 25.0))
+KOLESNIKOV = {  # trunk, width, images a step, epochs, milestones
+    "rotation": ("revnet50", 16, 64, 35.0, (15.0, 25.0)),
+    "exemplar": ("resnet50_v1", 12, 64, 35.0, (15.0, 25.0)),
+    "jigsaw": ("resnet50_v1_patch", 8, 128, 35.0, (15.0, 25.0)),
+    "relative_location": ("resnet50_v1_patch", 8, 128, 35.0, (15.0, 25.0)),
+    "supervised": ("resnet50_v2", 4, 256, 90.0, (30.0, 60.0, 80.0)),
+}
+
+
+@pytest.mark.parametrize("task", KOLESNIKOV)
+def test_figures_of_kolesnikovs_recipes(task):
+    config = build_recipe(f"kolesnikov19_{task}")
+    schedule, batch_size = config.schedule, config.data.global_batch_size
+    found = (config.trunk, config.width, batch_size, schedule.epochs, schedule.milestones)
+    assert found == KOLESNIKOV[task]
+    assert (schedule.kind, schedule.gamma) == ("step", 0.1)
+    assert (schedule.warmup_epochs, schedule.warmup_start) == (5.0, 0.0)
+    optim = config.optim
+    assert (optim.name, optim.momentum, optim.nesterov) == ("sgd", 0.9, False)
+    assert (optim.weight_decay, optim.decay_norm, optim.decay_bias) == (1e-4, False, False)
+    # 0.1 for 256 source images, whatever is made of them.
+    peak = build_schedule(schedule, optim, 1_231_121, batch_size).lr_at(10 * 1_231_121)
+    assert peak == pytest.approx(0.1 * batch_size / 256)
+
+
+def test_the_study_has_every_task_on_every_trunk_at_every_width():
+    cells = set(recipe_names()) - set(recipe_names(has_cells=False))
+    assert len(cells) == 5 * 6 * 4
+    config = build_recipe("kolesnikov19_relative_location_revnet50_minus_12x")
+    assert (config.trunk, config.width) == ("revnet50_minus_patch", 12)
+    assert config.task == build_recipe("kolesnikov19_relative_location").task
+    assert build_recipe("kolesnikov19_rotation_vgg19_bn_4x").trunk == "vgg19_bn"
+
+
+@pytest.mark.parametrize(
+    ("task", "trunk", "message"),
+    [
+        ("rotations", "", r"task \('rotations'\) is not of Kolesnikov.*did you mean 'rotation'"),
+        ("rotation", "resnet9", r"trunk \('resnet9'\) is not of Kolesnikov"),
+    ],
+)
+def test_what_the_study_does_not_have_is_refused(task, trunk, message):
+    with pytest.raises(InputError, match=message):
+        kolesnikov19(task, trunk)
 
 
 def test_noroozis_recipe_lasts_as_many_steps_as_the_original():

@@ -374,7 +374,7 @@ def main() -> None:
     if not rest or rest[0].startswith("-"):
         print(__doc__)
         print("usage: bench_training.py RECIPE [--bench.OPTION VALUE ...] [options of the recipe]")
-        print(f"recipes: {', '.join(recipe_names())}\noptions of --bench:")
+        print(f"recipes: {', '.join(recipe_names(has_cells=False))}\noptions of --bench:")
         parse_arguments(BenchConfig, ["--help"], program="bench_training.py RECIPE")
         raise SystemExit(0 if "--help" in rest or "-h" in rest else 2)
     bench = parse_arguments(BenchConfig, own, program="bench_training.py RECIPE")

@@ -23,9 +23,9 @@ from fastssl.recipes import build_recipe, describe_recipes, recipe_names  # noqa
 
 _USAGE = f"""usage: train.py RECIPE --data.path DATASET --output-dir RUN [options]
 
-recipes: {", ".join(recipe_names())}
+recipes: {", ".join(recipe_names(has_cells=False))}
 
-  --list          what each recipe is
+  --list          what each recipe is, with the cells of studies (kolesnikov19_rotation_revnet50_4x)
   RECIPE --help   all options of a recipe, with their defaults"""
 
 

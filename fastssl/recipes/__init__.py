@@ -23,18 +23,32 @@ _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "goyal19_jigsaw_alexnet_smoke": goyal19.jigsaw_alexnet_smoke,
     "goyal19_jigsaw_smoke": goyal19.jigsaw_smoke,
     "goyal19_jigsaw_yfcc": goyal19.jigsaw_yfcc,
+    "kolesnikov19_exemplar": kolesnikov19.exemplar,
+    "kolesnikov19_exemplar_smoke": kolesnikov19.exemplar_smoke,
     "kolesnikov19_jigsaw": kolesnikov19.jigsaw,
     "kolesnikov19_jigsaw_smoke": kolesnikov19.jigsaw_smoke,
+    "kolesnikov19_relative_location": kolesnikov19.relative_location,
+    "kolesnikov19_relative_location_smoke": kolesnikov19.relative_location_smoke,
+    "kolesnikov19_rotation": kolesnikov19.rotation,
+    "kolesnikov19_rotation_smoke": kolesnikov19.rotation_smoke,
+    "kolesnikov19_supervised": kolesnikov19.supervised,
+    "kolesnikov19_supervised_smoke": kolesnikov19.supervised_smoke,
     "noroozi16_jigsaw": noroozi16.jigsaw,
     "noroozi16_jigsaw_smoke": noroozi16.jigsaw_smoke,
     "supervised": supervised.supervised,
     "supervised_smoke": supervised.supervised_smoke,
 }
+# Every cell of a study's table, under names that follow from the cell.
+_CELLS: dict[str, tuple[Callable[[], RunConfig], str]] = kolesnikov19.list_cells()
 
 
-def recipe_names() -> list[str]:
-    """Return the names of all recipes, sorted."""
-    return sorted(_RECIPES)
+def recipe_names(has_cells: bool = True) -> list[str]:
+    """Return the names of all recipes, sorted.
+
+    Args:
+        has_cells: with the cells of studies, which are many and named alike.
+    """
+    return sorted([*_RECIPES, *_CELLS] if has_cells else _RECIPES)
 
 
 def build_recipe(name: str) -> RunConfig:
@@ -43,8 +57,10 @@ def build_recipe(name: str) -> RunConfig:
     Raises:
         InputError: for an unknown name; offers the nearest.
     """
+    if name in _CELLS:
+        return _CELLS[name][0]()
     if name not in _RECIPES:
-        raise InputError(f"recipe ('{name}') is not known{nearest(name, _RECIPES)}")
+        raise InputError(f"recipe ('{name}') is not known{nearest(name, recipe_names())}")
     return _RECIPES[name]()
 
 
@@ -52,8 +68,11 @@ def describe_recipes() -> str:
     """Return a table of all recipes: name, trunk, batch, epochs, and the first line of each."""
     rows = []
     for name in recipe_names():
-        config = _RECIPES[name]()
-        summary = (_RECIPES[name].__doc__ or "").splitlines()[0]
+        config = build_recipe(name)
+        if name in _CELLS:
+            summary = _CELLS[name][1]
+        else:
+            summary = (_RECIPES[name].__doc__ or "").splitlines()[0]
         rows.append(
             (
                 name,
