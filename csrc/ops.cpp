@@ -32,6 +32,17 @@ TORCH_LIBRARY(fastssl, m) {
   m.def(
       "normalize(Tensor images, Tensor? flip, Tensor? grey, float[] mean, float[] std, "
       "ScalarType dtype, bool channels_last) -> Tensor");
+  m.def("rgb_to_lab(Tensor images, bool eight_bit) -> Tensor");
+  m.def(
+      "split_lab(Tensor images, Tensor? flip, int stride, bool mean, bool eight_bit, "
+      "ScalarType dtype) -> (Tensor, Tensor)");
+  m.def(
+      "color_loss(Tensor logits, Tensor ab, Tensor bins, Tensor offsets, Tensor candidates, "
+      "Tensor? weights, Tensor? counted, int num_neighbors, float sigma) -> (Tensor, Tensor)");
+  m.def(
+      "color_loss_backward(Tensor grads, Tensor log_sums, Tensor logits, Tensor ab, Tensor bins, "
+      "Tensor offsets, Tensor candidates, Tensor? weights, Tensor? counted, int num_neighbors, "
+      "float sigma) -> Tensor");
 }
 
 // Python's side holds nothing: importing the module runs the static initialisers above and in the

@@ -12,10 +12,26 @@ import torch
 
 from .. import __version__
 from ..extension import load_extension, read_build
+from .color import has_color, lab_to_rgb, rgb_to_lab, split_lab
+from .color_grid import color_bins, rebalance_bins
+from .losses import ColorLoss, decode_colors
 from .patches import extract_patches
 from .views import normalize
 
-__all__ = ["BuildInfo", "build_info", "extract_patches", "normalize"]
+__all__ = [
+    "BuildInfo",
+    "ColorLoss",
+    "build_info",
+    "color_bins",
+    "decode_colors",
+    "extract_patches",
+    "has_color",
+    "lab_to_rgb",
+    "normalize",
+    "rebalance_bins",
+    "rgb_to_lab",
+    "split_lab",
+]
 
 
 class BuildInfo(TypedDict):

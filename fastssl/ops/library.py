@@ -2,8 +2,8 @@
 
 The extension defines the schemas in C++ and brings the kernels of the CPU, and those of CUDA where
 it was built with them. Without it the same schemas are defined here. Every device that has no
-kernel of its own runs the reference, which warns once. No operator is differentiable: all of them
-take uint8.
+kernel of its own runs the reference, which warns once. Only ``color_loss`` is differentiable, and
+only in the logits: all others take uint8.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,14 @@ SCHEMAS = {
     "bool channels_last) -> Tensor",
     "normalize": "(Tensor images, Tensor? flip, Tensor? grey, float[] mean, float[] std, "
     "ScalarType dtype, bool channels_last) -> Tensor",
+    "rgb_to_lab": "(Tensor images, bool eight_bit) -> Tensor",
+    "split_lab": "(Tensor images, Tensor? flip, int stride, bool mean, bool eight_bit, "
+    "ScalarType dtype) -> (Tensor, Tensor)",
+    "color_loss": "(Tensor logits, Tensor ab, Tensor bins, Tensor offsets, Tensor candidates, "
+    "Tensor? weights, Tensor? counted, int num_neighbors, float sigma) -> (Tensor, Tensor)",
+    "color_loss_backward": "(Tensor grads, Tensor log_sums, Tensor logits, Tensor ab, "
+    "Tensor bins, Tensor offsets, Tensor candidates, Tensor? weights, Tensor? counted, "
+    "int num_neighbors, float sigma) -> Tensor",
 }
 
 # torch forgets what a library registered when the library object dies.
@@ -69,13 +78,13 @@ def _warn_once(device: torch.device) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-def _stand_in(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a reference so that its first use on a device warns."""
 
     @functools.wraps(function)
-    def run(images: Tensor, *args: object) -> Tensor:
-        _warn_once(images.device)
-        return function(images, *args)
+    def run(first: Tensor, *args: object) -> Any:
+        _warn_once(first.device)
+        return function(first, *args)
 
     return run
 
@@ -157,3 +166,61 @@ def _fake_normalize(
     if channels_last:
         return images.new_empty((num, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
     return images.new_empty((num, 3, height, width), dtype=dtype)
+
+
+@torch.library.register_fake("fastssl::rgb_to_lab")
+def _fake_rgb_to_lab(images: Tensor, eight_bit: bool) -> Tensor:
+    """Return an empty result of the right shape, type and strides."""
+    num, height, width = images.shape[:3]
+    return images.new_empty((num, 3, height, width), dtype=torch.float32)
+
+
+@torch.library.register_fake("fastssl::split_lab")
+def _fake_split_lab(
+    images: Tensor,
+    flip: Tensor | None,
+    stride: int,
+    mean: bool,
+    eight_bit: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Return empty results of the right shape, type and strides."""
+    num, height, width = images.shape[:3]
+    ab = (num, 2, height // stride, width // stride)
+    return (
+        images.new_empty((num, 1, height, width), dtype=dtype),
+        images.new_empty(ab, dtype=torch.float32),
+    )
+
+
+@torch.library.register_fake("fastssl::color_loss")
+def _fake_color_loss(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Return empty results of the right shape, type and strides."""
+    losses = logits.new_empty((len(logits), *logits.shape[2:]), dtype=torch.float32)
+    return losses, torch.empty_like(losses)
+
+
+@torch.library.register_fake("fastssl::color_loss_backward")
+def _fake_color_loss_backward(grads: Tensor, log_sums: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    """Return an empty result of the right shape, type and strides."""
+    return torch.empty_like(reference.dense_logits(logits))
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep what the gradient needs: all inputs, and the logarithms of sums."""
+    *tensors, num_neighbors, sigma = inputs
+    ctx.save_for_backward(output[1], *tensors)
+    ctx.mark_non_differentiable(output[1])
+    ctx.numbers = (num_neighbors, sigma)
+
+
+def _pull_color_loss(ctx: Any, grads: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return the gradient of the logits."""
+    log_sums, *tensors = ctx.saved_tensors
+    grad = torch.ops.fastssl.color_loss_backward.default(grads, log_sums, *tensors, *ctx.numbers)
+    return grad, *(None for _ in range(8))
+
+
+torch.library.register_autograd(
+    "fastssl::color_loss", _pull_color_loss, setup_context=_keep_for_backward
+)

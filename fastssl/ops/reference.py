@@ -2,7 +2,8 @@
 
 They also run where there is no kernel: without the extension, and on a device that has none.
 
-Shape legend: B images, P patches of each, C = 3 channels, H W pixels, S patch side.
+Shape legend: B images, P patches of each, C = 3 channels, H W pixels, S patch side, Q colour
+bins, K neighbours.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .color_grid import WHITE, XYZ_OF_RGB
 
 
 def luma(images: Tensor) -> Tensor:
@@ -166,3 +169,120 @@ def normalize(
     """Do what ``fastssl.ops.normalize`` does, one PyTorch operation after the other."""
     images_BHWC = _make_grey(_mirror(images_BHWC, flip_B), grey_B)
     return _channels_first(_scale(images_BHWC, mean, std), dtype, channels_last)
+
+
+def rgb_to_lab(images_BHWC: Tensor, eight_bit: bool) -> Tensor:
+    """Do what ``fastssl.ops.rgb_to_lab`` does, one PyTorch operation after the other."""
+    values = images_BHWC.float() / 255
+    linear = torch.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
+    matrix = torch.tensor(XYZ_OF_RGB, device=images_BHWC.device).T
+    xyz = linear @ matrix / torch.tensor(WHITE, device=images_BHWC.device)
+    f = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = f.unbind(-1)
+    lab = torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+    if eight_bit:
+        scale = torch.tensor([2.55, 1.0, 1.0], device=lab.device)[:, None, None]
+        lab = (lab * scale).round() / scale
+    return lab
+
+
+def split_lab(
+    images_BHWC: Tensor,
+    flip_B: Tensor | None,
+    stride: int,
+    mean: bool,
+    eight_bit: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Do what ``fastssl.ops.split_lab`` does, one PyTorch operation after the other."""
+    lab = rgb_to_lab(_mirror(images_BHWC, flip_B), eight_bit)
+    lightness, ab = lab[:, :1] - 50, lab[:, 1:]
+    if mean:
+        ab = ab.unflatten(2, (-1, stride)).unflatten(4, (-1, stride)).mean((3, 5))
+    else:
+        ab = ab[:, :, ::stride, ::stride].contiguous()
+    return lightness.to(dtype), ab
+
+
+def encode_colors(
+    ab_B2HW: Tensor, bins_Q2: Tensor, num_neighbors: int, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Return each pixel's K nearest bins, the nearest first, and their shares.
+
+    Ties go to the bin of lower number.
+
+    Args:
+        ab_B2HW: float32.
+        bins_Q2: float32.
+        num_neighbors: K.
+        sigma: of the weights, in units of a and b.
+
+    Returns:
+        int64 bins and float32 shares, (B, H, W, K); a pixel's shares sum to 1.
+    """
+    a_BHW1, b_BHW1 = ab_B2HW[..., None].unbind(1)
+    squares_BHWQ = (a_BHW1 - bins_Q2[:, 0]) ** 2 + (b_BHW1 - bins_Q2[:, 1]) ** 2
+    near, index = squares_BHWQ.sort(dim=-1, stable=True)
+    shares = (-near[..., :num_neighbors] / (2 * sigma**2)).softmax(-1)
+    return index[..., :num_neighbors], shares
+
+
+def dense_logits(logits_BQHW: Tensor) -> Tensor:
+    """Return the logits in channels_last order where they lie so, else contiguous."""
+    if logits_BQHW.is_contiguous(memory_format=torch.channels_last):
+        return logits_BQHW
+    return logits_BQHW.contiguous()
+
+
+def _weigh_pixels(
+    index_BHWK: Tensor, weights_Q: Tensor | None, counted_B: Tensor | None
+) -> Tensor | float:
+    """Return what the pixels count, (B, H, W) or what broadcasts to it."""
+    scales: Tensor | float = 1.0 if weights_Q is None else weights_Q[index_BHWK[..., 0]]
+    return scales if counted_B is None else scales * counted_B[:, None, None]
+
+
+def color_loss(
+    logits_BQHW: Tensor,
+    ab_B2HW: Tensor,
+    bins_Q2: Tensor,
+    offsets: Tensor,  # noqa: ARG001 - for kernels
+    candidates: Tensor,  # noqa: ARG001
+    weights_Q: Tensor | None,
+    counted_B: Tensor | None,
+    num_neighbors: int,
+    sigma: float,
+) -> tuple[Tensor, Tensor]:
+    """Do what ``fastssl.ops.ColorLoss`` does, one PyTorch operation after the other.
+
+    Returns:
+        The losses and the logarithms of the sums of exponentials, float32 (B, H, W).
+    """
+    index, shares = encode_colors(ab_B2HW, bins_Q2, num_neighbors, sigma)
+    logits = logits_BQHW.float()
+    log_sums = logits.logsumexp(1)
+    picked = logits.movedim(1, -1).gather(-1, index)
+    losses = (shares * (log_sums[..., None] - picked)).sum(-1)
+    return losses * _weigh_pixels(index, weights_Q, counted_B), log_sums
+
+
+def color_loss_backward(
+    grads_BHW: Tensor,
+    log_sums_BHW: Tensor,
+    logits_BQHW: Tensor,
+    ab_B2HW: Tensor,
+    bins_Q2: Tensor,
+    offsets: Tensor,  # noqa: ARG001 - for kernels
+    candidates: Tensor,  # noqa: ARG001
+    weights_Q: Tensor | None,
+    counted_B: Tensor | None,
+    num_neighbors: int,
+    sigma: float,
+) -> Tensor:
+    """Return the gradient of ``color_loss`` in the logits, in their dtype and memory order."""
+    index, shares = encode_colors(ab_B2HW, bins_Q2, num_neighbors, sigma)
+    scales = grads_BHW * _weigh_pixels(index, weights_Q, counted_B)
+    grad = scales[:, None] * (logits_BQHW.float() - log_sums_BHW[:, None]).exp()
+    grad.scatter_add_(1, index.movedim(-1, 1), -(scales[..., None] * shares).movedim(-1, 1))
+    like = dense_logits(logits_BQHW)
+    return torch.empty_like(like).copy_(grad)

@@ -1,0 +1,65 @@
+// Arithmetic that the compiler turns into vector instructions, and one copy of a function for each
+// set of them. Copies may differ in the last bit, as torch's own kernels do: one has fused
+// multiply-adds.
+#pragma once
+
+#include <cstdint>
+
+// GCC keeps a choice between two floats out of vectors in case somebody counts floating-point
+// exceptions; results do not depend on it. It holds for what follows: include this file last.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-trapping-math")
+#endif
+
+// A kernel is an inline function; FASTSSL_KERNEL makes of `name_body` the function `name`, which
+// takes the copy that this machine can run. GCC's target_clones cannot ask for two features.
+#define FASTSSL_INLINE __attribute__((always_inline)) inline
+#if defined(__x86_64__) && defined(__GNUC__)
+#define FASTSSL_KERNEL(name, parameters, arguments)                                              \
+  __attribute__((target("avx2,fma"))) void name##_wide parameters { name##_body arguments; }     \
+  void name##_plain parameters { name##_body arguments; }                                        \
+  void name parameters {                                                                         \
+    static const bool kIsWide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); \
+    kIsWide ? name##_wide arguments : name##_plain arguments;                                    \
+  }
+#else
+#define FASTSSL_KERNEL(name, parameters, arguments) \
+  void name parameters { name##_body arguments; }
+#endif
+
+namespace fastssl {
+
+// Where adding it rounds a float to a whole number: 1.5 * 2^23.
+constexpr float kRounder = 12582912.0f;
+
+FASTSSL_INLINE float round_even(float x) { return (x + kRounder) - kRounder; }
+
+// exp(x) for x up to 88; below -87 it stays at exp(-87). Off by 2 units in the last place at most.
+FASTSSL_INLINE float fast_exp(float x) {
+  x = x < -87.0f ? -87.0f : x;  // a NaN stays one
+  const float n = round_even(x * 1.44269504f);
+  // ln 2 in two parts, the first of few bits: n times it is exact.
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.0f / 5040.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * (r * r) + r;
+  const int32_t power = (static_cast<int32_t>(n) + 127) << 23;
+  return (p + 1.0f) * __builtin_bit_cast(float, power);
+}
+
+// The cube root of 0.001 .. 8 to the last bit: a guess from the exponent, Halley's step, Newton's.
+FASTSSL_INLINE float fast_cbrt(float x) {
+  const auto bits = static_cast<float>(__builtin_bit_cast(int32_t, x));
+  const auto guess = static_cast<int32_t>(bits * (1.0f / 3.0f) + 709921077.0f);
+  float y = __builtin_bit_cast(float, guess);
+  const float cube = y * y * y;
+  y = y * ((cube + 2.0f * x) / (2.0f * cube + x));
+  // In this form what is rounded is small.
+  return y - (y * y * y - x) / (3.0f * (y * y));
+}
+
+}  // namespace fastssl
