@@ -134,6 +134,7 @@ void BaselineDecoder::plan_mcus(const Layout& layout, const std::vector<Rect>& b
   }
   next_segment_ = first_mcu_ / interval_;
   num_read_ = 0;
+  num_copied_ = 0;
 }
 
 void BaselineDecoder::plan_blocks() {
@@ -174,6 +175,7 @@ bool BaselineDecoder::start(const uint8_t* data, Lane* lane) {
     grow(&lane->bytes, size + Stream::kPadding);
     const size_t length = unstuff(data + offset[0], size, lane->bytes.data());
     lane->stream.begin(lane->bytes.data(), length);
+    num_copied_ += length;
     std::fill(lane->dc, lane->dc + kMaxComponents, int16_t{0});
     lane->next_mcu = begin;
     lane->is_last = lane->end == total_mcus_;
@@ -329,8 +331,10 @@ void BaselineDecoder::repeat_edges() {
 }
 
 Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& layout,
-                               const std::vector<Rect>& boxes, uint64_t* num_mcus) try {
+                               const std::vector<Rect>& boxes, uint64_t* num_mcus,
+                               uint64_t* num_bytes) try {
   *num_mcus = 0;
+  *num_bytes = 0;
   Status status = tables_.read(data, layout);
   if (status != Status::ok) {
     return status;
@@ -353,6 +357,7 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
   plan_blocks();
   status = run(data);
   *num_mcus = num_read_;
+  *num_bytes = num_copied_;
   if (status == Status::ok) {
     repeat_edges();
   }

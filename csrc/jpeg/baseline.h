@@ -30,11 +30,12 @@ class BaselineDecoder {
   // layout: from parse_header of these bytes.
   // boxes: inside the stored picture; one at least.
   // num_mcus: how many were read.
+  // num_bytes: how many were copied to read them, without their stuffing.
   //   unsupported: tables that are not plain baseline; libjpeg-turbo may take them.
   //   corrupt: bits that are no code, a segment that ends early or late, or a picture too large for
   //   the bytes: no memory is taken for those.
   Status decode(const uint8_t* data, size_t size, const Layout& layout,
-                const std::vector<Rect>& boxes, uint64_t* num_mcus);
+                const std::vector<Rect>& boxes, uint64_t* num_mcus, uint64_t* num_bytes);
 
   // Writes one of the boxes as dense RGB. Equal to the bit to the same part of libjpeg-turbo's
   // picture.
@@ -105,6 +106,7 @@ class BaselineDecoder {
   int64_t first_mcu_ = 0;
   int64_t next_segment_ = 0;
   uint64_t num_read_ = 0;
+  uint64_t num_copied_ = 0;
   std::vector<uint8_t> rows_[2];
 };
 

@@ -88,9 +88,10 @@ Status Decoder::Impl::cut(const Pixels& crop, int32_t orientation, const ViewBox
 Status Decoder::Impl::decode_as_baseline(const uint8_t* data, size_t size, const Layout& layout,
                                          const ViewBox* views, int32_t num_views, int32_t side,
                                          uint8_t* out, Counters* counters) {
-  uint64_t num_mcus = 0;
-  Status status = baseline.decode(data, size, layout, boxes, &num_mcus);
+  uint64_t num_mcus = 0, num_bytes = 0;
+  Status status = baseline.decode(data, size, layout, boxes, &num_mcus, &num_bytes);
   counters->entropy_decoded_mcus += num_mcus;
+  counters->bytes_copied += num_bytes;
   for (int32_t v = 0; v < num_views && status == Status::ok; ++v) {
     const Rect& box = boxes[v];
     const size_t needed = size_t{3} * box.width() * box.height() + kReadPast;

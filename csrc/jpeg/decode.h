@@ -14,7 +14,7 @@ namespace fastssl::jpeg {
 struct Counters {
   uint64_t entropy_decoded_mcus = 0;  // Minimum coded units whose bits were read.
   uint64_t total_mcus = 0;            // Those that the files have.
-  uint64_t bytes_copied = 0;          // Compressed bytes moved to put a smaller file together.
+  uint64_t bytes_copied = 0;          // Compressed bytes moved before they were read.
 };
 
 // Decodes; holds scratch that it uses again, so one is needed for each thread.

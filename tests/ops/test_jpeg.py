@@ -268,6 +268,17 @@ def test_only_segments_of_the_views_are_read(boxes, wanted):
     assert (found.entropy_decoded_mcus, found.total_mcus) == (wanted, 60)
 
 
+def test_no_byte_is_copied_twice():
+    writer = JpegWriter((80, 48), SAMPLINGS["444"], 5, 0)
+    segments = writer.write_segments()
+    sizes = [len(segment.replace(b"\xff\x00", b"\xff")) for segment in segments]
+    payload = writer.join(segments)
+    specs = [ViewSpec.squash(4)] * 2
+    one = assert_like_reference(payload, specs, np.array([[20, 4, 1, 1]] * 2, np.int32))
+    whole = assert_like_reference(payload, specs, np.array([[0, 0, 80, 48]] * 2, np.int32))
+    assert (one.bytes_copied, whole.bytes_copied) == (sizes[0], sum(sizes))
+
+
 def decode_whole(payload: bytes, size=(80, 48)) -> jpeg.DecodedViews:
     return jpeg.decode_views(payload, [ViewSpec.squash(4)], np.array([[0, 0, *size]], np.int32))
 
