@@ -132,7 +132,7 @@ def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_pa
     closer.start()
     closer.join(20)
     is_closed = not closer.is_alive()
-    # With a writer there, the threads that hang in it come free, and so do those that open it later.
+    # With a writer there, the threads that hang in it come free, and those that open it later too.
     writer = os.open(stalled, os.O_RDWR | os.O_NONBLOCK)
     deadline = time.monotonic() + 20
     while "fastssl-decode" in thread_names():
