@@ -30,7 +30,14 @@ def test_bench_ops_compares_every_row_with_its_reference(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads(path.read_text())["rows"]
     names = [row["name"].split(",")[0] for row in rows]
-    assert names == ["extract_patches"] * 2 + ["normalize"] + ["order_ids"] * 2
+    assert names == [
+        *["extract_patches"] * 2,
+        "normalize",
+        *["split_lab"] * 2,
+        *["ColorLoss and gradient"] * 5,
+        "rgb_to_lab",
+        *["order_ids"] * 2,
+    ]
     for row in rows:
         assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
         assert ("share_of_copy" in row) == (row["unit"] == "images")

@@ -139,6 +139,86 @@ def build_normalize_row(
     )
 
 
+def build_lab_row(batch_size: int, device: torch.device, is_inductor: bool) -> Row:
+    """Whole views of 224 px, every pixel another colour."""
+    images = random_pixels(batch_size, 224, 224, 3, device=device)
+    compiled = torch.compile(reference.rgb_to_lab) if is_inductor else None
+    return Row(
+        "rgb_to_lab, 224 px, float32",
+        "images",
+        batch_size,
+        lambda: ops.rgb_to_lab(images),
+        lambda: reference.rgb_to_lab(images, False),
+        images.numel() * 5,
+        None if compiled is None else lambda: compiled(images, False),
+    )
+
+
+def build_split_row(
+    batch_size: int, device: torch.device, dtype: torch.dtype, mean: bool, is_inductor: bool
+) -> Row:
+    """Lightness of views of 224 px, some mirrored; a and b at stride 4."""
+    generator = torch.Generator().manual_seed(0)
+    images = random_pixels(batch_size, 224, 224, 3, device=device)
+    flip = (torch.rand(batch_size, generator=generator) < 0.5).to(device)
+    arguments = (images, flip, 4, mean, False, dtype)
+    compiled = torch.compile(reference.split_lab) if is_inductor else None
+    how = "mean" if mean else "first"
+    return Row(
+        f"split_lab, 224 px, {how} of stride 4, {describe_dtype(dtype)}",
+        "images",
+        batch_size,
+        lambda: ops.split_lab(images, 4, flip, mean=mean, dtype=dtype),
+        lambda: reference.split_lab(*arguments),
+        batch_size * 224 * 224 * (3 + dtype.itemsize) + batch_size * 56 * 56 * 8,
+        None if compiled is None else lambda: compiled(*arguments),
+    )
+
+
+def compute_dense_loss(
+    logits: torch.Tensor, ab: torch.Tensor, bins: torch.Tensor, num_neighbors: int
+) -> torch.Tensor:
+    """The colour loss with its target written down, in plain PyTorch."""
+    colours = ab.movedim(1, -1).flatten(0, 2)
+    distances, index = torch.cdist(colours, bins).topk(num_neighbors, largest=False)
+    shares = (-distances.square() / 50).softmax(-1)
+    target = shares.new_zeros(len(colours), len(bins)).scatter_(1, index, shares)
+    target = target.unflatten(0, (len(ab), *ab.shape[2:])).movedim(-1, 1)
+    return -(target * logits.float().log_softmax(1)).sum(1).mean()
+
+
+def build_loss_row(
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    num_neighbors: int,
+    is_inductor: bool,
+) -> Row:
+    """Forward and backward of the colour loss at 313 bins on maps of 56 x 56."""
+    generator = torch.Generator().manual_seed(0)
+    loss = ops.ColorLoss(num_neighbors).to(device)
+    shape = (batch_size, loss.num_bins, 56, 56)
+    logits = torch.randn(shape, generator=generator).to(device, dtype)
+    images = random_pixels(batch_size, 56, 56, 3, device=device)
+    ab = ops.rgb_to_lab(images)[:, 1:].contiguous()
+    compiled = torch.compile(compute_dense_loss) if is_inductor else None
+
+    def pull(work: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(work(leaf, *arguments), leaf)[0]
+
+    dense = (ab, loss.bins_Q2, num_neighbors)
+    return Row(
+        f"ColorLoss and gradient, K {num_neighbors}, {describe_dtype(dtype)}",
+        "images",
+        batch_size,
+        lambda: pull(loss, ab),
+        lambda: pull(compute_dense_loss, *dense),
+        3 * logits.numel() * dtype.itemsize,  # the logits twice, their gradient once
+        None if compiled is None else lambda: pull(compiled, *dense),
+    )
+
+
 def build_order_row(order: str) -> Row:
     """Sample ids of a million random places among 100 million samples; the reference is NumPy."""
     count, num_samples, layout = 1_000_000, 100_000_000, ChunkLayout()
@@ -267,6 +347,13 @@ def build_rows(options: Options, device: torch.device) -> list[Row]:
         for standardize in (False, True):
             rows.append(build_patches_row(size, device, dtype, standardize, is_inductor))
         rows.append(build_normalize_row(size, device, dtype, is_inductor))
+        for mean in (False, True):
+            rows.append(build_split_row(size, device, dtype, mean, is_inductor))
+        # A dense target of 32 images is 126 MB, and there are several of that size.
+        size_of_loss = min(size, 32 if is_cuda else 8)
+        for num_neighbors in (1, 10, 40, 160, 313):
+            rows.append(build_loss_row(size_of_loss, device, dtype, num_neighbors, is_inductor))
+    rows.append(build_lab_row(size, device, is_inductor))
     return [*rows, build_order_row("global"), build_order_row("chunked")]
 
 

@@ -78,6 +78,7 @@ class Neighbors {
 
  private:
   static constexpr float kHalfPlane = 0.5f * kCellSide * kCells;
+  static constexpr int64_t kFew = 32;
 
   // Moves what is not too far to the front and returns how many that are.
   int64_t keep_near(const int16_t* list, int64_t num, float limit) {
@@ -99,20 +100,46 @@ class Neighbors {
       target.num = num;
       return;
     }
-    std::copy_n(distances_.begin(), num, sorted_.begin());
-    const auto last = sorted_.begin() + wanted - 1;
-    std::nth_element(sorted_.begin(), last, sorted_.begin() + num);
-    const float limit = *last;
-    int64_t ties = std::count(sorted_.begin(), last + 1, limit);
+    const Limit limit = num <= kFew ? find_limit_of_few(num, wanted) : find_limit(num, wanted);
+    int64_t ties = limit.ties;
     target.num = 0;
     for (int64_t i = 0; target.num < wanted; ++i) {
-      const bool is_tie = distances_[i] == limit;
-      if (distances_[i] < limit || (is_tie && ties > 0)) {
+      const bool is_tie = distances_[i] == limit.distance;
+      if (distances_[i] < limit.distance || (is_tie && ties > 0)) {
         ties -= is_tie;
         target.bins[target.num] = kept_[i];
         target.shares[target.num++] = distances_[i];
       }
     }
+  }
+
+  // The greatest distance that is kept, and how many of those that have it.
+  struct Limit {
+    float distance;
+    int64_t ties;
+  };
+
+  Limit find_limit(int64_t num, int64_t wanted) {
+    std::copy_n(distances_.begin(), num, sorted_.begin());
+    const auto last = sorted_.begin() + wanted - 1;
+    std::nth_element(sorted_.begin(), last, sorted_.begin() + num);
+    return {*last, std::count(sorted_.begin(), last + 1, *last)};
+  }
+
+  // The same by counting who is nearer, which needs no branches.
+  Limit find_limit_of_few(int64_t num, int64_t wanted) const {
+    const float* distances = distances_.data();
+    Limit limit = {-1.0f, 0};
+    for (int64_t i = 0; i < num; ++i) {
+      int32_t nearer = 0;
+      for (int64_t k = 0; k < num; ++k) {
+        nearer += distances[k] < distances[i];
+      }
+      if (nearer < wanted && distances[i] > limit.distance) {
+        limit = {distances[i], wanted - nearer};
+      }
+    }
+    return limit;
   }
 
   void weigh(float least, const Target& target) const {
@@ -175,19 +202,31 @@ FASTSSL_KERNEL(scale_softmax,
                (float* tile, int64_t num_bins, const float* log_sums, const float* scales),
                (tile, num_bins, log_sums, scales))
 
-template <typename In>
-void load_tile(const In* first, const Logits& layout, int64_t num_bins, int64_t num, float* tile) {
-  if (layout.pixel_stride == 1) {
-    for (int64_t bin = 0; bin < num_bins; ++bin, first += layout.bin_stride) {
-      for (int64_t lane = 0; lane < num; ++lane) {
-        tile[bin * kLanes + lane] = static_cast<float>(first[lane]);
-      }
+template <typename To, typename From>
+void copy_lanes(const From* from, int64_t num, To* to) {
+  if (num == kLanes) {  // a count that the compiler knows
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      to[lane] = static_cast<To>(from[lane]);
     }
     return;
   }
-  for (int64_t lane = 0; lane < num; ++lane, first += layout.pixel_stride) {
+  for (int64_t lane = 0; lane < num; ++lane) {
+    to[lane] = static_cast<To>(from[lane]);
+  }
+}
+
+template <typename In>
+void load_tile(const In* first, const Logits& layout, int64_t num_bins, int64_t num, float* tile) {
+  if (layout.pixel_stride == 1) {
     for (int64_t bin = 0; bin < num_bins; ++bin) {
-      tile[bin * kLanes + lane] = static_cast<float>(first[bin]);
+      copy_lanes(first + bin * layout.bin_stride, num, tile + bin * kLanes);
+    }
+    return;
+  }
+  for (int64_t lane = 0; lane < num; ++lane) {
+    const In* pixel = first + lane * layout.pixel_stride;
+    for (int64_t bin = 0; bin < num_bins; ++bin) {
+      tile[bin * kLanes + lane] = static_cast<float>(pixel[bin]);
     }
   }
 }
@@ -196,16 +235,15 @@ template <typename Out>
 void store_tile(const float* tile, const Logits& layout, int64_t num_bins, int64_t num,
                 Out* first) {
   if (layout.pixel_stride == 1) {
-    for (int64_t bin = 0; bin < num_bins; ++bin, first += layout.bin_stride) {
-      for (int64_t lane = 0; lane < num; ++lane) {
-        first[lane] = static_cast<Out>(tile[bin * kLanes + lane]);
-      }
+    for (int64_t bin = 0; bin < num_bins; ++bin) {
+      copy_lanes(tile + bin * kLanes, num, first + bin * layout.bin_stride);
     }
     return;
   }
-  for (int64_t lane = 0; lane < num; ++lane, first += layout.pixel_stride) {
+  for (int64_t lane = 0; lane < num; ++lane) {
+    Out* pixel = first + lane * layout.pixel_stride;
     for (int64_t bin = 0; bin < num_bins; ++bin) {
-      first[bin] = static_cast<Out>(tile[bin * kLanes + lane]);
+      pixel[bin] = static_cast<Out>(tile[bin * kLanes + lane]);
     }
   }
 }
