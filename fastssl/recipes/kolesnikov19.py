@@ -31,6 +31,7 @@ from ..tasks import (
     SupervisedConfig,
 )
 from . import goyal19
+from . import supervised as supervised_recipes
 
 TRUNKS = (
     "resnet50_v1",
@@ -218,7 +219,8 @@ def rotation_smoke() -> RunConfig[RotationConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on views of 64 px.
 
     Command: ``python tools/train.py kolesnikov19_rotation_smoke --data.path shards/ --output-dir
-    runs/smoke``.
+    runs/smoke``. Seen: accuracy of the last 20 of 200 steps (chance 0.25): 0.37 on 4,586
+    photographs of Caltech-101, 0.36 on 300 of ImageNet-1k; a minute and a half on one core.
     """
     return _learn_in_seconds(rotation(), size=64)
 
@@ -227,7 +229,9 @@ def exemplar_smoke() -> RunConfig[ExemplarConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on crops of 48 px.
 
     Command: ``python tools/train.py kolesnikov19_exemplar_smoke --data.path shards/ --output-dir
-    runs/smoke``.
+    runs/smoke``. Seen: nearest crop of the same image, last 20 of 200 steps (chance 0.11, a fresh
+    network 0.70): 0.94 on 4,586 photographs of Caltech-101, 0.92 on 300 of ImageNet-1k; a minute
+    and a half on one core.
     """
     return _learn_in_seconds(exemplar(), size=48, embedding=128)
 
@@ -236,7 +240,8 @@ def relative_location_smoke() -> RunConfig[RelativeLocationConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on patches of 32 px.
 
     Command: ``python tools/train.py kolesnikov19_relative_location_smoke --data.path shards/
-    --output-dir runs/smoke``.
+    --output-dir runs/smoke``. Seen: accuracy of the last 20 of 200 steps (chance 0.125): 0.21 on
+    4,586 photographs of Caltech-101, 0.20 on 300 of ImageNet-1k; a minute on one core.
     """
     return _learn_in_seconds(
         relative_location(),
@@ -281,7 +286,7 @@ def supervised_smoke() -> RunConfig[SupervisedConfig]:
     """
     config = supervised()
     return dataclasses.replace(
-        goyal19.jigsaw_smoke(),
+        supervised_recipes.supervised_smoke(),
         recipe="kolesnikov19_supervised_smoke",
         trunk=config.trunk,
         task=dataclasses.replace(config.task, size=32),

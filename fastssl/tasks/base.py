@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
+from ..errors import InputError
 from ..views import ViewSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,11 +33,32 @@ class Task(nn.Module, abc.ABC):
     """Whether the dataset's labels reach the task; a pretext task never sees them."""
     in_channels: ClassVar[int] = 3
     """Channels of the images that the trunk sees; 1 is lightness alone."""
+    batch_multiple: int = 1
+    """Images that belong together: a micro-batch is a multiple of it."""
 
     views: tuple[ViewSpec, ...]
     """What to ask of the loader."""
     trunk: nn.Module
     """What is kept when the run ends."""
+
+    def check_batch(self, size: int) -> None:
+        """Refuse a micro-batch that the task cannot divide, before the run starts.
+
+        Args:
+            size: images of a micro-batch on one rank.
+
+        Raises:
+            InputError: names the nearest sizes that it can.
+        """
+        multiple = self.batch_multiple
+        if size % multiple:
+            lower = size // multiple * multiple
+            sizes = [str(number) for number in (lower, lower + multiple) if number]
+            raise InputError(
+                f"images of a micro-batch on one rank ({size}) must be a multiple of {multiple}, "
+                f"which this task takes together; change --data.global-batch-size (or world size "
+                f"or accumulation) so that they are {' or '.join(sizes)}"
+            )
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

@@ -81,6 +81,7 @@ class Exemplar(Task):
         check_size(config, trunk)
         self.config = config
         self.views = config.list_views(config.num_crops)
+        self.batch_multiple = config.group_images
         self.trunk = trunk
         self.head = nn.Linear(cast(Trunk, trunk).num_features, config.embedding)
         nn.init.xavier_uniform_(self.head.weight)
@@ -94,12 +95,7 @@ class Exemplar(Task):
             InputError: if the images are no multiple of ``group_images``.
         """
         config, device = self.config, batch.images.device
-        if len(batch) % config.group_images:
-            raise InputError(
-                f"images of a micro-batch on one rank ({len(batch)}) must be a multiple of "
-                f"task.group_images ({config.group_images}); change --data.global-batch-size, or "
-                "--task.group-images"
-            )
+        self.check_batch(len(batch))
         appearance = draw_appearance(config, batch, seed, config.num_crops).to(device)
         labels = torch.from_numpy(label_images(batch)).to(device, non_blocking=True)
         return {

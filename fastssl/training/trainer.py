@@ -143,7 +143,7 @@ class Trainer:
     def _open_loader(self) -> None:
         config, world = self.config, self.world
         check_device(config.device, world)
-        check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
+        size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
         # The order of weights' draws is the order of building: trunk, then head.
@@ -152,6 +152,7 @@ class Trainer:
         with contextlib.closing(open_dataset(config.data.path)) as dataset:
             num_classes = len(dataset.class_names)
         self.task = build_task(config.task, self.trunk, num_classes)
+        self.task.check_batch(size)
         self.loader_choice = resolve_loader(config.data, str(world.device), self._earlier_loader)
         data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))

@@ -11,6 +11,7 @@ import torch
 from fastssl.batch import Batch, Substitution
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
+from fastssl.recipes import build_recipe
 from fastssl.tasks import ExemplarConfig, build_task
 from fastssl.tasks.triplets import (
     find_nearest,
@@ -18,6 +19,7 @@ from fastssl.tasks.triplets import (
     normalize_embeddings,
     semihard_loss,
 )
+from fastssl.training import train
 from fastssl.views import ViewSpec, list_views
 
 SMALL = {"size": 16, "num_crops": 3, "embedding": 8, "group_images": 4}
@@ -203,8 +205,25 @@ def test_pictures_show_each_crop_above_its_nearest():
 
 
 def test_a_batch_that_is_no_multiple_of_a_group_is_refused():
-    with pytest.raises(InputError, match=r"\(6\) must be a multiple of task\.group_images \(4\)"):
+    with pytest.raises(InputError, match=r"\(6\) must be a multiple of 4.*are 4 or 8"):
         build().prepare(make_batch(6), 3, torch.float32)
+
+
+def test_such_a_batch_is_refused_before_a_run_starts(dataset_path, tmp_path):
+    config = build_recipe("kolesnikov19_exemplar_smoke")
+    data = dataclasses.replace(config.data, path=dataset_path, global_batch_size=12)
+    config = dataclasses.replace(config, data=data, output_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=r"micro-batch on one rank \(12\).*are 8 or 16"):
+        train(config)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("l2_axis", ["batch", "embedding"])
+def test_the_network_is_one_graph(l2_axis):
+    task = build(l2_axis=l2_axis)
+    inputs = task.prepare(make_batch(), 3, torch.float32)
+    torch.compile(task, fullgraph=True, backend="eager")(inputs)["loss"].backward()
+    assert torch.isfinite(task.head.weight.grad).all()
 
 
 @pytest.mark.parametrize(
