@@ -218,14 +218,6 @@ def test_such_a_batch_is_refused_before_a_run_starts(dataset_path, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-@pytest.mark.parametrize("l2_axis", ["batch", "embedding"])
-def test_the_network_is_one_graph(l2_axis):
-    task = build(l2_axis=l2_axis)
-    inputs = task.prepare(make_batch(), 3, torch.float32)
-    torch.compile(task, fullgraph=True, backend="eager")(inputs)["loss"].backward()
-    assert torch.isfinite(task.head.weight.grad).all()
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
