@@ -1,4 +1,4 @@
-// What the colour operators of every device share: constants, checks, arguments.
+// What the host functions of the colour operators share on every device: checks, arguments.
 #pragma once
 
 #include <tuple>
@@ -6,26 +6,6 @@
 #include "common.h"
 
 namespace fastssl {
-
-// XYZ of linear sRGB, each row divided by white D65 (fastssl/ops/color_grid.py has the same).
-constexpr float kXyzOfRgb[3][3] = {
-    {static_cast<float>(0.412453 / 0.95047), static_cast<float>(0.357580 / 0.95047),
-     static_cast<float>(0.180423 / 0.95047)},
-    {0.212671f, 0.715160f, 0.072169f},
-    {static_cast<float>(0.019334 / 1.08883), static_cast<float>(0.119193 / 1.08883),
-     static_cast<float>(0.950227 / 1.08883)},
-};
-
-// A trunk sees lightness around zero: -50 .. 50.
-constexpr float kMiddleLightness = 50.0f;
-
-// How an image is split in what is seen and what is asked for.
-struct Split {
-  const bool* flip;  // (B,) or null
-  int64_t stride;    // pixels to one pair of a and b, in both directions
-  bool mean;         // a and b are averages, else those of the first pixel
-  bool eight_bit;    // rounded as if stored in 8 bits
-};
 
 // The arguments of split_lab, checked and kept alive.
 struct SplitArguments {
@@ -54,29 +34,6 @@ struct SplitArguments {
   at::Tensor images, flip;
   Images view;
   Split split;
-};
-
-// The bins, who is near to whom, and how much each counts.
-struct ColorCode {
-  const float* bins;          // (Q, 2): a, b
-  const float* weights;       // (Q,), or null: all count 1
-  const int32_t* offsets;     // (kCells * kCells + 1,): where a cell's candidates begin
-  const int16_t* candidates;  // bins that are among the K nearest of some point of the cell
-  int64_t num_bins;           // Q
-  int64_t num_neighbors;      // K
-  float sigma;
-};
-
-// The plane of a and b from -128 to 128, cut in squares.
-constexpr int64_t kCells = 64;
-constexpr float kCellSide = 4.0f;
-
-// Logits as they lie: element (b, q, p) stands at b * Q * P + q * bin_stride + p * pixel_stride.
-struct Logits {
-  int64_t num_images;
-  int64_t num_pixels;  // P, of one image
-  int64_t bin_stride;
-  int64_t pixel_stride;
 };
 
 // The arguments of color_loss and of its gradient, checked and kept alive.
@@ -112,7 +69,7 @@ struct LossArguments {
             candidates.const_data_ptr<int16_t>(),
             bin_count,
             num_neighbors,
-            static_cast<float>(sigma)};
+            static_cast<float>(-0.5 / (sigma * sigma))};
     const int64_t pixels = height * width;
     layout = {num, pixels, is_last ? 1 : pixels, is_last ? bin_count : 1};
   }

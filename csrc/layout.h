@@ -26,4 +26,51 @@ struct Cut {
   int64_t size;
 };
 
+// XYZ of linear sRGB, each row divided by white D65 (fastssl/ops/color_grid.py has the same).
+constexpr float kXyzOfRgb[3][3] = {
+    {static_cast<float>(0.412453 / 0.95047), static_cast<float>(0.357580 / 0.95047),
+     static_cast<float>(0.180423 / 0.95047)},
+    {0.212671f, 0.715160f, 0.072169f},
+    {static_cast<float>(0.019334 / 1.08883), static_cast<float>(0.119193 / 1.08883),
+     static_cast<float>(0.950227 / 1.08883)},
+};
+
+// A trunk sees lightness around zero: -50 .. 50.
+constexpr float kMiddleLightness = 50.0f;
+
+// How an image is split in what is seen and what is asked for.
+struct Split {
+  const bool* flip;  // (B,) or null
+  int64_t stride;    // pixels to one pair of a and b, in both directions
+  bool mean;         // a and b are averages, else those of the first pixel
+  bool eight_bit;    // rounded as if stored in 8 bits
+};
+
+// The bins, who is near to whom, and how much each counts.
+struct ColorCode {
+  const float* bins;          // (Q, 2): a, b
+  const float* weights;       // (Q,), or null: all count 1
+  const int32_t* offsets;     // (kCells * kCells + 1,): where a cell's candidates begin
+  const int16_t* candidates;  // bins that are among the K nearest of some point of the cell
+  int64_t num_bins;           // Q
+  int64_t num_neighbors;      // K
+  float scale;                // shares are exp(squared distance * scale): -1 / (2 sigma^2)
+};
+
+// A share is left out below this part of the nearest bin's: all such together are less than float32
+// resolves. Few bins are above it, however large K is.
+constexpr float kLeastLogShare = -22.18f;  // ln(2^-32)
+
+// The plane of a and b from -128 to 128, cut in squares.
+constexpr int64_t kCells = 64;
+constexpr float kCellSide = 4.0f;
+
+// Logits as they lie: element (b, q, p) stands at b * Q * P + q * bin_stride + p * pixel_stride.
+struct Logits {
+  int64_t num_images;
+  int64_t num_pixels;  // P, of one image
+  int64_t bin_stride;
+  int64_t pixel_stride;
+};
+
 }  // namespace fastssl

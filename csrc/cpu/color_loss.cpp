@@ -20,10 +20,6 @@ namespace {
 // Pixels that are worked on together: a cache line of float32 logits.
 constexpr int64_t kLanes = 16;
 
-// A share is left out below this part of the nearest bin's: all such together are less than float32
-// resolves. Few bins are above it, however large K is.
-constexpr float kLeastLogShare = -22.18f;  // ln(2^-32)
-
 // The target of one pixel: at most K bins and their shares.
 struct Target {
   int32_t* bins;
@@ -37,7 +33,6 @@ class Neighbors {
  public:
   explicit Neighbors(const ColorCode& code)
       : code_(code),
-        scale_(-0.5f / (code.sigma * code.sigma)),
         distances_(code.num_bins),
         sorted_(code.num_bins),
         kept_(code.num_bins),
@@ -72,7 +67,7 @@ class Neighbors {
       least = distances_[i] < least ? distances_[i] : least;
     }
     target.weight = code_.weights ? code_.weights[nearest] : 1.0f;
-    select(keep_near(list, num, least + kLeastLogShare / scale_), target);
+    select(keep_near(list, num, least + kLeastLogShare / code_.scale), target);
     weigh(least, target);
   }
 
@@ -145,7 +140,7 @@ class Neighbors {
   void weigh(float least, const Target& target) const {
     float sum = 0.0f;
     for (int64_t k = 0; k < target.num; ++k) {
-      target.shares[k] = fast_exp((target.shares[k] - least) * scale_);
+      target.shares[k] = fast_exp((target.shares[k] - least) * code_.scale);
       sum += target.shares[k];
     }
     const float scale = 1.0f / sum;
@@ -155,7 +150,6 @@ class Neighbors {
   }
 
   const ColorCode& code_;
-  const float scale_;
   std::vector<float> distances_, sorted_;
   std::vector<int32_t> kept_;
   std::vector<int16_t> all_;

@@ -1,5 +1,5 @@
-// What the host functions call: launches of the kernels in pixels.cu. No torch headers on either
-// side.
+// What the host functions call: launches of the kernels in pixels.cu and color_kernels.cu. No torch
+// headers on either side.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -32,5 +32,33 @@ struct Output {
 cudaError_t map_patches(const Images& images, const Cut& cut, int64_t height, int64_t width,
                         int64_t num_slots, const Scaling& scaling, const Output& output,
                         cudaStream_t stream);
+
+// All pixels to planes of L, a and b.
+cudaError_t convert_to_lab(const Images& images, bool eight_bit, float* out, cudaStream_t stream);
+
+// Lightness of every pixel, of type `element`, and a and b at the split's stride.
+cudaError_t split_to_lab(const Images& images, const Split& split, void* light, Element element,
+                         float* ab, cudaStream_t stream);
+
+// What the colour loss looks at; pointers on the device.
+struct LossInput {
+  ColorCode code;
+  Logits layout;
+  const void* logits;
+  Element element;
+  const float* ab;
+  const bool* counted;
+};
+
+// What is written: the first two, or the gradient by the next two.
+struct LossOutput {
+  float* losses;
+  float* log_sums;
+  const float* grads;
+  const float* kept_log_sums;
+  void* grad;
+};
+
+cudaError_t find_color_loss(const LossInput& input, const LossOutput& output, cudaStream_t stream);
 
 }  // namespace fastssl::cuda

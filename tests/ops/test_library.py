@@ -104,12 +104,8 @@ needs_cuda_kernels = pytest.mark.skipif(
 )
 
 
-# Operators on pixels; those on colours have their own files, and no kernels for CUDA yet.
-PIXEL_OPS = ("extract_patches", "normalize")
-
-
 @needs_cuda_kernels
-@pytest.mark.parametrize("name", PIXEL_OPS)
+@pytest.mark.parametrize("name", library.SCHEMAS)
 def test_kernels_for_cuda_are_registered_without_a_gpu(name):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastssl::{name}", "CUDA")
 
@@ -180,7 +176,7 @@ def test_the_reference_says_why_it_stands_in(device, capability, build, match):
     assert "run their slower PyTorch reference" in text
 
 
-@pytest.mark.parametrize("name", PIXEL_OPS)
+@pytest.mark.parametrize("name", ["extract_patches", "normalize"])
 def test_the_stand_in_of_a_kernel_is_the_reference(name):
     arguments = sample_arguments(name, torch.float32)
     function = getattr(torch.ops.fastssl, f"reference_{name}").default
