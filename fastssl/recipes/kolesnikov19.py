@@ -51,7 +51,7 @@ _TASKS: dict[str, tuple[Callable[[], Any], int, str, int]] = {
     "exemplar": (ExemplarConfig, 64, "resnet50_v1", 12),
     "jigsaw": (JigsawConfig.kolesnikov, 128, "resnet50_v1", 8),
     "relative_location": (RelativeLocationConfig, 128, "resnet50_v1", 8),
-    "supervised": (partial(SupervisedConfig, min_area=0.05), 256, "resnet50_v2", 4),
+    "supervised": (SupervisedConfig.kolesnikov, 256, "resnet50_v2", 4),
 }
 _PATCH_TASKS = ("jigsaw", "relative_location")
 PAPER_BATCH = {"rotation": 1024, "exemplar": 512, "jigsaw": 1024, "relative_location": 1024}
@@ -186,9 +186,8 @@ def supervised() -> RunConfig[SupervisedConfig]:
     """Cross-entropy on labels as in Kolesnikov et al. 2019, ResNet-50 v2 (90 epochs).
 
     Command: ``torchrun --nproc-per-node 8 tools/train.py kolesnikov19_supervised --data.path
-    shards/ --output-dir runs/supervised``. Brightness and saturation are left as they are, the
-    original changes them. Expected on ImageNet-1k: accuracy 75.8, RevNet-50 74.4, VGG19-BN 75.0.
-    Not yet measured by this project.
+    shards/ --output-dir runs/supervised``. Expected on ImageNet-1k: accuracy 75.8, RevNet-50 74.4,
+    VGG19-BN 75.0. Not yet measured by this project.
     """
     return kolesnikov19("supervised")
 

@@ -6,7 +6,7 @@ Shape legend: B images, Q classes, S side of the view.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,36 +16,58 @@ from torch.nn import functional
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
-from ..ops import normalize
-from ..randomness import Stream, draw_words, is_below
 from ..views import ViewSpec
-from .base import IMAGENET_MEAN, IMAGENET_STD, Inputs, Task
+from .base import Inputs, Task
+from .inception_views import (
+    InceptionConfig,
+    check_size,
+    draw_appearance,
+    prepare_views,
+    to_pictures,
+)
 from .pictures import frame_picture
 
 _NO_LABEL = -1
 
 
 @dataclass(frozen=True)
-class SupervisedConfig:
+class SupervisedConfig(InceptionConfig):
     """Cross-entropy on labels, with the crops that ImageNet networks are trained on."""
 
     name: Literal["supervised"] = "supervised"
     """Task."""
-    size: int = 224
-    """Side of the crop in pixels."""
     min_area: float = 0.08
     """Smallest share of the image's area that a crop may cover."""
-    flip_probability: float = 0.5
-    """Share of images mirrored."""
+    brightness: float = 0.0
+    """Largest change of brightness, of a range of 1 (not fused); 0 leaves it as it is."""
+    saturation: float = 0.0
+    """Largest change of the saturation's factor around 1 (not fused); 0 leaves it as it is."""
+    normalize: Literal["inception", "imagenet", "image"] = "imagenet"
+    """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        for name in ("flip_probability", "label_smoothing"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
+        super().__post_init__()
+        if not 0 <= self.label_smoothing <= 1:
+            raise InputError(f"task.label_smoothing ({self.label_smoothing}) must lie in 0 .. 1")
+
+    def list_views(self, count: int) -> tuple[ViewSpec, ...]:
+        """Return what to ask of the loader: torchvision's rule, ten attempts, else the centre."""
+        ratio = (1 / self.max_ratio, self.max_ratio)
+        return (
+            ViewSpec.random_resized_crop(
+                self.size, scale=(self.min_area, 1.0), ratio=ratio, count=count
+            ),
+        )
+
+    @classmethod
+    def kolesnikov(cls, **changes: Any) -> SupervisedConfig:
+        """Return the form of Kolesnikov et al. 2019; ``changes`` are fields with other values."""
+        usual = InceptionConfig()
+        names = ("min_area", "brightness", "saturation", "normalize")
+        return cls(**{name: getattr(usual, name) for name in names} | changes)
 
 
 class Supervised(Task):
@@ -62,9 +84,11 @@ class Supervised(Task):
             num_classes: Q, of the dataset.
 
         Raises:
-            InputError: if the dataset has fewer than two classes.
+            InputError: if the dataset has fewer than two classes, or the trunk does not take images
+                of this size.
         """
         super().__init__()
+        check_size(config, trunk)
         if num_classes < 2:
             raise InputError(
                 f"task (supervised) needs labels of at least 2 classes, the dataset has "
@@ -72,7 +96,7 @@ class Supervised(Task):
             )
         self.config = config
         self.num_classes = num_classes
-        self.views = (ViewSpec.random_resized_crop(config.size, scale=(config.min_area, 1.0)),)
+        self.views = config.list_views(1)
         self.trunk = trunk
         self.head = nn.Linear(cast(Trunk, trunk).num_features, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -84,15 +108,9 @@ class Supervised(Task):
         device = batch.images.device
         if batch.labels is None:
             raise ValueError("batch.labels (None) must be given to a supervised task")
+        appearance = draw_appearance(self.config, batch, seed, 1).to(device)
         return {
-            "images": normalize(
-                batch.images[:, 0],
-                IMAGENET_MEAN,
-                IMAGENET_STD,
-                flip_B=self._flips(batch, seed).to(device, non_blocking=True),
-                dtype=dtype,
-                channels_last=True,
-            ),
+            "images": prepare_views(batch.images[:, :1], appearance, self.config, dtype)[:, 0],
             "labels": batch.labels.to(device, non_blocking=True),
         }
 
@@ -127,13 +145,6 @@ class Supervised(Task):
         answers = self.head(self.trunk(inputs["images"])).argmax(-1)
         self.train(was_training)
         is_right = (answers == inputs["labels"]).tolist()
-        crops = shown.images[:, 0].cpu().numpy()
-        flips = self._flips(shown, seed).tolist()
-        return [
-            frame_picture(crop[:, ::-1] if flip else crop, right)
-            for crop, flip, right in zip(crops, flips, is_right, strict=True)
-        ]
-
-    def _flips(self, batch: Batch, seed: int) -> Tensor:
-        words = draw_words(seed, batch.epochs.numpy(), batch.sample_ids.numpy(), Stream.FLIP, 1)
-        return torch.from_numpy(is_below(words[:, 0], self.config.flip_probability))
+        appearance = draw_appearance(self.config, shown, seed, 1)
+        crops = to_pictures(shown.images[:, :1], appearance, self.config)[:, 0]
+        return [frame_picture(crop, right) for crop, right in zip(crops, is_right, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from fastssl.models import build_trunk
 from fastssl.ops import normalize
 from fastssl.tasks import SupervisedConfig, build_task
 from fastssl.tasks.base import IMAGENET_MEAN, IMAGENET_STD
+from fastssl.tasks.inception_views import InceptionConfig
+from fastssl.views import ViewSpec
 
 
 def build(num_classes=3, **changes):
@@ -35,6 +39,22 @@ def test_images_are_normalised_and_flipped_by_their_draws():
     is_plain = [torch.equal(images[i], plain[i]) for i in range(40)]
     assert all(a != b for a, b in zip(is_flipped, is_plain, strict=True))
     assert 8 < sum(is_flipped) < 32
+
+
+def test_the_studys_form_has_the_views_of_its_pretext_tasks():
+    config, usual = SupervisedConfig.kolesnikov(), InceptionConfig()
+    for field in dataclasses.fields(usual):
+        assert getattr(config, field.name) == getattr(usual, field.name)
+    assert config.has_jitter
+    # 1 / (4 / 3) is 3 / 4 to the bit.
+    assert SupervisedConfig(224).list_views(1) == (ViewSpec.random_resized_crop(224),)
+    assert not SupervisedConfig().has_jitter
+
+
+def test_an_image_too_small_for_the_trunk_is_refused():
+    trunk = build_trunk("alexnet", 1)
+    with pytest.raises(InputError, match=r"task\.size \(16\) must be at least \d+ px for trunk"):
+        build_task(SupervisedConfig(size=16), trunk, 10)
 
 
 def test_loss_and_accuracy_leave_out_images_without_a_label():
