@@ -55,8 +55,8 @@ class BatchBuffers:
         return num_in_flight + MAX_HANDED_OVER + 1
 
     def take(self) -> int:
-        """Return the number of a free buffer, to be filled."""
-        return self._free.popleft()
+        """Return the number of a free buffer, to be filled: the last one used, still in caches."""
+        return self._free.pop()
 
     def __getitem__(self, number: int) -> Tensor:
         """Return a buffer, uint8 (B, V, S, S, 3), to be filled."""

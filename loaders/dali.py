@@ -26,7 +26,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from ..shards import Payload, SampleFlags
 from ..views import ViewSpec
 from .ahead import Ahead
 from .base import Loader, Plan
+from .buffers import BatchBuffers
 from .dali_pipeline import (
     DaliPipeline,
     RefusedError,
@@ -87,7 +88,7 @@ class DaliLoader(Loader):
         self.stage_workers.update(workers)
         self.refused: set[int] = set()
         """Ids of samples that DALI has refused; they are not offered to it again."""
-        self._ahead: Ahead[Batch] | None = None
+        self._ahead: Ahead[_Job] | None = None
 
     def num_ready(self) -> int:
         """Return the batches that are decoded and that nobody has taken."""
@@ -113,11 +114,8 @@ class DaliLoader(Loader):
         ahead = self._ahead = Ahead(driver.batches(), self.config.prefetch_batches)
         _open_streams.add(ahead)
         try:
-            for batch in ahead:
-                if batch.images.is_cuda:
-                    # The allocator must not give the memory away before this stream is done.
-                    batch.images.record_stream(torch.cuda.current_stream(batch.images.device))
-                yield batch
+            for job in ahead:
+                yield job.reading.to_batch(driver.hand_over(job))
         finally:
             driver.stopping.set()
             ahead.close()
@@ -146,7 +144,7 @@ def check_dali() -> int:
     return int(dali.__cuda_version__) // 1000
 
 
-_open_streams: weakref.WeakSet[Ahead[Batch]] = weakref.WeakSet()
+_open_streams: weakref.WeakSet[Ahead[_Job]] = weakref.WeakSet()
 
 
 @functools.cache
@@ -195,11 +193,11 @@ def _package_for(torch_cuda: str | None) -> str:
 def _keep_memory_flat() -> None:
     """Have glibc give large blocks back to the system as soon as they are freed, and keep the rest.
 
-    DALI allocates its buffers anew for each batch, of sizes that depend on the pictures. By default
-    glibc soon takes blocks of up to 32 MiB from its heaps, which then grow with every pass: 445 to
-    525 MB private after 2 and 20 passes over 300 photographs, in DALI used plainly 418 to 475.
-    With a fixed limit it is 390 after 2 and after 20, at the same speed. This is the process's own
-    setting; one made by MALLOC_MMAP_THRESHOLD_ is left alone.
+    DALI's buffers change their sizes with the pictures. By default glibc soon takes blocks of up to
+    32 MiB from its heaps, which then hold on to them: 521 MB private after 2 passes over 300
+    photographs and 551 after 20. With a fixed limit it is 487 and 502, then 513 after 40, as large
+    as the largest pictures in each place of a run ask for. This is the process's own setting; one
+    made by MALLOC_MMAP_THRESHOLD_ is left alone.
 
     A fixed limit also fixes how much may lie free at the end of a heap, at 128 KiB; the payloads of
     a batch would then be new pages each time, 66 us an image of 110 KB against 4.
@@ -226,13 +224,16 @@ class _Job:
     """uint8 (V, S, S, 3) by row, from the reference decoder."""
     runs: deque[Run]
     """What DALI has not been given yet."""
-    decoded: list[tuple[Run, list[Any]]] = field(default_factory=list)
-    """What DALI has decoded."""
+    images: Tensor | None = None
+    """uint8 (B, V, S, S, 3) to be filled, once DALI has begun."""
+    number: int = -1
+    """Of the buffer that ``images`` is; -1 on a GPU."""
+    num_decoded: int = 0
+    """Rows that DALI has filled."""
 
     def is_done(self) -> bool:
         """Return whether every row is decoded."""
-        num_decoded = sum(len(run.rows) for run, _ in self.decoded)
-        return num_decoded + len(self.pixels) == len(self.reading.plan)
+        return self.num_decoded + len(self.pixels) == len(self.reading.plan)
 
 
 class _Driver:
@@ -248,13 +249,31 @@ class _Driver:
         self._reads: deque[Future[_Job]] = deque()
         self._jobs: deque[_Job] = deque()  # begun and not handed over, in order
         self._owners: deque[_Job] = deque()  # of the runs that DALI has, in order
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._buffers: BatchBuffers | None = None
+        if self.device.type == "cpu":
+            # Ready, with DALI, taken by the reference decoder alone, and on its way.
+            num = loader.config.prefetch_batches + _RUNS_IN_FLIGHT + 2
+            self._buffers = BatchBuffers(num, self._batch_shape(loader.batch_size_per_rank))
         self._last_done = 0.0
         self._last_rate_s = math.inf  # seconds a sample
 
-    def batches(self) -> Generator[Batch, None, None]:
-        """Yield the plans' batches; closing it stops the readers and frees DALI."""
+    def _batch_shape(self, num_samples: int) -> tuple[int, int, int, int, int]:
+        size = self.loader.views[0].size
+        return num_samples, len(self.loader.views), size, size, 3
+
+    def hand_over(self, job: _Job) -> Tensor:
+        """Return the pixels of a batch that is done; for the thread that uses them."""
+        assert job.images is not None, "done means filled"
+        if self._buffers is not None:
+            return self._buffers.hand_over(job.number, len(job.reading.plan))
+        # The allocator must not give the memory away before this stream is done.
+        job.images.record_stream(torch.cuda.current_stream(job.images.device))
+        return job.images
+
+    def batches(self) -> Generator[_Job, None, None]:
+        """Yield the plans' batches when they are done; closing it stops readers and frees DALI."""
         loader, device = self.loader, self.device
-        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         batch_size, num_threads = loader.batch_size_per_rank, loader.num_threads
         with (
             ThreadPoolExecutor(loader.num_readers, "dali-reader") as readers,
@@ -267,9 +286,11 @@ class _Driver:
                     self._read_ahead(readers)
                     self._feed(pipeline)
                     if self._owners:
-                        self._take_run(pipeline, stream)
+                        self._take_run(pipeline)
                     while self._jobs and self._jobs[0].is_done():
-                        yield self._to_batch(self._jobs.popleft(), stream)
+                        job = self._jobs.popleft()
+                        self._fill_in(job)
+                        yield job
                     if not self._jobs and not self._reads:
                         return
             finally:
@@ -344,10 +365,21 @@ class _Driver:
                 if job is None:
                     return
                 self._jobs.append(job)
+                self._give_memory(job)
                 if not job.runs:  # the reference decoder took all of it
                     return
             pipeline.submit(job.runs.popleft())
             self._owners.append(job)
+
+    def _give_memory(self, job: _Job) -> None:
+        if self._buffers is not None:
+            job.number = self._buffers.take()
+            job.images = self._buffers[job.number][: len(job.reading.plan)]
+        else:
+            # Of the stream that fills it, so that what is given back is not filled too early.
+            with torch.cuda.stream(self._stream):
+                shape = self._batch_shape(len(job.reading.plan))
+                job.images = torch.empty(shape, dtype=torch.uint8, device=self.device)
 
     def _next_job(self, wait: bool) -> _Job | None:
         if not self._reads:
@@ -356,16 +388,22 @@ class _Driver:
             return None  # a failure waits until the batches before it are handed over
         return self._reads.popleft().result()
 
-    def _take_run(self, pipeline: DaliPipeline, stream: torch.cuda.Stream | None) -> None:
+    def _take_run(self, pipeline: DaliPipeline) -> None:
         job = self._owners.popleft()
         asked = time.perf_counter()
         try:
-            run, outputs = pipeline.take(stream)
+            with pipeline.taking(self._stream) as (run, outputs):
+                self._synchronize()
+                self._count_time(job, run, asked)
+                with job.reading.clock.time("collate"), torch.cuda.stream(self._stream):
+                    self._collate(job, run, outputs)
+                    del outputs
+                    # What DALI gave is copied; its memory must stay until then.
+                    self._synchronize()
         except RefusedError as refused:
             self._replace_refused(job, refused)
-            return
-        if stream is not None:
-            stream.synchronize()
+
+    def _count_time(self, job: _Job, run: Run, asked: float) -> None:
         done = time.perf_counter()
         busy_s = done - max(run.began, self._last_done)
         if done - asked > _WAITED_S:
@@ -375,8 +413,6 @@ class _Driver:
             busy_s = min(busy_s, self._last_rate_s * len(run.rows))
         self._last_done = done
         job.reading.clock.add("decode", busy_s * self.loader.num_threads)
-        run.payloads.clear()
-        job.decoded.append((run, outputs))
 
     def _replace_refused(self, job: _Job, refused: RefusedError) -> None:
         """Have the refused samples decoded by the reference decoder, and the rest once more."""
@@ -391,39 +427,38 @@ class _Driver:
 
     # ------------------------------------------------------------ collate
 
-    def _to_batch(self, job: _Job, stream: torch.cuda.Stream | None) -> Batch:
-        with job.reading.clock.time("collate"), torch.cuda.stream(stream):
-            images = self._collate(job)
-            if stream is not None:
-                # What DALI gave is copied; its memory must stay until then.
-                stream.synchronize()
-        return job.reading.to_batch(images)
-
-    def _collate(self, job: _Job) -> Tensor:
-        size, views = self.loader.views[0].size, self.loader.views
-        shape = (len(job.reading.plan), len(views), size, size, 3)
+    def _collate(self, job: _Job, run: Run, outputs: list[Any]) -> None:
+        """Copy what DALI made of a run into its batch, upright."""
+        images, views = job.images, self.loader.views
+        assert images is not None, "a job has memory before DALI has its runs"
         has_area = any(spec.filter == "area" for spec in views)
-        is_whole = len(job.decoded) == 1 and not job.pixels and not has_area
-        if is_whole and self.device.type == "cpu":
-            # DALI's own memory: it is given back when the last tensor on it is gone.
-            images = _to_torch(job.decoded[0][1][0]).view(shape)
-        else:
-            images = torch.empty(shape, dtype=torch.uint8, device=self.device)
-            for run, outputs in job.decoded:
-                for v, output in enumerate(outputs):
-                    if not has_area:
-                        images[run.rows] = _to_torch(output).view(-1, *shape[1:])
-                    elif views[v].filter == "area":
-                        _cut_area(images, v, views[v], run, output)
-                    else:
-                        images[run.rows, v] = _to_torch(output)
-        for run, _ in job.decoded:
-            for i in np.flatnonzero(run.orientations != 1):
-                row = run.rows[i]
-                images[row] = turn_views(images[row], int(run.orientations[i]))
-        for row, pixels in job.pixels.items():
-            images[row] = torch.from_numpy(pixels)
-        return images
+        is_whole = len(run.rows) == len(job.reading.plan)
+        for v, output in enumerate(outputs):
+            if has_area and views[v].filter == "area":
+                _cut_area(images, v, views[v], run, output)
+            elif has_area:
+                images[run.rows, v] = _to_torch(output)
+            elif is_whole:
+                _copy(_to_torch(output).view(images.shape), images)
+            else:
+                images[run.rows] = _to_torch(output).view(-1, *images.shape[1:])
+        for i in np.flatnonzero(run.orientations != 1):
+            pixels = images[run.rows[i]]
+            _copy(turn_views(pixels, int(run.orientations[i])), pixels)
+        run.payloads.clear()
+        job.num_decoded += len(run.rows)
+
+    def _fill_in(self, job: _Job) -> None:
+        """Copy what the reference decoder made into its batch."""
+        assert job.images is not None, "a job has memory before it is done"
+        with job.reading.clock.time("collate"), torch.cuda.stream(self._stream):
+            for row, pixels in job.pixels.items():
+                job.images[row] = torch.from_numpy(pixels)
+            self._synchronize()
+
+    def _synchronize(self) -> None:
+        if self._stream is not None:
+            self._stream.synchronize()
 
 
 def _cut_area(images: Tensor, v: int, spec: ViewSpec, run: Run, output: Any) -> None:
@@ -434,6 +469,14 @@ def _cut_area(images: Tensor, v: int, spec: ViewSpec, run: Run, output: Any) -> 
         if first is not None:
             pixels = resize_area(pixels, *first)
         images[row, v] = resize_area(pixels, spec.size, spec.size)
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    if target.is_cuda:
+        target.copy_(source)
+    else:
+        # By NumPy: torch would wake threads of its own, which then spin on the cores of DALI's.
+        np.copyto(target.numpy(), source.numpy())
 
 
 def _to_torch(dense: Any) -> Tensor:
