@@ -9,12 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk, load_trunk
 from fastssl.recipes import build_recipe, describe_recipes, recipe_names
-from fastssl.recipes.kolesnikov19 import kolesnikov19
+from fastssl.recipes.kolesnikov19 import estimate_cost, kolesnikov19
 from fastssl.tasks import build_task
 from fastssl.training import train
 from fastssl.training.optim import build_optimizer
@@ -91,6 +92,21 @@ def test_the_study_has_every_task_on_every_trunk_at_every_width():
     assert (config.trunk, config.width) == ("revnet50_minus_patch", 12)
     assert config.task == build_recipe("kolesnikov19_relative_location").task
     assert build_recipe("kolesnikov19_rotation_vgg19_bn_4x").trunk == "vgg19_bn"
+
+
+@pytest.mark.parametrize("trunk", ["resnet50_v1", "resnet50_v2_minus", "revnet50", "vgg19_bn"])
+@pytest.mark.parametrize(
+    ("task", "suffix", "side"), [("rotation", "", 224), ("jigsaw", "_patch", 64)]
+)
+def test_the_cost_of_a_cell_is_that_of_its_trunk(task, suffix, side, trunk):
+    with torch.device("meta"):
+        network, image = build_trunk(trunk + suffix, 8).eval(), torch.empty(1, 3, side, side)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    images = {"rotation": 4, "jigsaw": 9}[task] * 35 * 1_281_167
+    passes = 4 if trunk == "revnet50" else 3
+    wanted = counter.get_total_flops() * images * passes / 1e18
+    assert estimate_cost(task, trunk, 8) == pytest.approx(wanted, rel=0.002)
 
 
 @pytest.mark.parametrize(
