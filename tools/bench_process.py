@@ -25,6 +25,7 @@ from fastssl.views import ViewSpec
 
 OURS = ("webdataset", "native", "dali", "ffcv")
 _START_S = 120.0
+_SETTLE_S = 10.0
 
 
 def run_ours(name: str, settings: PeerSettings) -> Iterator[torch.Tensor]:
@@ -115,9 +116,9 @@ def sending_refusals(connection: Connection) -> Iterator[None]:
 # ---- its cost ------------------------------------------------------------------------------------
 
 
-def family() -> list[int]:
-    """Return this process and all that descend from it."""
-    found = [os.getpid()]
+def family(first: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    found = [first]
     for process in found:
         with contextlib.suppress(OSError):
             for task in Path(f"/proc/{process}/task").iterdir():
@@ -125,10 +126,10 @@ def family() -> list[int]:
     return found
 
 
-def cpu_seconds() -> float:
-    """Return the CPU time of this process and of those that descend from it and live."""
+def cpu_seconds(first: int | None = None) -> float:
+    """Return the CPU time of a process, or this one, and of those that descend from it and live."""
     ticks = 0
-    for process in family():
+    for process in family(first or os.getpid()):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
@@ -138,7 +139,7 @@ def cpu_seconds() -> float:
 def memory_mb(*kinds: str) -> float:
     """Return the sum of lines of smaps_rollup over this process and its descendants, in MB."""
     total = 0
-    for process in family():
+    for process in family(os.getpid()):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
                 if line.split(":")[0] in kinds:
@@ -166,11 +167,29 @@ class Contender:
         self._process.start()
         theirs.close()
         self._receive()
+        self._settle()
 
     def measure(self, skip: int, count: int) -> tuple[int, float, float, float]:
         """Return images, seconds, CPU seconds and MB of some batches after some others."""
         self._connection.send((skip, count))
-        return self._receive()
+        answer = self._receive()
+        self._settle()
+        return answer
+
+    def _settle(self) -> None:
+        """Wait until it has refilled its queues and rests, or it takes the next one's cores.
+
+        Four batches of a slow loader take as long as a whole turn of a fast one.
+        """
+        pid = self._process.pid
+        assert pid is not None, "it was started"
+        deadline = time.monotonic() + _SETTLE_S
+        before, rests = cpu_seconds(pid), 0
+        while rests < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            now = cpu_seconds(pid)
+            rests = rests + 1 if now - before <= 0.01 else 0
+            before = now
 
     def close(self) -> None:
         """End it."""
