@@ -197,6 +197,7 @@ def test_a_killed_loader_worker_ends_the_run_instead_of_hanging_it(dataset_path,
     process = start(
         *("demo", "--data.path", dataset_path, "--output-dir", folder, *OPTIONS),
         *("--data.num-threads", "2", "--log.tensorboard", "false"),
+        *("--data.loader", "webdataset"),
     )
     try:
         wait_until(lambda: steps_done(folder) >= EVERY, process)

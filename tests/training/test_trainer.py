@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastssl.config import LogConfig
 from fastssl.errors import InputError, RunFailed, StoppedBySignal
 from fastssl.models import build_trunk, load_trunk
+from fastssl.ops.jpeg import has_jpeg
 from fastssl.recipes import build_recipe
 from fastssl.shards import open_dataset
 from fastssl.tasks import Jigsaw
@@ -27,6 +28,7 @@ from fastssl.training import train
 
 from ..conftest import NUM_SAMPLES
 
+CHOSEN = "native" if has_jpeg() else "webdataset"
 BATCH = 8  # 47 samples: steps 6 and 12 cross an epoch's border
 
 
@@ -213,7 +215,7 @@ def test_a_run_says_in_the_end_what_data_cost_it(configure, caplog):
     with caplog.at_level(logging.INFO):
         train(configure())
     assert "of its time for data" in caplog.text
-    assert "the slowest stage of loader webdataset" in caplog.text
+    assert f"the slowest stage of loader {CHOSEN}" in caplog.text
 
 
 def test_a_run_that_waits_for_data_more_than_allowed_fails_once_it_is_saved(configure):
@@ -228,10 +230,10 @@ def test_the_chosen_loader_is_stored_and_kept(configure, caplog):
     config = configure(max_steps=2)
     train(config)
     stored = json.loads((config.output_dir / "config.json").read_text())["chosen_loader"]
-    assert stored["name"] == "webdataset"
+    assert stored["name"] == CHOSEN
     with caplog.at_level(logging.INFO):
         train(dataclasses.replace(config, max_steps=4))
-    assert "loader: webdataset (as the run began)" in caplog.text
+    assert f"loader: {CHOSEN} (as the run began)" in caplog.text
 
 
 def test_logged_loss_is_the_mean_of_the_interval(configure):
@@ -396,7 +398,7 @@ def test_checkpoints_that_are_gone_are_missed(configure):
 
 
 def test_a_killed_loader_worker_ends_the_run_in_one_line(configure):
-    config = configure(nested={"schedule": {"epochs": 100.0}})
+    config = configure(nested={"schedule": {"epochs": 100.0}, "data": {"loader": "webdataset"}})
     ledger = config.output_dir / "ledger.rank0.jsonl"
 
     def kill_when_it_trains():
