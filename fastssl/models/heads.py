@@ -1,12 +1,15 @@
 """Heads that stand on a trunk while it is pretrained.
 
 Shape legend: B images, P patches of each, D features, K orders of each image, E projected features,
-Q classes.
+Q classes, C channels, h w places of a map.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
+
+from .layers import init_conv_and_norm
 
 _DROPOUT = 0.5
 _FC_GAIN = 0.5
@@ -147,6 +150,58 @@ class JointHead(PatchHead):
         norm = nn.BatchNorm1d(joint, eps=1e-5, momentum=0.003)
         classify = nn.Sequential(first, norm, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT), last)
         super().__init__(num_patches, embed, classify)
+
+
+class ColorHead(nn.Module):
+    """Tell a colour for every few pixels from a trunk's map (in the manner of Zhang et al. 2016).
+
+    A convolution of 3 x 3, transposed ones of 4 x 4 that double the resolution, another of 3 x 3,
+    each with BN and ReLU, and one of 1 x 1 to the bins. What head Goyal et al. 2019 had is not
+    known; Zhang et al. 2016 have one doubling behind a trunk of stride 8.
+    """
+
+    def __init__(
+        self, num_channels: int, hidden: int, num_classes: int, num_doublings: int
+    ) -> None:
+        """Build the head with fresh weights from torch's global generator.
+
+        Args:
+            num_channels: C, of the trunk's map.
+            hidden: channels between the layers.
+            num_classes: Q, bins that are told apart.
+            num_doublings: of the map's resolution.
+        """
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(num_channels, hidden, 3, padding=1, bias=False)]
+        for _ in range(num_doublings):
+            double = nn.ConvTranspose2d(hidden, hidden, 4, 2, 1, bias=False)
+            layers += [nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), double]
+        layers += [nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.classify = nn.Conv2d(hidden, num_classes, 1)
+        init_conv_and_norm(self, mode="fan_in")
+        for layer in self.layers:
+            if isinstance(layer, nn.ConvTranspose2d):
+                # Of 4 x 4 weights at stride 2, four meet in a place.
+                nn.init.normal_(layer.weight, std=(2 / (4 * hidden)) ** 0.5)
+        nn.init.normal_(self.classify.weight, std=0.01)
+
+    def forward(self, maps_BChw: Tensor, side: int) -> Tensor:
+        """Score the bins of every place.
+
+        Args:
+            maps_BChw: of the trunk, square.
+            side: places a side that cover the whole image. A map of fewer, of a trunk without
+                padding, stands in their middle; around it are zeros.
+
+        Returns:
+            Logits (B, Q, side * 2**num_doublings, the same).
+        """
+        missing = side - maps_BChw.shape[-1]
+        first, last = (missing + 1) // 2, missing // 2
+        return self.classify(self.layers(functional.pad(maps_BChw, (first, last, first, last))))
 
 
 def _linear_layers(head: nn.Module) -> list[nn.Linear]:

@@ -18,6 +18,10 @@ __all__ = ["build_recipe", "describe_recipes", "recipe_names"]
 _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo": demo.demo,
     "demo_smoke": demo.demo_smoke,
+    "goyal19_colorization": goyal19.colorization,
+    "goyal19_colorization_alexnet": goyal19.colorization_alexnet,
+    "goyal19_colorization_alexnet_smoke": goyal19.colorization_alexnet_smoke,
+    "goyal19_colorization_smoke": goyal19.colorization_smoke,
     "goyal19_jigsaw": goyal19.jigsaw,
     "goyal19_jigsaw_alexnet": goyal19.jigsaw_alexnet,
     "goyal19_jigsaw_alexnet_smoke": goyal19.jigsaw_alexnet_smoke,

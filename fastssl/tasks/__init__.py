@@ -11,6 +11,7 @@ from ..command import nearest
 from ..errors import InputError
 from ..models import Trunk
 from .base import Inputs, Task
+from .colorization import Colorization, ColorizationConfig
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
@@ -18,6 +19,8 @@ from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
 
 __all__ = [
+    "Colorization",
+    "ColorizationConfig",
     "Exemplar",
     "ExemplarConfig",
     "Inputs",
@@ -35,6 +38,7 @@ __all__ = [
 
 # (config, trunk, number of classes) -> task; a pretext task is not told of classes.
 _TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
+    "colorization": lambda config, trunk, _: Colorization(config, trunk),
     "exemplar": lambda config, trunk, _: Exemplar(config, trunk),
     "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
     "relative_location": lambda config, trunk, _: RelativeLocation(config, trunk),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
+from ..shards import ShardDataset
 from ..views import ViewSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -59,6 +60,17 @@ class Task(nn.Module, abc.ABC):
                 f"which this task takes together; change --data.global-batch-size (or world size "
                 f"or accumulation) so that they are {' or '.join(sizes)}"
             )
+
+    def check_data(self, dataset: ShardDataset, num_samples: int) -> None:
+        """Refuse a dataset that the task can learn nothing from, before the run starts.
+
+        Args:
+            dataset: of the run.
+            num_samples: samples with ids below this are used.
+
+        Raises:
+            InputError: says why; most tasks take any images.
+        """
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

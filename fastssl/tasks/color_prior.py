@@ -6,6 +6,7 @@ Shape legend: B images, H W pixels, Q bins.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..errors import InputError
 from ..ops import color_bins, rgb_to_lab
 from ..publish import publish_bytes
 
+_REMEDY = "count again with tools/color_prior.py"
 _HALF = 128
 """a and b of sRGB, rounded, lie in -128 .. 127."""
 
@@ -66,6 +68,22 @@ def write_prior(path: Path, counts_Q: np.ndarray, grid: int, dataset: str, image
     publish_bytes(path, (json.dumps(content) + "\n").encode("ascii"))
 
 
+def digest_prior(path: str | Path) -> str:
+    """Return the SHA-256 of a prior's file in hexadecimal, as ``sha256sum`` does.
+
+    Raises:
+        InputError: if it is not a file.
+    """
+    return hashlib.sha256(_read_bytes(Path(path))).hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"prior {path} is not a file; {_REMEDY}") from None
+
+
 def read_prior(path: str | Path, grid: int = 10) -> np.ndarray:
     """Read a prior for ``ColorLoss``.
 
@@ -79,13 +97,12 @@ def read_prior(path: str | Path, grid: int = 10) -> np.ndarray:
     Raises:
         InputError: if the file is missing, damaged or of another set of bins.
     """
-    path, remedy = Path(path), "count again with tools/color_prior.py"
+    path, remedy = Path(path), _REMEDY
+    data = _read_bytes(path)
     try:
-        content = json.loads(path.read_text(encoding="ascii"))
+        content = json.loads(data.decode("ascii"))
         counts = np.array(content["counts"], dtype=np.float64)
         found = int(content["grid"])
-    except FileNotFoundError:
-        raise InputError(f"prior {path} is not a file; {remedy}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"prior {path} is damaged ({error!r}); {remedy}") from None
     wanted = len(color_bins(grid))

@@ -157,6 +157,7 @@ class Trainer:
         data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
         self._open_files.callback(self.loader.close)
+        self.task.check_data(self.loader.dataset, self.loader.num_samples)
         self.schedule = build_schedule(
             config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
         )

@@ -1,0 +1,261 @@
+"""Colorization: tell the colours from lightness (Zhang et al. 2016, Goyal et al. 2019).
+
+The trunk sees L of CIE Lab alone; a head says, for every few pixels, which of Q bins of a and b is
+there. Targets are soft, the K nearest bins of each pixel: K is the difficulty that Goyal et al.
+2019 vary.
+
+Shape legend: B images, S side of the view, Q bins, h w places of the head's map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..batch import Batch
+from ..config import free
+from ..errors import InputError
+from ..models import Trunk
+from ..models.heads import ColorHead
+from ..ops import ColorLoss, decode_colors, has_color, lab_to_rgb, split_lab
+from ..randomness import Stream, draw_words, is_below
+from ..shards import ShardDataset
+from ..shards.index import SampleFlags
+from ..views import ViewSpec
+from .base import Inputs, Task
+from .color_prior import digest_prior, read_prior
+from .pictures import frame_picture
+
+TRUNK_STRIDE = 16
+"""Pixels to one place of the maps below."""
+
+# The map that the head sees, and how many of its places the trunk's pre-logits hold.
+_MAPS = {"alexnet_color": ("conv5", 4), "resnet50_color": ("res5", 1)}
+_MIDDLE_OF_LIGHTNESS = 50.0
+_IS_GREY = SampleFlags(is_grey=True).pack() ^ SampleFlags().pack()
+_ROWS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class ColorizationConfig:
+    """Colorization; the defaults are those of Goyal et al. 2019 where they are known."""
+
+    name: Literal["colorization"] = "colorization"
+    """Pretext task."""
+    num_neighbors: int = 10
+    """Bins that a pixel's target is spread over: the difficulty, 1 to all bins of the grid."""
+    sigma: float = 5.0
+    """Width of that spread, in units of a and b."""
+    bin_grid: int = 10
+    """Step of the bins, in units of a and b; 10 gives 313, the study has 5, 15 and 20 too."""
+    prior_file: str = free("")
+    """Count rare colours more by this file of tools/color_prior.py; without one all count alike."""
+    prior_sha256: str = ""
+    """SHA-256 of that file; filled in where it is not given, so that a run keeps its prior."""
+    uniform_share: float = 0.5
+    """Share of the even prior that is mixed in; 1 counts all alike."""
+    grey_threshold: float = 5.0
+    """An image teaches where some |a| or |b| of its targets is above this; 0 takes every image."""
+    head_stride: Literal[4, 8, 16] = 4
+    """Pixels to one place of the head's map, in both directions."""
+    targets: Literal["point", "mean"] = "point"
+    """a and b of a place: those of its first pixel, or the mean of its pixels."""
+    hidden: int = 256
+    """Channels of the head's layers."""
+    eight_bit: bool = False
+    """Round L, a and b as if stored in 8 bits, as the code of Goyal et al. 2019 does."""
+    resize_short: int = 256
+    """Short side of the image in pixels before the crop."""
+    crop: int = 224
+    """Side of the crop in pixels, a multiple of 16."""
+    flip_probability: float = 0.5
+    """Share of images mirrored."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked, and note the checksum of a prior."""
+        for name in ("num_neighbors", "bin_grid", "hidden", "crop"):
+            value = getattr(self, name)
+            if value < 1:
+                raise InputError(f"task.{name} ({value}) must be at least 1")
+        if self.crop % TRUNK_STRIDE:
+            lower = max(self.crop // TRUNK_STRIDE, 1) * TRUNK_STRIDE
+            raise InputError(
+                f"task.crop ({self.crop}) must be a multiple of {TRUNK_STRIDE}, the trunk's "
+                f"stride; set --task.crop to {lower} or {lower + TRUNK_STRIDE}"
+            )
+        if self.resize_short < self.crop:
+            raise InputError(
+                f"task.resize_short ({self.resize_short}) must be at least task.crop "
+                f"({self.crop}); enlarge --task.resize-short"
+            )
+        for name in ("flip_probability", "uniform_share"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
+        if not 0 <= self.grey_threshold < 128:
+            raise InputError(f"task.grey_threshold ({self.grey_threshold}) must lie in 0 .. 128")
+        if self.head_stride not in (4, 8, 16):
+            raise InputError(f"task.head_stride ({self.head_stride}) must be 4, 8 or 16")
+        self._note_checksum()
+
+    def _note_checksum(self) -> None:
+        given = self.prior_sha256
+        if not self.prior_file:
+            if given:
+                raise InputError(
+                    f"task.prior_sha256 ({given[:12]}...) belongs to a file; set "
+                    "--task.prior-file too"
+                )
+            return
+        found = digest_prior(self.prior_file)
+        if given and given != found:
+            raise InputError(
+                f"task.prior_file {self.prior_file} has SHA-256 {found}, task.prior_sha256 wants "
+                f"{given}; give the file that this prior came from"
+            )
+        object.__setattr__(self, "prior_sha256", found)
+
+
+class Colorization(Task):
+    """A map of colour bins on a trunk that sees lightness."""
+
+    in_channels: ClassVar[int] = 1
+
+    def __init__(self, config: ColorizationConfig, trunk: nn.Module) -> None:
+        """Build the head and the loss.
+
+        Args:
+            config: what is asked.
+            trunk: takes lightness; gives a map of stride 16.
+
+        Raises:
+            InputError: if the trunk is none for colorization or does not take images of this size,
+                or a value of the loss is out of range.
+        """
+        super().__init__()
+        named = cast(Trunk, trunk)
+        if named.name not in _MAPS:
+            raise InputError(
+                f"trunk ('{named.name}') has no map of lightness for colorization; set --trunk to "
+                f"{' or '.join(sorted(_MAPS))}"
+            )
+        if config.crop < named.min_side:
+            raise InputError(
+                f"task.crop ({config.crop}) must be at least {named.min_side} px for trunk "
+                f"'{named.name}'; enlarge --task.crop"
+            )
+        self.config = config
+        self.views = (ViewSpec.resize_crop(config.resize_short, config.crop),)
+        self.trunk = trunk
+        self._end_point, places = _MAPS[named.name]
+        prior = read_prior(config.prior_file, config.bin_grid) if config.prior_file else None
+        self.criterion = ColorLoss(
+            config.num_neighbors, config.sigma, config.bin_grid, prior, config.uniform_share
+        )
+        num_doublings = (TRUNK_STRIDE // config.head_stride).bit_length() - 1
+        self.head = ColorHead(
+            named.num_features // places, config.hidden, self.criterion.num_bins, num_doublings
+        )
+
+    def check_data(self, dataset: ShardDataset, num_samples: int) -> None:
+        """Refuse a dataset of grey images: there is no colour to tell."""
+        # Stops at the first colour: an index of a hundred million rows is not read whole.
+        for start in range(0, num_samples, _ROWS_AT_ONCE):
+            flags = dataset.index["flags"][start : min(start + _ROWS_AT_ONCE, num_samples)]
+            if not (flags & _IS_GREY).all():
+                return
+        raise InputError(
+            f"dataset {dataset.path} holds grey images alone ({num_samples} of {num_samples}), "
+            "colorization needs colours; choose another dataset or another task"
+        )
+
+    def draw_flips(self, batch: Batch, seed: int) -> Tensor:
+        """Draw which images are mirrored (law 2): bool (B,)."""
+        words = draw_words(seed, batch.epochs.numpy(), batch.sample_ids.numpy(), Stream.FLIP, 1)
+        return torch.from_numpy(is_below(words[:, 0], self.config.flip_probability))
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
+        """Split the views in what is seen and what is asked.
+
+        Returns:
+            ``lightness`` (B, 1, S, S) in -50 .. 50, ``ab`` float32 (B, 2, h, w), and ``is_counted``
+            bool (B,), False for a grey image.
+        """
+        config, images = self.config, batch.images[:, 0]
+        lightness, ab = split_lab(
+            images,
+            config.head_stride,
+            self.draw_flips(batch, seed).to(images.device, non_blocking=True),
+            mean=config.targets == "mean",
+            eight_bit=config.eight_bit,
+            dtype=dtype,
+        )
+        is_counted = torch.ones(len(ab), dtype=torch.bool, device=ab.device)
+        if config.grey_threshold > 0:
+            is_counted = has_color(ab, config.grey_threshold)
+        return {"lightness": lightness, "ab": ab, "is_counted": is_counted}
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return ``loss`` and figures of one place in every 16 x 16 pixels, whatever the stride.
+
+        ``error`` is the mean distance in a and b of the annealed mean from the target,
+        ``accuracy`` the share of places whose nearest bin is the most likely one; ``error_of_grey``
+        and ``accuracy_of_grey`` are those of an answer that is grey everywhere.
+        """
+        logits = self._logits(inputs)
+        loss = self.criterion(logits, inputs["ab"], inputs["is_counted"])
+        step = TRUNK_STRIDE // self.config.head_stride
+        figures = self._measure(logits[..., ::step, ::step], inputs["ab"][..., ::step, ::step])
+        return {"loss": loss, **figures}
+
+    def chance(self) -> dict[str, float]:
+        """Return 1 / Q for the accuracy."""
+        return {"accuracy": 1 / self.criterion.num_bins}
+
+    @torch.no_grad()
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+        """Show each image as it was seen, in its own colours, and in those of the network."""
+        shown = batch.rows(0, min(count, len(batch)))
+        was_training = self.training
+        self.eval()
+        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+        ab = decode_colors(self._logits(inputs), self.criterion.bins_Q2)
+        self.train(was_training)
+        lightness = inputs["lightness"].float() + _MIDDLE_OF_LIGHTNESS
+        ab = functional.interpolate(ab, lightness.shape[-2:], mode="bilinear")
+        grey = lab_to_rgb(torch.cat([lightness, torch.zeros_like(ab)], 1))
+        painted = lab_to_rgb(torch.cat([lightness, ab], 1))
+        flips = self.draw_flips(shown, seed).to(grey.device)[:, None, None, None]
+        images = shown.images[:, 0]
+        original = torch.where(flips, images.flip(2), images)
+        rows = (part.cpu().numpy() for part in (grey, original, painted))
+        return [
+            np.concatenate([frame_picture(picture, None) for picture in row], axis=1)
+            for row in zip(*rows, strict=True)
+        ]
+
+    def _logits(self, inputs: Inputs) -> Tensor:
+        lightness = inputs["lightness"]
+        maps = cast(Trunk, self.trunk).forward_features(lightness)[self._end_point]
+        return self.head(maps, lightness.shape[-1] // TRUNK_STRIDE)
+
+    @torch.no_grad()
+    def _measure(self, logits_BQhw: Tensor, ab_B2hw: Tensor) -> dict[str, Tensor]:
+        bins = self.criterion.bins_Q2
+        with torch.autocast(logits_BQhw.device.type, enabled=False):
+            guess = decode_colors(logits_BQhw, bins)
+            squares = (ab_B2hw[:, None] - bins[..., None, None]).square().sum(2)
+            nearest = squares.argmin(1)
+            grey = bins.square().sum(1).argmin()
+            return {
+                "accuracy": (logits_BQhw.argmax(1) == nearest).float().mean(),
+                "accuracy_of_grey": (nearest == grey).float().mean(),
+                "error": (guess - ab_B2hw).norm(dim=1).mean(),
+                "error_of_grey": ab_B2hw.norm(dim=1).mean(),
+            }
