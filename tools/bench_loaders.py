@@ -365,6 +365,8 @@ def repeat_samples(source: Path, target: Path, count: int) -> None:
     with (target / INDEX_NAME).open("wb") as file:
         file.write(IndexHeader(count, digest).pack())
         rows.tofile(file)
+        # Pages that are not on the disk yet would count as memory of whoever maps them.
+        os.fsync(file.fileno())
     longer = dataclasses.replace(
         manifest,
         num_samples=count,
