@@ -76,7 +76,7 @@ def turn_views(views_VSSC: Tensor, orientation: int) -> Tensor:
         # By NumPy: torch would wake threads of its own, which then spin on the cores of DALI's.
         pixels = views_VSSC.numpy()
         turned = pixels.swapaxes(1, 2) if orientation in _SWAPPED else pixels
-        return torch.from_numpy(np.flip(turned, mirrored).copy())
+        return torch.from_numpy(np.flip(turned, tuple(mirrored)).copy())
     if orientation in _SWAPPED:
         views_VSSC = views_VSSC.transpose(1, 2)
     return views_VSSC.flip(mirrored) if mirrored else views_VSSC.clone()
