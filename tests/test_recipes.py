@@ -121,6 +121,22 @@ def test_what_the_study_does_not_have_is_refused(task, trunk, message):
         kolesnikov19(task, trunk)
 
 
+@pytest.mark.parametrize(
+    ("name", "trunk"),
+    [("goyal19_colorization", "resnet50_color"), ("goyal19_colorization_alexnet", "alexnet_color")],
+)
+def test_figures_of_goyals_colorization(name, trunk):
+    config = build_recipe(name)
+    task = config.task
+    assert (config.trunk, config.width) == (trunk, 4)
+    assert (task.num_neighbors, task.bin_grid, task.sigma, task.eight_bit) == (10, 10, 5.0, True)
+    assert (task.resize_short, task.crop, task.flip_probability) == (256, 224, 0.5)
+    # Its own settings were never published: those of its jigsaw.
+    jigsaw = build_recipe("goyal19_jigsaw")
+    assert (config.optim, config.schedule) == (jigsaw.optim, jigsaw.schedule)
+    assert config.data.global_batch_size == jigsaw.data.global_batch_size
+
+
 def test_noroozis_recipe_lasts_as_many_steps_as_the_original():
     config = build_recipe("noroozi16_jigsaw")
     steps_per_epoch = 1_281_167 / config.data.global_batch_size

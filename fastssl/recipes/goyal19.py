@@ -195,7 +195,8 @@ def colorization_smoke() -> RunConfig[ColorizationConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet-50 of width 1, crops of 64 px.
 
     Command: ``python tools/train.py goyal19_colorization_smoke --data.path shards/ --output-dir
-    runs/smoke``.
+    runs/smoke``. A minute on one core. Seen, mean error in a and b of steps 501 to 600 (of grey):
+    14.5 (14.9) on 4,586 photographs of Caltech-101, 15.6 (16.3) on 300 of ImageNet-1k.
     """
     return _colour_in_seconds(colorization(), resize_short=80, crop=64)
 
@@ -204,7 +205,9 @@ def colorization_alexnet_smoke() -> RunConfig[ColorizationConfig]:
     """The same path on a CPU, long enough to see it learn: AlexNet of width 1, crops of 112 px.
 
     Command: ``python tools/train.py goyal19_colorization_alexnet_smoke --data.path shards/
-    --output-dir runs/smoke``.
+    --output-dir runs/smoke``. Half a minute on one core. Seen, mean error in a and b of steps 501
+    to 600 (of grey): 14.4 (14.8) on 4,586 photographs of Caltech-101; of steps 401 to 500 on 300
+    of ImageNet-1k 15.8 (16.4).
     """
     return _colour_in_seconds(colorization_alexnet(), resize_short=128, crop=112)
 
@@ -227,7 +230,7 @@ def _colour_in_seconds(
         recipe=f"{config.recipe}_smoke",
         task=task,
         width=1,
-        max_steps=200,
+        max_steps=600,
         data=LoaderConfig(global_batch_size=16),
         optim=dataclasses.replace(config.optim, lr=0.05, lr_batch_size=0),
         schedule=ScheduleConfig(epochs=1000.0, milestones=(), warmup_epochs=0.0),
