@@ -56,6 +56,7 @@ class ColorLoss(nn.Module):
 
     bins_Q2: Tensor
     """float32, a and b of every bin."""
+    _candidate_bytes: Tensor
     weights_Q: Tensor | None
     """float32, what a pixel counts whose nearest bin this is; None where all count 1."""
 
@@ -96,7 +97,13 @@ class ColorLoss(nn.Module):
         self.register_buffer("bins_Q2", torch.from_numpy(bins_Q2), persistent=False)
         self.register_buffer("weights_Q", weights_Q, persistent=False)
         self.register_buffer("_offsets", torch.from_numpy(offsets), persistent=False)
-        self.register_buffer("_candidates", torch.from_numpy(candidates), persistent=False)
+        # As bytes: ranks send each other their buffers, and gloo knows no int16.
+        in_bytes = torch.from_numpy(candidates.view(np.uint8))
+        self.register_buffer("_candidate_bytes", in_bytes, persistent=False)
+
+    @property
+    def _candidates(self) -> Tensor:
+        return self._candidate_bytes.view(torch.int16)
 
     @property
     def num_bins(self) -> int:

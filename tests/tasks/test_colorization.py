@@ -205,6 +205,19 @@ def test_bfloat16_gives_nearly_the_same_loss():
         assert task(inputs)["loss"].item() == pytest.approx(exact, rel=0.01)
 
 
+def test_ranks_can_send_each_other_every_buffer():
+    # DistributedDataParallel does, and gloo knows no int16.
+    task = build()
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        for buffer in task.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_map_of_fewer_places_stands_in_the_middle():
     """AlexNet has no padding: place i of conv5 sees the pixels around 16 i + 17, cell i + 1."""
     torch.manual_seed(0)
