@@ -24,6 +24,7 @@ TaskConfig = TypeVar("TaskConfig")
 
 LoaderName = Literal["auto", "webdataset", "native", "dali", "ffcv", "fixed"]
 LOADERS: tuple[str, ...] = get_args(LoaderName)
+Dct = Literal["exact", "scaled"]
 Precision = Literal["fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb"]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
@@ -66,6 +67,10 @@ class LoaderConfig:
     folder."""
     global_batch_size: int = 256
     """Images a step over all ranks; must divide by world size x accumulation."""
+    dct: Dct = "exact"
+    """Loader native: exact decodes the reference picture; scaled reduces a JPEG by 2, 4 or 8 while
+    it is decoded, as far as no view of it is larger: faster for large photographs, and where it
+    reduces 0.8 to 1.6 of 255 away from the reference picture. Other loaders ignore it."""
     num_threads: int = free(0)
     """Loader threads or processes a rank; 0 takes this rank's share of the usable cores."""
     seed: Annotated[int, tyro.conf.Suppress] = 0
@@ -95,6 +100,7 @@ class LoaderConfig:
         object.__setattr__(self, "path", parse_place(self.path))
         _require_known("data.loader", self.loader, LOADERS)
         _require_known("data.order", self.order, ("global", "chunked"))
+        _require_known("data.dct", self.dct, get_args(Dct))
         _require(
             self.global_batch_size >= 1,
             f"data.global_batch_size ({self.global_batch_size}) must be at least 1",

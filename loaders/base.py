@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from ..shards import ShardDataset, open_dataset
 from ..stages import STAGES
 from ..views import Views, draw_boxes, list_views
 from .telemetry import LoaderTelemetry
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Loader(abc.ABC):
 
     name: str
     """The back end's name in ``LoaderConfig.loader``."""
+    can_scale = False
+    """Whether it takes ``LoaderConfig.dct``."""
     stage_workers: dict[str, int]
     """Workers of each stage (``fastssl.stages.STAGES``); one each unless the back end says more."""
 
@@ -82,6 +87,13 @@ class Loader(abc.ABC):
         if not 0 <= rank < world_size:
             raise InputError(f"rank ({rank}) must lie in 0 .. world_size - 1 ({world_size - 1})")
         self.batch_size_per_rank = check_batch_size(config.global_batch_size, world_size, 1)
+        if config.dct != "exact" and not self.can_scale:
+            _log.warning(
+                "data.dct (%s) is ignored: loader %s decodes pictures in full; --data.loader "
+                "native can scale them",
+                config.dct,
+                self.name,
+            )
         self.config = config
         self.views = list_views(views)
         self.rank = rank

@@ -1,8 +1,9 @@
 """The native back end: threads of the extension read, check, decode, crop and resize.
 
-The picture is the reference picture to the bit. Of a file that is tiled only the restart segments
-under the views are decoded, of any other what libjpeg-turbo cannot skip. What the extension's
-decoder does not take (PNG, CMYK, 12 bits, whatever libjpeg warns of) the reference decoder does.
+The picture is the reference picture to the bit, unless scaled DCT is asked for. Of a file that is
+tiled only the restart segments under the views are decoded, of any other what libjpeg-turbo cannot
+skip. What the extension's decoder does not take (PNG, CMYK, 12 bits, whatever libjpeg warns of) the
+reference decoder does, and does not scale.
 
 A thread of Python's plans batches and hands them to the extension whole, one crossing each; it
 sees rows again only where their bytes are bad.
@@ -68,6 +69,7 @@ class NativeLoader(Loader):
     """Loads by threads of the extension, which need the GIL for nothing."""
 
     name = "native"
+    can_scale = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Open the dataset and see that the extension can decode.
@@ -122,7 +124,9 @@ class NativeLoader(Loader):
             is_pinned=torch.device(self.device).type == "cuda",
         )
         # A pool a stream: what a stream leaves undone goes with it.
-        pool = torch.classes.fastssl.DecodePool(self.paths, self.num_threads, _MAX_OPEN_SHARDS)
+        pool = torch.classes.fastssl.DecodePool(
+            self.paths, self.num_threads, _MAX_OPEN_SHARDS, self.config.dct == "scaled"
+        )
         ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers, pool), depth)
         # Ends the waiting in the other thread, however long a disk stalls; at the end of the
         # program too, before that thread is waited for.

@@ -15,29 +15,41 @@ static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behin
 // Bytes of samples that a component may keep from picture to picture.
 constexpr size_t kKeptBytes = size_t{16} << 20;
 
-// How a component is upsampled, if it is known here. libjpeg falls back to repetition for pictures
-// of some few columns, and so is not followed there.
-bool find_upsampling(const Layout& layout, int i, Upsampling* out) {
+// How the samples of a component become pixels.
+struct Scale {
+  int32_t size;  // Samples of a block's side.
+  Upsampling upsampling;
+};
+
+// Finds a component's scale, if it is known here; libjpeg-turbo makes chroma's blocks larger rather
+// than upsample. It falls back to repetition for pictures of some few columns, and so is not
+// followed there.
+bool find_scale(const Layout& layout, int i, int32_t factor, Scale* out) {
+  out->size = 8 / factor;
+  out->upsampling = Upsampling::none;
   if (layout.num_components == 1) {
-    *out = Upsampling::none;
     return true;
   }
   const Component& component = layout.components[i];
-  const int32_t max_h = layout.mcu_width / 8, max_v = layout.mcu_height / 8;
-  const bool is_narrow = layout.width <= 8;
-  auto is_ratio = [&](int32_t h, int32_t v) {
-    return component.h * h == max_h && component.v * v == max_v;
-  };
+  // Pixels of a sample, in eighths of a block.
+  int32_t width = layout.mcu_width / factor, height = layout.mcu_height / factor;
+  while (out->size < 8 && width % (component.h * out->size * 2) == 0 &&
+         height % (component.v * out->size * 2) == 0) {
+    out->size *= 2;
+  }
+  const int32_t columns = component.h * out->size, rows = component.v * out->size;
+  const bool is_narrow = layout.width <= 8 * factor, is_smooth = factor < 8;
+  auto is_ratio = [&](int32_t h, int32_t v) { return columns * h == width && rows * v == height; };
   if (is_ratio(1, 1)) {
-    *out = Upsampling::none;
+    out->upsampling = Upsampling::none;
   } else if (is_ratio(2, 1) && !is_narrow) {
-    *out = Upsampling::h2v1;
+    out->upsampling = is_smooth ? Upsampling::h2v1 : Upsampling::h2v1_repeated;
   } else if (is_ratio(1, 2)) {
-    *out = Upsampling::h1v2;
-  } else if (is_ratio(2, 2) && !is_narrow) {
-    *out = Upsampling::h2v2;
+    out->upsampling = is_smooth ? Upsampling::h1v2 : Upsampling::h1v2_repeated;
+  } else if (is_ratio(2, 2) && !is_narrow && is_smooth) {
+    out->upsampling = Upsampling::h2v2;
   } else if (is_ratio(4, 1)) {
-    *out = Upsampling::h4v1;
+    out->upsampling = Upsampling::h4v1;
   } else {
     return false;
   }
@@ -66,60 +78,69 @@ void grow(std::vector<uint8_t>* scratch, size_t needed) {
 
 void clear(Block* block) { std::memset(block->coefficients, 0, 64 * sizeof(int16_t)); }
 
-// The MCUs that a box needs, in rows and columns of them. A sample beyond each edge counts where
-// components are upsampled.
-Rect find_mcus(const Layout& layout, const Rect& box) {
-  const int32_t w = layout.mcu_width, h = layout.mcu_height;
-  return {std::max(0, box.left - 1) / w, std::max(0, box.top - 1) / h,
-          divide_up(std::min(layout.width, box.right + 1), w),
-          divide_up(std::min(layout.height, box.bottom + 1), h)};
-}
-
 }  // namespace
 
-BaselineDecoder::BaselineDecoder() : inverse_(pick_inverse_dct(true)) { build_stop(&stop_); }
+BaselineDecoder::BaselineDecoder() { build_stop(&stop_); }
 
-void BaselineDecoder::set_vectorised(bool on) {
-  is_vectorised_ = on;
-  inverse_ = pick_inverse_dct(on);
-}
+void BaselineDecoder::set_vectorised(bool on) { is_vectorised_ = on; }
 
-bool BaselineDecoder::is_supported(const Layout& layout) {
+bool BaselineDecoder::is_supported(const Layout& layout, int32_t factor) {
   if (!layout.is_baseline || !layout.is_single_scan || layout.blocks_per_mcu > 10) {
     return false;
   }
   if (layout.num_components != 1 && (layout.num_components != 3 || !is_ycc(layout))) {
     return false;
   }
+  Scale scale;
   for (int i = 0; i < layout.num_components; ++i) {
-    Upsampling ignored;
-    if (!find_upsampling(layout, i, &ignored)) {
+    if (!find_scale(layout, i, factor, &scale)) {
       return false;
     }
   }
-  Upsampling luma;
-  return find_upsampling(layout, 0, &luma) && luma == Upsampling::none;
+  return find_scale(layout, 0, factor, &scale) && scale.upsampling == Upsampling::none;
+}
+
+// The MCUs that a box needs, in rows and columns of them. A sample beyond each edge counts where
+// components are upsampled.
+Rect BaselineDecoder::find_mcus(const Layout& layout, const Rect& box) const {
+  const int32_t w = layout.mcu_width / factor_, h = layout.mcu_height / factor_;
+  // Of a reduced picture few have a chroma that is upsampled, and a pixel is many.
+  const int32_t margin = factor_ == 1 || is_upsampled_ ? 1 : 0;
+  return {std::max(0, box.left - margin) / w, std::max(0, box.top - margin) / h,
+          divide_up(std::min(divide_up(layout.width, factor_), box.right + margin), w),
+          divide_up(std::min(divide_up(layout.height, factor_), box.bottom + margin), h)};
 }
 
 void BaselineDecoder::plan_planes(const Layout& layout, const std::vector<Rect>& boxes) {
+  is_upsampled_ = false;
+  for (int i = 0; i < num_components_; ++i) {
+    Scale scale;
+    find_scale(layout, i, factor_, &scale);
+    is_upsampled_ = is_upsampled_ || scale.upsampling != Upsampling::none;
+  }
   Rect all = find_mcus(layout, boxes[0]);
   for (const Rect& box : boxes) {
     all = unite(all, find_mcus(layout, box));
   }
-  const int32_t max_h = layout.mcu_width / 8, max_v = layout.mcu_height / 8;
   for (int i = 0; i < num_components_; ++i) {
     Plane& plane = planes_[i];
     const Component& component = layout.components[i];
     plane.h = num_components_ == 1 ? 1 : component.h;
     plane.v = num_components_ == 1 ? 1 : component.v;
-    find_upsampling(layout, i, &plane.upsampling);
-    plane.width = divide_up(int64_t{layout.width} * plane.h, max_h);
-    plane.height = divide_up(int64_t{layout.height} * plane.v, max_v);
+    Scale scale;
+    find_scale(layout, i, factor_, &scale);
+    plane.size = scale.size;
+    plane.upsampling = scale.upsampling;
+    plane.inverse = plane.size == 8 ? pick_inverse_dct(is_vectorised_)
+                                    : pick_reduced_dct(plane.size, is_vectorised_);
+    const int32_t columns = plane.h * plane.size, rows = plane.v * plane.size;
+    plane.width = divide_up(int64_t{layout.width} * columns, layout.mcu_width);
+    plane.height = divide_up(int64_t{layout.height} * rows, layout.mcu_height);
     plane.waiting = nullptr;
-    plane.left = all.left * 8 * plane.h;
-    plane.top = all.top * 8 * plane.v;
-    plane.stride = ptrdiff_t{all.width()} * 8 * plane.h + 2 * kRowSlack;
-    grow(&plane.samples, static_cast<size_t>(plane.stride) * all.height() * 8 * plane.v);
+    plane.left = all.left * columns;
+    plane.top = all.top * rows;
+    plane.stride = ptrdiff_t{all.width()} * columns + 2 * kRowSlack;
+    grow(&plane.samples, static_cast<size_t>(plane.stride) * all.height() * rows);
   }
   first_mcu_ = all.top * mcus_per_row_;
   is_wanted_.assign(static_cast<size_t>(all.height() * mcus_per_row_), 0);
@@ -203,14 +224,14 @@ void BaselineDecoder::store_block(int component, Block* block, int32_t num, uint
   Plane& plane = planes_[component];
   const uint16_t* steps = tables_.steps(component);
   if (num == 1) {
-    inverse_.one(block->coefficients, steps, num, out, plane.stride);
+    plane.inverse.one(block->coefficients, steps, num, out, plane.stride);
     block->coefficients[0] = 0;
   } else if (plane.waiting == nullptr) {
     plane.waiting = block;
     plane.waiting_out = out;
   } else {
-    inverse_.two(plane.waiting->coefficients, block->coefficients, steps, plane.waiting_out, out,
-                 plane.stride);
+    plane.inverse.two(plane.waiting->coefficients, block->coefficients, steps, plane.waiting_out,
+                      out, plane.stride);
     clear(plane.waiting);
     clear(block);
     plane.waiting = nullptr;
@@ -221,8 +242,8 @@ void BaselineDecoder::store_waiting() {
   for (int i = 0; i < num_components_; ++i) {
     Plane& plane = planes_[i];
     if (plane.waiting != nullptr) {
-      inverse_.one(plane.waiting->coefficients, tables_.steps(i), 64, plane.waiting_out,
-                   plane.stride);
+      plane.inverse.one(plane.waiting->coefficients, tables_.steps(i), 64, plane.waiting_out,
+                        plane.stride);
       clear(plane.waiting);
       plane.waiting = nullptr;
     }
@@ -245,7 +266,9 @@ bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, Block* block) {
         lane->dc[i] = static_cast<int16_t>(lane->dc[i] + block->coefficients[0]);
         if (is_wanted) {
           block->coefficients[0] = lane->dc[i];
-          store_block(i, block, num, plane.at((column * plane.h + h) * 8, (row * plane.v + v) * 8));
+          store_block(
+              i, block, num,
+              plane.at((column * plane.h + h) * plane.size, (row * plane.v + v) * plane.size));
         } else {
           clear(block);
         }
@@ -316,7 +339,8 @@ void BaselineDecoder::repeat_edges() {
     }
     const int32_t held = static_cast<int32_t>(plane.stride) - 2 * kRowSlack;
     const auto num_rows =
-        static_cast<int32_t>(static_cast<int64_t>(is_wanted_.size()) / mcus_per_row_) * 8 * plane.v;
+        static_cast<int32_t>(static_cast<int64_t>(is_wanted_.size()) / mcus_per_row_) * plane.size *
+        plane.v;
     const int32_t bottom = std::min(plane.height, plane.top + num_rows);
     const bool has_right = plane.left + held >= plane.width;
     for (int32_t y = plane.top; y < bottom; ++y) {
@@ -331,7 +355,7 @@ void BaselineDecoder::repeat_edges() {
 }
 
 Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& layout,
-                               const std::vector<Rect>& boxes, uint64_t* num_mcus,
+                               const std::vector<Rect>& boxes, int32_t factor, uint64_t* num_mcus,
                                uint64_t* num_bytes) try {
   *num_mcus = 0;
   *num_bytes = 0;
@@ -344,6 +368,7 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
     return status;
   }
   num_components_ = layout.num_components;
+  factor_ = factor;
   mcus_per_row_ = layout.mcus_per_row;
   total_mcus_ = count_mcus(layout);
   interval_ = layout.restart_interval > 0 ? layout.restart_interval : total_mcus_;
@@ -378,12 +403,13 @@ void BaselineDecoder::trim() {
 const uint8_t* BaselineDecoder::upsample(Plane* plane, const Rect& box, int32_t y,
                                          uint8_t* scratch) {
   const Upsampling kind = plane->upsampling;
-  const bool is_tall = kind == Upsampling::h1v2 || kind == Upsampling::h2v2;
+  const bool is_tall =
+      kind == Upsampling::h1v2 || kind == Upsampling::h2v2 || kind == Upsampling::h1v2_repeated;
   const int32_t near = is_tall ? y >> 1 : y;
   const int32_t other = (y & 1) != 0 ? near + 1 : near - 1;
   const int32_t far = is_tall ? std::min(std::max(other, 0), plane->height - 1) : near;
-  if (kind == Upsampling::none) {
-    return plane->at(box.left, y);
+  if (kind == Upsampling::none || kind == Upsampling::h1v2_repeated) {
+    return plane->at(box.left, near);
   }
   const int32_t shift = kind == Upsampling::h1v2 ? 0 : kind == Upsampling::h4v1 ? 2 : 1;
   const int32_t first = box.left >> shift, last = (box.right - 1) >> shift;

@@ -23,19 +23,24 @@ class BaselineDecoder {
 
   // Whether decode takes pictures of this kind: one scan, 8 bits, grey or YCbCr, with a sampling
   // that is known here.
-  static bool is_supported(const Layout& layout);
+  //
+  // factor: 1, or 2, 4, 8 to reduce the picture by it.
+  static bool is_supported(const Layout& layout, int32_t factor);
 
   // Decodes what some boxes show.
   //
   // layout: from parse_header of these bytes.
-  // boxes: inside the stored picture; one at least.
+  // boxes: inside the stored picture, or what is left of it; one at least.
+  // factor: 1, or 2, 4, 8: each block becomes 4 x 4, 2 x 2 or 1 sample. Chroma that is stored
+  // smaller keeps larger blocks then, as in libjpeg-turbo.
   // num_mcus: how many were read.
   // num_bytes: how many were copied to read them, without their stuffing.
   //   unsupported: tables that are not plain baseline; libjpeg-turbo may take them.
   //   corrupt: bits that are no code, a segment that ends early or late, or a picture too large for
   //   the bytes: no memory is taken for those.
   Status decode(const uint8_t* data, size_t size, const Layout& layout,
-                const std::vector<Rect>& boxes, uint64_t* num_mcus, uint64_t* num_bytes);
+                const std::vector<Rect>& boxes, int32_t factor, uint64_t* num_mcus,
+                uint64_t* num_bytes);
 
   // Writes one of the boxes as dense RGB. Equal to the bit to the same part of libjpeg-turbo's
   // picture.
@@ -55,6 +60,8 @@ class BaselineDecoder {
     int32_t left, top;      // Of what is held, in samples of the whole component.
     int32_t width, height;  // Of the whole component.
     int32_t h, v;           // Blocks in an MCU.
+    int32_t size;           // Samples of a block's side.
+    InverseDct inverse;
     Upsampling upsampling;
     Block* waiting;  // For a second block, since two are transformed at once; or null.
     uint8_t* waiting_out;
@@ -77,6 +84,7 @@ class BaselineDecoder {
     int16_t dc[kMaxComponents];
   };
 
+  Rect find_mcus(const Layout& layout, const Rect& box) const;
   void plan_planes(const Layout& layout, const std::vector<Rect>& boxes);
   void plan_mcus(const Layout& layout, const std::vector<Rect>& boxes);
   void plan_blocks();
@@ -91,9 +99,10 @@ class BaselineDecoder {
   const uint8_t* upsample(Plane* plane, const Rect& box, int32_t y, uint8_t* scratch);
 
   ScanTables tables_;
-  InverseDct inverse_;
   bool is_vectorised_ = true;
   int32_t num_components_ = 0;
+  int32_t factor_ = 1;
+  bool is_upsampled_ = false;
   int64_t mcus_per_row_ = 0;
   int64_t interval_ = 0;  // MCUs of a segment.
   int64_t total_mcus_ = 0;

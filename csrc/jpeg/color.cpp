@@ -55,9 +55,10 @@ void widen_blend_plain(const uint8_t* near, const uint8_t* far, int32_t num, uin
   }
 }
 
+template <int kTimes>
 void repeat_plain(const uint8_t* near, int32_t num, uint8_t* out) {
   for (int32_t i = 0; i < num; ++i) {
-    std::memset(out + 4 * i, near[i], 4);
+    std::memset(out + kTimes * i, near[i], kTimes);
   }
 }
 
@@ -201,6 +202,7 @@ void upsample_row(Upsampling kind, const uint8_t* near, const uint8_t* far, bool
 #endif
   switch (kind) {
     case Upsampling::none:
+    case Upsampling::h1v2_repeated:
       std::memcpy(out, near, static_cast<size_t>(num));
       return;
     case Upsampling::h2v1:
@@ -210,7 +212,9 @@ void upsample_row(Upsampling kind, const uint8_t* near, const uint8_t* far, bool
     case Upsampling::h2v2:
       return widen_blend_plain(near, far, num, out);
     case Upsampling::h4v1:
-      return repeat_plain(near, num, out);
+      return repeat_plain<4>(near, num, out);
+    case Upsampling::h2v1_repeated:
+      return repeat_plain<2>(near, num, out);
   }
 }
 

@@ -14,6 +14,9 @@ enum class Upsampling {
   h1v2,
   h2v2,
   h4v1,  // Repeated.
+  // In pictures of an eighth, whose samples have no neighbours in their block.
+  h2v1_repeated,
+  h1v2_repeated,
 };
 
 // Samples that vector code may read or write behind the end of a row.

@@ -23,26 +23,49 @@ void trim_scratch(std::vector<uint8_t>* scratch) {
   }
 }
 
+// The largest factor by which the picture may be reduced so that no view must be enlarged.
+int32_t find_factor(const ViewBox* views, int32_t num_views, int32_t side) {
+  auto is_enough = [=](int32_t factor) {
+    return std::all_of(views, views + num_views, [=](const ViewBox& view) {
+      return view.width >= int64_t{factor} * std::max(side, view.mid_width) &&
+             view.height >= int64_t{factor} * std::max(side, view.mid_height);
+    });
+  };
+  int32_t factor = 8;
+  while (factor > 1 && !is_enough(factor)) {
+    factor /= 2;
+  }
+  return factor;
+}
+
 }  // namespace
 
 struct Decoder::Impl {
+  // What a call is asked for.
+  struct Task {
+    const uint8_t* data;
+    size_t size;
+    Layout layout;
+    const ViewBox* views;
+    int32_t num_views;
+    int32_t side;
+    int32_t factor;
+    uint8_t* out;
+  };
+
   BaselineDecoder baseline;
   TurboDecoder turbo;
   Resampler resampler;
   std::vector<Rect> boxes;      // Of the views, in the stored picture.
+  std::vector<Rect> covers;     // The same in the reduced picture, as far as pixels are cut.
   std::vector<uint8_t> rgb;     // What was decoded.
   std::vector<uint8_t> turned;  // One crop, upright.
 
   void trim();
-  Status locate(const Layout& layout, const ViewBox* views, int32_t num_views);
-  Status cut(const Pixels& crop, int32_t orientation, const ViewBox& view, int32_t side,
-             uint8_t* out);
-  Status decode_as_baseline(const uint8_t* data, size_t size, const Layout& layout,
-                            const ViewBox* views, int32_t num_views, int32_t side, uint8_t* out,
-                            Counters* counters);
-  Status decode_by_turbo(const uint8_t* data, size_t size, const Layout& layout,
-                         const ViewBox* views, int32_t num_views, int32_t side, uint8_t* out,
-                         Counters* counters);
+  Status locate(const Task& task);
+  Status cut(const Task& task, const Pixels& crop, int32_t v);
+  Status decode_as_baseline(const Task& task, Counters* counters);
+  Status decode_by_turbo(const Task& task, Counters* counters);
 };
 
 // Gives back what only large pictures need: there is one decoder a thread.
@@ -53,75 +76,78 @@ void Decoder::Impl::trim() {
 }
 
 // Finds the views' boxes in the stored picture.
-Status Decoder::Impl::locate(const Layout& layout, const ViewBox* views, int32_t num_views) {
+Status Decoder::Impl::locate(const Task& task) {
+  const Layout& layout = task.layout;
   const bool swaps = is_transposed(layout.orientation);
-  boxes.resize(num_views);
-  for (int32_t v = 0; v < num_views; ++v) {
-    if (!is_inside(views[v], swaps ? layout.height : layout.width,
+  boxes.resize(task.num_views);
+  covers.resize(task.num_views);
+  for (int32_t v = 0; v < task.num_views; ++v) {
+    if (!is_inside(task.views[v], swaps ? layout.height : layout.width,
                    swaps ? layout.width : layout.height)) {
       return Status::corrupt;
     }
-    boxes[v] = to_stored(views[v], layout.width, layout.height, layout.orientation);
+    boxes[v] = to_stored(task.views[v], layout.width, layout.height, layout.orientation);
+    covers[v] = cover(boxes[v], task.factor);
   }
   return Status::ok;
 }
 
 // Makes a view of its crop, which lies as it is stored.
-Status Decoder::Impl::cut(const Pixels& crop, int32_t orientation, const ViewBox& view,
-                          int32_t side, uint8_t* out) {
-  ViewBox whole = view;
-  whole.left = 0;
-  whole.top = 0;
+Status Decoder::Impl::cut(const Task& task, const Pixels& crop, int32_t v) {
+  const int32_t orientation = task.layout.orientation;
+  const Window window = find_window(boxes[v], task.factor, orientation);
+  uint8_t* const out = task.out + size_t{3} * task.side * task.side * v;
   if (orientation == 1) {
-    return resampler.cut_view(crop, whole, side, out);
+    return resampler.resize_view(crop, window, task.views[v], task.side, out);
   }
   const size_t needed = size_t{3} * crop.width * crop.height + kReadPast;
   if (turned.size() < needed) {
     turned.resize(needed);
   }
   turn_upright(crop, orientation, turned.data());
-  const Pixels upright = {turned.data(), ptrdiff_t{3} * view.width, view.width, view.height};
-  return resampler.cut_view(upright, whole, side, out);
+  const bool swaps = is_transposed(orientation);
+  const int32_t width = swaps ? crop.height : crop.width;
+  const int32_t height = swaps ? crop.width : crop.height;
+  const Pixels upright = {turned.data(), ptrdiff_t{3} * width, width, height};
+  return resampler.resize_view(upright, window, task.views[v], task.side, out);
 }
 
 // Decodes the restart segments that the views need; without restarts there is one.
-Status Decoder::Impl::decode_as_baseline(const uint8_t* data, size_t size, const Layout& layout,
-                                         const ViewBox* views, int32_t num_views, int32_t side,
-                                         uint8_t* out, Counters* counters) {
+Status Decoder::Impl::decode_as_baseline(const Task& task, Counters* counters) {
   uint64_t num_mcus = 0, num_bytes = 0;
-  Status status = baseline.decode(data, size, layout, boxes, &num_mcus, &num_bytes);
+  Status status = baseline.decode(task.data, task.size, task.layout, covers, task.factor, &num_mcus,
+                                  &num_bytes);
   counters->entropy_decoded_mcus += num_mcus;
   counters->bytes_copied += num_bytes;
-  for (int32_t v = 0; v < num_views && status == Status::ok; ++v) {
-    const Rect& box = boxes[v];
+  for (int32_t v = 0; v < task.num_views && status == Status::ok; ++v) {
+    const Rect& box = covers[v];
     const size_t needed = size_t{3} * box.width() * box.height() + kReadPast;
     if (rgb.size() < needed) {
       rgb.resize(needed);
     }
     baseline.convert(box, rgb.data());
     const Pixels crop = {rgb.data(), ptrdiff_t{3} * box.width(), box.width(), box.height()};
-    status = cut(crop, layout.orientation, views[v], side, out + size_t{3} * side * side * v);
+    status = cut(task, crop, v);
   }
   return status;
 }
 
-Status Decoder::Impl::decode_by_turbo(const uint8_t* data, size_t size, const Layout& layout,
-                                      const ViewBox* views, int32_t num_views, int32_t side,
-                                      uint8_t* out, Counters* counters) {
-  Rect all = boxes[0];
-  for (const Rect& box : boxes) {
+Status Decoder::Impl::decode_by_turbo(const Task& task, Counters* counters) {
+  Rect all = covers[0];
+  for (const Rect& box : covers) {
     all = unite(all, box);
   }
   Pixels picture;
   int32_t rows_read = 0;
-  Status status = turbo.decode(data, size, all, &rgb, &picture, &rows_read);
-  for (int32_t v = 0; v < num_views && status == Status::ok; ++v) {
-    const Rect& box = boxes[v];
+  Status status = turbo.decode(task.data, task.size, all, task.factor, &rgb, &picture, &rows_read);
+  for (int32_t v = 0; v < task.num_views && status == Status::ok; ++v) {
+    const Rect& box = covers[v];
     const uint8_t* corner =
         picture.data + (box.top - all.top) * picture.stride + ptrdiff_t{3} * (box.left - all.left);
     const Pixels crop = {corner, picture.stride, box.width(), box.height()};
-    status = cut(crop, layout.orientation, views[v], side, out + size_t{3} * side * side * v);
+    status = cut(task, crop, v);
   }
+  const Layout& layout = task.layout;
   const int32_t num_mcu_rows = (rows_read + layout.mcu_height - 1) / layout.mcu_height;
   counters->entropy_decoded_mcus +=
       uint64_t{1} * layout.mcus_per_row *
@@ -134,10 +160,11 @@ Decoder::Decoder() : impl_(new Impl) {}
 Decoder::~Decoder() = default;
 
 Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* views,
-                             int32_t num_views, int32_t side, uint8_t* out,
-                             Counters* counters) try {
-  Layout layout;
-  Status status = parse_header(data, size, &layout);
+                             int32_t num_views, int32_t side, Dct dct, uint8_t* out,
+                             Counters* counters, int32_t* factor) try {
+  Impl::Task task = {data, size, {}, views, num_views, side, 1, out};
+  const Layout& layout = task.layout;
+  Status status = parse_header(data, size, &task.layout);
   if (status != Status::ok) {
     return status;
   }
@@ -147,7 +174,13 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   if (layout.precision != 8 || (layout.num_components != 1 && layout.num_components != 3)) {
     return Status::unsupported;
   }
-  status = impl_->locate(layout, views, num_views);
+  if (dct == Dct::scaled) {
+    task.factor = find_factor(views, num_views, side);
+  }
+  if (factor != nullptr) {
+    *factor = task.factor;
+  }
+  status = impl_->locate(task);
   if (status != Status::ok || num_views == 0) {
     return status;
   }
@@ -155,11 +188,11 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   Counters* counted = counters != nullptr ? counters : &ignored;
   counted->total_mcus += count_mcus(layout);
   status = Status::unsupported;
-  if (BaselineDecoder::is_supported(layout)) {
-    status = impl_->decode_as_baseline(data, size, layout, views, num_views, side, out, counted);
+  if (BaselineDecoder::is_supported(layout, task.factor)) {
+    status = impl_->decode_as_baseline(task, counted);
   }
   if (status == Status::unsupported) {
-    status = impl_->decode_by_turbo(data, size, layout, views, num_views, side, out, counted);
+    status = impl_->decode_by_turbo(task, counted);
   }
   impl_->trim();
   return status;

@@ -10,6 +10,15 @@
 
 namespace fastssl::jpeg {
 
+// How much of a picture's detail is decoded.
+enum class Dct {
+  exact,
+  // Where no view's box is less than 2, 4 or 8 times as wide and as high as what it is resized to,
+  // each 8 x 8 block becomes 4 x 4, 2 x 2 or 1 pixel. What is resized then is the box itself, whose
+  // edges need not lie between two of these pixels, and its filter sees those that it cuts too.
+  scaled,
+};
+
 // What decoding cost; every call adds to them.
 struct Counters {
   uint64_t entropy_decoded_mcus = 0;  // Minimum coded units whose bits were read.
@@ -21,7 +30,7 @@ struct Counters {
 //
 // The picture is libjpeg-turbo's (islow DCT, fancy upsampling, grey made RGB) with its EXIF
 // orientation applied. What its crops show is equal to the bit to the same crops of the whole
-// decoded picture.
+// decoded picture; with Dct::scaled, of the whole picture decoded at that size.
 class Decoder {
  public:
   Decoder();
@@ -36,12 +45,14 @@ class Decoder {
   // side: of each view in pixels.
   // out: (num_views, side, side, 3) uint8 RGB; holds rubbish unless the status is ok.
   // counters: grows by what this call did; may be null.
+  // factor: by which the picture was reduced: 1, 2, 4 or 8; may be null.
   //
   // A warning of libjpeg is an error here (Status::corrupt): the reference decoder then says
   // whether the sample is good. Status::unsupported: a JPEG that only the reference decoder takes
   // (CMYK, 12 bits, arithmetic coding). Status::corrupt also where a box passes the picture.
   Status decode_views(const uint8_t* data, size_t size, const ViewBox* views, int32_t num_views,
-                      int32_t side, uint8_t* out, Counters* counters);
+                      int32_t side, Dct dct, uint8_t* out, Counters* counters,
+                      int32_t* factor = nullptr);
 
  private:
   struct Impl;

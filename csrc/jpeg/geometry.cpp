@@ -2,12 +2,23 @@
 
 namespace fastssl::jpeg {
 
+Window find_window(const Rect& box, int32_t factor, int32_t orientation) {
+  const Rect covering = cover(box, factor);
+  const double unit = 1.0 / factor;  // A power of two: nothing here is rounded.
+  const double left = mirrors_columns(orientation) ? covering.right - box.right * unit
+                                                   : box.left * unit - covering.left;
+  const double top = mirrors_rows(orientation) ? covering.bottom - box.bottom * unit
+                                               : box.top * unit - covering.top;
+  const double width = box.width() * unit, height = box.height() * unit;
+  if (is_transposed(orientation)) {
+    return {top, left, height, width};
+  }
+  return {left, top, width, height};
+}
+
 void turn_upright(const Pixels& crop, int32_t orientation, uint8_t* out) {
   const bool swaps = is_transposed(orientation);
-  const bool mirrors_x =
-      orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-  const bool mirrors_y =
-      orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const bool mirrors_x = mirrors_columns(orientation), mirrors_y = mirrors_rows(orientation);
   const ptrdiff_t stored_x = mirrors_x ? -3 : 3;
   const ptrdiff_t stored_y = mirrors_y ? -crop.stride : crop.stride;
   const ptrdiff_t step_x = swaps ? stored_y : stored_x;

@@ -28,6 +28,15 @@ inline Rect unite(const Rect& a, const Rect& b) {
 // Whether an EXIF orientation swaps width and height.
 inline bool is_transposed(int32_t orientation) { return orientation >= 5; }
 
+// Whether an EXIF orientation turns the stored columns (rows) about.
+inline bool mirrors_columns(int32_t orientation) {
+  return orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+}
+
+inline bool mirrors_rows(int32_t orientation) {
+  return orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+}
+
 // Where an upright box lies in the stored picture.
 //
 // view: inside the upright picture.
@@ -38,14 +47,23 @@ inline Rect to_stored(const ViewBox& view, int32_t width, int32_t height, int32_
   if (is_transposed(orientation)) {
     box = {box.top, box.left, box.bottom, box.right};
   }
-  if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) {
+  if (mirrors_columns(orientation)) {
     box = {width - box.right, box.top, width - box.left, box.bottom};
   }
-  if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) {
+  if (mirrors_rows(orientation)) {
     box = {box.left, height - box.bottom, box.right, height - box.top};
   }
   return box;
 }
+
+// The pixels that cover a box of the stored picture when each stands for factor x factor of it.
+inline Rect cover(const Rect& box, int32_t factor) {
+  return {box.left / factor, box.top / factor, (box.right + factor - 1) / factor,
+          (box.bottom + factor - 1) / factor};
+}
+
+// Where a box of the stored picture lies in what covers it, once that is upright.
+Window find_window(const Rect& box, int32_t factor, int32_t orientation);
 
 // Turns a stored crop upright, into `out`: dense, of the upright crop's size.
 void turn_upright(const Pixels& crop, int32_t orientation, uint8_t* out);

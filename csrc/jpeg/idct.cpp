@@ -5,21 +5,12 @@
 // libjpeg-turbo's vector code, so that two decoders never differ.
 #include "jpeg/idct.h"
 
-#include <algorithm>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define FASTSSL_AVX2 1
-#include <immintrin.h>
-#endif
+#include "jpeg/idct_lanes.h"
 
 namespace fastssl::jpeg {
 namespace {
-
-constexpr int kBits = 13;
-constexpr int kExtraBits = 2;
-constexpr int kShiftColumns = kBits - kExtraBits;
-constexpr int kShiftRows = kBits + kExtraBits + 3;
 
 // Rotations (a, b) -> a * x + b * y in units of 2^-13; the numbers are cosines and their sums.
 constexpr int kEven0 = 4433;          // 0.541196100
@@ -35,10 +26,6 @@ constexpr int kOdd5 = 16819 - 20995;  // 2.053119869 - 2.562915447
 constexpr int kOdd53 = -20995;
 constexpr int kOdd3 = 25172 - 20995;  // 3.072711026 - 2.562915447
 
-uint8_t to_sample(int32_t value) {
-  return static_cast<uint8_t>(std::min(255, std::max(0, value + 128)));
-}
-
 // A block of nothing but DC is flat.
 uint8_t flat_sample(int32_t dc) {
   const auto between = static_cast<int16_t>(dc * (1 << kExtraBits));
@@ -50,14 +37,6 @@ void fill_flat(const int16_t* block, const uint16_t* steps, uint8_t* out, ptrdif
   for (int y = 0; y < 8; ++y) {
     std::memset(out + y * stride, sample, 8);
   }
-}
-
-int32_t wrap(int32_t value) { return static_cast<int16_t>(value); }
-
-// a * x + b * y modulo 2^32, as vector units have it.
-uint32_t rotate_plain(int32_t a, int32_t x, int32_t b, int32_t y) {
-  return static_cast<uint32_t>(a) * static_cast<uint32_t>(x) +
-         static_cast<uint32_t>(b) * static_cast<uint32_t>(y);
 }
 
 // One line of eight, `step` apart.
@@ -105,7 +84,7 @@ void inverse_plain(const int16_t* block, const uint16_t* steps, int32_t num, uin
     }
   }
   for (int32_t& value : values) {
-    value = std::min(32767, std::max(-32768, value));
+    value = saturate(value);
   }
   for (int y = 0; y < 8; ++y) {
     transform_line(values + 8 * y, 1, kShiftRows, values + 8 * y);
@@ -123,62 +102,14 @@ void inverse_two_plain(const int16_t* a, const int16_t* b, const uint16_t* steps
 
 #ifdef FASTSSL_AVX2
 
-#define FASTSSL_TARGET __attribute__((target("avx2")))
-
-// Rows of two blocks of 16 bits, one in each half of a register.
-
-// Sixteen values of 32 bits: the first and the last four of each half.
-struct Wide {
-  __m256i low, high;
-};
-
-FASTSSL_TARGET inline Wide add(Wide x, Wide y) {
-  return {_mm256_add_epi32(x.low, y.low), _mm256_add_epi32(x.high, y.high)};
-}
-
-FASTSSL_TARGET inline Wide subtract(Wide x, Wide y) {
-  return {_mm256_sub_epi32(x.low, y.low), _mm256_sub_epi32(x.high, y.high)};
-}
-
-FASTSSL_TARGET inline Wide pair(__m256i x, __m256i y) {
-  return {_mm256_unpacklo_epi16(x, y), _mm256_unpackhi_epi16(x, y)};
-}
-
-// x * a + y * b of pairs (x, y).
-FASTSSL_TARGET inline Wide rotate(Wide pairs, int a, int b) {
-  const __m256i both = _mm256_set1_epi32(static_cast<int32_t>(
-      static_cast<uint32_t>(static_cast<uint16_t>(b)) << 16 | static_cast<uint16_t>(a)));
-  return {_mm256_madd_epi16(pairs.low, both), _mm256_madd_epi16(pairs.high, both)};
-}
-
-// x * 2^kBits.
-FASTSSL_TARGET inline Wide scale(__m256i x) {
-  const Wide pairs = pair(_mm256_setzero_si256(), x);
-  return {_mm256_srai_epi32(pairs.low, 16 - kBits), _mm256_srai_epi32(pairs.high, 16 - kBits)};
-}
-
-template <int kShift>
-FASTSSL_TARGET inline __m256i shift_down(Wide x) {
-  return _mm256_packs_epi32(_mm256_srai_epi32(x.low, kShift), _mm256_srai_epi32(x.high, kShift));
-}
-
-// sum + odd and sum - odd, shifted.
-template <int kShift>
-FASTSSL_TARGET inline void add_sub(Wide sum, Wide odd, __m256i* first, __m256i* last) {
-  const __m256i half = _mm256_set1_epi32(1 << (kShift - 1));
-  const Wide rounded = add(sum, {half, half});
-  *first = shift_down<kShift>(add(rounded, odd));
-  *last = shift_down<kShift>(subtract(rounded, odd));
-}
-
 // The transform of all columns; rows in, rows out.
 template <int kShift>
 FASTSSL_TARGET inline void transform(__m256i* rows) {
   const Wide z26 = pair(rows[2], rows[6]);
   const Wide even2 = rotate(z26, kEven0, kEven6);
   const Wide even3 = rotate(z26, kEven2, kEven0);
-  const Wide even0 = scale(_mm256_add_epi16(rows[0], rows[4]));
-  const Wide even1 = scale(_mm256_sub_epi16(rows[0], rows[4]));
+  const Wide even0 = scale<kBits>(_mm256_add_epi16(rows[0], rows[4]));
+  const Wide even1 = scale<kBits>(_mm256_sub_epi16(rows[0], rows[4]));
   const Wide z34 = pair(_mm256_add_epi16(rows[7], rows[3]), _mm256_add_epi16(rows[5], rows[1]));
   const Wide z3 = rotate(z34, kOddZ3, kOdd);
   const Wide z4 = rotate(z34, kOdd, kOddZ4);

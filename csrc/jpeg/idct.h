@@ -6,7 +6,7 @@
 
 namespace fastssl::jpeg {
 
-// Turns blocks into 8 x 8 samples.
+// Turns blocks into 8 x 8 samples, or fewer.
 //
 // block: 64 quantised coefficients in natural order.
 // steps: 64 quantisation steps likewise.
@@ -22,5 +22,9 @@ struct InverseDct {
 
 // The fastest one of this machine; plain code where is_vectorised is false. The results are equal.
 InverseDct pick_inverse_dct(bool is_vectorised);
+
+// The same for blocks of size x size samples, 4, 2 or 1. But for rounding each is the mean of those
+// of the whole block that it stands for.
+InverseDct pick_reduced_dct(int32_t size, bool is_vectorised);
 
 }  // namespace fastssl::jpeg

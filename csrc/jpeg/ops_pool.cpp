@@ -34,8 +34,10 @@ void check_dense(const at::Tensor& tensor, const char* name, at::ScalarType dtyp
 // Torch releases Python's lock around every call, so waiting here stops nobody.
 class DecodePool : public torch::CustomClassHolder {
  public:
-  DecodePool(std::vector<std::string> paths, int64_t num_threads, int64_t max_open_shards)
+  DecodePool(std::vector<std::string> paths, int64_t num_threads, int64_t max_open_shards,
+             bool is_scaled)
       : num_shards_(static_cast<int64_t>(paths.size())),
+        dct_(is_scaled ? Dct::scaled : Dct::exact),
         pool_(std::move(paths), static_cast<int>(num_threads),
               static_cast<size_t>(max_open_shards)) {}
 
@@ -51,6 +53,7 @@ class DecodePool : public torch::CustomClassHolder {
     auto job = std::make_shared<Job>();
     job->num_views = static_cast<int32_t>(num_views);
     job->side = static_cast<int32_t>(side);
+    job->dct = dct_;
     job->out = out.mutable_data_ptr<uint8_t>();
     job->out_owner = std::make_shared<at::Tensor>(out);
     const int64_t* fields = rows.const_data_ptr<int64_t>();
@@ -155,6 +158,7 @@ class DecodePool : public torch::CustomClassHolder {
   }
 
   const int64_t num_shards_;
+  const Dct dct_;
   Pool pool_;
   std::atomic<bool> is_stopped_{false};
   std::mutex mutex_;
@@ -175,7 +179,7 @@ int64_t checksum(const at::Tensor& data, bool by_tables) {
 TORCH_LIBRARY_FRAGMENT(fastssl, m) {
   using fastssl::jpeg::DecodePool;
   m.class_<DecodePool>("DecodePool")
-      .def(torch::init<std::vector<std::string>, int64_t, int64_t>())
+      .def(torch::init<std::vector<std::string>, int64_t, int64_t, bool>())
       .def("submit", &DecodePool::submit)
       .def("wait", &DecodePool::wait)
       .def("results", &DecodePool::results)

@@ -228,7 +228,7 @@ void decode_row(Bench* bench, Job* job, size_t index, RowResult* result) {
     Counters counters;
     status = bench->decoder.decode_views(bench->payload.data(), row.length,
                                          &job->views[index * job->num_views], job->num_views,
-                                         job->side, out, &counters);
+                                         job->side, job->dct, out, &counters);
     job->cost.entropy_decoded_mcus += counters.entropy_decoded_mcus;
     job->cost.total_mcus += counters.total_mcus;
   }

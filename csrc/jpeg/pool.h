@@ -68,6 +68,7 @@ struct Job {
   std::vector<ViewBox> views;  // num_views a row.
   int32_t num_views = 0;
   int32_t side = 0;
+  Dct dct = Dct::exact;
   uint8_t* out = nullptr;           // (places, num_views, side, side, 3).
   std::shared_ptr<void> out_owner;  // Keeps `out` while a thread may write to it.
 

@@ -29,31 +29,35 @@ double weigh(int32_t filter, double x) {
 }
 
 // Computes the weights of an axis, unless `taps` holds them already.
-void plan_taps(int32_t num_in, int32_t num_out, int32_t filter, Taps* taps) {
-  if (taps->num_in == num_in && taps->num_out == num_out && taps->filter == filter) {
+//
+// begin, length: the part of the num_in pixels that is resized.
+void plan_taps(int32_t num_in, double begin, double length, int32_t num_out, int32_t filter,
+               Taps* taps) {
+  if (taps->num_in == num_in && taps->begin == begin && taps->length == length &&
+      taps->num_out == num_out && taps->filter == filter) {
     return;
   }
   taps->filter = -1;  // Holds nothing, should memory run out below.
-  const double scale = static_cast<double>(num_in) / num_out;
+  const double scale = length / num_out;
   const double stretch = std::max(scale, 1.0);
   const double support = (filter == 1 ? 0.5 : 1.0) * stretch;
   taps->first.resize(num_out);
   taps->count.resize(num_out);
   int32_t longest = 0;
   for (int32_t i = 0; i < num_out; ++i) {
-    const double center = (i + 0.5) * scale;
-    const int32_t begin = std::max(0, static_cast<int32_t>(center - support + 0.5));
+    const double center = begin + (i + 0.5) * scale;
+    const int32_t first = std::max(0, static_cast<int32_t>(center - support + 0.5));
     const int32_t end = std::min(num_in, static_cast<int32_t>(center + support + 0.5));
-    taps->first[i] = begin;
-    taps->count[i] = end - begin;
-    longest = std::max(longest, end - begin);
+    taps->first[i] = first;
+    taps->count[i] = end - first;
+    longest = std::max(longest, end - first);
   }
   const int32_t num_taps = (longest + 3) / 4 * 4;
   taps->weights.assign(static_cast<size_t>(num_out) * num_taps, 0);
   taps->parts.assign(static_cast<size_t>(num_out) * num_taps * 2, 0);
   std::vector<double> exact(longest);
   for (int32_t i = 0; i < num_out; ++i) {
-    const double center = (i + 0.5) * scale;
+    const double center = begin + (i + 0.5) * scale;
     double sum = 0;
     for (int32_t k = 0; k < taps->count[i]; ++k) {
       exact[k] = weigh(filter, (k + taps->first[i] - center + 0.5) * (1.0 / stretch));
@@ -69,6 +73,8 @@ void plan_taps(int32_t num_in, int32_t num_out, int32_t filter, Taps* taps) {
     }
   }
   taps->num_in = num_in;
+  taps->begin = begin;
+  taps->length = length;
   taps->num_out = num_out;
   taps->num_taps = num_taps;
   taps->filter = filter;
@@ -309,23 +315,31 @@ bool is_inside(const ViewBox& view, int32_t width, int32_t height) {
 }
 
 Status Resampler::resize(const Pixels& in, int32_t filter, int32_t out_width, int32_t out_height,
-                         uint8_t* out) try {
+                         uint8_t* out) {
+  const Window whole = {0, 0, static_cast<double>(in.width), static_cast<double>(in.height)};
+  return resize(in, whole, filter, out_width, out_height, out);
+}
+
+Status Resampler::resize(const Pixels& in, const Window& window, int32_t filter, int32_t out_width,
+                         int32_t out_height, uint8_t* out) try {
   if (!is_size(in.width, in.height) || !is_size(out_width, out_height)) {
     return Status::too_large;
   }
-  if (out_width != in.width) {
-    plan_taps(in.width, out_width, filter, &columns_);
+  const bool keeps_columns = out_width == in.width && window.left == 0 && window.width == in.width;
+  const bool keeps_rows = out_height == in.height && window.top == 0 && window.height == in.height;
+  if (!keeps_columns) {
+    plan_taps(in.width, window.left, window.width, out_width, filter, &columns_);
   }
-  if (out_height != in.height) {
-    plan_taps(in.height, out_height, filter, &rows_);
+  if (!keeps_rows) {
+    plan_taps(in.height, window.top, window.height, out_height, filter, &rows_);
   }
-  if (out_width == in.width && out_height == in.height) {
+  if (keeps_columns && keeps_rows) {
     for (int32_t y = 0; y < out_height; ++y) {
       std::memcpy(out + y * int64_t{3} * out_width, in.data + y * in.stride, 3 * out_width);
     }
-  } else if (out_height == in.height) {
+  } else if (keeps_rows) {
     resample_columns(in, columns_, is_vectorised_, out);
-  } else if (out_width == in.width) {
+  } else if (keeps_columns) {
     resample_rows(in, rows_, is_vectorised_, out);
   } else if (takes_rows_first(in, out_width, out_height)) {
     grow(&between_, int64_t{in.width} * out_height);
@@ -344,22 +358,17 @@ Status Resampler::resize(const Pixels& in, int32_t filter, int32_t out_width, in
   return Status::no_memory;
 }
 
-Status Resampler::cut_view(const Pixels& picture, const ViewBox& view, int32_t side,
-                           uint8_t* out) try {
-  if (!is_inside(view, picture.width, picture.height)) {
-    return Status::corrupt;
-  }
-  const uint8_t* corner =
-      picture.data + view.top * picture.stride + static_cast<ptrdiff_t>(view.left) * 3;
-  const Pixels crop = {corner, picture.stride, view.width, view.height};
+Status Resampler::resize_view(const Pixels& in, const Window& window, const ViewBox& view,
+                              int32_t side, uint8_t* out) try {
   if (view.mid_width == 0) {
-    return resize(crop, view.filter, side, side, out);
+    return resize(in, window, view.filter, side, side, out);
   }
   if (!is_size(view.mid_width, view.mid_height)) {
     return Status::too_large;
   }
   grow(&middle_, int64_t{view.mid_width} * view.mid_height);
-  const Status status = resize(crop, view.filter, view.mid_width, view.mid_height, middle_.data());
+  const Status status =
+      resize(in, window, view.filter, view.mid_width, view.mid_height, middle_.data());
   if (status != Status::ok) {
     return status;
   }
@@ -367,6 +376,17 @@ Status Resampler::cut_view(const Pixels& picture, const ViewBox& view, int32_t s
   return resize(middle, view.filter, side, side, out);
 } catch (const std::bad_alloc&) {
   return Status::no_memory;
+}
+
+Status Resampler::cut_view(const Pixels& picture, const ViewBox& view, int32_t side, uint8_t* out) {
+  if (!is_inside(view, picture.width, picture.height)) {
+    return Status::corrupt;
+  }
+  const uint8_t* corner =
+      picture.data + view.top * picture.stride + static_cast<ptrdiff_t>(view.left) * 3;
+  const Pixels crop = {corner, picture.stride, view.width, view.height};
+  const Window whole = {0, 0, static_cast<double>(view.width), static_cast<double>(view.height)};
+  return resize_view(crop, whole, view, side, out);
 }
 
 }  // namespace fastssl::jpeg

@@ -32,12 +32,22 @@ struct Pixels {
   int32_t height;
 };
 
+// The part of a picture that is resized, in its pixels; edges need not lie between two of them.
+struct Window {
+  double left;
+  double top;
+  double width;
+  double height;
+};
+
 // What vector loads may read behind the last pixel of an input, in bytes.
 constexpr size_t kReadPast = 64;
 
 // The weights of one axis: output i is the sum over k of input[first[i] + k] * weight[i][k] / 2^22.
 struct Taps {
   int32_t num_in = 0;
+  double begin = 0;  // Of the part that is resized.
+  double length = 0;
   int32_t num_out = 0;
   int32_t filter = -1;
   int32_t num_taps = 0;          // Of every output: a multiple of 4; weights past its own are 0.
@@ -55,6 +65,15 @@ class Resampler {
   // Resizes a picture into `out` (out_height, out_width, 3), dense.
   Status resize(const Pixels& in, int32_t filter, int32_t out_width, int32_t out_height,
                 uint8_t* out);
+
+  // Resizes the part of a picture that lies in a window. Pixels that the window cuts count as whole
+  // ones do: by the distance of their centres.
+  Status resize(const Pixels& in, const Window& window, int32_t filter, int32_t out_width,
+                int32_t out_height, uint8_t* out);
+
+  // Resizes a window by a view's rule, whose box it is, into `out` (side, side, 3).
+  Status resize_view(const Pixels& in, const Window& window, const ViewBox& view, int32_t side,
+                     uint8_t* out);
 
   // Cuts a box out of an upright picture and resizes it by its rule, into `out` (side, side, 3).
   // Status::corrupt where the box does not lie inside the picture.

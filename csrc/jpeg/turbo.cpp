@@ -63,7 +63,7 @@ struct TurboDecoder::Impl {
   void create();
   void destroy();
   // The steps of a decode; each may leave by longjmp, so none owns anything.
-  Status read_header(const uint8_t* data, size_t size);
+  Status read_header(const uint8_t* data, size_t size, int32_t factor);
   void crop(const Rect& wanted, Rect* decoded);
   void skip_and_read(const Rect& decoded);
 };
@@ -92,7 +92,7 @@ void TurboDecoder::Impl::destroy() {
   is_created = false;
 }
 
-Status TurboDecoder::Impl::read_header(const uint8_t* data, size_t size) {
+Status TurboDecoder::Impl::read_header(const uint8_t* data, size_t size, int32_t factor) {
   jpeg_mem_src(&info, data, size);
   jpeg_read_header(&info, TRUE);
   if (info.num_components != 1 && info.num_components != 3) {
@@ -101,6 +101,8 @@ Status TurboDecoder::Impl::read_header(const uint8_t* data, size_t size) {
   info.out_color_space = JCS_RGB;
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
+  info.scale_num = 1;
+  info.scale_denom = static_cast<unsigned int>(factor);
   jpeg_start_decompress(&info);
   return Status::ok;
 }
@@ -111,7 +113,9 @@ void TurboDecoder::Impl::crop(const Rect& wanted, Rect* decoded) {
   const int32_t width = static_cast<int32_t>(info.output_width);
   const int32_t height = static_cast<int32_t>(info.output_height);
   const int32_t margin_x = 2 * info.max_h_samp_factor;
-  const int32_t margin_y = 2 * DCTSIZE * info.max_v_samp_factor;
+  // Rows that a row of MCUs becomes.
+  const int32_t step = DCTSIZE * info.max_v_samp_factor / static_cast<int32_t>(info.scale_denom);
+  const int32_t margin_y = 2 * step;
   *decoded = {std::max(0, wanted.left - margin_x), std::max(0, wanted.top - margin_y),
               std::min(width, wanted.right + margin_x), wanted.bottom};
   if (decoded->width() < width) {
@@ -122,7 +126,6 @@ void TurboDecoder::Impl::crop(const Rect& wanted, Rect* decoded) {
     decoded->right = static_cast<int32_t>(left + columns);
   }
   // Skipping ends at a row of MCUs, or libjpeg decodes and drops rows one by one.
-  const int32_t step = DCTSIZE * info.max_v_samp_factor;
   decoded->top = std::min(decoded->top / step * step, height - 1);
 }
 
@@ -137,7 +140,7 @@ void TurboDecoder::Impl::skip_and_read(const Rect& decoded) {
   }
 }
 
-Status TurboDecoder::decode(const uint8_t* data, size_t size, const Rect& wanted,
+Status TurboDecoder::decode(const uint8_t* data, size_t size, const Rect& wanted, int32_t factor,
                             std::vector<uint8_t>* rgb, Pixels* picture, int32_t* rows_read) try {
   Impl& self = *impl_;
   jpeg_decompress_struct& info = self.info;
@@ -149,7 +152,7 @@ Status TurboDecoder::decode(const uint8_t* data, size_t size, const Rect& wanted
     return self.errors.status;
   }
   self.create();
-  Status status = self.read_header(data, size);
+  Status status = self.read_header(data, size, factor);
   if (status == Status::ok && (wanted.right > static_cast<int32_t>(info.output_width) ||
                                wanted.bottom > static_cast<int32_t>(info.output_height))) {
     status = Status::corrupt;

@@ -22,12 +22,13 @@ class TurboDecoder {
 
   // Decodes a rectangle, equal to the bit to the same part of the whole decoded picture.
   //
-  // wanted: inside the stored picture, not empty.
+  // wanted: inside the stored picture, or what is left of it; not empty.
+  // factor: 1, or 2, 4, 8 to reduce the picture by it.
   // rgb: grows to hold what was decoded, and `kReadPast` bytes more.
   // picture: the wanted pixels, inside `rgb`.
-  // rows_read: rows of pixels whose bits were read, in a file of a single scan.
-  Status decode(const uint8_t* data, size_t size, const Rect& wanted, std::vector<uint8_t>* rgb,
-                Pixels* picture, int32_t* rows_read);
+  // rows_read: rows of the stored picture whose bits were read, in a file of a single scan.
+  Status decode(const uint8_t* data, size_t size, const Rect& wanted, int32_t factor,
+                std::vector<uint8_t>* rgb, Pixels* picture, int32_t* rows_read);
 
  private:
   struct Impl;

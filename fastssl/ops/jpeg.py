@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ BUILD_JPEG = (
     "again: pip install --no-build-isolation -e ."
 )
 """How to get an extension that decodes JPEGs."""
+
+Dct = Literal["exact", "scaled"]
+"""How much of a picture's detail is decoded: all of it, or what the views can show."""
 
 _FILTERS = {"triangle": 0, "area": 1}
 
@@ -54,6 +58,8 @@ class DecodedViews:
     """Those that the file has."""
     bytes_copied: int
     """Compressed bytes that were moved before they were read."""
+    factor: int
+    """By which the picture was reduced: 1; with scaled DCT also 2, 4 or 8."""
 
 
 def has_jpeg() -> bool:
@@ -92,7 +98,10 @@ def pack_views(views: Sequence[ViewSpec], boxes_BV4: NDArray[np.int32]) -> NDArr
 
 
 def decode_views(
-    payload: bytes, views: Sequence[ViewSpec], boxes_V4: NDArray[np.int32]
+    payload: bytes,
+    views: Sequence[ViewSpec],
+    boxes_V4: NDArray[np.int32],
+    dct: Dct = "exact",
 ) -> DecodedViews:
     """Cut all views of a sample out of its JPEG, decoding only what they need.
 
@@ -104,22 +113,29 @@ def decode_views(
         payload: the bytes of a JPEG.
         views: V specs of equal size S.
         boxes_V4: int32 left, top, width, height in upright pixels, inside the picture.
+        dct: "exact" as above; "scaled" reduces the picture by 2, 4 or 8 while it is decoded where
+            every box is at least as many times as wide and high as its view (and as its first
+            resampling). Then a view is what Pillow's resize makes of the same box, fractions and
+            all, of libjpeg-turbo's picture of that size, cut to the pixels under the box.
 
     Returns:
         The pixels and the cost.
 
     Raises:
+        ValueError: for a dct that is not known.
         ImportError: if the extension was built without libjpeg-turbo.
         JpegDecodeError: for bytes that are damaged or of a kind that only the reference decoder
             takes, and for boxes that pass the picture.
     """
+    if dct not in get_args(Dct):
+        raise ValueError(f"dct ({dct!r}) must be one of {', '.join(get_args(Dct))}")
     require_jpeg()
     # torch wants memory that it may write.
     data = torch.frombuffer(bytearray(payload) or bytearray(1), dtype=torch.uint8)[: len(payload)]
     packed = torch.from_numpy(pack_views(views, boxes_V4[None])[0])
-    images, (status, decoded, total, copied) = torch.ops.fastssl.decode_views(
-        data, packed, views[0].size
+    images, (status, decoded, total, copied, factor) = torch.ops.fastssl.decode_views(
+        data, packed, views[0].size, dct == "scaled"
     )
     if status:
         raise JpegDecodeError(STATUSES[status])
-    return DecodedViews(images.numpy(), decoded, total, copied)
+    return DecodedViews(images.numpy(), decoded, total, copied, factor)

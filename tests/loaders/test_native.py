@@ -21,12 +21,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fastssl.config import LoaderConfig
+from fastssl.config import LoaderConfig, RunConfig, identity
 from fastssl.errors import InputError
 from fastssl.extension import load_extension
 from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
-from fastssl.ops.jpeg import has_jpeg
+from fastssl.ops.jpeg import decode_views, has_jpeg
 from fastssl.shards import open_dataset
 from fastssl.shards.convert import ConvertConfig, convert
 from fastssl.shards.picture import open_picture, to_upright_rgb
@@ -111,6 +111,46 @@ def test_no_more_is_decoded_than_a_full_decode(build, dataset_path):
     assert 0 < share <= 1
 
 
+def test_scaled_dct_reaches_the_threads(build, dataset_path):
+    views = [ViewSpec.random_resized_crop(6, scale=(0.3, 1.0)), ViewSpec.center(8, 6)]
+    loader = build(dataset_path, views, dct="scaled")
+    rows, factors = loader.dataset.index, set()
+    for batch in loader.one_pass():
+        ids = batch.sample_ids.numpy()
+        boxes = draw_boxes(
+            loader.views, rows["width"][ids], rows["height"][ids], 5, batch.epochs.numpy(), ids
+        )
+        for row, sample_id in enumerate(ids.tolist()):
+            payload = loader.dataset.read_payload(sample_id)
+            wanted = decode_views(payload, loader.views, boxes[row], "scaled")
+            np.testing.assert_array_equal(batch.images[row].numpy(), wanted.images)
+            factors.add(wanted.factor)
+    assert factors == {4, 8}
+
+
+@pytest.mark.parametrize("name", ["webdataset", "fixed"])
+def test_other_loaders_say_that_they_do_not_scale(dataset_path, caplog, name):
+    settings = {"path": dataset_path, "loader": name, "global_batch_size": 8}
+    with caplog.at_level(logging.WARNING):
+        build_loader(LoaderConfig(**settings), VIEWS).close()
+        assert not caplog.text
+        build_loader(LoaderConfig(**settings, dct="scaled"), VIEWS).close()
+    assert f"data.dct (scaled) is ignored: loader {name}" in caplog.text
+
+
+def test_the_kind_of_dct_belongs_to_the_run():
+    exact, scaled = (
+        identity(RunConfig("demo", LoaderConfig(), data=LoaderConfig(dct=dct)), "")
+        for dct in ("exact", "scaled")
+    )
+    assert {key for key in exact if exact[key] != scaled[key]} == {"data.dct"}
+
+
+def test_an_unknown_dct_is_refused():
+    with pytest.raises(InputError, match=r"data\.dct \('scale'\).*scaled"):
+        LoaderConfig(dct="scale")
+
+
 def thread_names():
     names = []
     for task in Path("/proc/self/task").iterdir():
@@ -187,7 +227,7 @@ def test_a_fork_leaves_the_threads_alone(build, dataset_path):
 def test_a_program_may_end_in_the_middle_of_a_stream(dataset_path):
     script = textwrap.dedent(
         f"""
-        from fastssl.config import LoaderConfig
+        from fastssl.config import LoaderConfig, RunConfig, identity
         from fastssl.loaders import build_loader
         from fastssl.views import ViewSpec
 

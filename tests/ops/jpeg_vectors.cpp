@@ -56,6 +56,31 @@ bool is_transform_equal() {
   return true;
 }
 
+bool is_reduction_equal() {
+  int16_t a[64], b[64];
+  uint16_t steps[64];
+  uint8_t samples[4][32];
+  for (int i = 0; i < 30000; ++i) {
+    const int size = 1 << i % 3;
+    const InverseDct plain = pick_reduced_dct(size, false), vectors = pick_reduced_dct(size, true);
+    draw_block(a);
+    draw_block(b);
+    const int bound = draw(1, 255);
+    for (uint16_t& step : steps) step = static_cast<uint16_t>(draw(1, bound));
+    std::memset(samples, 7, sizeof(samples));
+    plain.two(a, b, steps, samples[0], samples[0] + 16, size);
+    vectors.two(a, b, steps, samples[1], samples[1] + 16, size);
+    vectors.one(a, steps, 64, samples[2], size);
+    if (std::memcmp(samples[0], samples[1], 32) != 0) return false;
+    if (std::memcmp(samples[0], samples[2], 16) != 0) return false;
+    std::memset(a + 1, 0, 63 * sizeof(int16_t));
+    plain.one(a, steps, 1, samples[0], size);
+    vectors.one(a, steps, 64, samples[3], size);
+    if (std::memcmp(samples[0], samples[3], 16) != 0) return false;
+  }
+  return true;
+}
+
 bool is_upsampling_equal() {
   for (const Upsampling kind : {Upsampling::h2v1, Upsampling::h1v2, Upsampling::h2v2}) {
     for (int num = 1; num < 100; ++num) {
@@ -102,6 +127,14 @@ bool is_resampling_equal() {
     if (plain.resize(in, i % 2, out_width, out_height, a.data()) != Status::ok) return false;
     if (vectors.resize(in, i % 2, out_width, out_height, b.data()) != Status::ok) return false;
     if (a != b || b[size] != 7) return false;
+    Window part = {draw(0, 7) / 8.0, draw(0, 7) / 8.0, 0, 0};
+    part.width = width - part.left - draw(0, 7) / 8.0;
+    part.height = height - part.top - draw(0, 7) / 8.0;
+    if (part.width <= 0 || part.height <= 0) continue;
+    if (plain.resize(in, part, i % 2, out_width, out_height, a.data()) != Status::ok) return false;
+    if (vectors.resize(in, part, i % 2, out_width, out_height, b.data()) != Status::ok)
+      return false;
+    if (a != b || b[size] != 7) return false;
   }
   return true;
 }
@@ -113,6 +146,7 @@ int main() {
     const char* name;
     bool (*is_equal)();
   } checks[] = {{"transform", is_transform_equal},
+                {"reduction", is_reduction_equal},
                 {"upsampling", is_upsampling_equal},
                 {"conversion", is_conversion_equal},
                 {"resampling", is_resampling_equal}};

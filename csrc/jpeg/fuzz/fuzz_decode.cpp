@@ -8,7 +8,7 @@ using namespace fastssl::jpeg;
 
 namespace {
 
-constexpr int kViews = 2, kSide = 8;
+constexpr int kViews = 2, kMaxSide = 8;
 
 // Boxes all over the upright picture, chosen by the bytes.
 void choose_views(const Layout& layout, uint32_t seed, ViewBox* views) {
@@ -39,18 +39,21 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint32_t seed = hash_bytes(data, size);
   ViewBox views[kViews] = {{0, 0, 1, 1, 0, 0, 0}, {0, 0, 1, 1, 0, 0, 0}};
   if (parsed == Status::ok) choose_views(layout, seed, views);
+  // Small sides, so that scaled decoding finds boxes that are large enough.
+  const int32_t side = 1 + static_cast<int32_t>(seed >> 8) % kMaxSide;
+  const Dct dct = seed % 2 == 0 ? Dct::exact : Dct::scaled;
   static Decoder decoder;  // Used again, as a loader's thread does: nothing may stay behind.
-  std::vector<uint8_t> plain(kViews * kSide * kSide * 3), tiles(plain.size());
+  std::vector<uint8_t> plain(kViews * kMaxSide * kMaxSide * 3), tiles(plain.size());
   Counters counters;
   const Status status =
-      decoder.decode_views(data, size, views, kViews, kSide, plain.data(), &counters);
+      decoder.decode_views(data, size, views, kViews, side, dct, plain.data(), &counters);
   FASTSSL_FUZZ_CHECK(counters.entropy_decoded_mcus <= counters.total_mcus);
   std::vector<uint8_t> tiled;
   Layout written;
   if (transcode(data, size, static_cast<int32_t>(seed % 9), &tiled) != Status::ok) return 0;
   FASTSSL_FUZZ_CHECK(parse(tiled.data(), tiled.size(), &written) == Status::ok);
   if (written.orientation != layout.orientation) return 0;  // Turned: equal but for rounding.
-  const Status again = decoder.decode_views(tiled.data(), tiled.size(), views, kViews, kSide,
+  const Status again = decoder.decode_views(tiled.data(), tiled.size(), views, kViews, side, dct,
                                             tiles.data(), &counters);
   // Stray bytes are a warning in the one file and gone from the other.
   if (status == Status::ok) {

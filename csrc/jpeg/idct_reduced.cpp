@@ -1,0 +1,233 @@
+// Blocks reduced to 4 x 4, 2 x 2 or 1 sample. The mean of outputs 2i and 2i + 1 of eight has the
+// factor
+//   sqrt(2) * cos(k pi / 16) * cos((2i + 1) k pi / 8)
+// for frequency k, which is 0 for k = 4, and the mean of each half is 0 for every even k but DC. So
+// seven or five rows and columns are enough. What is summed is 2 or 4 times the mean, and the
+// shifts are longer by that. Equal to the bit to libjpeg-turbo's; coefficients that no encoder
+// writes saturate between the passes.
+#include <cstring>
+
+#include "jpeg/idct.h"
+#include "jpeg/idct_lanes.h"
+
+namespace fastssl::jpeg {
+namespace {
+
+// Four means of two: 2 sqrt(2) cos(k pi / 16) cos((2i + 1) k pi / 8), by k and i.
+constexpr int kFour2 = 15137;              // 1.847759065; for i = 1 and 2 the negative.
+constexpr int kFour6 = -6270;              // 0.765366865
+constexpr int kFour1[2] = {20995, 8697};   // 2.562915447, 1.061594337
+constexpr int kFour3[2] = {7373, -17799};  // 0.899976223, 2.172734803
+constexpr int kFour5[2] = {-4926, 11893};  // 0.601344887, 1.451774981
+constexpr int kFour7[2] = {-4176, -1730};  // 0.509795579, 0.211164243
+// Two means of four: sqrt(2) times the sum of cos((2j + 1) k pi / 16) for j < 4.
+constexpr int kTwo1 = 29692;   // 3.624509785
+constexpr int kTwo3 = -10426;  // 1.272758580
+constexpr int kTwo5 = 6967;    // 0.850430095
+constexpr int kTwo7 = -5906;   // 0.720959822
+
+// The mean of a block, which is all that DC tells.
+uint8_t mean(const int16_t* block, const uint16_t* steps) {
+  const int32_t between = saturate(wrap(block[0] * steps[0]) * (1 << kExtraBits));
+  return to_sample((between + (1 << (kExtraBits + 2))) >> (kExtraBits + 3));
+}
+
+void take_mean(const int16_t* block, const uint16_t* steps, int32_t, uint8_t* out, ptrdiff_t) {
+  out[0] = mean(block, steps);
+}
+
+void take_two_means(const int16_t* a, const int16_t* b, const uint16_t* steps, uint8_t* out_a,
+                    uint8_t* out_b, ptrdiff_t) {
+  out_a[0] = mean(a, steps);
+  out_b[0] = mean(b, steps);
+}
+
+// Two or four means of a line of eight, `step` apart.
+template <int kSize>
+void reduce_line(const int32_t* in, int step, int shift, int32_t* out, int out_step) {
+  constexpr int kHalf = kSize / 2;
+  const int32_t i1 = in[step], i3 = in[3 * step], i5 = in[5 * step], i7 = in[7 * step];
+  uint32_t even[kHalf], odd[kHalf];
+  if (kSize == 2) {
+    even[0] = rotate_plain(in[0], 1 << (kBits + 2), 0, 0);
+    odd[0] = rotate_plain(i1, kTwo1, i3, kTwo3) + rotate_plain(i5, kTwo5, i7, kTwo7);
+  } else {
+    for (int i = 0; i < kHalf; ++i) {
+      const int sign = i == 0 ? 1 : -1;
+      even[i] = rotate_plain(in[0], 1 << (kBits + 1), 0, 0) +
+                rotate_plain(in[2 * step], sign * kFour2, in[6 * step], sign * kFour6);
+      odd[i] =
+          rotate_plain(i1, kFour1[i], i3, kFour3[i]) + rotate_plain(i5, kFour5[i], i7, kFour7[i]);
+    }
+  }
+  const uint32_t half = 1u << (shift - 1);
+  for (int i = 0; i < kHalf; ++i) {
+    out[i * out_step] = static_cast<int32_t>(even[i] + odd[i] + half) >> shift;
+    out[(kSize - 1 - i) * out_step] = static_cast<int32_t>(even[i] - odd[i] + half) >> shift;
+  }
+}
+
+template <int kSize>
+void reduce_plain(const int16_t* block, const uint16_t* steps, int32_t num, uint8_t* out,
+                  ptrdiff_t stride) {
+  if (num == 1) {
+    const uint8_t sample = mean(block, steps);
+    for (int y = 0; y < kSize; ++y) {
+      std::memset(out + y * stride, sample, kSize);
+    }
+    return;
+  }
+  constexpr int kMore = kSize == 4 ? 1 : 2;  // Bits by which sums are larger than means.
+  int32_t values[64], lines[8 * kSize], samples[kSize];
+  for (int i = 0; i < 64; ++i) {
+    values[i] = wrap(block[i] * steps[i]);
+  }
+  for (int x = 0; x < 8; ++x) {
+    reduce_line<kSize>(values + x, 8, kShiftColumns + kMore, lines + x, 8);
+  }
+  for (int32_t& value : lines) {
+    value = saturate(value);
+  }
+  for (int y = 0; y < kSize; ++y) {
+    reduce_line<kSize>(lines + 8 * y, 1, kShiftRows + kMore, samples, 1);
+    for (int x = 0; x < kSize; ++x) {
+      out[y * stride + x] = to_sample(samples[x]);
+    }
+  }
+}
+
+template <int kSize>
+void reduce_two_plain(const int16_t* a, const int16_t* b, const uint16_t* steps, uint8_t* out_a,
+                      uint8_t* out_b, ptrdiff_t stride) {
+  reduce_plain<kSize>(a, steps, 64, out_a, stride);
+  reduce_plain<kSize>(b, steps, 64, out_b, stride);
+}
+
+#ifdef FASTSSL_AVX2
+
+// x * a + y * b of pairs (x, y) of 16 bits.
+FASTSSL_TARGET inline __m256i rotate_pairs(__m256i pairs, int a, int b) {
+  return rotate({pairs, pairs}, a, b).low;
+}
+
+// (sum + odd) / 2^kShift in 32 bits.
+template <int kShift>
+FASTSSL_TARGET inline __m256i round_down(__m256i value) {
+  return _mm256_srai_epi32(_mm256_add_epi32(value, _mm256_set1_epi32(1 << (kShift - 1))), kShift);
+}
+
+FASTSSL_TARGET void reduce_two_to_4_avx2(const int16_t* a, const int16_t* b, const uint16_t* steps,
+                                         uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
+  constexpr int kColumns = kShiftColumns + 1, kRows = kShiftRows + 1;
+  __m256i in[8];
+  for (const int y : {0, 1, 2, 3, 5, 6, 7}) {
+    in[y] = load_row(a + 8 * y, b + 8 * y, steps + 8 * y);
+  }
+  const Wide even0 = scale<kBits + 1>(in[0]);
+  const Wide even2 = rotate(pair(in[2], in[6]), kFour2, kFour6);
+  const Wide i13 = pair(in[1], in[3]), i57 = pair(in[5], in[7]);
+  const Wide odd0 = add(rotate(i13, kFour1[0], kFour3[0]), rotate(i57, kFour5[0], kFour7[0]));
+  const Wide odd1 = add(rotate(i13, kFour1[1], kFour3[1]), rotate(i57, kFour5[1], kFour7[1]));
+  __m256i r[4];
+  add_sub<kColumns>(add(even0, even2), odd0, &r[0], &r[3]);
+  add_sub<kColumns>(subtract(even0, even2), odd1, &r[1], &r[2]);
+  // Columns of four, two in each register.
+  const __m256i a0 = _mm256_unpacklo_epi16(r[0], r[1]), a1 = _mm256_unpackhi_epi16(r[0], r[1]);
+  const __m256i a2 = _mm256_unpacklo_epi16(r[2], r[3]), a3 = _mm256_unpackhi_epi16(r[2], r[3]);
+  const __m256i c01 = _mm256_unpacklo_epi32(a0, a2), c23 = _mm256_unpackhi_epi32(a0, a2);
+  const __m256i c45 = _mm256_unpacklo_epi32(a1, a3), c67 = _mm256_unpackhi_epi32(a1, a3);
+  const __m256i sum =
+      _mm256_srai_epi32(_mm256_unpacklo_epi16(_mm256_setzero_si256(), c01), 16 - (kBits + 1));
+  const __m256i c26 = rotate_pairs(_mm256_unpacklo_epi16(c23, c67), kFour2, kFour6);
+  const __m256i c13 = _mm256_unpackhi_epi16(c01, c23), c57 = _mm256_unpackhi_epi16(c45, c67);
+  const __m256i outer = _mm256_add_epi32(rotate_pairs(c13, kFour1[0], kFour3[0]),
+                                         rotate_pairs(c57, kFour5[0], kFour7[0]));
+  const __m256i inner = _mm256_add_epi32(rotate_pairs(c13, kFour1[1], kFour3[1]),
+                                         rotate_pairs(c57, kFour5[1], kFour7[1]));
+  const __m256i sum0 = _mm256_add_epi32(sum, c26), sum1 = _mm256_sub_epi32(sum, c26);
+  const __m256i x01 = _mm256_packs_epi32(round_down<kRows>(_mm256_add_epi32(sum0, outer)),
+                                         round_down<kRows>(_mm256_add_epi32(sum1, inner)));
+  const __m256i x23 = _mm256_packs_epi32(round_down<kRows>(_mm256_sub_epi32(sum1, inner)),
+                                         round_down<kRows>(_mm256_sub_epi32(sum0, outer)));
+  const __m256i by_rows = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m256i bytes = _mm256_xor_si256(_mm256_shuffle_epi8(_mm256_packs_epi16(x01, x23), by_rows),
+                                         _mm256_set1_epi8(static_cast<char>(128)));
+  alignas(32) uint8_t samples[32];
+  _mm256_store_si256((__m256i*)samples, bytes);
+  for (int y = 0; y < 4; ++y) {
+    std::memcpy(out_a + y * stride, samples + 4 * y, 4);
+    std::memcpy(out_b + y * stride, samples + 16 + 4 * y, 4);
+  }
+}
+
+FASTSSL_TARGET void reduce_two_to_2_avx2(const int16_t* a, const int16_t* b, const uint16_t* steps,
+                                         uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
+  constexpr int kColumns = kShiftColumns + 2, kRows = kShiftRows + 2;
+  __m256i in[8];
+  for (const int y : {0, 1, 3, 5, 7}) {
+    in[y] = load_row(a + 8 * y, b + 8 * y, steps + 8 * y);
+  }
+  __m256i r0, r1;
+  add_sub<kColumns>(
+      scale<kBits + 2>(in[0]),
+      add(rotate(pair(in[1], in[3]), kTwo1, kTwo3), rotate(pair(in[5], in[7]), kTwo5, kTwo7)), &r0,
+      &r1);
+  const __m256i odd_only =
+      _mm256_broadcastsi128_si256(_mm_setr_epi16(0, kTwo1, 0, kTwo3, 0, kTwo5, 0, kTwo7));
+  const __m256i halves =
+      _mm256_hadd_epi32(_mm256_madd_epi16(r0, odd_only), _mm256_madd_epi16(r1, odd_only));
+  const __m256i odd = _mm256_hadd_epi32(halves, halves);
+  const __m256i first = _mm256_unpacklo_epi16(r0, r1);
+  const __m256i even =
+      _mm256_srai_epi32(_mm256_unpacklo_epi16(_mm256_setzero_si256(), first), 16 - (kBits + 2));
+  const __m256i words = _mm256_unpacklo_epi32(round_down<kRows>(_mm256_add_epi32(even, odd)),
+                                              round_down<kRows>(_mm256_sub_epi32(even, odd)));
+  const __m256i narrow = _mm256_packs_epi32(words, words);
+  const __m256i bytes = _mm256_xor_si256(_mm256_packs_epi16(narrow, narrow),
+                                         _mm256_set1_epi8(static_cast<char>(128)));
+  const int32_t samples_a = _mm256_extract_epi32(bytes, 0);
+  const int32_t samples_b = _mm256_extract_epi32(bytes, 4);
+  for (int y = 0; y < 2; ++y) {
+    const int32_t two_a = samples_a >> (16 * y), two_b = samples_b >> (16 * y);
+    std::memcpy(out_a + y * stride, &two_a, 2);
+    std::memcpy(out_b + y * stride, &two_b, 2);
+  }
+}
+
+template <int kSize>
+FASTSSL_TARGET void reduce_avx2(const int16_t* block, const uint16_t* steps, int32_t num,
+                                uint8_t* out, ptrdiff_t stride) {
+  if (num == 1) {
+    reduce_plain<kSize>(block, steps, num, out, stride);
+  } else if (kSize == 4) {
+    reduce_two_to_4_avx2(block, block, steps, out, out, stride);
+  } else {
+    reduce_two_to_2_avx2(block, block, steps, out, out, stride);
+  }
+}
+
+#endif
+
+}  // namespace
+
+InverseDct pick_reduced_dct(int32_t size, bool is_vectorised) {
+#ifdef FASTSSL_AVX2
+  if (is_vectorised && size > 1 && __builtin_cpu_supports("avx2")) {
+    return size == 4 ? InverseDct{reduce_avx2<4>, reduce_two_to_4_avx2}
+                     : InverseDct{reduce_avx2<2>, reduce_two_to_2_avx2};
+  }
+#else
+  (void)is_vectorised;
+#endif
+  switch (size) {
+    case 4:
+      return {reduce_plain<4>, reduce_two_plain<4>};
+    case 2:
+      return {reduce_plain<2>, reduce_two_plain<2>};
+    default:
+      return {take_mean, take_two_means};
+  }
+}
+
+}  // namespace fastssl::jpeg
