@@ -206,6 +206,14 @@ def test_pixels_do_not_depend_on_rank_or_place_in_the_batch(build):
             assert torch.equal(alone[pair], image)
 
 
+def test_a_loader_may_be_iterated_in_inference_mode(build, back_end, dataset_path, tmp_path):
+    """As those who compute features do."""
+    path = copy_dataset(dataset_path, tmp_path / "shards")
+    damage(path, 3, back_end)
+    with torch.inference_mode():
+        assert sum(len(batch) for batch in build(path=path).one_pass()) == NUM_SAMPLES
+
+
 def test_a_batch_stays_valid_until_the_second_next(build):
     iterator = iter(build())
     first = next(iterator)
