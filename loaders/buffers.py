@@ -43,7 +43,7 @@ class BatchBuffers:
             is_pinned: whether a GPU shall copy from it by itself.
         """
         num = self.count(num_in_flight)
-        # Whatever mode the user iterates in: inference tensors could not be filled by other threads.
+        # Whatever mode the user iterates in: other threads may not fill inference tensors.
         with torch.inference_mode(False):
             memory = torch.empty((num, *shape), dtype=torch.uint8, pin_memory=is_pinned)
         self._memory = memory.share_memory_() if is_shared else memory
