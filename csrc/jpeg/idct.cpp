@@ -151,28 +151,13 @@ FASTSSL_TARGET void inverse_two_avx2(const int16_t* a, const int16_t* b, const u
   __m256i rows[8];
   __m256i below = _mm256_setzero_si256();
   for (int y = 0; y < 8; ++y) {
-    const __m256i row = _mm256_inserti128_si256(
-        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)(a + 8 * y))),
-        _mm_loadu_si128((const __m128i*)(b + 8 * y)), 1);
-    const __m128i step = _mm_loadu_si128((const __m128i*)(steps + 8 * y));
+    const __m256i row = load_two(a + 8 * y, b + 8 * y);
     below = y > 0 ? _mm256_or_si256(below, row) : below;
-    rows[y] = _mm256_mullo_epi16(row, _mm256_broadcastsi128_si256(step));
+    rows[y] = dequantise(row, steps + 8 * y);
   }
-  const __m128i below_a = _mm256_castsi256_si128(below);
-  const __m128i below_b = _mm256_extracti128_si256(below, 1);
-  if (_mm_testz_si128(below_a, below_a) || _mm_testz_si128(below_b, below_b)) {
-    // The first pass of such a block only shifts, and unlike the other without saturation.
-    const __m256i shifted = _mm256_slli_epi16(rows[0], kExtraBits);
-    const __m256i is_flat =
-        _mm256_set_m128i(_mm_set1_epi8(_mm_testz_si128(below_b, below_b) ? -1 : 0),
-                         _mm_set1_epi8(_mm_testz_si128(below_a, below_a) ? -1 : 0));
-    transform<kShiftColumns>(rows);
-    for (__m256i& row : rows) {
-      row = _mm256_blendv_epi8(row, shifted, is_flat);
-    }
-  } else {
-    transform<kShiftColumns>(rows);
-  }
+  const __m256i first = rows[0];
+  transform<kShiftColumns>(rows);
+  keep_flat<8>(below, first, rows);
   transpose(rows);
   transform<kShiftRows>(rows);
   transpose(rows);

@@ -83,13 +83,37 @@ FASTSSL_TARGET inline void add_sub(Wide sum, Wide odd, __m256i* first, __m256i* 
   *last = shift_down<kShift>(subtract(rounded, odd));
 }
 
-// The same row of two blocks, times its steps.
-FASTSSL_TARGET inline __m256i load_row(const int16_t* a, const int16_t* b, const uint16_t* steps) {
-  const __m256i row =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)a)),
-                              _mm_loadu_si128((const __m128i*)b), 1);
-  const __m128i step = _mm_loadu_si128((const __m128i*)steps);
-  return _mm256_mullo_epi16(row, _mm256_broadcastsi128_si256(step));
+// The same row of two blocks.
+FASTSSL_TARGET inline __m256i load_two(const int16_t* a, const int16_t* b) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)a)),
+                                 _mm_loadu_si128((const __m128i*)b), 1);
+}
+
+FASTSSL_TARGET inline __m256i dequantise(__m256i row, const uint16_t* steps) {
+  return _mm256_mullo_epi16(row,
+                            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)steps)));
+}
+
+// Where columns have nothing but their first coefficient, libjpeg-turbo's first pass only shifts
+// it, and unlike the other without saturation. Puts that in place of what the pass gave for such
+// blocks.
+//
+// below: everything under the first row, or-ed.
+template <int kRows>
+FASTSSL_TARGET inline void keep_flat(__m256i below, __m256i first, __m256i* rows) {
+  const __m128i below_a = _mm256_castsi256_si128(below);
+  const __m128i below_b = _mm256_extracti128_si256(below, 1);
+  const bool is_flat_a = _mm_testz_si128(below_a, below_a);
+  const bool is_flat_b = _mm_testz_si128(below_b, below_b);
+  if (!is_flat_a && !is_flat_b) {
+    return;
+  }
+  const __m256i shifted = _mm256_slli_epi16(first, kExtraBits);
+  const __m256i is_flat =
+      _mm256_set_m128i(_mm_set1_epi8(is_flat_b ? -1 : 0), _mm_set1_epi8(is_flat_a ? -1 : 0));
+  for (int y = 0; y < kRows; ++y) {
+    rows[y] = _mm256_blendv_epi8(rows[y], shifted, is_flat);
+  }
 }
 
 #endif

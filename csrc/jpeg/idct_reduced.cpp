@@ -26,20 +26,17 @@ constexpr int kTwo3 = -10426;  // 1.272758580
 constexpr int kTwo5 = 6967;    // 0.850430095
 constexpr int kTwo7 = -5906;   // 0.720959822
 
-// The mean of a block, which is all that DC tells.
-uint8_t mean(const int16_t* block, const uint16_t* steps) {
-  const int32_t between = saturate(wrap(block[0] * steps[0]) * (1 << kExtraBits));
-  return to_sample((between + (1 << (kExtraBits + 2))) >> (kExtraBits + 3));
-}
-
+// The mean of a block, which is all that DC tells. Where that is no sample, libjpeg-turbo's table
+// repeats itself: it has 1,024 entries.
 void take_mean(const int16_t* block, const uint16_t* steps, int32_t, uint8_t* out, ptrdiff_t) {
-  out[0] = mean(block, steps);
+  const int32_t mean = (block[0] * steps[0] + 4) >> 3;
+  out[0] = to_sample(((mean + 512) & 1023) - 512);
 }
 
 void take_two_means(const int16_t* a, const int16_t* b, const uint16_t* steps, uint8_t* out_a,
-                    uint8_t* out_b, ptrdiff_t) {
-  out_a[0] = mean(a, steps);
-  out_b[0] = mean(b, steps);
+                    uint8_t* out_b, ptrdiff_t stride) {
+  take_mean(a, steps, 64, out_a, stride);
+  take_mean(b, steps, 64, out_b, stride);
 }
 
 // Two or four means of a line of eight, `step` apart.
@@ -49,7 +46,7 @@ void reduce_line(const int32_t* in, int step, int shift, int32_t* out, int out_s
   const int32_t i1 = in[step], i3 = in[3 * step], i5 = in[5 * step], i7 = in[7 * step];
   uint32_t even[kHalf], odd[kHalf];
   if (kSize == 2) {
-    even[0] = rotate_plain(in[0], 1 << (kBits + 2), 0, 0);
+    even[0] = static_cast<uint32_t>(in[0]) << (kBits + 2);
     odd[0] = rotate_plain(i1, kTwo1, i3, kTwo3) + rotate_plain(i5, kTwo5, i7, kTwo7);
   } else {
     for (int i = 0; i < kHalf; ++i) {
@@ -67,29 +64,51 @@ void reduce_line(const int32_t* in, int step, int shift, int32_t* out, int out_s
   }
 }
 
+// Bits by which sums are larger than means.
+template <int kSize>
+constexpr int kMore = kSize == 4 ? 1 : 2;
+
+// A block of nothing but DC.
+template <int kSize>
+void fill_flat(const int16_t* block, const uint16_t* steps, uint8_t* out, ptrdiff_t stride) {
+  int32_t between = wrap(block[0] * steps[0]) * (1 << kExtraBits);
+  between = kSize == 4 ? wrap(between) : between;
+  constexpr int kShift = kShiftRows + kMore<kSize>;
+  const uint32_t sum = static_cast<uint32_t>(between) << (kBits + kMore<kSize>);
+  const uint8_t sample = to_sample(static_cast<int32_t>(sum + (1u << (kShift - 1))) >> kShift);
+  for (int y = 0; y < kSize; ++y) {
+    std::memset(out + y * stride, sample, kSize);
+  }
+}
+
 template <int kSize>
 void reduce_plain(const int16_t* block, const uint16_t* steps, int32_t num, uint8_t* out,
                   ptrdiff_t stride) {
   if (num == 1) {
-    const uint8_t sample = mean(block, steps);
-    for (int y = 0; y < kSize; ++y) {
-      std::memset(out + y * stride, sample, kSize);
-    }
+    fill_flat<kSize>(block, steps, out, stride);
     return;
   }
-  constexpr int kMore = kSize == 4 ? 1 : 2;  // Bits by which sums are larger than means.
   int32_t values[64], lines[8 * kSize], samples[kSize];
+  bool is_one_row = true;
   for (int i = 0; i < 64; ++i) {
     values[i] = wrap(block[i] * steps[i]);
+    is_one_row = is_one_row && (i < 8 || i / 8 == 4 || block[i] == 0);
   }
   for (int x = 0; x < 8; ++x) {
-    reduce_line<kSize>(values + x, 8, kShiftColumns + kMore, lines + x, 8);
-  }
-  for (int32_t& value : lines) {
-    value = saturate(value);
+    reduce_line<kSize>(values + x, 8, kShiftColumns + kMore<kSize>, lines + x, 8);
+    for (int y = 0; y < kSize; ++y) {
+      int32_t* const value = &lines[8 * y + x];
+      if (kSize == 4) {
+        // Of columns of nothing but their first coefficient libjpeg-turbo shifts that.
+        *value = is_one_row ? wrap(values[x] * (1 << kExtraBits)) : saturate(*value);
+      } else {
+        // It keeps the first column in 32 bits.
+        *value = x == 0 ? *value : saturate(*value);
+      }
+    }
   }
   for (int y = 0; y < kSize; ++y) {
-    reduce_line<kSize>(lines + 8 * y, 1, kShiftRows + kMore, samples, 1);
+    reduce_line<kSize>(lines + 8 * y, 1, kShiftRows + kMore<kSize>, samples, 1);
     for (int x = 0; x < kSize; ++x) {
       out[y * stride + x] = to_sample(samples[x]);
     }
@@ -118,10 +137,13 @@ FASTSSL_TARGET inline __m256i round_down(__m256i value) {
 
 FASTSSL_TARGET void reduce_two_to_4_avx2(const int16_t* a, const int16_t* b, const uint16_t* steps,
                                          uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
-  constexpr int kColumns = kShiftColumns + 1, kRows = kShiftRows + 1;
+  constexpr int kColumns = kShiftColumns + kMore<4>, kRows = kShiftRows + kMore<4>;
   __m256i in[8];
+  __m256i below = _mm256_setzero_si256();
   for (const int y : {0, 1, 2, 3, 5, 6, 7}) {
-    in[y] = load_row(a + 8 * y, b + 8 * y, steps + 8 * y);
+    const __m256i row = load_two(a + 8 * y, b + 8 * y);
+    below = y > 0 ? _mm256_or_si256(below, row) : below;
+    in[y] = dequantise(row, steps + 8 * y);
   }
   const Wide even0 = scale<kBits + 1>(in[0]);
   const Wide even2 = rotate(pair(in[2], in[6]), kFour2, kFour6);
@@ -131,6 +153,7 @@ FASTSSL_TARGET void reduce_two_to_4_avx2(const int16_t* a, const int16_t* b, con
   __m256i r[4];
   add_sub<kColumns>(add(even0, even2), odd0, &r[0], &r[3]);
   add_sub<kColumns>(subtract(even0, even2), odd1, &r[1], &r[2]);
+  keep_flat<4>(below, in[0], r);
   // Columns of four, two in each register.
   const __m256i a0 = _mm256_unpacklo_epi16(r[0], r[1]), a1 = _mm256_unpackhi_epi16(r[0], r[1]);
   const __m256i a2 = _mm256_unpacklo_epi16(r[2], r[3]), a3 = _mm256_unpackhi_epi16(r[2], r[3]);
@@ -163,24 +186,26 @@ FASTSSL_TARGET void reduce_two_to_4_avx2(const int16_t* a, const int16_t* b, con
 
 FASTSSL_TARGET void reduce_two_to_2_avx2(const int16_t* a, const int16_t* b, const uint16_t* steps,
                                          uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
-  constexpr int kColumns = kShiftColumns + 2, kRows = kShiftRows + 2;
+  constexpr int kColumns = kShiftColumns + kMore<2>, kRows = kShiftRows + kMore<2>;
   __m256i in[8];
   for (const int y : {0, 1, 3, 5, 7}) {
-    in[y] = load_row(a + 8 * y, b + 8 * y, steps + 8 * y);
+    in[y] = dequantise(load_two(a + 8 * y, b + 8 * y), steps + 8 * y);
   }
+  const Wide sum = scale<kBits + 2>(in[0]);
+  const Wide columns_odd =
+      add(rotate(pair(in[1], in[3]), kTwo1, kTwo3), rotate(pair(in[5], in[7]), kTwo5, kTwo7));
   __m256i r0, r1;
-  add_sub<kColumns>(
-      scale<kBits + 2>(in[0]),
-      add(rotate(pair(in[1], in[3]), kTwo1, kTwo3), rotate(pair(in[5], in[7]), kTwo5, kTwo7)), &r0,
-      &r1);
+  add_sub<kColumns>(sum, columns_odd, &r0, &r1);
   const __m256i odd_only =
       _mm256_broadcastsi128_si256(_mm_setr_epi16(0, kTwo1, 0, kTwo3, 0, kTwo5, 0, kTwo7));
   const __m256i halves =
       _mm256_hadd_epi32(_mm256_madd_epi16(r0, odd_only), _mm256_madd_epi16(r1, odd_only));
   const __m256i odd = _mm256_hadd_epi32(halves, halves);
-  const __m256i first = _mm256_unpacklo_epi16(r0, r1);
-  const __m256i even =
-      _mm256_srai_epi32(_mm256_unpacklo_epi16(_mm256_setzero_si256(), first), 16 - (kBits + 2));
+  // The first column in 32 bits.
+  const __m256i even = _mm256_slli_epi32(
+      _mm256_unpacklo_epi32(round_down<kColumns>(_mm256_add_epi32(sum.low, columns_odd.low)),
+                            round_down<kColumns>(_mm256_sub_epi32(sum.low, columns_odd.low))),
+      kBits + 2);
   const __m256i words = _mm256_unpacklo_epi32(round_down<kRows>(_mm256_add_epi32(even, odd)),
                                               round_down<kRows>(_mm256_sub_epi32(even, odd)));
   const __m256i narrow = _mm256_packs_epi32(words, words);
@@ -199,7 +224,7 @@ template <int kSize>
 FASTSSL_TARGET void reduce_avx2(const int16_t* block, const uint16_t* steps, int32_t num,
                                 uint8_t* out, ptrdiff_t stride) {
   if (num == 1) {
-    reduce_plain<kSize>(block, steps, num, out, stride);
+    fill_flat<kSize>(block, steps, out, stride);
   } else if (kSize == 4) {
     reduce_two_to_4_avx2(block, block, steps, out, out, stride);
   } else {

@@ -64,6 +64,7 @@ struct TurboDecoder::Impl {
   void destroy();
   // The steps of a decode; each may leave by longjmp, so none owns anything.
   Status read_header(const uint8_t* data, size_t size, int32_t factor);
+  bool can_limit_columns() const;
   void crop(const Rect& wanted, Rect* decoded);
   void skip_and_read(const Rect& decoded);
 };
@@ -107,6 +108,22 @@ Status TurboDecoder::Impl::read_header(const uint8_t* data, size_t size, int32_t
   return Status::ok;
 }
 
+// Whether jpeg_crop_scanline counts samples right. In a reduced picture it forgets that the blocks
+// of a component may be reduced less than others, which shows where that is upsampled all the same
+// (4:1:0).
+bool TurboDecoder::Impl::can_limit_columns() const {
+  for (int i = 0; i < info.num_components; ++i) {
+    const jpeg_component_info& component = info.comp_info[i];
+    const JDIMENSION max_h = info.max_h_samp_factor;
+    const JDIMENSION counted = (info.output_width * component.h_samp_factor + max_h - 1) / max_h;
+    if (component.downsampled_width != counted &&
+        component.downsampled_width != info.output_width) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Limits the columns. A column at the edge of what is decoded is computed from fewer neighbours
 // than it has in the whole picture, so some more are decoded on both sides.
 void TurboDecoder::Impl::crop(const Rect& wanted, Rect* decoded) {
@@ -118,7 +135,10 @@ void TurboDecoder::Impl::crop(const Rect& wanted, Rect* decoded) {
   const int32_t margin_y = 2 * step;
   *decoded = {std::max(0, wanted.left - margin_x), std::max(0, wanted.top - margin_y),
               std::min(width, wanted.right + margin_x), wanted.bottom};
-  if (decoded->width() < width) {
+  if (!can_limit_columns()) {
+    decoded->left = 0;
+    decoded->right = width;
+  } else if (decoded->width() < width) {
     JDIMENSION left = decoded->left;
     JDIMENSION columns = decoded->width();
     jpeg_crop_scanline(&info, &left, &columns);
