@@ -87,8 +87,9 @@ def test_the_first_batch_of_a_long_index_is_timed(dataset_path, tmp_path):
     assert result["rows"][0]["seconds"] > 0
 
 
-def test_what_cannot_run_here_is_named(dataset_path):
-    done = run_tool("bench_loaders.py", dataset_path, *QUICK, "--loaders", "ffcv")
+def test_what_cannot_run_here_is_named(dataset_path, tmp_path):
+    beton = ("--beton", tmp_path / "absent.beton")
+    done = run_tool("bench_loaders.py", dataset_path, *QUICK, "--loaders", "ffcv", *beton)
     assert done.returncode == 2
     assert "error: --loaders: none can run here: not measured: " in done.stderr
 
