@@ -70,7 +70,7 @@ class LoaderConfig:
     dct: Dct = "exact"
     """Loader native: exact decodes the reference picture; scaled reduces a JPEG by 2, 4 or 8 while
     it is decoded, as far as no view of it is larger: faster for large photographs, and where it
-    reduces 0.8 to 1.6 of 255 away from the reference picture. Other loaders ignore it."""
+    reduces 1.1 to 1.5 of 255 away from the reference picture. Other loaders ignore it."""
     num_threads: int = free(0)
     """Loader threads or processes a rank; 0 takes this rank's share of the usable cores."""
     seed: Annotated[int, tyro.conf.Suppress] = 0
