@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import RunFailed
-from ..views import ViewSpec
+from ..views import ViewSpec, intermediate_sizes
 
 # What an orientation does to a stored picture: sides swapped first, then mirrored.
 _SWAPPED = (5, 6, 7, 8)
@@ -267,7 +267,9 @@ class DaliPipeline:
             pipe.feed_input(f"start{v}", np.ascontiguousarray(run.boxes[:, v, :2]))
             pipe.feed_input(f"shape{v}", np.ascontiguousarray(run.boxes[:, v, 2:]))
             if _is_resized_twice(spec):
-                pipe.feed_input(f"first{v}", _first_sizes(spec, run.boxes[:, v, 2:]))
+                # Height first, as DALI has it.
+                first = intermediate_sizes([spec], run.boxes[:, v : v + 1])[:, 0, ::-1]
+                pipe.feed_input(f"first{v}", first.astype(np.float32))
         run.began = time.perf_counter()
         pipe.schedule_run()
 
@@ -358,12 +360,6 @@ def _resize(pixels: Any, size: Any) -> Any:
 def _is_resized_twice(spec: ViewSpec) -> bool:
     """Return whether DALI does two resamplings; those with an area filter are not its matter."""
     return spec.kind == "resize_squash" and spec.filter == "triangle"
-
-
-def _first_sizes(spec: ViewSpec, sizes: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return (B, 2) height and width after the first of two resamplings."""
-    first = [spec.intermediate_size(width, height) for width, height in sizes.tolist()]
-    return np.array(first, np.float32)[:, ::-1].copy()
 
 
 @functools.cache

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "cpu/dispatch.h"
 #include "cpu/pixels.h"
 
 // Last, as it says itself.
@@ -208,21 +209,11 @@ std::tuple<at::Tensor, at::Tensor> split_lab(const at::Tensor& images,
   if (light.numel() == 0) {
     return {light, ab};
   }
-  const auto run = [&, &light = light, &ab = ab](auto zero) {
+  dispatch_floating(dtype, [&, &light = light, &ab = ab](auto zero) {
     using Out = decltype(zero);
     split_bands<Out>(arguments.view, arguments.split, light.template mutable_data_ptr<Out>(),
                      ab.template mutable_data_ptr<float>());
-  };
-  switch (dtype) {
-    case at::kFloat:
-      run(float{});
-      break;
-    case at::kHalf:
-      run(at::Half{});
-      break;
-    default:
-      run(at::BFloat16{});
-  }
+  });
   return {light, ab};
 }
 

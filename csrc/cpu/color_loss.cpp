@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "color.h"
+#include "cpu/dispatch.h"
 
 // Last, as it says itself.
 #include "cpu/lanes.h"
@@ -355,20 +356,6 @@ void find_gradient(const LossArguments& arguments, const float* grads, const flo
   });
 }
 
-template <typename Run>
-void dispatch(at::ScalarType dtype, const Run& run) {
-  switch (dtype) {
-    case at::kFloat:
-      run(float{});
-      break;
-    case at::kHalf:
-      run(at::Half{});
-      break;
-    default:
-      run(at::BFloat16{});
-  }
-}
-
 std::tuple<at::Tensor, at::Tensor> color_loss(const at::Tensor& logits, const at::Tensor& ab,
                                               const at::Tensor& bins, const at::Tensor& offsets,
                                               const at::Tensor& candidates,
@@ -381,7 +368,7 @@ std::tuple<at::Tensor, at::Tensor> color_loss(const at::Tensor& logits, const at
   if (losses.numel() == 0) {
     return {losses, log_sums};
   }
-  dispatch(logits.scalar_type(), [&](auto zero) {
+  dispatch_floating(logits.scalar_type(), [&](auto zero) {
     find_losses<decltype(zero)>(arguments, losses.mutable_data_ptr<float>(),
                                 log_sums.mutable_data_ptr<float>());
   });
@@ -403,7 +390,7 @@ at::Tensor color_loss_backward(const at::Tensor& grads_in, const at::Tensor& log
   if (out.numel() == 0) {
     return out;
   }
-  dispatch(logits.scalar_type(), [&](auto zero) {
+  dispatch_floating(logits.scalar_type(), [&](auto zero) {
     using Out = decltype(zero);
     find_gradient<Out>(arguments, grads.const_data_ptr<float>(), log_sums.const_data_ptr<float>(),
                        out.mutable_data_ptr<Out>());

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/dispatch.h"
 #include "cpu/pixels.h"
 
 namespace fastssl {
@@ -180,24 +181,15 @@ at::Tensor extract_patches(const at::Tensor& images_in, const at::Tensor& corner
   if (out.numel() == 0) {
     return out;
   }
-  const auto run = [&](auto zero) {
+  if (dtype == at::kByte) {
+    for_each_slot(view, cut, out.mutable_data_ptr<uint8_t>(), copy_patch);
+    return out;
+  }
+  dispatch_floating(dtype, [&](auto zero) {
     using Out = decltype(zero);
     extract_floating<Out>(view, cut, mean, std, standardize, channels_last,
                           out.mutable_data_ptr<Out>());
-  };
-  switch (dtype) {
-    case at::kByte:
-      for_each_slot(view, cut, out.mutable_data_ptr<uint8_t>(), copy_patch);
-      break;
-    case at::kFloat:
-      run(float{});
-      break;
-    case at::kHalf:
-      run(at::Half{});
-      break;
-    default:
-      run(at::BFloat16{});
-  }
+  });
   return out;
 }
 

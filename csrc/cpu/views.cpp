@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cpu/dispatch.h"
 #include "cpu/pixels.h"
 
 namespace fastssl {
@@ -35,22 +36,12 @@ at::Tensor normalize(const at::Tensor& images_in, const std::optional<at::Tensor
   if (out.numel() == 0) {
     return out;
   }
-  const auto run = [&](auto zero) {
+  dispatch_floating(dtype, [&](auto zero) {
     using Out = decltype(zero);
     normalize_rows<Out>(arguments.view, data_or_null<bool>(arguments.flip),
                         data_or_null<bool>(arguments.grey), normalize_tables<Out>(mean, std),
                         channels_last, out.mutable_data_ptr<Out>());
-  };
-  switch (dtype) {
-    case at::kFloat:
-      run(float{});
-      break;
-    case at::kHalf:
-      run(at::Half{});
-      break;
-    default:
-      run(at::BFloat16{});
-  }
+  });
   return out;
 }
 
