@@ -149,6 +149,9 @@ class OptimConfig:
     """LARS: length of an update over the length of its weights, before the learning rate."""
     weight_decay: float = 1e-4
     """Weight decay: L2 in the gradient, decoupled for adamw and LAMB."""
+    head_weight_decay: float | None = None
+    """Weight decay of the task's head alone, without the embedding of Kolesnikov's patch head; None
+    takes weight_decay."""
     decay_norm: bool = False
     """Decay the scales and shifts of normalisation layers too."""
     decay_bias: bool = True
@@ -158,9 +161,10 @@ class OptimConfig:
         """Refuse values out of range."""
         _require_known("optim.name", self.name, OPTIMIZERS)
         _require_finite("optim", self)
-        for name in ("lr", "lr_batch_size", "weight_decay", "eps", "trust_coefficient"):
+        not_negative = ("lr", "lr_batch_size", "weight_decay", "head_weight_decay", "eps")
+        for name in (*not_negative, "trust_coefficient"):
             value = getattr(self, name)
-            _require(value >= 0, f"optim.{name} ({value}) must not be negative")
+            _require(value is None or value >= 0, f"optim.{name} ({value}) must not be negative")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"optim.{name} ({value}) must lie in 0 .. 1, 1 excluded")
@@ -361,6 +365,28 @@ def identity(config: RunConfig, dataset_digest: str) -> dict[str, Any]:
     free_names = {"output_dir", "data.path"} | _free_names(config)
     flat = {name: value for name, value in flatten(config).items() if name not in free_names}
     return {**flat, "dataset_digest": dataset_digest}
+
+
+def list_defaults(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return what every field is where nobody sets it, by the names of ``flatten``.
+
+    A run that began before a field existed ran as this field's default says: a new field's default
+    is what was done before.
+
+    Args:
+        config: a config dataclass.
+        prefix: put before each name.
+    """
+    defaults: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        name = f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            defaults.update(list_defaults(value, f"{name}."))
+        elif item.default is not dataclasses.MISSING:
+            given = item.default
+            defaults[name] = str(given) if isinstance(given, Path) else _plain(given)
+    return defaults
 
 
 def _free_names(config: Any, prefix: str = "") -> set[str]:

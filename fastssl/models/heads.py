@@ -15,6 +15,19 @@ _DROPOUT = 0.5
 _FC_GAIN = 0.5
 
 
+def build_linear_head(num_features: int, num_outputs: int) -> nn.Linear:
+    """Build the Linear head of Kolesnikov et al. 2019: weights Glorot-uniform, biases zero.
+
+    Args:
+        num_features: D, of the trunk.
+        num_outputs: classes, or features of an embedding.
+    """
+    head = nn.Linear(num_features, num_outputs)
+    nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
 class PatchHead(nn.Module):
     """Classify an arrangement of patches: project each, concatenate, classify."""
 
@@ -140,9 +153,7 @@ class JointHead(PatchHead):
             num_classes: Q, arrangements that are told apart.
             joint: width of the hidden layer; 4096 in the original.
         """
-        embed = nn.Linear(num_features, hidden)
-        nn.init.xavier_uniform_(embed.weight)
-        nn.init.zeros_(embed.bias)
+        embed = build_linear_head(num_features, hidden)
         first, last = nn.Linear(num_patches * hidden, joint), nn.Linear(joint, num_classes)
         for layer, bias in ((first, 0.1), (last, 0.0)):
             nn.init.trunc_normal_(layer.weight, std=0.005, a=-0.01, b=0.01)
@@ -150,6 +161,11 @@ class JointHead(PatchHead):
         norm = nn.BatchNorm1d(joint, eps=1e-5, momentum=0.003)
         classify = nn.Sequential(first, norm, nn.ReLU(inplace=True), nn.Dropout(_DROPOUT), last)
         super().__init__(num_patches, embed, classify)
+
+    @property
+    def own_decay(self) -> nn.Module:
+        """What has a weight decay of its own: all but the embedding, the network's last layer."""
+        return self.classify
 
 
 class ColorHead(nn.Module):

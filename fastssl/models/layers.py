@@ -57,6 +57,19 @@ def pool_root(x: Tensor) -> Tensor:
     return functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
 
 
+def pool_last(x: Tensor, has_relu: bool) -> Tensor:
+    """Average the last map of a trunk with activations before the convolutions.
+
+    Args:
+        x: (B, C, H, W), after the last batch norm; overwritten by its ReLU.
+        has_relu: False leaves the ReLU out: the (-) of Kolesnikov et al. 2019.
+
+    Returns:
+        (B, C).
+    """
+    return (functional.relu_(x) if has_relu else x).mean((2, 3))
+
+
 class ChannelLRN(nn.Module):
     """Local response normalisation across channels (Krizhevsky et al. 2012, Caffe's constants).
 

@@ -6,9 +6,8 @@ Shape legend: B images, C channels, H W pixels, D features.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .layers import follow_kolesnikov, pool_root
+from .layers import follow_kolesnikov, pool_last, pool_root
 
 _EXPANSION = 4
 
@@ -147,14 +146,11 @@ class ResNet50V2(nn.Module):
         points["block2"] = self.layer2(points["block1"])
         points["block3"] = self.layer3(points["block2"])
         points["block4"] = self.layer4(points["block3"])
-        points["pre_logits"] = self._pool(points["block4"])
+        points["pre_logits"] = pool_last(self.bn(points["block4"]), self.last_relu)
         return points
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
         x = pool_root(self.conv1(x))
-        return self._pool(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
-
-    def _pool(self, x: Tensor) -> Tensor:
-        x = self.bn(x)
-        return (functional.relu_(x) if self.last_relu else x).mean((2, 3))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return pool_last(self.bn(x), self.last_relu)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
-from .layers import follow_kolesnikov, pool_root
+from .layers import follow_kolesnikov, pool_last, pool_root
 from .resnet50_v2 import PreActivationBranch
 from .reversible import ReversibleStage, is_autocast
 
@@ -121,7 +121,7 @@ class RevNet50(nn.Module):
         points["block3"] = torch.cat(halves, 1)
         halves = self.layer4(*halves)
         points["block4"] = torch.cat(halves, 1)
-        points["pre_logits"] = self._pool(points["block4"])
+        points["pre_logits"] = pool_last(self.bn(points["block4"]), self.last_relu)
         return points
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class RevNet50(nn.Module):
         halves = self.layer2(*halves)
         halves = self.layer3(*halves)
         halves = self.layer4(*halves)
-        return self._pool(torch.cat(halves, 1))
+        return pool_last(self.bn(torch.cat(halves, 1)), self.last_relu)
 
     def _run_root(self, x: Tensor) -> Tensor:
         if not (self.recomputes and torch.is_grad_enabled()):
@@ -152,7 +152,3 @@ class RevNet50(nn.Module):
         order = torch.channels_last if is_last else torch.contiguous_format
         first, second = x.chunk(2, 1)
         return first.contiguous(memory_format=order), second.contiguous(memory_format=order)
-
-    def _pool(self, x: Tensor) -> Tensor:
-        x = self.bn(x)
-        return (functional.relu_(x) if self.last_relu else x).mean((2, 3))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
+from ..models.heads import build_linear_head
 from .base import Inputs, Task
 from .inception_views import (
     InceptionConfig,
@@ -51,7 +52,7 @@ class ExemplarConfig(InceptionConfig):
     """What is scaled to length 1: each coordinate over a group, as the study's code has it; each
     embedding, as triplets have it elsewhere; nothing."""
     group_images: int = 8
-    """Images whose crops are each other's negatives; a micro-batch is a multiple of it."""
+    """Images whose crops are each other's negatives; a rank's micro-batch is a multiple of it."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -83,9 +84,7 @@ class Exemplar(Task):
         self.views = config.list_views(config.num_crops)
         self.batch_multiple = config.group_images
         self.trunk = trunk
-        self.head = nn.Linear(cast(Trunk, trunk).num_features, config.embedding)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = build_linear_head(cast(Trunk, trunk).num_features, config.embedding)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
@@ -121,9 +120,10 @@ class Exemplar(Task):
 
     @torch.no_grad()
     def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
-        """Show each image's crops, and below each the nearest other crop of the first group.
+        """Show each image's crops, and below each the nearest other crop.
 
-        It has a green frame where it is of the same image and a red one elsewhere.
+        It is sought among the first ``group_images`` images, which are shown and not mined
+        together. It has a green frame where it is of the same image and a red one elsewhere.
         """
         config = self.config
         shown = batch.rows(0, config.group_images)
@@ -149,8 +149,8 @@ class Exemplar(Task):
 
     def _label_crops(self, inputs: Inputs) -> Tensor:
         """Name the image of every crop: int64 (G, N)."""
-        repeated = inputs["labels"].repeat_interleave(self.config.num_crops)
-        return repeated.unflatten(0, (-1, self.config.group_images * self.config.num_crops))
+        labels_BV = inputs["labels"][:, None].expand(-1, self.config.num_crops)
+        return group_images(labels_BV, self.config.group_images).flatten(1)
 
     def _distances(self, inputs: Inputs) -> Tensor:
         """Measure the squared distances of the embeddings in their groups: float32 (G, N, N)."""
@@ -158,8 +158,27 @@ class Exemplar(Task):
         embeddings = self.head(self.trunk(images.flatten(0, 1))).float()
         # Differences of long sums: not in half precision.
         with torch.autocast(images.device.type, enabled=False):
-            groups = embeddings.unflatten(0, (-1, config.group_images * config.num_crops))
-            return measure_distances(normalize_embeddings(groups, config.l2_axis))
+            groups = group_images(embeddings.unflatten(0, images.shape[:2]), config.group_images)
+            return measure_distances(normalize_embeddings(groups.flatten(1, 2), config.l2_axis))
+
+
+def group_images(rows_B: Tensor, size: int) -> Tensor:
+    """Sort the images of a micro-batch on one rank into the groups that are mined by themselves.
+
+    The M images that all ranks take at a time stand at places 0 .. M-1 of the order, and rank r of
+    W has those with place mod W = r. A group is the ``size`` places that are equal mod M / size:
+    where W divides that number a group is whole on one rank, and the groups are the same at every
+    world size. Of a rank's own rows these are again the ones that are equal mod B / size. Another
+    accumulation has another M and other groups; it is part of the run's identity.
+
+    Args:
+        rows_B: B rows of any shape, a multiple of ``size``.
+        size: images of a group.
+
+    Returns:
+        (B / size, size, ...), a view.
+    """
+    return rows_B.unflatten(0, (size, -1)).transpose(0, 1)
 
 
 def label_images(batch: Batch) -> np.ndarray:

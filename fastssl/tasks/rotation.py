@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ..batch import Batch
 from ..models import Trunk
+from ..models.heads import build_linear_head
 from ..randomness import Stream, draw_words, to_below
 from .base import Inputs, Task
 from .inception_views import (
@@ -60,9 +61,7 @@ class Rotation(Task):
         self.config = config
         self.views = config.list_views(1)
         self.trunk = trunk
-        self.head = nn.Linear(cast(Trunk, trunk).num_features, NUM_TURNS)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = build_linear_head(cast(Trunk, trunk).num_features, NUM_TURNS)
 
     def draw_labels(self, batch: Batch, seed: int) -> Tensor:
         """Draw the turns of a batch (law 2): int64 (B, K), quarters counter-clockwise."""

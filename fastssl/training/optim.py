@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import OptimConfig
+from ..errors import InputError
 from .lars import LARS
 
 MAX_NONFINITE_IN_A_ROW = 2
@@ -22,12 +23,14 @@ def build_optimizer(config: OptimConfig, network: nn.Module) -> torch.optim.Opti
 
     Args:
         config: what to build.
-        network: whose parameters learn; normalisation layers and biases form their own groups.
+        network: whose parameters learn; normalisation layers and biases form their own groups, and
+            so does its ``head`` where it has a decay of its own.
 
     Returns:
         An optimiser; those of torch honour ``found_inf`` on the device.
 
     Raises:
+        InputError: if a network without a head is to decay it by itself.
         ImportError: if an optimiser of NVIDIA apex is asked for and apex is absent, or is the
             unrelated package of that name.
     """
@@ -66,16 +69,29 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
     """Sort parameters by (weight decay, whether LARS adapts them)."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    in_head = set() if config.head_weight_decay is None else _list_head(network)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_norm, is_bias = isinstance(module, norms), name.endswith("bias")
             is_exempt = not config.decay_norm if is_norm else is_bias and not config.decay_bias
-            decay = 0.0 if is_exempt else config.weight_decay
+            usual = config.head_weight_decay if parameter in in_head else config.weight_decay
+            decay = 0.0 if is_exempt else usual
             groups.setdefault((decay, not (is_norm or is_bias)), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "is_adapted": is_adapted}
         for (decay, is_adapted), parameters in groups.items()
     ]
+
+
+def _list_head(network: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that ``optim.head_weight_decay`` is for."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Module):
+        raise InputError(
+            f"optim.head_weight_decay needs a head, {type(network).__name__} has none; set "
+            "--optim.head-weight-decay None"
+        )
+    return set(getattr(head, "own_decay", head).parameters())
 
 
 _APEX_REMEDY = (

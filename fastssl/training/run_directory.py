@@ -67,12 +67,13 @@ class RunLock:
         self._file.close()
 
 
-def check_identity(folder: Path, identity: dict[str, Any]) -> None:
+def check_identity(folder: Path, identity: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Compare a run with the one that the directory holds.
 
     Args:
         folder: the run directory.
         identity: from ``fastssl.config.identity``.
+        defaults: from ``fastssl.config.list_defaults``.
 
     Raises:
         InputError: if the directory holds another run; lists field, old and new value.
@@ -86,15 +87,24 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
         raise InputError(
             f"{path} cannot be read ({error!r}); restore it, or choose another --output-dir"
         ) from None
-    compare_identities(folder, old, identity)
+    compare_identities(folder, old, identity, defaults)
 
 
-def compare_identities(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def compare_identities(
+    folder: Path, old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]
+) -> None:
     """Compare what makes a run itself, field by field.
+
+    Args:
+        folder: the run directory.
+        old: the run's identity when it began.
+        new: its identity now.
+        defaults: what a field that the old one lacks, for it is younger than the run, stood at.
 
     Raises:
         InputError: if they differ; lists field, old and new value.
     """
+    old = {key: value for key, value in defaults.items() if key in new} | old
     absent = object()
     differences = [
         f"{key} (old {old.get(key, 'absent')!r}, new {new.get(key, 'absent')!r})"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..batch import Batch
-from ..config import RunConfig, check_batch_size, flatten, identity
+from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
 from ..loaders import build_loader, resolve_loader
 from ..models import build_trunk, save_trunk
@@ -129,7 +129,8 @@ class Trainer:
         self._earlier_loader = self.world.on_zero(lambda: read_chosen_loader(self.folder))
         self.world.together(self._open_loader)
         self.identity = identity(self.config, self.loader.dataset.digest)
-        self.world.on_zero(lambda: check_identity(self.folder, self.identity))
+        self.defaults = list_defaults(self.config)
+        self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)
         self._wrap_network()
         self.world.together(self._open_logs)
@@ -217,7 +218,7 @@ class Trainer:
 
     def _load(self, step: int) -> None:
         state = self.store.load(step)
-        compare_identities(self.folder, state["identity"], self.identity)
+        compare_identities(self.folder, state["identity"], self.identity, self.defaults)
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

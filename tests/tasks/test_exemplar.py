@@ -13,6 +13,7 @@ from fastssl.errors import InputError
 from fastssl.models import build_trunk
 from fastssl.recipes import build_recipe
 from fastssl.tasks import ExemplarConfig, build_task
+from fastssl.tasks.exemplar import group_images
 from fastssl.tasks.triplets import (
     find_nearest,
     measure_distances,
@@ -157,9 +158,29 @@ def test_a_substitute_is_known_by_what_it_shows():
 def test_groups_know_nothing_of_each_other():
     task = build(l2_axis="batch").eval()
     both = task.prepare(make_batch(8), 3, torch.float32)
-    halves = [{name: value[i : i + 4] for name, value in both.items()} for i in (0, 4)]
+    halves = [{name: value[i::2] for name, value in both.items()} for i in (0, 1)]
     for name, value in task(both).items():
         mean = sum(task(half)[name] for half in halves) / 2
+        torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_same_images_are_mined_together_at_every_world_size(size, world_size):
+    places = torch.arange(32)  # rank r of W takes those with place mod W = r
+    whole = {frozenset(group.tolist()) for group in group_images(places, size)}
+    shares = [group_images(places[rank::world_size], size) for rank in range(world_size)]
+    assert len(whole) == 32 // size
+    assert {frozenset(group.tolist()) for share in shares for group in share} == whole
+
+
+def test_the_loss_is_the_same_at_every_world_size():
+    task = build().eval()
+    whole = task.prepare(make_batch(8), 3, torch.float32)
+    alone = task(whole)
+    ranks = [task({name: value[r::2] for name, value in whole.items()}) for r in range(2)]
+    for name, value in alone.items():
+        mean = (ranks[0][name] + ranks[1][name]) / 2
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
 
 

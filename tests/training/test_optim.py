@@ -7,6 +7,10 @@ import torch
 from torch import nn
 
 from fastssl.config import OptimConfig
+from fastssl.errors import InputError
+from fastssl.models import build_trunk
+from fastssl.recipes import build_recipe
+from fastssl.tasks import RotationConfig, build_task
 from fastssl.training.optim import (
     UpdateGuard,
     build_optimizer,
@@ -54,6 +58,50 @@ def test_decay_reaches_the_right_parameters(settings, num_decayed):
     for group in optimizer.param_groups:
         counts[group["weight_decay"]] += len(group["params"])
     assert counts == {0.1: num_decayed, 0.0: 6 - num_decayed}
+
+
+def list_decays(optimizer):
+    return {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("task", ["jigsaw", "relative_location"])
+def test_kernels_of_the_patch_head_decay_as_the_study_has_it(task):
+    """5e-4 on both layers of the head, 1e-4 on the embedding and the trunk, none elsewhere."""
+    recipe = build_recipe(f"kolesnikov19_{task}")
+    network = build_task(recipe.task, build_trunk(recipe.trunk, 1))
+    decays = list_decays(build_optimizer(recipe.optim, network))
+    assert decays.keys() == set(network.parameters())
+    first, norm, _, _, last = network.head.classify
+    assert [decays[layer.weight] for layer in (first, norm, last)] == [5e-4, 0, 5e-4]
+    assert [decays[layer.bias] for layer in (first, norm, last)] == [0, 0, 0]
+    assert (decays[network.head.project.weight], decays[network.trunk.conv1.weight]) == (1e-4, 1e-4)
+    assert sorted(decays.values()).count(5e-4) == 2
+
+
+def test_any_other_head_decays_whole():
+    network = build_task(RotationConfig(), build_trunk("resnet9", 1))
+    config = OptimConfig(weight_decay=1e-4, head_weight_decay=0.5)
+    decays = list_decays(build_optimizer(config, network))
+    assert {decays[p] for p in network.head.parameters()} == {0.5}
+    assert 0.5 not in {decays[p] for p in network.trunk.parameters()}
+
+
+def test_without_a_decay_of_its_own_the_head_has_that_of_all():
+    network = build_task(RotationConfig(), build_trunk("resnet9", 1))
+    groups = build_optimizer(OptimConfig(), network).param_groups
+    same = build_optimizer(OptimConfig(head_weight_decay=1e-4), network).param_groups
+    assert [g["params"] for g in groups] == [g["params"] for g in same]
+
+
+def test_the_decay_of_a_head_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match=r"needs a head, Sequential has none; set --optim\.head"):
+        build_optimizer(OptimConfig(head_weight_decay=0.1), network())
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_decay_out_of_range_is_refused(value):
+    with pytest.raises(InputError, match=r"optim\.head_weight_decay \("):
+        OptimConfig(head_weight_decay=value)
 
 
 def test_lr_reaches_every_group():

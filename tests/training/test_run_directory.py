@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fastssl.config import identity
+from fastssl.config import identity, list_defaults
 from fastssl.errors import InputError, RunFailed
 from fastssl.recipes import build_recipe
 from fastssl.training import run_directory
@@ -38,14 +38,43 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
 def test_another_identity_is_refused_with_every_difference(tmp_path):
     config = build_recipe("demo")
     write_config(tmp_path, identity(config, "a" * 64), {}, ("webdataset", "asked for"))
-    check_identity(tmp_path, identity(config, "a" * 64))
+    check_identity(tmp_path, identity(config, "a" * 64), list_defaults(config))
     other = dataclasses.replace(config, seed=7, trunk="resnet50")
     with pytest.raises(InputError) as caught:
-        check_identity(tmp_path, identity(other, "b" * 64))
+        check_identity(tmp_path, identity(other, "b" * 64), list_defaults(other))
     message = str(caught.value)
     assert "trunk (old 'resnet9', new 'resnet50')" in message
     assert "seed (old 0, new 7)" in message
     assert "dataset_digest" in message
+
+
+@pytest.mark.parametrize(("dct", "is_refused"), [("exact", False), ("scaled", True)])
+def test_a_field_younger_than_the_run_counts_as_its_default(tmp_path, dct, is_refused):
+    config = build_recipe("demo")
+    old = identity(config, "a" * 64)
+    del old["data.dct"]
+    write_config(tmp_path, old, {}, ("webdataset", "asked for"))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dct=dct))
+    new, defaults = identity(config, "a" * 64), list_defaults(config)
+    if not is_refused:
+        check_identity(tmp_path, new, defaults)
+        return
+    with pytest.raises(InputError, match=r"data\.dct \(old 'exact', new 'scaled'\); give"):
+        check_identity(tmp_path, new, defaults)
+
+
+def test_a_field_that_is_gone_is_a_difference(tmp_path):
+    config = build_recipe("demo")
+    new = identity(config, "a" * 64)
+    write_config(tmp_path, {**new, "data.magic": 3}, {}, ("webdataset", "asked for"))
+    with pytest.raises(InputError, match=r"data\.magic \(old 3, new 'absent'\)"):
+        check_identity(tmp_path, new, list_defaults(config))
+
+
+def test_every_field_of_the_identity_but_name_and_digest_has_a_default():
+    config = build_recipe("kolesnikov19_exemplar")
+    named = set(identity(config, "a" * 64)) - set(list_defaults(config))
+    assert named == {"recipe", "dataset_digest"}
 
 
 @pytest.mark.parametrize(
@@ -130,4 +159,4 @@ def test_the_account_goes_on_after_a_resume():
 def test_damage_to_the_config_is_named(tmp_path, caplog):
     (tmp_path / "config.json").write_text("{")
     with caplog.at_level(logging.ERROR), pytest.raises(InputError, match=r"config\.json cannot"):
-        check_identity(tmp_path, {})
+        check_identity(tmp_path, {}, {})
