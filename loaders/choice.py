@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from ..config import LoaderConfig, LoaderName
-from ..ops.jpeg import BUILD_JPEG, has_jpeg
+from ..jpeg_extension import BUILD_JPEG
+from ..ops.jpeg import has_jpeg
 from ..shards import open_dataset
 
 _PACKAGES = {"dali": "nvidia.dali", "ffcv": "ffcv"}

@@ -33,6 +33,8 @@ from ..errors import InputError
 from ..ops.jpeg import pack_views, require_jpeg
 from ..shards import ShardDataset
 from ..shards.index import Payload
+from ..shards.reader import describe_short_read
+from ..shards.store import MAX_OPEN_FILES
 from .ahead import Ahead
 from .base import Loader, Plan
 from .buffers import BatchBuffers
@@ -42,7 +44,6 @@ from .reading import Outcome, PlanReading, SampleReader
 _log = logging.getLogger(__name__)
 
 _BATCHES_AT_WORK = 2  # so that threads do not idle at a batch's end
-_MAX_OPEN_SHARDS = 128
 _STALL_S = 30.0
 
 
@@ -125,7 +126,7 @@ class NativeLoader(Loader):
         )
         # A pool a stream: what a stream leaves undone goes with it.
         pool = torch.classes.fastssl.DecodePool(
-            self.paths, self.num_threads, _MAX_OPEN_SHARDS, self.config.dct == "scaled"
+            self.paths, self.num_threads, MAX_OPEN_FILES, self.config.dct == "scaled"
         )
         ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers, pool), depth)
         # Ends the waiting in the other thread, however long a disk stalls; at the end of the
@@ -256,13 +257,12 @@ class _Work:
         return replaced
 
     def _describe(self, sample_id: int, status: int, detail: int) -> str:
+        if status == _Status.WRONG_CRC:
+            return self._dataset.describe_wrong_crc(sample_id, detail)
         shard, offset, length = self._dataset.locate(sample_id)
         name = self._dataset.manifest.shards[shard].name
         if status == _Status.SHORT_READ:
-            return f"{name}: {detail} of {length} bytes at {offset}, then the shard ends"
-        if status == _Status.WRONG_CRC:
-            wanted = int(self._dataset.index["crc32"][sample_id])
-            return f"{name}: CRC-32 {detail:08x} of {length} bytes at {offset}, wanted {wanted:08x}"
+            return f"{name}: {describe_short_read(detail, offset, length)}"
         if detail == errno.ENOMEM:
             raise MemoryError(f"no memory to decode sample {sample_id} of {name}")
         return f"{name}: {os.strerror(detail)}"

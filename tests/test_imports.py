@@ -21,6 +21,7 @@ LEAVES = {
     "cpu_count",
     "errors",
     "extension",
+    "jpeg_extension",
     "lifeline",
     "publish",
     "randomness",

@@ -20,8 +20,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// As fastssl/shards/reader.py reads: READ_TRIES, and RETRY_WAIT_S of a disk, each later pause four
+// times as long.
 constexpr int kReadTries = 3;
-// Each later pause is four times as long.
 constexpr auto kRetryWait = std::chrono::milliseconds(50);
 constexpr auto kStopWait = std::chrono::seconds(2);
 

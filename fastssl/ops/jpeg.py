@@ -17,16 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..extension import load_extension
+from ..jpeg_extension import BUILD_JPEG, STATUSES
 from ..views import ViewSpec, intermediate_sizes
-
-STATUSES = ("ok", "truncated", "corrupt", "unsupported", "too_large", "no_memory")
-"""How an operation on the bytes of a JPEG ends, by the number that the extension gives."""
-
-BUILD_JPEG = (
-    "install libjpeg-turbo's headers (Debian: apt-get install libjpeg-dev) and build the extension "
-    "again: pip install --no-build-isolation -e ."
-)
-"""How to get an extension that decodes JPEGs."""
 
 Dct = Literal["exact", "scaled"]
 """How much of a picture's detail is decoded: all of it, or what the views can show."""
@@ -38,7 +30,7 @@ class JpegDecodeError(ValueError):
     """Bytes that this decoder does not take; the reference decoder says whether they are good."""
 
     def __init__(self, status: str):
-        """Keep the status, one of ``STATUSES``."""
+        """Keep the status, one of ``fastssl.jpeg_extension.STATUSES``."""
         super().__init__(
             f"payload ({status}) must be a whole JPEG, grey or of three colours, with boxes inside "
             "it; fastssl.shards.picture.decode_picture says what is wrong, or takes it"

@@ -40,6 +40,17 @@ class BadSample(Exception):
         return f"sample {self.sample_id}: {self.reason}"
 
 
+def describe_short_read(got: int, offset: int, length: int) -> str:
+    """Say that a shard ends too early.
+
+    Args:
+        got: bytes that were there.
+        offset: of the first byte that was wanted.
+        length: bytes that were wanted.
+    """
+    return f"{got} of {length} bytes at {offset}, then the shard ends"
+
+
 class ShardDataset:
     """A dataset: N samples with ids 0 .. N-1, read at random.
 
@@ -199,7 +210,7 @@ class ShardDataset:
             else:
                 if len(content) == length:
                     return content
-                reason = f"{len(content)} of {length} bytes at {offset}, then the shard ends"
+                reason = describe_short_read(len(content), offset, length)
             self._store.forget(name)
         raise BadSample(sample_id, f"{name}: {reason}")
 
@@ -245,14 +256,22 @@ class ShardDataset:
         Raises:
             BadSample: if their CRC-32 is another.
         """
-        found, wanted = crc32(payload), int(self.index["crc32"][sample_id])
-        if found != wanted:
-            shard, offset, length = self.locate(sample_id)
-            raise BadSample(
-                int(sample_id),
-                f"{self.manifest.shards[shard].name}: CRC-32 {found:08x} of {length} bytes at "
-                f"{offset}, wanted {wanted:08x}",
-            )
+        found = crc32(payload)
+        if found != self.index["crc32"][sample_id]:
+            raise BadSample(int(sample_id), self.describe_wrong_crc(sample_id, found))
+
+    def describe_wrong_crc(self, sample_id: int, found: int) -> str:
+        """Say which bytes are not those that were written.
+
+        Args:
+            sample_id: 0 .. N-1.
+            found: CRC-32 of the bytes that are there.
+        """
+        shard, offset, length = self.locate(sample_id)
+        return (
+            f"{self.manifest.shards[shard].name}: CRC-32 {found:08x} of {length} bytes at "
+            f"{offset}, wanted {self.index['crc32'][sample_id]:08x}"
+        )
 
     def read_members(self, sample_id: int) -> dict[str, bytes]:
         """Read all members of a sample by one pread.

@@ -13,9 +13,7 @@ from dataclasses import fields as list_fields
 from typing import Any
 
 from ..errors import InputError
-
-# fastssl::jpeg::Status, by its numbers.
-_STATUSES = ("ok", "truncated", "corrupt", "unsupported", "too_large", "no_memory")
+from ..jpeg_extension import BUILD_JPEG, STATUSES
 
 
 class NotTiledError(ValueError):
@@ -99,8 +97,7 @@ def require_transcoder() -> Any:
     if module is None:
         raise InputError(
             f"--encode tiled needs the extension fastssl._C_jpeg, which is missing ({reason}); "
-            "install libjpeg-turbo with its headers (Debian: apt-get install libjpeg-dev) and "
-            "build it: pip install --no-build-isolation -e ."
+            f"{BUILD_JPEG}"
         )
     return module
 
@@ -147,12 +144,12 @@ def parse_layout(payload: bytes) -> JpegLayout:
     _raise_unless_ok(status)
     values: dict[str, Any] = dict(zip(_NUMBERS, fields, strict=True))
     values["segments"] = tuple(starts)
-    values["segments_status"] = _STATUSES[followed]
+    values["segments_status"] = STATUSES[followed]
     return JpegLayout(**values)
 
 
 def _raise_unless_ok(status: int) -> None:
-    name = _STATUSES[status]
+    name = STATUSES[status]
     if name == "no_memory":
         raise MemoryError("no memory to write a JPEG as tiles")
     if name != "ok":
