@@ -7,321 +7,302 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "color.h"
 #include "cpu/dispatch.h"
+#include "cpu/pages.h"
 
 // Last, as it says itself.
+#include "cpu/color_targets.h"
 #include "cpu/lanes.h"
 
 namespace fastssl {
 namespace {
 
-// Pixels that are worked on together: a cache line of float32 logits.
+// Pixels that are worked on together. Their logits, 313 x 64 of float32, stay in the second cache,
+// and rows of a plane are long enough to be fetched ahead.
+constexpr int64_t kStrip = 64;
+// Numbers in the vectors of the widest machine.
 constexpr int64_t kLanes = 16;
+// Planes that share one correction of the sums.
+constexpr int64_t kPlanes = 8;
 
-// The target of one pixel: at most K bins and their shares.
-struct Target {
-  int32_t* bins;
-  float* shares;
-  int64_t num;
-  float weight;  // of the nearest bin
-};
-
-// Finds the K nearest bins of a colour and their shares; ties go to the bin of lower number.
-class Neighbors {
- public:
-  explicit Neighbors(const ColorCode& code)
-      : code_(code),
-        distances_(code.num_bins),
-        sorted_(code.num_bins),
-        kept_(code.num_bins),
-        all_(code.num_bins) {
-    for (int64_t bin = 0; bin < code.num_bins; ++bin) {
-      all_[bin] = static_cast<int16_t>(bin);
+// Takes num_planes logits of each pixel into its greatest one and its sum of exp(x - greatest).
+FASTSSL_INLINE void add_planes(const float* x, int64_t stride, int64_t num_planes, int64_t width,
+                               float* greatest, float* sums) {
+  for (int64_t p = 0; p < width; ++p) {
+    float most = greatest[p];
+    for (int64_t k = 0; k < num_planes; ++k) {
+      const float value = x[k * stride + p];
+      most = value > most ? value : most;
     }
+    float sum = sums[p] * fast_exp(greatest[p] - most);
+    for (int64_t k = 0; k < num_planes; ++k) {
+      sum += fast_exp(x[k * stride + p] - most);
+    }
+    greatest[p] = most;
+    sums[p] = sum;
   }
+}
 
-  void find(float a, float b, Target& target) {
-    if (!std::isfinite(a) || !std::isfinite(b)) {
-      target.bins[0] = 0;
-      target.shares[0] = std::numeric_limits<float>::quiet_NaN();
-      target.num = 1;
-      target.weight = 1.0f;
-      return;
-    }
-    const int16_t* list = all_.data();
-    int64_t num = code_.num_bins;
-    const float row = (a + kHalfPlane) / kCellSide, column = (b + kHalfPlane) / kCellSide;
-    if (row >= 0 && row < kCells && column >= 0 && column < kCells) {
-      const int64_t cell = static_cast<int64_t>(row) * kCells + static_cast<int64_t>(column);
-      list = code_.candidates + code_.offsets[cell];
-      num = code_.offsets[cell + 1] - code_.offsets[cell];
-    }
-    float least = std::numeric_limits<float>::infinity();
-    int16_t nearest = 0;
-    for (int64_t i = 0; i < num; ++i) {
-      const float da = a - code_.bins[2 * list[i]], db = b - code_.bins[2 * list[i] + 1];
-      distances_[i] = da * da + db * db;
-      nearest = distances_[i] < least ? list[i] : nearest;
-      least = distances_[i] < least ? distances_[i] : least;
-    }
-    target.weight = code_.weights ? code_.weights[nearest] : 1.0f;
-    select(keep_near(list, num, least + kLeastLogShare / code_.scale), target);
-    weigh(least, target);
+// The logarithm of each pixel's sum of exponentials; bins are planes, `stride` apart.
+FASTSSL_INLINE void sum_planes_body(const float* x, int64_t stride, int64_t num_bins, int64_t width,
+                                    float* log_sums) {
+  float greatest[kStrip], sums[kStrip];
+  for (int64_t p = 0; p < width; ++p) {
+    // Not minus infinity: a logit may be that, and their difference is no number.
+    greatest[p] = std::numeric_limits<float>::lowest();
+    sums[p] = 0.0f;
   }
-
- private:
-  static constexpr float kHalfPlane = 0.5f * kCellSide * kCells;
-  static constexpr int64_t kFew = 32;
-
-  // Moves what is not too far to the front and returns how many that are.
-  int64_t keep_near(const int16_t* list, int64_t num, float limit) {
-    int64_t found = 0;
-    for (int64_t i = 0; i < num; ++i) {
-      kept_[found] = list[i];
-      distances_[found] = distances_[i];
-      found += distances_[found] <= limit;
-    }
-    return found;
+  int64_t bin = 0;
+  for (; bin + kPlanes <= num_bins; bin += kPlanes) {
+    add_planes(x + bin * stride, stride, kPlanes, width, greatest, sums);
   }
-
-  // Keeps the K nearest, in the order of their numbers; `shares` holds squared distances for now.
-  void select(int64_t num, Target& target) {
-    const int64_t wanted = code_.num_neighbors;
-    if (num <= wanted) {
-      std::copy_n(kept_.begin(), num, target.bins);
-      std::copy_n(distances_.begin(), num, target.shares);
-      target.num = num;
-      return;
-    }
-    const Limit limit = num <= kFew ? find_limit_of_few(num, wanted) : find_limit(num, wanted);
-    int64_t ties = limit.ties;
-    target.num = 0;
-    for (int64_t i = 0; target.num < wanted; ++i) {
-      const bool is_tie = distances_[i] == limit.distance;
-      if (distances_[i] < limit.distance || (is_tie && ties > 0)) {
-        ties -= is_tie;
-        target.bins[target.num] = kept_[i];
-        target.shares[target.num++] = distances_[i];
-      }
-    }
+  for (; bin < num_bins; ++bin) {
+    add_planes(x + bin * stride, stride, 1, width, greatest, sums);
   }
-
-  // The greatest distance that is kept, and how many of those that have it.
-  struct Limit {
-    float distance;
-    int64_t ties;
-  };
-
-  Limit find_limit(int64_t num, int64_t wanted) {
-    std::copy_n(distances_.begin(), num, sorted_.begin());
-    const auto last = sorted_.begin() + wanted - 1;
-    std::nth_element(sorted_.begin(), last, sorted_.begin() + num);
-    return {*last, std::count(sorted_.begin(), last + 1, *last)};
+  for (int64_t p = 0; p < width; ++p) {
+    log_sums[p] = greatest[p] + std::log(sums[p]);
   }
+}
 
-  // The same by counting who is nearer, which needs no branches.
-  Limit find_limit_of_few(int64_t num, int64_t wanted) const {
-    const float* distances = distances_.data();
-    Limit limit = {-1.0f, 0};
-    for (int64_t i = 0; i < num; ++i) {
-      int32_t nearer = 0;
-      for (int64_t k = 0; k < num; ++k) {
-        nearer += distances[k] < distances[i];
-      }
-      if (nearer < wanted && distances[i] > limit.distance) {
-        limit = {distances[i], wanted - nearer};
-      }
-    }
-    return limit;
-  }
+FASTSSL_KERNEL(sum_planes,
+               (const float* x, int64_t stride, int64_t num_bins, int64_t width, float* log_sums),
+               (x, stride, num_bins, width, log_sums))
 
-  void weigh(float least, const Target& target) const {
-    float sum = 0.0f;
-    for (int64_t k = 0; k < target.num; ++k) {
-      target.shares[k] = fast_exp((target.shares[k] - least) * code_.scale);
-      sum += target.shares[k];
-    }
-    const float scale = 1.0f / sum;
-    for (int64_t k = 0; k < target.num; ++k) {
-      target.shares[k] *= scale;
-    }
-  }
-
-  const ColorCode& code_;
-  std::vector<float> distances_, sorted_;
-  std::vector<int32_t> kept_;
-  std::vector<int16_t> all_;
-};
-
-// For each lane the logarithm of the sum of exponentials of its logits.
-FASTSSL_INLINE void log_sum_exp_body(const float* tile, int64_t num_bins, float* out) {
-  float greatest[kLanes], sum[kLanes];
+// The same of one pixel whose logits lie side by side.
+FASTSSL_INLINE void sum_line_body(const float* x, int64_t num_bins, float* log_sum) {
+  float greatest[kLanes], sums[kLanes];
   for (int64_t lane = 0; lane < kLanes; ++lane) {
-    greatest[lane] = tile[lane];
-    sum[lane] = 0.0f;
+    greatest[lane] = std::numeric_limits<float>::lowest();
+    sums[lane] = 0.0f;
   }
-  for (int64_t bin = 1; bin < num_bins; ++bin) {
+  const int64_t whole = num_bins / kLanes * kLanes;
+  for (int64_t bin = 0; bin < whole; bin += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const float value = tile[bin * kLanes + lane];
+      const float value = x[bin + lane];
       greatest[lane] = value > greatest[lane] ? value : greatest[lane];
     }
   }
-  for (int64_t bin = 0; bin < num_bins; ++bin) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      sum[lane] += fast_exp(tile[bin * kLanes + lane] - greatest[lane]);
-    }
+  float most = std::numeric_limits<float>::lowest();
+  for (int64_t bin = whole; bin < num_bins; ++bin) {
+    most = x[bin] > most ? x[bin] : most;
   }
   for (int64_t lane = 0; lane < kLanes; ++lane) {
-    out[lane] = greatest[lane] + std::log(sum[lane]);
+    most = greatest[lane] > most ? greatest[lane] : most;
   }
+  for (int64_t bin = 0; bin < whole; bin += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      sums[lane] += fast_exp(x[bin + lane] - most);
+    }
+  }
+  float sum = 0.0f;
+  for (int64_t bin = whole; bin < num_bins; ++bin) {
+    sum += fast_exp(x[bin] - most);
+  }
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    sum += sums[lane];
+  }
+  *log_sum = most + std::log(sum);
 }
 
-FASTSSL_KERNEL(log_sum_exp, (const float* tile, int64_t num_bins, float* out),
-               (tile, num_bins, out))
+FASTSSL_KERNEL(sum_line, (const float* x, int64_t num_bins, float* log_sum), (x, num_bins, log_sum))
 
-// Logits become softmax, scaled lane by lane.
-FASTSSL_INLINE void scale_softmax_body(float* tile, int64_t num_bins, const float* log_sums,
-                                       const float* scales) {
+// Logits become softmax, scaled pixel by pixel.
+FASTSSL_INLINE void scale_planes_body(const float* x, int64_t stride, int64_t num_bins,
+                                      int64_t width, const float* log_sums, const float* scales,
+                                      float* out) {
   for (int64_t bin = 0; bin < num_bins; ++bin) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      float& value = tile[bin * kLanes + lane];
-      value = scales[lane] * fast_exp(value - log_sums[lane]);
+    for (int64_t p = 0; p < width; ++p) {
+      out[bin * stride + p] = scales[p] * fast_exp(x[bin * stride + p] - log_sums[p]);
     }
   }
 }
 
-FASTSSL_KERNEL(scale_softmax,
-               (float* tile, int64_t num_bins, const float* log_sums, const float* scales),
-               (tile, num_bins, log_sums, scales))
+FASTSSL_KERNEL(scale_planes,
+               (const float* x, int64_t stride, int64_t num_bins, int64_t width,
+                const float* log_sums, const float* scales, float* out),
+               (x, stride, num_bins, width, log_sums, scales, out))
 
-template <typename To, typename From>
-void copy_lanes(const From* from, int64_t num, To* to) {
-  if (num == kLanes) {  // a count that the compiler knows
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      to[lane] = static_cast<To>(from[lane]);
-    }
-    return;
-  }
-  for (int64_t lane = 0; lane < num; ++lane) {
-    to[lane] = static_cast<To>(from[lane]);
+FASTSSL_INLINE void scale_line_body(const float* x, int64_t num_bins, float log_sum, float scale,
+                                    float* out) {
+  for (int64_t bin = 0; bin < num_bins; ++bin) {
+    out[bin] = scale * fast_exp(x[bin] - log_sum);
   }
 }
 
-template <typename In>
-void load_tile(const In* first, const Logits& layout, int64_t num_bins, int64_t num, float* tile) {
-  if (layout.pixel_stride == 1) {
-    for (int64_t bin = 0; bin < num_bins; ++bin) {
-      copy_lanes(first + bin * layout.bin_stride, num, tile + bin * kLanes);
-    }
-    return;
-  }
-  for (int64_t lane = 0; lane < num; ++lane) {
-    const In* pixel = first + lane * layout.pixel_stride;
-    for (int64_t bin = 0; bin < num_bins; ++bin) {
-      tile[bin * kLanes + lane] = static_cast<float>(pixel[bin]);
-    }
-  }
-}
+FASTSSL_KERNEL(scale_line,
+               (const float* x, int64_t num_bins, float log_sum, float scale, float* out),
+               (x, num_bins, log_sum, scale, out))
 
-template <typename Out>
-void store_tile(const float* tile, const Logits& layout, int64_t num_bins, int64_t num,
-                Out* first) {
-  if (layout.pixel_stride == 1) {
-    for (int64_t bin = 0; bin < num_bins; ++bin) {
-      copy_lanes(tile + bin * kLanes, num, first + bin * layout.bin_stride);
-    }
-    return;
-  }
-  for (int64_t lane = 0; lane < num; ++lane) {
-    Out* pixel = first + lane * layout.pixel_stride;
-    for (int64_t bin = 0; bin < num_bins; ++bin) {
-      pixel[bin] = static_cast<Out>(tile[bin * kLanes + lane]);
-    }
-  }
-}
-
-// Where a tile's pixels stand.
-struct Place {
+// Pixels that follow each other, and where they stand.
+struct Strip {
   int64_t image;
-  int64_t pixel;   // the first one, inside the image
   int64_t num;     // of pixels
   int64_t first;   // the first one, inside the batch
   int64_t logits;  // the first logit of the first pixel
 };
 
-// What a thread works with.
-struct Scratch {
-  explicit Scratch(const ColorCode& code)
-      : tile(code.num_bins * kLanes),
-        bins(code.num_neighbors * kLanes),
-        shares(code.num_neighbors * kLanes),
-        neighbors(code) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const int64_t first = lane * code.num_neighbors;
-      targets[lane] = {bins.data() + first, shares.data() + first, 0, 0.0f};
+// How the floats lie that a kernel reads and writes: bin q of pixel p stands at
+// q * bin_stride + p * pixel_stride.
+struct Layout {
+  int64_t bin_stride;
+  int64_t pixel_stride;
+  int64_t width;  // pixels that the kernel works on: whole vectors where bins are planes
+};
+
+// What a thread works with: the targets of a strip, and a copy of its logits where a kernel cannot
+// work on the tensor as it lies.
+struct Worker {
+  explicit Worker(const LossArguments& arguments)
+      : arguments(arguments),
+        code(arguments.code),
+        layout(arguments.layout),
+        finder(code),
+        bins((code.num_neighbors + 1) * kStrip),
+        shares((code.num_neighbors + 1) * kStrip) {
+    for (int64_t p = 0; p < kStrip; ++p) {
+      const int64_t first = p * (code.num_neighbors + 1);
+      targets[p] = {bins.data() + first, shares.data() + first, 0, 0.0f};
     }
   }
 
-  std::vector<float> tile;
+  bool is_planar() const { return layout.pixel_stride == 1; }
+
+  // Whether a kernel may work on tensors as they lie.
+  template <typename T>
+  bool is_direct(const Strip& strip) const {
+    return std::is_same_v<T, float> && (!is_planar() || strip.num % kLanes == 0);
+  }
+
+  template <typename T>
+  Layout describe(const Strip& strip) const {
+    if (is_direct<T>(strip) || !is_planar()) {
+      return {layout.bin_stride, layout.pixel_stride, strip.num};
+    }
+    return {kStrip, 1, (strip.num + kLanes - 1) / kLanes * kLanes};
+  }
+
+  // A strip's logits as floats: the tensor's own, or a copy.
+  template <typename T>
+  const float* load(const T* logits, const Strip& strip) {
+    const T* first = logits + strip.logits;
+    if constexpr (std::is_same_v<T, float>) {
+      if (is_direct<T>(strip)) {
+        return first;
+      }
+    }
+    float* tile = get_tile();
+    if (is_planar()) {
+      for (int64_t bin = 0; bin < code.num_bins; ++bin) {
+        std::copy_n(first + bin * layout.bin_stride, strip.num, tile + bin * kStrip);
+      }
+    } else {
+      std::copy_n(first, strip.num * code.num_bins, tile);
+    }
+    return tile;
+  }
+
+  // Where a strip's gradient is made: in the tensor, or in the place of the copy.
+  template <typename T>
+  float* find_place(T* out, const Strip& strip) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (is_direct<T>(strip)) {
+        return out + strip.logits;
+      }
+    }
+    return get_tile();
+  }
+
+  // Brings it into the tensor.
+  template <typename T>
+  void store(const float* grad, const Strip& strip, T* out) const {
+    T* first = out + strip.logits;
+    if (is_direct<T>(strip)) {
+      return;
+    }
+    if (is_planar()) {
+      for (int64_t bin = 0; bin < code.num_bins; ++bin) {
+        std::copy_n(grad + bin * kStrip, strip.num, first + bin * layout.bin_stride);
+      }
+    } else {
+      std::copy_n(grad, strip.num * code.num_bins, first);
+    }
+  }
+
+  float* get_tile() {
+    tile.resize(code.num_bins * kStrip);  // zeros at first: lanes beyond a strip hold numbers
+    return tile.data();
+  }
+
+  void find_targets(const Strip& strip) {
+    const int64_t plane = layout.num_pixels;
+    const float* a = arguments.ab.const_data_ptr<float>() + strip.first + strip.image * plane;
+    for (int64_t p = 0; p < strip.num; ++p) {
+      finder.find(a[p], a[plane + p], targets[p]);
+    }
+  }
+
+  const LossArguments& arguments;
+  const ColorCode& code;
+  const Logits& layout;
+  TargetFinder finder;
   std::vector<int32_t> bins;
   std::vector<float> shares;
-  Neighbors neighbors;
-  Target targets[kLanes];
+  Target targets[kStrip];
+  std::vector<float> tile;
 };
 
-// Calls work(place, scratch) for every tile, in parallel.
+// Calls work(strip, worker) for every strip, in parallel.
 template <typename Work>
-void for_each_tile(const LossArguments& arguments, const Work& work) {
+void for_each_strip(const LossArguments& arguments, const Work& work) {
   const Logits& layout = arguments.layout;
-  const int64_t per_image = (layout.num_pixels + kLanes - 1) / kLanes;
-  at::parallel_for(0, layout.num_images * per_image, 8, [&](int64_t begin, int64_t end) {
-    Scratch scratch(arguments.code);
+  const int64_t per_image = (layout.num_pixels + kStrip - 1) / kStrip;
+  at::parallel_for(0, layout.num_images * per_image, 2, [&](int64_t begin, int64_t end) {
+    Worker worker(arguments);
     for (int64_t index = begin; index < end; ++index) {
-      const int64_t image = index / per_image, pixel = index % per_image * kLanes;
+      const int64_t image = index / per_image, pixel = index % per_image * kStrip;
       const int64_t first = image * layout.num_pixels;
-      const Place place = {image, pixel, std::min(kLanes, layout.num_pixels - pixel), first + pixel,
+      const Strip strip = {image, std::min(kStrip, layout.num_pixels - pixel), first + pixel,
                            first * arguments.code.num_bins + pixel * layout.pixel_stride};
-      work(place, scratch);
+      work(strip, worker);
     }
   });
 }
 
-// Finds the targets of a tile's pixels.
-void find_targets(const LossArguments& arguments, const Place& place, Scratch& scratch) {
-  const int64_t plane = arguments.layout.num_pixels;
-  const float* a = arguments.ab.const_data_ptr<float>() + 2 * place.image * plane + place.pixel;
-  for (int64_t lane = 0; lane < place.num; ++lane) {
-    scratch.neighbors.find(a[lane], a[plane + lane], scratch.targets[lane]);
-  }
-}
-
 template <typename In>
 void find_losses(const LossArguments& arguments, float* losses, float* log_sums) {
-  const ColorCode& code = arguments.code;
+  const int64_t num_bins = arguments.code.num_bins;
   const In* logits = arguments.logits.const_data_ptr<In>();
   const bool* counted = data_or_null<bool>(arguments.counted);
-  for_each_tile(arguments, [&](const Place& place, Scratch& scratch) {
-    if (counted && !counted[place.image]) {
-      std::fill_n(losses + place.first, place.num, 0.0f);
-      std::fill_n(log_sums + place.first, place.num, 0.0f);
+  for_each_strip(arguments, [&](const Strip& strip, Worker& worker) {
+    if (counted && !counted[strip.image]) {
+      std::fill_n(losses + strip.first, strip.num, 0.0f);
+      std::fill_n(log_sums + strip.first, strip.num, 0.0f);
       return;
     }
-    float* tile = scratch.tile.data();
-    load_tile(logits + place.logits, arguments.layout, code.num_bins, place.num, tile);
-    float sums[kLanes];
-    log_sum_exp(tile, code.num_bins, sums);
-    find_targets(arguments, place, scratch);
-    for (int64_t lane = 0; lane < place.num; ++lane) {
-      const Target& target = scratch.targets[lane];
+    const float* x = worker.load(logits, strip);
+    const Layout at = worker.describe<In>(strip);
+    float sums[kStrip];
+    if (worker.is_planar()) {
+      sum_planes(x, at.bin_stride, num_bins, at.width, sums);
+    } else {
+      for (int64_t p = 0; p < strip.num; ++p) {
+        sum_line(x + p * at.pixel_stride, num_bins, sums + p);
+      }
+    }
+    worker.find_targets(strip);
+    for (int64_t p = 0; p < strip.num; ++p) {
+      const Target& target = worker.targets[p];
+      const float* pixel = x + p * at.pixel_stride;
       float loss = 0.0f;
       for (int64_t k = 0; k < target.num; ++k) {
-        loss += target.shares[k] * (sums[lane] - tile[target.bins[k] * kLanes + lane]);
+        loss += target.shares[k] * (sums[p] - pixel[target.bins[k] * at.bin_stride]);
       }
-      losses[place.first + lane] = target.weight * loss;
-      log_sums[place.first + lane] = sums[lane];
+      losses[strip.first + p] = target.weight * loss;
+      log_sums[strip.first + p] = sums[p];
     }
   });
 }
@@ -329,30 +310,38 @@ void find_losses(const LossArguments& arguments, float* losses, float* log_sums)
 template <typename In>
 void find_gradient(const LossArguments& arguments, const float* grads, const float* log_sums,
                    In* out) {
-  const ColorCode& code = arguments.code;
+  const int64_t num_bins = arguments.code.num_bins;
   const In* logits = arguments.logits.const_data_ptr<In>();
   const bool* counted = data_or_null<bool>(arguments.counted);
-  for_each_tile(arguments, [&](const Place& place, Scratch& scratch) {
-    float* tile = scratch.tile.data();
-    if (counted && !counted[place.image]) {
-      std::fill_n(tile, code.num_bins * kLanes, 0.0f);
+  for_each_strip(arguments, [&](const Strip& strip, Worker& worker) {
+    const bool is_counted = !counted || counted[strip.image];
+    const float* x = worker.load(logits, strip);
+    float* grad = worker.find_place(out, strip);
+    const Layout at = worker.describe<In>(strip);
+    float scales[kStrip] = {}, sums[kStrip] = {};
+    if (is_counted) {
+      worker.find_targets(strip);
+    }
+    for (int64_t p = 0; is_counted && p < strip.num; ++p) {
+      sums[p] = log_sums[strip.first + p];
+      scales[p] = grads[strip.first + p] * worker.targets[p].weight;
+    }
+    if (worker.is_planar()) {
+      scale_planes(x, at.bin_stride, num_bins, at.width, sums, scales, grad);
     } else {
-      load_tile(logits + place.logits, arguments.layout, code.num_bins, place.num, tile);
-      float scales[kLanes] = {}, sums[kLanes] = {};
-      find_targets(arguments, place, scratch);
-      for (int64_t lane = 0; lane < place.num; ++lane) {
-        scales[lane] = scratch.targets[lane].weight * grads[place.first + lane];
-        sums[lane] = log_sums[place.first + lane];
-      }
-      scale_softmax(tile, code.num_bins, sums, scales);
-      for (int64_t lane = 0; lane < place.num; ++lane) {
-        const Target& target = scratch.targets[lane];
-        for (int64_t k = 0; k < target.num; ++k) {
-          tile[target.bins[k] * kLanes + lane] -= scales[lane] * target.shares[k];
-        }
+      for (int64_t p = 0; p < strip.num; ++p) {
+        const int64_t first = p * at.pixel_stride;
+        scale_line(x + first, num_bins, sums[p], scales[p], grad + first);
       }
     }
-    store_tile(tile, arguments.layout, code.num_bins, place.num, out + place.logits);
+    for (int64_t p = 0; is_counted && p < strip.num; ++p) {
+      const Target& target = worker.targets[p];
+      float* pixel = grad + p * at.pixel_stride;
+      for (int64_t k = 0; k < target.num; ++k) {
+        pixel[target.bins[k] * at.bin_stride] -= scales[p] * target.shares[k];
+      }
+    }
+    worker.store(grad, strip, out);
   });
 }
 
@@ -390,6 +379,7 @@ at::Tensor color_loss_backward(const at::Tensor& grads_in, const at::Tensor& log
   if (out.numel() == 0) {
     return out;
   }
+  advise_huge_pages(out.mutable_data_ptr(), static_cast<int64_t>(out.nbytes()));
   dispatch_floating(logits.scalar_type(), [&](auto zero) {
     using Out = decltype(zero);
     find_gradient<Out>(arguments, grads.const_data_ptr<float>(), log_sums.const_data_ptr<float>(),

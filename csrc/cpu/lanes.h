@@ -15,12 +15,26 @@
 // takes the copy that this machine can run. GCC's target_clones cannot ask for two features.
 #define FASTSSL_INLINE __attribute__((always_inline)) inline
 #if defined(__x86_64__) && defined(__GNUC__)
-#define FASTSSL_KERNEL(name, parameters, arguments)                                              \
-  __attribute__((target("avx2,fma"))) void name##_wide parameters { name##_body arguments; }     \
-  void name##_plain parameters { name##_body arguments; }                                        \
-  void name parameters {                                                                         \
-    static const bool kIsWide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); \
-    kIsWide ? name##_wide arguments : name##_plain arguments;                                    \
+// Left to itself, GCC makes vectors of 256 bits of AVX-512.
+#if defined(__clang__)
+#define FASTSSL_WIDEST "avx512f,avx512bw,avx512dq,avx512vl,fma"
+#else
+#define FASTSSL_WIDEST "avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"
+#endif
+#define FASTSSL_KERNEL(name, parameters, arguments)                                                \
+  __attribute__((target(FASTSSL_WIDEST))) void name##_widest parameters { name##_body arguments; } \
+  __attribute__((target("avx2,fma"))) void name##_wide parameters { name##_body arguments; }       \
+  void name##_plain parameters { name##_body arguments; }                                          \
+  void name parameters {                                                                           \
+    static const Lanes kLanes = find_lanes();                                                      \
+    switch (kLanes) {                                                                              \
+      case Lanes::kWidest:                                                                         \
+        return name##_widest arguments;                                                            \
+      case Lanes::kWide:                                                                           \
+        return name##_wide arguments;                                                              \
+      default:                                                                                     \
+        return name##_plain arguments;                                                             \
+    }                                                                                              \
   }
 #else
 #define FASTSSL_KERNEL(name, parameters, arguments) \
@@ -28,6 +42,21 @@
 #endif
 
 namespace fastssl {
+
+#if defined(__x86_64__) && defined(__GNUC__)
+// The copies of a kernel: for AVX-512, for AVX2, and for every x86-64.
+enum class Lanes { kWidest, kWide, kPlain };
+
+inline Lanes find_lanes() {
+  const bool has_fma = __builtin_cpu_supports("fma");
+  const bool is_widest = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (has_fma && is_widest) {
+    return Lanes::kWidest;
+  }
+  return has_fma && __builtin_cpu_supports("avx2") ? Lanes::kWide : Lanes::kPlain;
+}
+#endif
 
 // Where adding it rounds a float to a whole number: 1.5 * 2^23.
 constexpr float kRounder = 12582912.0f;
