@@ -9,13 +9,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk, load_trunk
 from fastssl.recipes import build_recipe, describe_recipes, recipe_names
-from fastssl.recipes.kolesnikov19 import estimate_cost, kolesnikov19
 from fastssl.tasks import build_task
 from fastssl.training import train
 from fastssl.training.optim import build_optimizer
@@ -24,22 +22,16 @@ from fastssl.training.schedule import build_schedule
 SMOKE = [name for name in recipe_names() if name.endswith("_smoke")]
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_names_itself_and_builds_what_it_asks_for(name):
-    config = build_recipe(name)
-    assert config.recipe == name
-    with torch.device("meta"):  # shapes alone: a wide trunk weighs a gigabyte
-        task = build_task(config.task, build_trunk(config.trunk, config.width), num_classes=10)
-    assert sum(p.numel() for p in task.parameters()) > 0
-
-
 def test_every_recipe_has_a_smoke_form():
     families = {name.removesuffix("_smoke") for name in SMOKE}
     named = {name for name in recipe_names(has_cells=False) if name not in SMOKE}
     # YFCC differs from its sibling by the schedule alone.
     assert named - families == {"goyal19_jigsaw_yfcc"}
     cells = set(recipe_names()) - set(recipe_names(has_cells=False))
-    assert all(any(cell.startswith(f"{family}_") for family in families) for cell in cells)
+    for cell in cells:
+        # The baselines of Goyal et al. 2019 take the path of any supervised run.
+        family = cell.replace("goyal19_supervised", "supervised")
+        assert any(family.startswith(f"{known}_") for known in families)
 
 
 @pytest.mark.parametrize("name", SMOKE)
@@ -83,42 +75,6 @@ def test_figures_of_kolesnikovs_recipes(task):
     # 0.1 for 256 source images, whatever is made of them.
     peak = build_schedule(schedule, optim, 1_231_121, batch_size).lr_at(10 * 1_231_121)
     assert peak == pytest.approx(0.1 * batch_size / 256)
-
-
-def test_the_study_has_every_task_on_every_trunk_at_every_width():
-    cells = set(recipe_names()) - set(recipe_names(has_cells=False))
-    assert len(cells) == 5 * 6 * 4
-    config = build_recipe("kolesnikov19_relative_location_revnet50_minus_12x")
-    assert (config.trunk, config.width) == ("revnet50_minus_patch", 12)
-    assert config.task == build_recipe("kolesnikov19_relative_location").task
-    assert build_recipe("kolesnikov19_rotation_vgg19_bn_4x").trunk == "vgg19_bn"
-
-
-@pytest.mark.parametrize("trunk", ["resnet50_v1", "resnet50_v2_minus", "revnet50", "vgg19_bn"])
-@pytest.mark.parametrize(
-    ("task", "suffix", "side"), [("rotation", "", 224), ("jigsaw", "_patch", 64)]
-)
-def test_the_cost_of_a_cell_is_that_of_its_trunk(task, suffix, side, trunk):
-    with torch.device("meta"):
-        network, image = build_trunk(trunk + suffix, 8).eval(), torch.empty(1, 3, side, side)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
-    images = {"rotation": 4, "jigsaw": 9}[task] * 35 * 1_281_167
-    passes = 4 if trunk == "revnet50" else 3
-    wanted = counter.get_total_flops() * images * passes / 1e18
-    assert estimate_cost(task, trunk, 8) == pytest.approx(wanted, rel=0.002)
-
-
-@pytest.mark.parametrize(
-    ("task", "trunk", "message"),
-    [
-        ("rotations", "", r"task \('rotations'\) is not of Kolesnikov.*did you mean 'rotation'"),
-        ("rotation", "resnet9", r"trunk \('resnet9'\) is not of Kolesnikov"),
-    ],
-)
-def test_what_the_study_does_not_have_is_refused(task, trunk, message):
-    with pytest.raises(InputError, match=message):
-        kolesnikov19(task, trunk)
 
 
 @pytest.mark.parametrize(

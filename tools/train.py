@@ -25,8 +25,9 @@ _USAGE = f"""usage: train.py RECIPE --data.path DATASET --output-dir RUN [option
 
 recipes: {", ".join(recipe_names(has_cells=False))}
 
-  --list          what each recipe is, with the cells of studies (kolesnikov19_rotation_revnet50_4x)
-  RECIPE --help   all options of a recipe, with their defaults"""
+  --list [WORD ...]   what each recipe is, with every cell of the studies and its cost; words choose
+                      (--list goyal19 resnet50 yfcc100m)
+  RECIPE --help       all options of a recipe, with their defaults"""
 
 
 def read_command_line(arguments: list[str]) -> RunConfig:
@@ -48,7 +49,7 @@ def main() -> None:
     )
     arguments = sys.argv[1:]
     if "--list" in arguments:
-        print(describe_recipes())
+        print(describe_recipes([word for word in arguments if word != "--list"]))
         return
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)

@@ -6,12 +6,13 @@ A recipe's docstring holds the command, the hardware, the cost and the expected 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..command import nearest
 from ..config import RunConfig
 from ..errors import InputError
-from . import demo, goyal19, kolesnikov19, noroozi16, supervised
+from . import demo, goyal19, goyal19_cells, kolesnikov19, noroozi16, supervised
+from .cells import Cell
 
 __all__ = ["build_recipe", "describe_recipes", "recipe_names"]
 
@@ -43,16 +44,16 @@ _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "supervised_smoke": supervised.supervised_smoke,
 }
 # Every cell of a study's table, under names that follow from the cell.
-_CELLS: dict[str, tuple[Callable[[], RunConfig], str]] = kolesnikov19.list_cells()
+_CELLS: dict[str, Cell] = {**kolesnikov19.list_cells(), **goyal19_cells.list_cells()}
 
 
 def recipe_names(has_cells: bool = True) -> list[str]:
-    """Return the names of all recipes, sorted.
+    """Return the names of all recipes, sorted, and behind them the cells in their studies' order.
 
     Args:
         has_cells: with the cells of studies, which are many and named alike.
     """
-    return sorted([*_RECIPES, *_CELLS] if has_cells else _RECIPES)
+    return [*sorted(_RECIPES), *(_CELLS if has_cells else ())]
 
 
 def build_recipe(name: str) -> RunConfig:
@@ -62,33 +63,43 @@ def build_recipe(name: str) -> RunConfig:
         InputError: for an unknown name; offers the nearest.
     """
     if name in _CELLS:
-        return _CELLS[name][0]()
+        return _CELLS[name].build()
     if name not in _RECIPES:
-        raise InputError(f"recipe ('{name}') is not known{nearest(name, recipe_names())}")
+        # Hundreds of cells are no list to read: only for what looks like the name of one.
+        known = recipe_names(has_cells=name.count("_") > 2)
+        raise InputError(f"recipe ('{name}') is not known{nearest(name, known)}")
     return _RECIPES[name]()
 
 
-def describe_recipes() -> str:
-    """Return a table of all recipes: name, trunk, batch, epochs, and the first line of each."""
-    rows = []
-    for name in recipe_names():
-        config = build_recipe(name)
-        if name in _CELLS:
-            summary = _CELLS[name][1]
-        else:
-            summary = (_RECIPES[name].__doc__ or "").splitlines()[0]
-        rows.append(
-            (
-                name,
-                f"{config.trunk} x{config.width}",
-                str(config.data.global_batch_size),
-                f"{config.schedule.epochs:g}",
-                summary,
-            )
+def describe_recipes(words: Sequence[str] = ()) -> str:
+    """Return a table of recipes: name, trunk, batch, epochs, cost, and what each is.
+
+    Args:
+        words: takes the recipes that have each of these in their name; none takes all.
+
+    Raises:
+        InputError: if there is none.
+    """
+    names = [name for name in recipe_names() if all(word in name for word in words)]
+    if not names:
+        raise InputError(
+            f"--list ({' '.join(words)}) finds no recipe with these words in its name; "
+            "--list alone shows all"
         )
-    header = ("recipe", "trunk", "batch", "epochs", "what it is")
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(4)]
+    table = [("recipe", "trunk", "batch", "epochs", "cost", "what it is")]
+    table += [(name, *_describe(name)) for name in names]
+    widths = [max(len(row[i]) for row in table) for i in range(5)]
     return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]])
-        for row in (header, *rows)
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]])
+        for row in table
     )
+
+
+def _describe(name: str) -> tuple[str, str, str, str, str]:
+    config = build_recipe(name)
+    if name in _CELLS:
+        cost, summary = _CELLS[name].describe_cost(config), _CELLS[name].summarize()
+    else:
+        cost, summary = "-", (_RECIPES[name].__doc__ or "").splitlines()[0]
+    batch, epochs = config.data.global_batch_size, config.schedule.epochs
+    return f"{config.trunk} x{config.width}", str(batch), f"{epochs:g}", cost, summary

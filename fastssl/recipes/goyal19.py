@@ -2,7 +2,8 @@
 
 The paper's own pretraining settings were never published. Those of jigsaw are from the same
 authors' PyTorch release (VISSL), as far as it has them; of colorization nothing was released but
-trunks, the conversion to Lab and bins, and the rest is as for jigsaw.
+trunks, the conversion to Lab and bins, and the rest is as for jigsaw. ``goyal19_cells.py`` makes
+the study's table of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from ..config import (
     ScheduleConfig,
 )
 from ..tasks import ColorizationConfig, JigsawConfig
+
+YFCC_SCHEDULE = ScheduleConfig(epochs=10.0, milestones=(3.0, 6.0, 9.0), warmup_epochs=0.0)
+"""The authors' release has it for YFCC without saying which of the subsets it was for."""
 
 
 def jigsaw(
@@ -56,8 +60,7 @@ def jigsaw_yfcc() -> RunConfig[JigsawConfig]:
 
     Command: as ``goyal19_jigsaw``; ``--data.max-samples 1000000`` and so on take nested subsets.
     """
-    schedule = ScheduleConfig(epochs=10.0, milestones=(3.0, 6.0, 9.0), warmup_epochs=0.0)
-    return jigsaw(schedule=schedule, name="goyal19_jigsaw_yfcc")
+    return jigsaw(schedule=YFCC_SCHEDULE, name="goyal19_jigsaw_yfcc")
 
 
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:

@@ -33,6 +33,7 @@ from ..tasks import (
 )
 from . import goyal19
 from . import supervised as supervised_recipes
+from .cells import IMAGENET_1K, Cell
 
 TRUNKS = (
     "resnet50_v1",
@@ -57,14 +58,6 @@ _TASKS: dict[str, tuple[Callable[[], Any], int, str, int]] = {
 _PATCH_TASKS = ("jigsaw", "relative_location")
 PAPER_BATCH = {"rotation": 1024, "exemplar": 512, "jigsaw": 1024, "relative_location": 1024}
 """Source images a step of the paper's runs, as remembered from its supplement; not verified."""
-
-# Tasks on patches or not -> 10^9 multiplications, each with its addition, of one image (224 px, or
-# 64 px) through a trunk of widths 4 and 16. Between them: a w^2 + b w, for images have 3 channels.
-_RESNET = {False: (4.087, 63.978), True: (2.027, 31.964)}
-_REVNET = {False: (1.346, 15.864), True: (0.600, 7.747)}
-_VGG = {False: (4.929, 78.338), True: (0.406, 6.457)}
-_IMAGES = {"rotation": 4, "exemplar": 8, "jigsaw": 9, "relative_location": 9, "supervised": 1}
-_IMAGENET = 1_281_167
 
 # Table 1 of the paper: L-BFGS on pre-logits, ImageNet-1k, its own hold-out, widths in order. The
 # wider ones were not run.
@@ -208,12 +201,13 @@ def supervised() -> RunConfig[SupervisedConfig]:
     return kolesnikov19("supervised")
 
 
-def list_cells() -> dict[str, tuple[Callable[[], RunConfig[Any]], str]]:
-    """Return the whole study, name -> (recipe, summary): every task, trunk and width."""
+def list_cells() -> dict[str, Cell]:
+    """Return the whole study, name -> cell: every task, trunk and width."""
     return {
-        f"kolesnikov19_{task}_{trunk}_{width}x": (
+        f"kolesnikov19_{task}_{trunk}_{width}x": Cell(
             partial(kolesnikov19, task, trunk, width),
-            _summarize_cell(task, trunk, WIDTHS.index(width)),
+            IMAGENET_1K,
+            _describe_published(task, trunk, WIDTHS.index(width)),
         )
         for task in _TASKS
         for trunk in TRUNKS
@@ -221,37 +215,9 @@ def list_cells() -> dict[str, tuple[Callable[[], RunConfig[Any]], str]]:
     }
 
 
-def estimate_cost(task: str, trunk: str, width: int) -> float:
-    """Estimate the arithmetic of a cell's whole run on ImageNet-1k, heads left out.
-
-    A training step is three forward passes of the trunk, four of one that computes its activations
-    again (RevNet).
-
-    Args:
-        task: as of ``kolesnikov19``.
-        trunk: as of ``kolesnikov19``.
-        width: its width factor.
-
-    Returns:
-        10^18 floating-point operations.
-    """
-    is_revnet = trunk.startswith("revnet")
-    table = _REVNET if is_revnet else _VGG if trunk.startswith("vgg") else _RESNET
-    narrow, wide = table[task in _PATCH_TASKS]
-    square = (wide - 4 * narrow) / (16**2 - 4 * 4**2)
-    linear = (narrow - 4**2 * square) / 4
-    forward = 2e9 * (square * width**2 + linear * width)
-    epochs = kolesnikov19(task, trunk, width).schedule.epochs
-    passes = 4 if is_revnet else 3
-    return passes * forward * _IMAGES[task] * _IMAGENET * epochs / 1e18
-
-
-def _summarize_cell(task: str, trunk: str, column: int) -> str:
-    cost = f"{estimate_cost(task, trunk, WIDTHS[column]):.1f} EFLOP on ImageNet-1k"
-    published = _TABLE_1.get(task, {}).get(trunk, ())
-    if column < len(published):
-        return f"A cell of the study: {cost}; published linear accuracy there: {published[column]}."
-    return f"A cell of the study: {cost}; no published figure."
+def _describe_published(task: str, trunk: str, column: int) -> str:
+    figures = _TABLE_1.get(task, {}).get(trunk, ())
+    return f"linear accuracy there {figures[column]}" if column < len(figures) else ""
 
 
 def rotation_smoke() -> RunConfig[RotationConfig]:
