@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "jpeg/compare.h"
 #include "jpeg/symbols.h"
 #include "jpeg/turn.h"
 
@@ -107,21 +109,19 @@ struct Strip {
   JDIMENSION v;       // And down.
 };
 
-// The three libjpeg objects of one call. Functions that libjpeg may leave by longjmp hold nothing
+// The two libjpeg objects of one call. Functions that libjpeg may leave by longjmp hold nothing
 // that has a destructor.
 class Transcoder {
  public:
   Transcoder() {
     std::memset(&source_, 0, sizeof source_);
     std::memset(&target_, 0, sizeof target_);
-    std::memset(&check_, 0, sizeof check_);
     std::memset(&output_, 0, sizeof output_);
   }
   Transcoder(const Transcoder&) = delete;
   Transcoder& operator=(const Transcoder&) = delete;
 
   ~Transcoder() {
-    if (check_.mem != nullptr) jpeg_destroy_decompress(&check_);
     if (target_.mem != nullptr) jpeg_destroy_compress(&target_);
     if (source_.mem != nullptr) jpeg_destroy_decompress(&source_);
     std::free(output_.data);
@@ -131,8 +131,11 @@ class Transcoder {
     if (setjmp(errors_.jump)) return errors_.status;
     Status status = read(data, size, layout);
     if (status != Status::ok) return status;
-    return write(layout, interval) && check() ? Status::ok : Status::corrupt;
+    return write(layout, interval) ? Status::ok : Status::corrupt;
   }
+
+  // Throws bad_alloc.
+  Status check(const Layout& before);
 
   const uint8_t* data() const { return output_.data; }
   size_t size() const { return output_.capacity - output_.base.free_in_buffer; }
@@ -147,13 +150,12 @@ class Transcoder {
   void turn_blocks(Turn turn);
   bool count_symbols(int interval, SymbolCounts* dc, SymbolCounts* ac);
   bool fit_tables(int interval);
-  bool check();
-  bool check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found);
+  bool has_wanted_header(const Layout& before, const Layout& written) const;
+  Status list_planes(std::vector<WantedPlane>* planes);
 
   ErrorManager errors_{};
   jpeg_decompress_struct source_;
   jpeg_compress_struct target_;
-  jpeg_decompress_struct check_;
   Destination output_;
   // As they are written. The source owns them, turned ones too: the target forgets all that is its
   // own as soon as it has written.
@@ -361,50 +363,60 @@ bool Transcoder::write(const Layout& layout, int interval) {
   return true;
 }
 
-bool Transcoder::check_component(int number, jvirt_barray_ptr wanted, jvirt_barray_ptr found) {
-  jpeg_component_info ours = source_.comp_info[number];
-  if (is_transposed_) {
-    std::swap(ours.h_samp_factor, ours.v_samp_factor);
-    std::swap(ours.width_in_blocks, ours.height_in_blocks);
+// Whether the header of what was written is what it should be.
+bool Transcoder::has_wanted_header(const Layout& before, const Layout& written) const {
+  const bool is_alike =
+      written.num_components == target_.num_components && written.is_baseline &&
+      static_cast<JDIMENSION>(written.width) == target_.image_width &&
+      static_cast<JDIMENSION>(written.height) == target_.image_height &&
+      static_cast<unsigned>(written.restart_interval) == target_.restart_interval &&
+      // With the components' names all that decoders choose colours by.
+      written.has_jfif == before.has_jfif && written.adobe_transform == before.adobe_transform;
+  for (int i = 0; is_alike && i < target_.num_components; ++i) {
+    const Component& component = written.components[i];
+    const jpeg_component_info& wanted = target_.comp_info[i];
+    if (component.id != wanted.component_id || component.h != wanted.h_samp_factor ||
+        component.v != wanted.v_samp_factor) {
+      return false;
+    }
   }
-  const jpeg_component_info& theirs = check_.comp_info[number];
-  const JQUANT_TBL* table = target_.quant_tbl_ptrs[ours.quant_tbl_no];
-  const bool is_alike = ours.component_id == theirs.component_id &&
-                        ours.h_samp_factor == theirs.h_samp_factor &&
-                        ours.v_samp_factor == theirs.v_samp_factor &&
-                        ours.width_in_blocks == theirs.width_in_blocks &&
-                        ours.height_in_blocks == theirs.height_in_blocks;
-  if (!is_alike || theirs.quant_table == nullptr ||
-      std::memcmp(table->quantval, theirs.quant_table->quantval, sizeof table->quantval) != 0) {
-    return false;
+  return is_alike;
+}
+
+// Finds what should be in the file that was written; `planes` has room for all rows.
+Status Transcoder::list_planes(std::vector<WantedPlane>* planes) {
+  if (setjmp(errors_.jump)) return errors_.status;
+  for (int i = 0; i < source_.num_components; ++i) {
+    WantedPlane& plane = (*planes)[i];
+    for (JDIMENSION y = 0; y < plane.rows.size(); ++y) {
+      // Rows stay where they are: libjpeg-turbo knows no memory but that of the process.
+      plane.rows[y] = source_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&source_),
+                                                      coefficients_[i], y, 1, FALSE)[0][0];
+    }
   }
-  for (JDIMENSION y = 0; y < theirs.height_in_blocks; ++y) {
-    const JBLOCKROW one = source_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&source_),
-                                                          wanted, y, 1, FALSE)[0];
-    const JBLOCKROW other = check_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&check_),
-                                                           found, y, 1, FALSE)[0];
-    if (std::memcmp(one, other, theirs.width_in_blocks * sizeof(JBLOCK)) != 0) return false;
-  }
-  return true;
+  return Status::ok;
 }
 
 // Reads what was written and compares it with what should be in it.
-bool Transcoder::check() {
-  check_.err = source_.err;
-  jpeg_create_decompress(&check_);
-  jpeg_mem_src(&check_, output_.data, size());
-  jpeg_read_header(&check_, TRUE);
-  jvirt_barray_ptr* found = jpeg_read_coefficients(&check_);
-  if (check_.num_components != target_.num_components || check_.progressive_mode ||
-      check_.image_width != target_.image_width || check_.image_height != target_.image_height ||
-      check_.jpeg_color_space != source_.jpeg_color_space ||
-      check_.restart_interval != target_.restart_interval) {
-    return false;
+Status Transcoder::check(const Layout& before) {
+  Layout written;
+  std::vector<uint32_t> offsets;
+  Status status = parse(data(), size(), &written);
+  if (status != Status::ok) return status;
+  status = find_segments(data(), size(), written, &offsets);
+  if (status != Status::ok) return status;
+  if (!has_wanted_header(before, written)) return Status::corrupt;
+  std::vector<WantedPlane> planes(source_.num_components);
+  for (int i = 0; i < source_.num_components; ++i) {
+    const jpeg_component_info& from = source_.comp_info[i];
+    const JDIMENSION down = is_transposed_ ? from.width_in_blocks : from.height_in_blocks;
+    planes[i].steps = target_.quant_tbl_ptrs[target_.comp_info[i].quant_tbl_no]->quantval;
+    planes[i].width = is_transposed_ ? from.height_in_blocks : from.width_in_blocks;
+    planes[i].rows.resize(down);
   }
-  for (int i = 0; i < check_.num_components; ++i) {
-    if (!check_component(i, coefficients_[i], found[i])) return false;
-  }
-  return true;
+  status = list_planes(&planes);
+  if (status != Status::ok) return status;
+  return std::make_unique<TileComparer>()->compare(data(), written, offsets, planes);
 }
 
 // Memory for the coefficients is bounded before libjpeg takes it.
@@ -454,17 +466,13 @@ Status transcode(const uint8_t* data, size_t size, int32_t interval, std::vector
   status = transcoder.run(data, size, layout, interval);
   if (status != Status::ok) return status;
   try {
-    out->assign(transcoder.data(), transcoder.data() + transcoder.size());
+    status = transcoder.check(layout);
+    if (status == Status::ok) {
+      out->assign(transcoder.data(), transcoder.data() + transcoder.size());
+    }
   } catch (const std::bad_alloc&) {
     return Status::no_memory;
   }
-  Layout written;
-  std::vector<uint32_t> offsets;
-  status = parse(out->data(), out->size(), &written);
-  if (status == Status::ok) {
-    status = find_segments(out->data(), out->size(), written, &offsets);
-  }
-  if (status != Status::ok) out->clear();
   return status;
 }
 

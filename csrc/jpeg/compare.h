@@ -1,0 +1,77 @@
+// Whether a tiled JPEG holds the coefficients that it should, by the native loader's own reader.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "jpeg/entropy.h"
+#include "jpeg/parse.h"
+#include "jpeg/status.h"
+#include "jpeg/tables.h"
+
+namespace fastssl::jpeg {
+
+// What a component should be.
+struct WantedPlane {
+  const uint16_t* steps;             // 64 quantisation steps in natural order.
+  std::vector<const int16_t*> rows;  // Of blocks, 64 coefficients each in natural order.
+  int32_t width;                     // In blocks.
+};
+
+// Reads all coefficients of a baseline JPEG of one scan, two restart segments at a time, and
+// compares them. The file was written by other code than reads it here (libjpeg's), so a fault of
+// either shows.
+class TileComparer {
+ public:
+  TileComparer();
+
+  // Compares a file with what should be in it. Blocks beyond a component's width or rows, which
+  // fill the last MCUs, are read, but nobody has wanted them.
+  //
+  // layout: from parse of these bytes.
+  // offsets: from find_segments.
+  // planes: one for each component.
+  //   corrupt: a coefficient or a quantisation step is another, or a segment ends early or late.
+  //   unsupported: tables that are not plain baseline.
+  Status compare(const uint8_t* data, const Layout& layout, const std::vector<uint32_t>& offsets,
+                 const std::vector<WantedPlane>& planes);
+
+ private:
+  // What one stream works at.
+  struct Lane {
+    Stream stream;
+    std::vector<uint8_t> bytes;
+    std::vector<Block> blocks;
+    int64_t next_mcu;   // The first of those in `blocks`.
+    int64_t chunk_end;  // Behind the last of them.
+    int64_t end;        // Behind the last one of the segment.
+    int16_t dc[kMaxComponents];
+  };
+
+  // A block of an MCU.
+  struct Place {
+    int component;
+    int32_t h, v;  // Blocks of the component in an MCU.
+    int32_t x, y;  // Where in the MCU.
+  };
+
+  bool has_wanted_steps(const std::vector<WantedPlane>& planes) const;
+  void plan_blocks(const Layout& layout);
+  bool start(const uint8_t* data, const std::vector<uint32_t>& offsets, Lane* lane);
+  void begin_chunk(Lane* lane);
+  bool finish_chunk(const std::vector<WantedPlane>& planes, Lane* lane);
+  bool compare_mcu(const std::vector<WantedPlane>& planes, int64_t mcu, Lane* lane, Block* block);
+
+  ScanTables tables_;
+  HuffmanTable stop_;
+  Lane lanes_[2];
+  std::vector<Place> places_;
+  int num_components_ = 0;
+  int64_t mcus_per_row_ = 0;
+  int64_t interval_ = 0;  // MCUs of a segment.
+  int64_t total_mcus_ = 0;
+  int64_t next_segment_ = 0;
+};
+
+}  // namespace fastssl::jpeg
