@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: affinity mask and cgroup quota, not the machine."""
+"""How many CPUs and how much memory this process may really use: its cgroups, not the machine."""
 
 from __future__ import annotations
 
@@ -72,6 +72,29 @@ def cgroup_quota(
         if limit > 0:
             quota = min(quota, limit / int(_read(folder / "cpu.cfs_period_us") or 100_000))
     return quota
+
+
+def cgroup_memory(
+    mounts: str | None = None,
+    membership: str | None = None,
+) -> float:
+    """Return the tightest memory limit of the cgroups that this process lies in.
+
+    Args:
+        mounts: text of ``/proc/self/mountinfo``; None reads it.
+        membership: text of ``/proc/self/cgroup``; None reads it.
+
+    Returns:
+        Bytes; infinity, or more than any machine has, where there is none.
+    """
+    mounts = (_read(Path("/proc/self/mountinfo")) or "") if mounts is None else mounts
+    membership = (_read(Path("/proc/self/cgroup")) or "") if membership is None else membership
+    limit = math.inf
+    for controller, name in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
+        for folder in _cgroup_folders(controller, mounts, membership):
+            text = (_read(folder / name) or "max").strip()
+            limit = limit if text == "max" else min(limit, int(text))
+    return limit
 
 
 def available_cpus() -> int:

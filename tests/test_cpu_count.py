@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fastssl.cpu_count import available_cpus, cgroup_quota
+from fastssl.cpu_count import available_cpus, cgroup_memory, cgroup_quota
 
 
 def test_at_least_one_and_no_more_than_the_affinity_mask():
@@ -55,3 +55,22 @@ def test_quota_of_a_container_that_sees_only_its_part(tmp_path):
 
 def test_no_cgroup_means_no_quota():
     assert cgroup_quota("", "") == math.inf
+    assert cgroup_memory("", "") == math.inf
+
+
+@pytest.mark.parametrize(
+    ("own", "parent", "limit"),
+    [("max", "max", math.inf), ("4096", "max", 4096), ("8192", "4096", 4096)],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_memory_is_the_tightest_on_the_way_up(tmp_path, version, own, parent, limit):
+    kind, options, name = {
+        1: ("cgroup", "rw,memory", "memory.limit_in_bytes"),
+        2: ("cgroup2", "rw", "memory.max"),
+    }[version]
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a" / name).write_text(parent + "\n")
+    (tmp_path / "a/b" / name).write_text(own + "\n")
+    mounts = f"30 20 0:26 / {tmp_path} rw - {kind} {kind} {options}"
+    membership = "4:memory:/a/b" if version == 1 else "0::/a/b"
+    assert cgroup_memory(mounts, membership) == limit

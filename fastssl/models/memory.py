@@ -5,6 +5,7 @@ Shape legend: B images, C channels, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from .trunks import build_trunk
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of a float32 training step of one trunk, without head and transient memory."""
+    """Bytes of a training step, without what lives only for a moment."""
 
     weights: int
     """Parameters and buffers."""
@@ -26,6 +27,18 @@ class MemoryEstimate:
     """One momentum for each parameter (SGD); Adam has twice that."""
     activations: int
     """What autograd keeps from the forward pass for the backward pass, the images included."""
+
+    def least(self, keeps_gradients: bool, activations: int | None = None) -> int:
+        """Return what a step surely holds at one time.
+
+        Args:
+            keeps_gradients: whether there are gradients while the forward pass runs: DDP and
+                accumulation keep them; else they come as the activations go.
+            activations: in place of its own.
+        """
+        kept = self.activations if activations is None else activations
+        passing = kept + self.gradients if keeps_gradients else max(kept, self.gradients)
+        return self.weights + self.optimizer + passing
 
     @property
     def total(self) -> int:
@@ -44,8 +57,24 @@ def count_saved_bytes(network: nn.Module, images: Tensor) -> int:
         Bytes, the images included; memory that several tensors share is counted once.
     """
     own = [*network.parameters(), *network.buffers()]
+    return count_kept_bytes(lambda: network(images), [images], own)
+
+
+def count_kept_bytes(
+    forward: Callable[[], Any], inputs: Iterable[Tensor], own: Iterable[Tensor]
+) -> int:
+    """Count what a forward pass keeps for the backward pass.
+
+    Args:
+        forward: runs it, and returns what hangs on to it.
+        inputs: counted, kept or not.
+        own: parameters and buffers, not counted.
+
+    Returns:
+        Bytes; memory that several tensors share is counted once.
+    """
     skipped = {tensor.untyped_storage()._cdata for tensor in own}
-    kept: dict[int, Tensor] = {images.untyped_storage()._cdata: images}
+    kept: dict[int, Tensor] = {tensor.untyped_storage()._cdata: tensor for tensor in inputs}
 
     def keep(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
@@ -53,7 +82,7 @@ def count_saved_bytes(network: nn.Module, images: Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # The output lives as long as what it stands on.
-        _output = network(images)
+        _output = forward()
     storages = [tensor.untyped_storage() for key, tensor in kept.items() if key not in skipped]
     return sum(storage.nbytes() for storage in storages)
 

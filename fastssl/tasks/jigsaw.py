@@ -262,7 +262,9 @@ class Jigsaw(Task):
         check_patch_side(config, trunk)
         named = cast(Trunk, trunk)
         permutations = load_permutations(config)
-        _log.info("jigsaw: %s", permutations)
+        # Before a run its task is built once without memory.
+        if not any(parameter.is_meta for parameter in trunk.parameters()):
+            _log.info("jigsaw: %s", permutations)
         # Not persistent: the set follows from the config, which is the run's identity.
         members = torch.from_numpy(permutations.members.copy())
         self.register_buffer("permutations_QP", members, persistent=False)

@@ -34,7 +34,9 @@ from .data_wait import judge_data
 from .distributed import World, check_device, join_world
 from .endings import clear_endings, recorded_exit
 from .machine import describe_machine, set_determinism, warn_of_other_machine
+from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .metrics import Meter, Progress
+from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .run_directory import (
     BAD_SAMPLES_NAME,
@@ -55,13 +57,11 @@ from .tensorboard import TensorBoard
 _log = logging.getLogger(__name__)
 
 TRUNK_NAME = "trunk.safetensors"
-NONFINITE_FOLDER = "nonfinite"
 _NUM_PICTURES = 4
 _COMPRESSION = {
     "bf16": default_hooks.bf16_compress_hook,
     "fp16": default_hooks.fp16_compress_hook,
 }
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: RunConfig) -> None:
@@ -147,13 +147,15 @@ class Trainer:
         size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
+        with contextlib.closing(open_dataset(config.data.path)) as dataset:
+            num_classes = len(dataset.class_names)
+        outline = outline_task(config, num_classes)
+        outline.check_batch(size)
+        check_memory(outline, config, size, world.size, read_capacity(world))
         # The order of weights' draws is the order of building: trunk, then head.
         torch.manual_seed(step_seed(config.seed, 0, 0))
         self.trunk = build_trunk(config.trunk, config.width)
-        with contextlib.closing(open_dataset(config.data.path)) as dataset:
-            num_classes = len(dataset.class_names)
         self.task = build_task(config.task, self.trunk, num_classes)
-        self.task.check_batch(size)
         self.loader_choice = resolve_loader(config.data, str(world.device), self._earlier_loader)
         data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
@@ -345,7 +347,7 @@ class Trainer:
 
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
-        dtype = _DTYPES[config.precision]
+        dtype = DTYPES[config.precision]
         if not self.task.needs_labels:  # labels do not reach a pretext task
             part = dataclasses.replace(part, labels=None)
         inputs = self.task.prepare(part, config.seed, dtype)
@@ -438,29 +440,11 @@ class Trainer:
             self._stop_on_nonfinite(tripped_at)
 
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
-        """Save the batch that tripped the guard and the weights that it met, then stop."""
+        """Go back to the batch that tripped the guard, and leave with it and its weights."""
         self.loader.load_state_dict(
             {**self._loader_state(), "position": self._position(tripped_at - 1)}
         )
-        batch = next(iter(self.loader))
-        place = self.folder / NONFINITE_FOLDER / f"{tripped_at:09d}"
-        place.mkdir(parents=True, exist_ok=True)
-        capsule: dict[str, Any] = {
-            "step": tripped_at,
-            "rank": self.world.rank,
-            "images": batch.images.cpu(),
-            "sample_ids": batch.sample_ids,
-            "epochs": batch.epochs,
-        }
-        if self.world.is_zero:
-            capsule["task"] = dict(self.task.state_dict())
-        torch.save(capsule, place / f"rank{self.world.rank}.pt")
-        self.world.gather(None)  # every rank's part is written before one of them leaves
-        raise RunFailed(
-            f"the loss was not finite at step {tripped_at} and the one before; the weights are "
-            f"those before them, batch and weights stand in {place}; lower --optim.lr or raise "
-            "the warm-up in a new --output-dir"
-        )
+        fail_on_nonfinite(self.folder, tripped_at, next(iter(self.loader)), self.task, self.world)
 
     def _finish(self) -> None:
         """Save the last step and export the trunk; then say whether data held the run up."""

@@ -1,0 +1,48 @@
+"""What is left behind when a loss stays non-finite: the batch and the weights that it met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from ..batch import Batch
+from ..errors import RunFailed
+from ..tasks import Task
+from .distributed import World
+
+NONFINITE_FOLDER = "nonfinite"
+
+
+def fail_on_nonfinite(folder: Path, step: int, batch: Batch, task: Task, world: World) -> NoReturn:
+    """Save the batch that tripped the guard and the weights that it met, then stop; on all ranks.
+
+    Args:
+        folder: the run directory.
+        step: that tripped the guard.
+        batch: of this rank at that step.
+        task: with the weights of before.
+        world: the ranks.
+
+    Raises:
+        RunFailed: says where they stand, and what to change.
+    """
+    place = folder / NONFINITE_FOLDER / f"{step:09d}"
+    place.mkdir(parents=True, exist_ok=True)
+    capsule: dict[str, Any] = {
+        "step": step,
+        "rank": world.rank,
+        "images": batch.images.cpu(),
+        "sample_ids": batch.sample_ids,
+        "epochs": batch.epochs,
+    }
+    if world.is_zero:
+        capsule["task"] = dict(task.state_dict())
+    torch.save(capsule, place / f"rank{world.rank}.pt")
+    world.gather(None)  # every rank's part is written before one of them leaves
+    raise RunFailed(
+        f"the loss was not finite at step {step} and the one before; the weights are those before "
+        f"them, batch and weights stand in {place}; lower --optim.lr or raise the warm-up in a new "
+        "--output-dir"
+    )
