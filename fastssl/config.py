@@ -86,6 +86,8 @@ class LoaderConfig:
     """Chunked order: chunks whose samples are mixed inside a lane."""
     max_samples: int = 0
     """Use the samples with ids below this; 0 uses all."""
+    nominal_samples: int = free(0)
+    """Samples that the recipe is meant for: a tenth more or less is a warning; 0 is any number."""
     max_bad_share: float = 0.01
     """Stop when more than this share of an epoch's samples so far, and at least 10, are bad."""
     allow_repeat_in_batch: bool = False
@@ -106,7 +108,7 @@ class LoaderConfig:
             f"data.global_batch_size ({self.global_batch_size}) must be at least 1",
         )
         _require(0 <= self.seed <= MAX_SEED, f"seed ({self.seed}) must lie in 0 .. 2**64 - 1")
-        for name in ("num_threads", "max_samples"):
+        for name in ("num_threads", "max_samples", "nominal_samples"):
             value = getattr(self, name)
             _require(value >= 0, f"data.{name} ({value}) must not be negative; 0 is automatic")
         _require(

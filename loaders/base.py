@@ -252,4 +252,17 @@ def _count_samples(config: LoaderConfig, available: int) -> int:
             f"--data.global-batch-size to {num_samples} or less, or allow it by "
             f"--data.allow-repeat-in-batch true"
         )
+    nominal = config.nominal_samples
+    if nominal and not _is_near(num_samples, nominal):
+        _log.warning(
+            "the recipe is meant for %s samples and this run uses %s: it has the same epochs and "
+            "other steps",
+            f"{nominal:,}",
+            f"{num_samples:,}",
+        )
     return num_samples
+
+
+def _is_near(given: int, nominal: int) -> bool:
+    """Tell whether a dataset may pass for one of that size: files get lost, a tenth does not."""
+    return 0.9 * nominal <= given <= 1.1 * nominal

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastssl.errors import InputError
+from fastssl.loaders import build_loader
 from fastssl.models import build_trunk
 from fastssl.recipes import build_recipe, describe_recipes, recipe_names
 from fastssl.recipes.cells import DATA_SETS
@@ -22,6 +23,7 @@ from fastssl.recipes.goyal19_cells import NUM_NEIGHBORS, NUM_PERMUTATIONS, goyal
 from fastssl.recipes.kolesnikov19 import kolesnikov19
 from fastssl.tasks import build_task
 from fastssl.training.schedule import build_schedule
+from fastssl.views import ViewSpec
 
 CELLS = [name for name in recipe_names() if name not in recipe_names(has_cells=False)]
 GOYAL = [name for name in CELLS if name.startswith("goyal19_")]
@@ -131,6 +133,36 @@ def test_subsets_of_yfcc_are_nested_and_short(task, trunk):
     assert sizes == [1_000_000, 10_000_000, 50_000_000, 0]
 
 
+def open_cell(name, dataset_path):
+    """Build the loader of a cell on 47 samples."""
+    data = dataclasses.replace(
+        build_recipe(name).data, path=dataset_path, global_batch_size=4, num_threads=1
+    )
+    return build_loader(data, (ViewSpec.center(32, 32),))
+
+
+def test_a_subset_of_yfcc_refuses_a_smaller_dataset(dataset_path):
+    with pytest.raises(InputError, match=r"\(10000000\) must not exceed the dataset's 47 samples"):
+        open_cell("goyal19_jigsaw_alexnet_p100_yfcc10m", dataset_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("goyal19_jigsaw_alexnet_p100_yfcc100m", "100,000,000"),
+        ("kolesnikov19_rotation_revnet50_4x", "1,281,167"),
+    ],
+)
+def test_a_whole_data_set_of_another_size_is_a_warning(name, wanted, dataset_path, caplog):
+    open_cell(name, dataset_path).close()
+    assert f"meant for {wanted} samples and this run uses 47" in caplog.text
+
+
+def test_a_recipe_for_any_data_does_not_warn(dataset_path, caplog):
+    open_cell("goyal19_jigsaw_yfcc", dataset_path).close()
+    assert "is meant for" not in caplog.text
+
+
 def test_baselines_of_the_study_of_scale():
     resnet = build_recipe("goyal19_supervised_resnet50_places205")
     assert (resnet.trunk, resnet.width, resnet.task.name) == ("resnet50", 4, "supervised")
@@ -219,7 +251,7 @@ def count_multiplications(run, images):
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"goyal19_jigsaw_{trunk}_p5000_imagenet1k" for trunk in ("alexnet", "resnet50")),
+        *(f"goyal19_jigsaw_{trunk}_p701_imagenet1k" for trunk in ("alexnet", "resnet50")),
         *(f"goyal19_colorization_{trunk}_k10_yfcc1m" for trunk in ("alexnet", "resnet50")),
         "goyal19_supervised_alexnet_imagenet1k",
         "kolesnikov19_supervised_resnet50_v2_4x",

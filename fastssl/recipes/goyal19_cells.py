@@ -136,7 +136,11 @@ def goyal19(
     data_set = DATA_SETS[data]
     max_samples = data_set.num_images if data_set.is_subset else 0
     return dataclasses.replace(
-        config, recipe=name, data=dataclasses.replace(config.data, max_samples=max_samples)
+        config,
+        recipe=name,
+        data=dataclasses.replace(
+            config.data, max_samples=max_samples, nominal_samples=data_set.num_images
+        ),
     )
 
 

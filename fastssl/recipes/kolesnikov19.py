@@ -130,7 +130,10 @@ def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
         task=make_config(),
         trunk=(trunk or usual_trunk) + ("_patch" if task in _PATCH_TASKS else ""),
         width=width,
-        data=LoaderConfig(global_batch_size=batch_size),
+        data=LoaderConfig(
+            global_batch_size=batch_size,
+            nominal_samples=IMAGENET_1K.num_images if trunk else 0,
+        ),
         optim=OptimConfig(
             lr=0.1,
             momentum=0.9,
