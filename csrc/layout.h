@@ -26,6 +26,21 @@ struct Cut {
   int64_t size;
 };
 
+// What becomes of the colours of each image.
+struct Jitter {
+  const bool* grey;              // (B,) or null: R, G and B become their grey first
+  bool is_mean;                  // the mean of the channels, else their luma; neither is rounded
+  const float* brightness;       // (B,): added to values of 0 .. 1
+  const float* saturation;       // (B,): the factor of the saturation
+  const bool* brightness_first;  // (B,): else the saturation changes first
+};
+
+// ITU-R 601 as Pillow has it, and the mean.
+constexpr float kLumaOfRgb[3] = {19595.0f / 65536, 38470.0f / 65536, 7471.0f / 65536};
+constexpr float kThird = 1.0f / 3;
+// Of a pixel whose channels differ less the saturation is not looked at.
+constexpr float kLeastDepth = 1e-6f;
+
 // XYZ of linear sRGB, each row divided by white D65 (fastssl/ops/color_grid.py has the same).
 constexpr float kXyzOfRgb[3][3] = {
     {static_cast<float>(0.412453 / 0.95047), static_cast<float>(0.357580 / 0.95047),

@@ -32,6 +32,10 @@ TORCH_LIBRARY(fastssl, m) {
   m.def(
       "normalize(Tensor images, Tensor? flip, Tensor? grey, float[] mean, float[] std, "
       "ScalarType dtype, bool channels_last) -> Tensor");
+  m.def(
+      "color_jitter(Tensor images, Tensor brightness, Tensor saturation, Tensor brightness_first, "
+      "Tensor? flip, Tensor? grey, bool mean_grey, float[]? mean, float[]? std, bool standardize, "
+      "ScalarType dtype, bool channels_last) -> Tensor");
   m.def("rgb_to_lab(Tensor images, bool eight_bit) -> Tensor");
   m.def(
       "split_lab(Tensor images, Tensor? flip, int stride, bool mean, bool eight_bit, "

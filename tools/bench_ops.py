@@ -139,6 +139,35 @@ def build_normalize_row(
     )
 
 
+def build_jitter_row(
+    batch_size: int, device: torch.device, dtype: torch.dtype, standardize: bool, is_inductor: bool
+) -> Row:
+    """Whole views of 224 px: some mirrored, some grey, brightness and saturation of every order."""
+    generator = torch.Generator().manual_seed(0)
+    images = random_pixels(batch_size, 224, 224, 3, device=device)
+
+    def draw() -> torch.Tensor:
+        return torch.rand(batch_size, generator=generator)
+
+    colours = [v.to(device) for v in (0.25 * draw() - 0.125, 0.5 + draw(), draw() < 0.25)]
+    flip, grey = ((draw() < share).to(device) for share in (0.5, 0.66))
+    scale = (None, None, True) if standardize else (MEAN, STD, False)
+    arguments = (images, *colours, flip, grey, True, *scale, dtype, True)
+    options: dict[str, Any] = {"standardize": True} if standardize else {"mean": MEAN, "std": STD}
+    options |= {"flip_B": flip, "grey_B": grey, "grey": "mean", "dtype": dtype}
+    compiled = torch.compile(reference.color_jitter) if is_inductor else None
+    how = "standardised" if standardize else "normalised"
+    return Row(
+        f"color_jitter, 224 px, {how}, {describe_dtype(dtype)}",
+        "images",
+        batch_size,
+        lambda: ops.color_jitter(images, *colours, **options, channels_last=True),
+        lambda: reference.color_jitter(*arguments),
+        images.numel() * (1 + dtype.itemsize),
+        None if compiled is None else lambda: compiled(*arguments),
+    )
+
+
 def build_lab_row(batch_size: int, device: torch.device, is_inductor: bool) -> Row:
     """Whole views of 224 px, every pixel another colour."""
     images = random_pixels(batch_size, 224, 224, 3, device=device)
@@ -347,6 +376,8 @@ def build_rows(options: Options, device: torch.device) -> list[Row]:
         for standardize in (False, True):
             rows.append(build_patches_row(size, device, dtype, standardize, is_inductor))
         rows.append(build_normalize_row(size, device, dtype, is_inductor))
+        for standardize in (False, True):
+            rows.append(build_jitter_row(size, device, dtype, standardize, is_inductor))
         for mean in (False, True):
             rows.append(build_split_row(size, device, dtype, mean, is_inductor))
         # A dense target of 32 images is 126 MB, and there are several of that size.

@@ -33,6 +33,11 @@ cudaError_t map_patches(const Images& images, const Cut& cut, int64_t height, in
                         int64_t num_slots, const Scaling& scaling, const Output& output,
                         cudaStream_t stream);
 
+// Paints whole images with new colours, as a jitter says, scales and writes them. The element is
+// not uint8.
+cudaError_t paint_images(const Images& images, const bool* flip, const Jitter& jitter,
+                         const Scaling& scaling, const Output& output, cudaStream_t stream);
+
 // All pixels to planes of L, a and b.
 cudaError_t convert_to_lab(const Images& images, bool eight_bit, float* out, cudaStream_t stream);
 

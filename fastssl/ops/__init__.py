@@ -16,13 +16,14 @@ from .color import has_color, lab_to_rgb, rgb_to_lab, split_lab
 from .color_grid import color_bins, rebalance_bins
 from .losses import ColorLoss, decode_colors
 from .patches import extract_patches
-from .views import normalize
+from .views import color_jitter, normalize
 
 __all__ = [
     "BuildInfo",
     "ColorLoss",
     "build_info",
     "color_bins",
+    "color_jitter",
     "decode_colors",
     "extract_patches",
     "has_color",

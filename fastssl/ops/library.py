@@ -25,6 +25,9 @@ SCHEMAS = {
     "bool channels_last) -> Tensor",
     "normalize": "(Tensor images, Tensor? flip, Tensor? grey, float[] mean, float[] std, "
     "ScalarType dtype, bool channels_last) -> Tensor",
+    "color_jitter": "(Tensor images, Tensor brightness, Tensor saturation, "
+    "Tensor brightness_first, Tensor? flip, Tensor? grey, bool mean_grey, float[]? mean, "
+    "float[]? std, bool standardize, ScalarType dtype, bool channels_last) -> Tensor",
     "rgb_to_lab": "(Tensor images, bool eight_bit) -> Tensor",
     "split_lab": "(Tensor images, Tensor? flip, int stride, bool mean, bool eight_bit, "
     "ScalarType dtype) -> (Tensor, Tensor)",
@@ -166,6 +169,12 @@ def _fake_normalize(
     if channels_last:
         return images.new_empty((num, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
     return images.new_empty((num, 3, height, width), dtype=dtype)
+
+
+@torch.library.register_fake("fastssl::color_jitter")
+def _fake_color_jitter(images: Tensor, *rest: Any) -> Tensor:
+    """Return an empty result of the right shape, type and strides."""
+    return _fake_normalize(images, None, None, [], [], *rest[-2:])
 
 
 @torch.library.register_fake("fastssl::rgb_to_lab")

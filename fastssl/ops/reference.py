@@ -15,6 +15,10 @@ from torch import Tensor
 
 from .color_grid import WHITE, XYZ_OF_RGB
 
+# What R, G and B count in a grey that is not rounded: ITU-R 601 as Pillow has it, and the mean.
+_LUMA_WEIGHTS = (19595 / 65536, 38470 / 65536, 7471 / 65536)
+_MEAN_WEIGHTS = (1 / 3, 1 / 3, 1 / 3)
+
 
 def luma(images: Tensor) -> Tensor:
     """Return ITU-R 601 luma with Pillow's rounding.
@@ -45,7 +49,7 @@ def _mirror(images_BHWC: Tensor, flip_B: Tensor | None) -> Tensor:
 
 
 def _scale(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return float32 (x / 255 - mean) / std of uint8 (..., 3)."""
+    """Return float32 (x / 255 - mean) / std of values 0 .. 255, (..., 3)."""
     mean_C = torch.tensor(mean, dtype=torch.float32, device=images.device)
     std_C = torch.tensor(std, dtype=torch.float32, device=images.device)
     return (images.float() / 255 - mean_C) / std_C
@@ -169,6 +173,92 @@ def normalize(
     """Do what ``fastssl.ops.normalize`` does, one PyTorch operation after the other."""
     images_BHWC = _make_grey(_mirror(images_BHWC, flip_B), grey_B)
     return _channels_first(_scale(images_BHWC, mean, std), dtype, channels_last)
+
+
+def paint(
+    images_BHWC: Tensor,
+    brightness_B: Tensor,
+    saturation_B: Tensor,
+    brightness_first_B: Tensor,
+    flip_B: Tensor | None,
+    grey_B: Tensor | None,
+    mean_grey: bool,
+) -> Tensor:
+    """Mirror images and change their colours, as ``fastssl.ops.color_jitter`` does before scaling.
+
+    Args:
+        images_BHWC: uint8 RGB; more leading dimensions are taken where all tensors have them.
+        brightness_B: float32, added to values of 0 .. 1.
+        saturation_B: float32, the saturation's factor.
+        brightness_first_B: bool; else the saturation changes first.
+        flip_B: bool; True mirrors left to right.
+        grey_B: bool; True makes grey first.
+        mean_grey: grey is the mean of the channels, else their luma; not rounded.
+
+    Returns:
+        float32, the shape of the images, 0 .. 255, not rounded.
+    """
+
+    def spread(of_images: Tensor) -> Tensor:
+        return of_images[..., None, None, None]
+
+    values = images_BHWC
+    if flip_B is not None:
+        values = torch.where(spread(flip_B), values.flip(-2), values)
+    values = values.float()
+    if grey_B is not None:
+        weights = values.new_tensor(_MEAN_WEIGHTS if mean_grey else _LUMA_WEIGHTS)
+        values = torch.where(spread(grey_B), (values * weights).sum(-1, keepdim=True), values)
+    shift, is_first = spread(brightness_B * 255), spread(brightness_first_B)
+    values = saturate(values + torch.where(is_first, shift, 0.0), spread(saturation_B))
+    return (values + torch.where(is_first, 0.0, shift)).clamp(0, 255)
+
+
+def saturate(values_HWC: Tensor, factor: Tensor) -> Tensor:
+    """Scale the saturation of HSV, and leave hue and value as they are.
+
+    Value is max(R, G, B), saturation (max - min) / max: each channel keeps its share of the way
+    from the maximum down, so that there is no need to go to HSV and back.
+
+    Args:
+        values_HWC: floating RGB, channels last; of a pixel without a positive value nothing that
+            clips to more than 0 is made.
+        factor: not negative, broadcast to the values; the saturation stays within 0 .. 1.
+
+    Returns:
+        The same shape and range.
+    """
+    value = values_HWC.amax(-1, keepdim=True)
+    depth = value - values_HWC.amin(-1, keepdim=True)
+    # S * factor stops at 1, where the least of the channels is 0.
+    ratio = torch.minimum(factor, value.clamp(min=0) / depth.clamp(min=1e-6))
+    return value - (value - values_HWC) * ratio
+
+
+def color_jitter(
+    images_BHWC: Tensor,
+    brightness_B: Tensor,
+    saturation_B: Tensor,
+    brightness_first_B: Tensor,
+    flip_B: Tensor | None,
+    grey_B: Tensor | None,
+    mean_grey: bool,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    standardize: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    """Do what ``fastssl.ops.color_jitter`` does, one PyTorch operation after the other."""
+    colours = (brightness_B, saturation_B, brightness_first_B)
+    values = paint(images_BHWC, *colours, flip_B, grey_B, mean_grey)
+    if standardize:
+        values = _standardize(values[:, None])[:, 0]
+    else:
+        assert mean is not None
+        assert std is not None
+        values = _scale(values, mean, std)
+    return _channels_first(values, dtype, channels_last)
 
 
 def rgb_to_lab(images_BHWC: Tensor, eight_bit: bool) -> Tensor:
