@@ -30,6 +30,9 @@ from .telemetry import LoaderTelemetry
 
 _log = logging.getLogger(__name__)
 
+_SAMPLES_PLANNED = 512
+"""At once, in steps of a rank's stream."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -140,9 +143,29 @@ class Loader(abc.ABC):
 
     def plan_step(self, position: int) -> Plan:
         """Plan this rank's share of the step that begins at a position of the global stream."""
-        positions = np.arange(position, position + self.config.global_batch_size, dtype=np.int64)
-        epochs, ids = self.order.at(positions[positions % self.world_size == self.rank])
-        return self._plan(epochs, ids)
+        return self.plan_steps(position, 1)[0]
+
+    def plan_steps(self, position: int, count: int) -> list[Plan]:
+        """Plan several steps in a row, which takes hardly longer than one of few samples.
+
+        Args:
+            position: of the global stream, where the first one begins.
+            count: steps.
+
+        Returns:
+            This rank's share of each.
+        """
+        stop = position + count * self.config.global_batch_size
+        positions = np.arange(position, stop, dtype=np.int64)
+        whole = self._plan(*self.order.at(positions[positions % self.world_size == self.rank]))
+        # Copies: what belongs to a batch must not keep the others' memory alive.
+        return [
+            Plan(ids.copy(), epochs.copy(), boxes.copy())
+            for ids, epochs, boxes in zip(
+                *(np.split(part, count) for part in (whole.sample_ids, whole.epochs, whole.boxes)),
+                strict=True,
+            )
+        ]
 
     def plan_ids(self, sample_ids: NDArray[np.int64]) -> Plan:
         """Plan a batch of given ids with the draws of epoch 0."""
@@ -211,9 +234,12 @@ class Loader(abc.ABC):
             batches.close()
 
     def _plans_from(self, position: int) -> Iterator[Plan]:
+        # At 64 samples a batch 1.1 of the 1.7 ms that Python takes for one went into planning, most
+        # of it NumPy's cost of a call.
+        count = max(1, _SAMPLES_PLANNED // self.batch_size_per_rank)
         while True:
-            yield self.plan_step(position)
-            position += self.config.global_batch_size
+            yield from self.plan_steps(position, count)
+            position += count * self.config.global_batch_size
 
     def _training_batches(self, position: int) -> Generator[Batch, None, None]:
         return self._fetch(self._plans_from(position))
