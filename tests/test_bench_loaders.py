@@ -87,6 +87,20 @@ def test_the_first_batch_of_a_long_index_is_timed(dataset_path, tmp_path):
     assert result["rows"][0]["seconds"] > 0
 
 
+@pytest.mark.slow
+def test_threads_are_compared_with_a_computation(dataset_path, tmp_path):
+    path = tmp_path / "scaling.json"
+    options = ("--loaders", "webdataset", "--scaling", "1,2", "--json", path)
+    done = run_tool("bench_loaders.py", dataset_path, *QUICK, *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    kinds = [(row["loader"], row["threads"]) for row in rows]
+    assert kinds == [("webdataset", 1), ("webdataset", 2), ("computing", 1), ("computing", 2)]
+    assert [row["scaling"] for row in rows[::2]] == [1, 1]
+    for row in rows:
+        assert row["spread"][0] <= row["per_s"] <= row["spread"][1]
+
+
 def test_what_cannot_run_here_is_named(dataset_path, tmp_path):
     beton = ("--beton", tmp_path / "absent.beton")
     done = run_tool("bench_loaders.py", dataset_path, *QUICK, "--loaders", "ffcv", *beton)
@@ -100,6 +114,7 @@ def test_what_cannot_run_here_is_named(dataset_path, tmp_path):
         (("--loaders", "webdatset"), "did you mean 'webdataset'?"),
         (("--rounds", 2), "--rounds (2) must be at least 3"),
         (("--passes", 2), "--passes (2) must be at least 3"),
+        (("--scaling", "1,0"), "--scaling ('0') must be numbers of threads"),
     ],
 )
 def test_wrong_options_are_refused(dataset_path, options, message):

@@ -23,8 +23,11 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +81,9 @@ class BenchLoaders:
     first_batch: int = 0
     """Instead: seconds from opening to the first batch, with an index of this many rows that name
     the dataset's first shard again and again."""
+    scaling: str = ""
+    """Instead: images a second of each of ours at these numbers of threads, comma-separated, beside
+    threads that compute and touch no memory: more than these no loader can gain on the machine."""
     json: Path | None = None
     """File for the results."""
     plot: Path | None = None
@@ -91,7 +97,9 @@ class BenchLoaders:
                 raise InputError(f"--{name.replace('_', '-')} ({value}) must be at least {least}")
         if self.passes and self.passes < 3:
             raise InputError(f"--passes ({self.passes}) must be at least 3; 0 does not measure it")
-
+        for number in filter(None, self.scaling.split(",")):
+            if not number.strip().isdecimal() or int(number) < 1:
+                raise InputError(f"--scaling ('{number}') must be numbers of threads, such as 1,2")
         if self.first_batch and self.first_batch < self.batch_size:
             raise InputError(
                 f"--first-batch ({self.first_batch}) must be at least a batch ({self.batch_size})"
@@ -135,7 +143,7 @@ def choose_names(config: BenchLoaders) -> list[str]:
     for name in names:
         if name not in known:
             raise InputError(f"--loaders ('{name}') is not known{nearest(name, known)}")
-    if config.recommend or config.passes or config.first_batch:
+    if config.recommend or config.passes or config.first_batch or config.scaling:
         known = OURS
         names = [name for name in names if name in OURS]
     return list(dict.fromkeys(names or known))
@@ -311,6 +319,61 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+# ---- threads -------------------------------------------------------------------------------------
+
+
+def compute(threads: int) -> float:
+    """Return how many computations a second threads do that need no memory, and no GIL."""
+    rounds = 1 << 19
+    began = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            pool.submit(hashlib.pbkdf2_hmac, "sha256", b"", b"", rounds)
+    return threads / (time.perf_counter() - began)
+
+
+def measure_scaling(config: BenchLoaders) -> dict[str, Any]:
+    """Return rows of each of ours at several numbers of threads, in interleaved rounds."""
+    counts = sorted({int(number) for number in config.scaling.split(",") if number})
+    turns: dict[tuple[str, int], Callable[[], float]] = {}
+    with contextlib.ExitStack() as stack:
+        for name, threads in itertools.product(choose_names(config), counts):
+            settings = dataclasses.replace(config.settings, threads=threads)
+            lack = find_lack(name, settings)
+            if lack:
+                raise InputError(f"--loaders: {name} cannot run here: {lack}")
+            contender = Contender(name, settings)
+            stack.callback(contender.close)
+            # Turns that take alike, whatever the number.
+            batches = -(-config.images * threads // counts[-1] // config.batch_size)
+            turns[name, threads] = partial(measure_rate, contender, 3 * threads + 4, batches)
+        turns |= {("computing", threads): partial(compute, threads) for threads in counts}
+        rates: dict[tuple[str, int], list[float]] = {key: [] for key in turns}
+        for number in range(config.rounds):
+            first = number % len(turns)
+            for key in [*turns][first:] + [*turns][:first]:
+                rates[key].append(turns[key]())
+    rows = [
+        {
+            "loader": name,
+            "threads": threads,
+            "per_s": statistics.median(values),
+            "spread": [min(values), max(values)],
+            "scaling": statistics.median(
+                more / one for more, one in zip(values, rates[name, counts[0]], strict=True)
+            ),
+        }
+        for (name, threads), values in rates.items()
+    ]
+    return {**describe(config), "views": config.views, "rows": rows, "notes": {}}
+
+
+def measure_rate(contender: Contender, skip: int, count: int) -> float:
+    """Return images a second of one turn."""
+    images, seconds, _, _ = contender.measure(skip, count)
+    return images / seconds
+
+
 # ---- memory, and the first batch -----------------------------------------------------------------
 
 
@@ -376,15 +439,21 @@ def repeat_samples(source: Path, target: Path, count: int) -> None:
     (target / MANIFEST_NAME).write_text(longer.to_json(), "ascii")
 
 
+MODES = {"passes": measure_passes, "first_batch": measure_first_batch, "scaling": measure_scaling}
+"""What is measured instead, by the option that asks for it."""
+
+
 def main() -> None:
     """Measure, print, write."""
     config = parse_arguments(BenchLoaders, sys.argv[1:], program="bench_loaders.py")
     check_json_path(config.json)
     open_dataset(config.dataset).close()
-    if config.passes or config.first_batch:
-        result = measure_passes(config) if config.passes else measure_first_batch(config)
+    instead = next((mode for mode in MODES if getattr(config, mode)), None)
+    if instead is not None:
+        result = MODES[instead](config)
         for row in result["rows"]:
-            print(", ".join(f"{k} {v if k == 'loader' else f'{v:.2f}'}" for k, v in row.items()))
+            cells = (f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+            print(", ".join(cells))
         for name, note in result["notes"].items():
             print(f"{name}: {note}")
     else:
