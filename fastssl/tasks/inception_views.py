@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
-from ..ops import extract_patches, normalize
+from ..ops import color_jitter, extract_patches, normalize, reference
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
 from .base import IMAGENET_MEAN, IMAGENET_STD
-from .patch_colours import make_grey, standardize
 
 _HALF = (0.5, 0.5, 0.5)
 _SCALES = {"inception": (_HALF, _HALF), "imagenet": (IMAGENET_MEAN, IMAGENET_STD)}
@@ -46,13 +45,13 @@ class InceptionConfig:
     flip_probability: float = 0.5
     """Share of views mirrored."""
     brightness: float = 32 / 255
-    """Largest change of brightness, of a range of 1 (not fused); 0 leaves it as it is."""
+    """Largest change of brightness, of a range of 1; 0 leaves it as it is."""
     saturation: float = 0.5
-    """Largest change of the saturation's factor around 1 (not fused); 0 leaves it as it is."""
+    """Largest change of the saturation's factor around 1; 0 leaves it as it is."""
     grey_probability: float = 0.0
     """Share of images made grey, all views together."""
     grey: Literal["luma", "mean"] = "mean"
-    """Grey is the luma (ITU-R 601) or the mean of the channels (not fused)."""
+    """Grey is the luma (ITU-R 601) or the mean of the channels."""
     normalize: Literal["inception", "imagenet", "image"] = "inception"
     """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
 
@@ -86,8 +85,11 @@ class InceptionConfig:
         return self.brightness > 0 or self.saturation > 0
 
     @property
-    def is_fused(self) -> bool:
-        """Whether one pass of an operator makes the network's input."""
+    def is_plain(self) -> bool:
+        """Whether colours stay as they are or become luma, for which there are cheaper operators.
+
+        Their luma is rounded to 8 bits.
+        """
         return not (self.has_jitter or (self.grey_probability > 0 and self.grey == "mean"))
 
 
@@ -156,7 +158,7 @@ def draw_appearance(config: InceptionConfig, batch: Batch, seed: int, num_views:
 
 
 def paint_views(images_BVHWC: Tensor, appearance: Appearance, config: InceptionConfig) -> Tensor:
-    """Mirror the views and change their colours, in plain PyTorch.
+    """Mirror the views and change their colours, in plain PyTorch, for people to look at.
 
     Args:
         images_BVHWC: uint8 RGB.
@@ -166,43 +168,15 @@ def paint_views(images_BVHWC: Tensor, appearance: Appearance, config: InceptionC
     Returns:
         float32 (B, V, H, W, 3), 0 .. 255, not rounded.
     """
-    flags = appearance.flip_BV[..., None, None, None]
-    values = torch.where(flags, images_BVHWC.flip(-2), images_BVHWC)
-    values = make_grey(values, appearance.grey_BV, config.grey)  # float from here on
-    if not config.has_jitter:
-        return values
-    shift, factor, is_first = (
-        t[..., None, None, None]
-        for t in (
-            appearance.brightness_BV * 255,
-            appearance.saturation_BV,
-            appearance.is_brightness_first_BV,
-        )
+    return reference.paint(
+        images_BVHWC,
+        appearance.brightness_BV,
+        appearance.saturation_BV,
+        appearance.is_brightness_first_BV,
+        appearance.flip_BV,
+        appearance.grey_BV,
+        config.grey == "mean",
     )
-    values = values + torch.where(is_first, shift, 0.0)
-    values = saturate(values, factor)
-    return (values + torch.where(is_first, 0.0, shift)).clamp(0, 255)
-
-
-def saturate(values_HWC: Tensor, factor: Tensor) -> Tensor:
-    """Scale the saturation of HSV, and leave hue and value as they are.
-
-    Value is max(R, G, B), saturation (max - min) / max: each channel keeps its share of the way
-    from the maximum down, so that there is no need to go to HSV and back.
-
-    Args:
-        values_HWC: floating RGB, channels last; of a pixel without a positive value nothing that
-            clips to more than 0 is made.
-        factor: not negative, broadcast to the values; the saturation stays within 0 .. 1.
-
-    Returns:
-        The same shape and range.
-    """
-    value = values_HWC.amax(-1, keepdim=True)
-    depth = value - values_HWC.amin(-1, keepdim=True)
-    # S * factor stops at 1, where the least of the channels is 0.
-    ratio = torch.minimum(factor, value.clamp(min=0) / depth.clamp(min=1e-6))
-    return value - (value - values_HWC) * ratio
 
 
 def prepare_views(
@@ -219,15 +193,25 @@ def prepare_views(
     Returns:
         (B, V, 3, H, W) whose ``.flatten(0, 1)`` is torch.channels_last.
     """
-    if not config.is_fused:
-        pixels = paint_views(images_BVHWC, appearance, config)
-        if config.normalize == "image":
-            return standardize(pixels).to(dtype).movedim(-1, -3)
-        centre, width = (pixels.new_tensor(v) for v in _SCALES[config.normalize])
-        return ((pixels / 255 - centre) / width).to(dtype).movedim(-1, -3)
+    mean, std = (None, None) if config.normalize == "image" else _SCALES[config.normalize]
+    if not config.is_plain:
+        return color_jitter(
+            images_BVHWC,
+            appearance.brightness_BV,
+            appearance.saturation_BV,
+            appearance.is_brightness_first_BV,
+            appearance.flip_BV,
+            appearance.grey_BV,
+            config.grey,
+            mean,
+            std,
+            standardize=config.normalize == "image",
+            dtype=dtype,
+            channels_last=True,
+        )
     flip, grey = appearance.flip_BV.flatten(), appearance.grey_BV.flatten()
     images, shape = images_BVHWC.flatten(0, 1), images_BVHWC.shape[:2]
-    if config.normalize == "image":
+    if mean is None or std is None:
         # One patch that is the whole view: the operator that knows its statistics.
         corners_BP2 = torch.zeros(len(images), 1, 2, dtype=torch.int32, device=images.device)
         whole = extract_patches(
@@ -241,7 +225,6 @@ def prepare_views(
             channels_last=True,
         )
         return whole[:, 0].unflatten(0, shape)
-    mean, std = _SCALES[config.normalize]
     views = normalize(images, mean, std, flip_B=flip, grey_B=grey, dtype=dtype, channels_last=True)
     return views.unflatten(0, shape)
 

@@ -10,13 +10,13 @@ import torch
 
 from fastssl.batch import Batch
 from fastssl.errors import InputError
+from fastssl.ops import reference
 from fastssl.tasks.inception_views import (
     Appearance,
     InceptionConfig,
     draw_appearance,
     paint_views,
     prepare_views,
-    saturate,
 )
 
 GOLDEN_FLIPS = [[False, False], [False, True]]
@@ -25,7 +25,7 @@ GOLDEN_ORDER = [[True, False], [False, True]]
 GOLDEN_BRIGHTNESS = [[0.05285624, 0.050021216], [0.024382036, -0.034282625]]
 GOLDEN_SATURATION = [[0.7815081, 1.1405475], [0.8477811, 1.4779966]]
 
-FUSED = {"brightness": 0.0, "saturation": 0.0, "grey": "luma", "size": 12}
+PLAIN = {"brightness": 0.0, "saturation": 0.0, "grey": "luma", "size": 12}
 
 
 def make_batch(num=6, views=3, size=12):
@@ -76,7 +76,7 @@ def test_saturation_is_that_of_hsv():
     pixels[0], pixels[1], pixels[2] = 0.0, 0.5, (1.0, 0.0, 0.0)
     for factor in (0.0, 0.5, 1.0, 1.5):
         wanted = [change_saturation(pixel, factor) for pixel in pixels.tolist()]
-        found = saturate(torch.from_numpy(pixels), torch.tensor(factor))
+        found = reference.saturate(torch.from_numpy(pixels), torch.tensor(factor))
         np.testing.assert_allclose(found.numpy(), wanted, atol=1e-9)
 
 
@@ -102,33 +102,50 @@ def test_colours_stay_in_range_and_flips_mirror():
     painted = paint_views(batch.images, drawn, config)
     assert painted.min() >= 0
     assert painted.max() <= 255
-    plain = paint_views(batch.images, drawn, InceptionConfig(**FUSED))
+    config = InceptionConfig(**PLAIN)
+    drawn = draw_appearance(config, batch, 3, 3)
+    plain = paint_views(batch.images, drawn, config)
     for flips, images, seen in zip(drawn.flip_BV, batch.images, plain, strict=True):
         for flip, image, view in zip(flips, images, seen, strict=True):
             assert torch.equal(view, (image.flip(1) if flip else image).float())
 
 
 @pytest.mark.parametrize("normalize", ["inception", "imagenet", "image"])
-def test_what_is_not_fused_equals_what_is(normalize):
-    """A saturation of next to no change takes the plain path and changes nothing."""
-    options = FUSED | {"normalize": normalize}
-    fused = InceptionConfig(**options)
-    plain = InceptionConfig(**options | {"saturation": 1e-7})
-    assert fused.is_fused
-    assert not plain.is_fused
+def test_a_jitter_of_next_to_nothing_equals_none(normalize):
+    """It takes another operator."""
+    options = PLAIN | {"normalize": normalize}
+    plain = InceptionConfig(**options)
+    jittered = InceptionConfig(**options | {"saturation": 1e-7})
+    assert plain.is_plain
+    assert not jittered.is_plain
     batch = make_batch()
-    drawn = draw_appearance(fused, batch, 3, 3)
-    one, other = (prepare_views(batch.images, drawn, c, torch.float32) for c in (fused, plain))
+    drawn = draw_appearance(plain, batch, 3, 3)
+    one, other = (prepare_views(batch.images, drawn, c, torch.float32) for c in (plain, jittered))
     for views in (one, other):
         assert views.shape == (6, 3, 3, 12, 12)
         assert views.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("normalize", ["inception", "image"])
+def test_views_are_painted_then_scaled(normalize):
+    """The network's input is what people are shown, scaled."""
+    config = InceptionConfig(size=12, grey_probability=0.5, normalize=normalize)
+    batch = make_batch()
+    drawn = draw_appearance(config, batch, 3, 3)
+    painted = paint_views(batch.images, drawn, config).double().movedim(-1, -3)
+    wanted = painted / 127.5 - 1
+    if normalize == "image":
+        centred = painted - painted.mean((2, 3, 4), keepdim=True)
+        wanted = centred / centred.square().mean((2, 3, 4), keepdim=True).sqrt()
+    found = prepare_views(batch.images, drawn, config, torch.float32)
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
+
+
 def test_grey_views_are_grey_in_both_paths():
     batch = make_batch()
     for grey in ("luma", "mean"):
-        config = InceptionConfig(**FUSED | {"grey": grey, "grey_probability": 0.5})
+        config = InceptionConfig(**PLAIN | {"grey": grey, "grey_probability": 0.5})
         drawn = draw_appearance(config, batch, 3, 3)
         views = prepare_views(batch.images, drawn, config, torch.float32)
         is_grey = (views[:, :, 0] - views[:, :, 2]).abs().amax((2, 3)) < 1e-5
