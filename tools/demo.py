@@ -46,6 +46,7 @@ from fastssl.report import Comparison, Report, read_run, write_report
 from fastssl.shards import ShardDataset, decode_picture, open_dataset
 from fastssl.shards.convert import ConvertConfig, convert
 from fastssl.shards.sources import FolderSource, open_source
+from fastssl.tasks import InputSpec
 from fastssl.views import ViewSpec
 
 RECIPE = "demo"
@@ -305,10 +306,10 @@ def compare(demo: Demo, dataset: ShardDataset) -> tuple[Comparison | None, str]:
     truth = torch.from_numpy(labels)
     results = {"pretrained": [], "random": []}
     for seed in range(demo.seeds):
-        trunks = {"pretrained": load_trunk(demo.run_dir(seed) / "trunk.safetensors")[0]}
-        trunks["random"] = build_random_twin(seed)
-        for kind, trunk in trunks.items():
-            features = look(demo, dataset, num, trunk).features
+        pretrained, metadata = load_trunk(demo.run_dir(seed) / "trunk.safetensors")
+        spec = InputSpec.from_metadata(metadata)
+        for kind, trunk in (("pretrained", pretrained), ("random", build_random_twin(seed))):
+            features = look(demo, dataset, num, trunk, spec).features
             results[kind].append(
                 evaluate_knn(features, truth, groups, NEIGHBOURS, TEMPERATURE, split=split)
             )
@@ -346,7 +347,9 @@ def build_random_twin(seed: int) -> torch.nn.Module:
     return build_trunk(recipe.trunk, recipe.width)
 
 
-def look(demo: Demo, dataset: ShardDataset, num: int, trunk: torch.nn.Module) -> Features:
+def look(
+    demo: Demo, dataset: ShardDataset, num: int, trunk: torch.nn.Module, spec: InputSpec
+) -> Features:
     """Extract the features of the first samples of the data set."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = LoaderConfig(
@@ -354,7 +357,7 @@ def look(demo: Demo, dataset: ShardDataset, num: int, trunk: torch.nn.Module) ->
     )
     loader = build_loader(config, demo.view)
     try:
-        return extract_features(trunk, loader, device)
+        return extract_features(trunk, loader, spec, device)
     finally:
         loader.close()
 

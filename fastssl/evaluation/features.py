@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
-from ..ops import normalize
-from ..tasks.base import IMAGENET_MEAN, IMAGENET_STD
+from ..tasks.trunk_input import InputSpec, make_inputs
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,11 +40,10 @@ class OnePass(Protocol):
 def extract_features(
     trunk: nn.Module,
     loader: OnePass,
+    spec: InputSpec,
     device: str | torch.device = "cpu",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     channels_last: bool = True,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Features:
     """Run a trunk over every sample and keep its pre-logits.
 
@@ -53,21 +51,22 @@ def extract_features(
     back afterwards; it is moved to the device and stays there.
 
     Args:
-        trunk: maps (B, 3, H, W) to (B, D).
+        trunk: maps (B, C, H, W) to (B, D).
         loader: with one view a sample; ``one_pass`` does not move its stream.
+        spec: what the trunk takes; of an exported one ``InputSpec.from_metadata``.
         device: where the trunk runs.
         precision: number format of the forward pass; the features are float32 in any case.
         channels_last: memory order of the input and the weights.
-        mean: of R, G, B in units of 0..1.
-        std: of R, G, B in units of 0..1.
 
     Returns:
         The features, labels and ids of this rank's samples.
 
     Raises:
-        InputError: if the loader gives several views a sample, or no sample at all.
+        InputError: if the loader gives several views a sample, or no sample at all, or the trunk
+            takes another number of channels than the spec gives.
     """
     device = torch.device(device)
+    _check_channels(trunk, spec)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     trunk.to(device).to(memory_format=memory_format)
     was_training = trunk.training
@@ -79,7 +78,7 @@ def extract_features(
         for batch in loader.one_pass():
             _check_single_view(batch)
             images = batch.images[:, 0].to(device, non_blocking=True)
-            inputs = normalize(images, mean, std, channels_last=channels_last)
+            inputs = make_inputs(images, spec, channels_last=channels_last)
             with torch.autocast(
                 device.type, _AUTOCAST.get(precision), enabled=precision in _AUTOCAST
             ):
@@ -95,6 +94,16 @@ def extract_features(
     if not rows:
         raise InputError("the loader gave no sample to extract features of; check the data set")
     return Features(torch.cat(rows), torch.cat(labels) if has_labels else None, torch.cat(ids))
+
+
+def _check_channels(trunk: nn.Module, spec: InputSpec) -> None:
+    wanted = getattr(trunk, "in_channels", spec.channels)
+    if wanted != spec.channels:
+        raise InputError(
+            f"spec ({spec.kind}) gives {spec.channels} channel(s), trunk "
+            f"'{getattr(trunk, 'name', type(trunk).__name__)}' takes {wanted}; give the one that "
+            "it was trained with: InputSpec.from_metadata"
+        )
 
 
 def _check_single_view(batch: Batch) -> None:

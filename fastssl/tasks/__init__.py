@@ -17,12 +17,14 @@ from .jigsaw import Jigsaw, JigsawConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
+from .trunk_input import InputSpec
 
 __all__ = [
     "Colorization",
     "ColorizationConfig",
     "Exemplar",
     "ExemplarConfig",
+    "InputSpec",
     "Inputs",
     "Jigsaw",
     "JigsawConfig",
@@ -65,9 +67,9 @@ def build_task(config: Any, trunk: nn.Module, num_classes: int = 0) -> Task:
     if config.name not in _TASKS:
         raise InputError(f"task ('{config.name}') is not known{nearest(config.name, _TASKS)}")
     task, named = _TASKS[config.name](config, trunk, num_classes), cast(Trunk, trunk)
-    if named.in_channels != task.in_channels:
+    if named.in_channels != task.input_spec.channels:
         raise InputError(
             f"trunk ('{named.name}') takes images of {named.in_channels} channel(s), task "
-            f"{config.name} has images of {task.in_channels}; choose another --trunk"
+            f"{config.name} has images of {task.input_spec.channels}; choose another --trunk"
         )
     return task

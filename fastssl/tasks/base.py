@@ -16,9 +16,7 @@ from ..batch import Batch
 from ..errors import InputError
 from ..shards import ShardDataset
 from ..views import ViewSpec
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from .trunk_input import IMAGENET_MEAN, IMAGENET_STD, InputSpec  # noqa: F401 - for the views
 
 Inputs = dict[str, Tensor]
 
@@ -32,13 +30,13 @@ class Task(nn.Module, abc.ABC):
 
     needs_labels: ClassVar[bool] = False
     """Whether the dataset's labels reach the task; a pretext task never sees them."""
-    in_channels: ClassVar[int] = 3
-    """Channels of the images that the trunk sees; 1 is lightness alone."""
     batch_multiple: int = 1
     """Images that belong together: a micro-batch is a multiple of it."""
 
     views: tuple[ViewSpec, ...]
     """What to ask of the loader."""
+    input_spec: InputSpec
+    """What the trunk takes in place of RGB."""
     trunk: nn.Module
     """What is kept when the run ends."""
 

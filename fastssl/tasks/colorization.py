@@ -10,7 +10,7 @@ Shape legend: B images, S side of the view, Q bins, h w places of the head's map
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from ..views import ViewSpec
 from .base import Inputs, Task
 from .color_prior import digest_prior, read_prior
 from .pictures import frame_picture
+from .trunk_input import InputSpec
 
 TRUNK_STRIDE = 16
 """Pixels to one place of the maps below."""
@@ -124,8 +125,6 @@ class ColorizationConfig:
 class Colorization(Task):
     """A map of colour bins on a trunk that sees lightness."""
 
-    in_channels: ClassVar[int] = 1
-
     def __init__(self, config: ColorizationConfig, trunk: nn.Module) -> None:
         """Build the head and the loss.
 
@@ -151,6 +150,7 @@ class Colorization(Task):
             )
         self.config = config
         self.views = (ViewSpec.resize_crop(config.resize_short, config.crop),)
+        self.input_spec = InputSpec("lightness", eight_bit=config.eight_bit)
         self.trunk = trunk
         self._end_point, places = _MAPS[named.name]
         prior = read_prior(config.prior_file, config.bin_grid) if config.prior_file else None

@@ -30,6 +30,7 @@ from .inception_views import (
 )
 from .pictures import frame_picture
 from .triplets import find_nearest, measure_distances, normalize_embeddings, semihard_loss
+from .trunk_input import InputSpec
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Exemplar(Task):
         self.config = config
         self.views = config.list_views(config.num_crops)
         self.batch_multiple = config.group_images
+        self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         self.head = build_linear_head(cast(Trunk, trunk).num_features, config.embedding)
 

@@ -31,7 +31,6 @@ from ..randomness import Stream, draw_words, is_below, to_below
 from .base import Inputs, Task
 from .patch_colours import cut_shifted, make_grey, project_colours
 from .patch_grid import (
-    SCALES,
     VIEWS,
     check_cells,
     check_patch_side,
@@ -41,6 +40,7 @@ from .patch_grid import (
 from .permutation_files import digest_file, read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
 from .puzzle_pictures import draw_puzzle
+from .trunk_input import SCALES, InputSpec
 
 _log = logging.getLogger(__name__)
 
@@ -258,6 +258,7 @@ class Jigsaw(Task):
         super().__init__()
         self.config = config
         self.views = (VIEWS[config.view](config.resize_short, config.crop),)
+        self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         check_patch_side(config, trunk)
         named = cast(Trunk, trunk)

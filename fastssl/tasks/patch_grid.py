@@ -18,8 +18,8 @@ from ..errors import InputError
 from ..models import Trunk
 from ..randomness import Stream, draw_words, to_below
 from ..views import ViewSpec
-from .base import IMAGENET_MEAN, IMAGENET_STD
 from .patch_colours import standardize
+from .trunk_input import SCALES
 
 VIEWS = {
     "resize_crop": ViewSpec.resize_crop,
@@ -28,17 +28,6 @@ VIEWS = {
 }
 """How the crop is taken: at a random place or in the centre of the resized image, or of the
 squashed one."""
-
-# (x / 255 - mean) / std, the operator's rule, for every way that does not look at the patch. The
-# original leaves 0 .. 255 and begins with small weights; ours meet numbers of ordinary size.
-_CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
-_ONE_STD = (sum(IMAGENET_STD) / 3,) * 3
-SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "mean": (_CAFFE_MEAN, _ONE_STD),
-    "none": ((0.0,) * 3, _ONE_STD),
-}
-"""Mean and deviation, in units of 0 .. 1, of the normalisations that are the same everywhere."""
 
 
 class Cells(Protocol):

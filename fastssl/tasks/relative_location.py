@@ -26,7 +26,6 @@ from ..randomness import Stream, draw_words, is_below
 from .base import Inputs, Task
 from .patch_colours import make_grey
 from .patch_grid import (
-    SCALES,
     VIEWS,
     check_cells,
     check_patch_side,
@@ -34,6 +33,7 @@ from .patch_grid import (
     normalize_patches,
 )
 from .pictures import GAP, PAPER, RIGHT, WRONG, frame_picture
+from .trunk_input import SCALES, InputSpec
 
 _CENTRE = 4
 PAIRS = tuple((place, _CENTRE) for place in range(9) if place != _CENTRE)
@@ -127,6 +127,7 @@ class RelativeLocation(Task):
         super().__init__()
         self.config = config
         self.views = (VIEWS[config.view](config.resize_short, config.crop),)
+        self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         check_patch_side(config, trunk)
         self.register_buffer("pairs_K2", torch.tensor(PAIRS), persistent=False)

@@ -29,6 +29,7 @@ from .inception_views import (
     to_pictures,
 )
 from .pictures import frame_picture
+from .trunk_input import InputSpec
 
 NUM_TURNS = 4
 
@@ -60,6 +61,7 @@ class Rotation(Task):
         check_size(config, trunk)
         self.config = config
         self.views = config.list_views(1)
+        self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         self.head = build_linear_head(cast(Trunk, trunk).num_features, NUM_TURNS)
 

@@ -26,6 +26,7 @@ from .inception_views import (
     to_pictures,
 )
 from .pictures import frame_picture
+from .trunk_input import InputSpec
 
 _NO_LABEL = -1
 
@@ -97,6 +98,7 @@ class Supervised(Task):
         self.config = config
         self.num_classes = num_classes
         self.views = config.list_views(1)
+        self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         self.head = nn.Linear(cast(Trunk, trunk).num_features, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)

@@ -28,6 +28,7 @@ from ..randomness import step_seed
 from ..sampling import ChunkLayout
 from ..shards import open_dataset
 from ..tasks import build_task
+from ..tasks.trunk_input import INPUT_KEY
 from .bad_samples import BadSampleAccount, list_bad
 from .checkpoint import CheckpointStore
 from .data_wait import judge_data
@@ -459,6 +460,7 @@ class Trainer:
                 "samples": str(self._position(self.step)),
                 "dataset_digest": self.loader.dataset.digest,
                 "fastssl": __version__,
+                INPUT_KEY: self.task.input_spec.to_text(),
             }
             save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
             _log.info("trunk: %s", self.folder / TRUNK_NAME)

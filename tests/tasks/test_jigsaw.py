@@ -10,7 +10,7 @@ from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
 from fastssl.tasks import Jigsaw, JigsawConfig, build_task
-from fastssl.tasks.base import IMAGENET_MEAN, IMAGENET_STD
+from fastssl.tasks.trunk_input import IMAGENET_MEAN, IMAGENET_STD
 
 SMALL = {
     "num_permutations": 12,

@@ -1,0 +1,150 @@
+"""What a trunk takes in place of RGB: asked by its task, written beside it, read to evaluate it.
+
+Shape legend: B images, H W pixels, C channels that the trunk takes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..ops import extract_patches, normalize, split_lab
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INPUT_KEY = "input"
+"""Where an exported trunk's metadata hold its input."""
+
+# (x / 255 - mean) / std, the operators' rule. The original of Caffe's form leaves 0 .. 255 and
+# begins with small weights; ours meet numbers of ordinary size.
+_HALF = (0.5, 0.5, 0.5)
+_CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
+_ONE_STD = (sum(IMAGENET_STD) / 3,) * 3
+SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "inception": (_HALF, _HALF),
+    "mean": (_CAFFE_MEAN, _ONE_STD),
+    "none": ((0.0,) * 3, _ONE_STD),
+}
+"""Mean and deviation, in units of 0 .. 1, of the normalisations that are the same everywhere."""
+
+Kind = Literal["scaled", "standardized", "lightness"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How uint8 RGB becomes what a trunk takes; the default is that of ImageNet networks."""
+
+    kind: Kind = "scaled"
+    """scaled: by mean and std; standardized: each image by its own; lightness: L - 50 alone."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Of R, G, B in units of 0 .. 1; scaled only."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Of R, G, B in units of 0 .. 1; scaled only."""
+    eight_bit: bool = False
+    """L as if stored in 8 bits; lightness only."""
+
+    @classmethod
+    def named(cls, normalization: str) -> InputSpec:
+        """Return what a task's field ``normalize`` asks for.
+
+        Args:
+            normalization: a name in ``SCALES``; any other takes each image's or patch's own mean
+                and deviation.
+        """
+        if normalization not in SCALES:
+            return cls("standardized")
+        return cls("scaled", *SCALES[normalization])
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return 1 if self.kind == "lightness" else 3
+
+    def to_text(self) -> str:
+        """Return it as JSON, for a trunk's metadata."""
+        fields: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "scaled":
+            fields |= {"mean": self.mean, "std": self.std}
+        if self.kind == "lightness":
+            fields["eight_bit"] = self.eight_bit
+        return json.dumps(fields)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> InputSpec:
+        """Read what an exported trunk takes.
+
+        Args:
+            metadata: from ``fastssl.models.load_trunk``.
+
+        Raises:
+            InputError: if it is not there, or not to be read.
+        """
+        name = metadata.get("name", "")
+        if INPUT_KEY not in metadata:
+            raise InputError(
+                f"the file of trunk '{name}' does not say what its input is (metadata "
+                f"'{INPUT_KEY}' is absent); start its run again, which exports it anew, or give "
+                "an InputSpec"
+            )
+        try:
+            fields = json.loads(metadata[INPUT_KEY])
+            if fields["kind"] not in get_args(Kind):
+                raise ValueError(f"kind '{fields['kind']}' is not known")
+            if fields["kind"] == "scaled":
+                return cls("scaled", *(tuple(map(float, fields[key])) for key in ("mean", "std")))
+            return cls(fields["kind"], eight_bit=bool(fields.get("eight_bit", False)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"the file of trunk '{name}' says of its input {metadata[INPUT_KEY]!r}, which "
+                f"cannot be read ({error}); start its run again with this version of fastssl"
+            ) from None
+
+
+def make_inputs(
+    images_BHWC: Tensor,
+    spec: InputSpec,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+) -> Tensor:
+    """Make what a trunk takes, as its task made it, without flips or any other draw.
+
+    Args:
+        images_BHWC: uint8 RGB; square where each is standardised.
+        spec: what the trunk takes.
+        dtype: of the result.
+        channels_last: memory order.
+
+    Returns:
+        (B, C, H, W) on the same device.
+
+    Raises:
+        ValueError: if shape or dtype is wrong.
+    """
+    if spec.kind == "scaled":
+        return normalize(images_BHWC, spec.mean, spec.std, dtype=dtype, channels_last=channels_last)
+    height, width = images_BHWC.shape[1:3]
+    if spec.kind == "lightness":
+        stride = math.gcd(height, width)  # the fewest a and b, which nobody asks for here
+        lightness, _ = split_lab(images_BHWC, stride, eight_bit=spec.eight_bit, dtype=dtype)
+        return lightness
+    if height != width:
+        raise ValueError(f"images must be square to be standardised, got {height} x {width}")
+    # One patch that is the whole image: the operator that knows its statistics.
+    corners_BP2 = torch.zeros(len(images_BHWC), 1, 2, dtype=torch.int32, device=images_BHWC.device)
+    whole = extract_patches(
+        images_BHWC,
+        corners_BP2,
+        height,
+        standardize=True,
+        dtype=dtype,
+        channels_last=channels_last,
+    )
+    return whole[:, 0]
