@@ -5,6 +5,7 @@
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
 #   make bench                                    the measurements that this version has
+#   make recipes [DATA=shards/]                   every smoke form, one step of the studies' cells
 #   make clean                                    remove what was built; keeps .venv and runs/
 #
 # FASTSSL_TORCH=cpu picks a CPU build of torch, FASTSSL_TORCH=torch==2.13.0 that version,
@@ -14,7 +15,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fuzz bench clean
+.PHONY: help setup demo test lint fuzz bench recipes clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -22,6 +23,7 @@ DATA ?=
 OUTPUT ?= runs/$(if $(DATA),demo-photos,demo)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+RECIPES_ARGS ?=
 SECONDS ?= 60
 export PYTHON
 
@@ -48,6 +50,11 @@ fuzz:
 
 bench: setup
 	@$(BIN)/python tools/bench_ops.py $(BENCH_ARGS)
+
+# Runs go on where they were: RECIPES_ARGS="--only rotation" takes a part of them.
+recipes: setup
+	@data="$(DATA)"; \
+	$(BIN)/python tools/run_recipes.py $${data:+--data "$${data/#\~/$$HOME}"} $(RECIPES_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache fastssl/_C*.so
