@@ -105,9 +105,22 @@ def test_the_table_lists_every_recipe():
     assert [row.split()[0] for row in rows[1:]] == recipe_names()
 
 
-def test_an_unknown_recipe_offers_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'kolesnikov19_jigsaw'"):
-        build_recipe("kolesnikov_jigsaw")
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ("kolesnikov_jigsaw", "kolesnikov19_jigsaw"),
+        ("goyal19_jigsaw_resnet50_p200_yfcc10m", "goyal19_jigsaw_resnet50_p2000_yfcc10m"),
+    ],
+)
+def test_an_unknown_recipe_offers_the_nearest(given, nearest):
+    with pytest.raises(InputError, match=f"did you mean '{nearest}'"):
+        build_recipe(given)
+
+
+def test_a_name_like_no_other_is_answered_with_recipes_and_not_with_hundreds_of_cells():
+    with pytest.raises(InputError, match="known: demo, demo_smoke, goyal19_") as caught:
+        build_recipe("xyz")
+    assert len(str(caught.value)) < 1000
 
 
 ALEXNET = ["goyal19_jigsaw_alexnet", "noroozi16_jigsaw"]

@@ -6,6 +6,7 @@ A recipe's docstring holds the command, the hardware, the cost and the expected 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 
 from ..command import nearest
@@ -65,8 +66,8 @@ def build_recipe(name: str) -> RunConfig:
     if name in _CELLS:
         return _CELLS[name].build()
     if name not in _RECIPES:
-        # Hundreds of cells are no list to read: only for what looks like the name of one.
-        known = recipe_names(has_cells=name.count("_") > 2)
+        # Hundreds of cells are no list to read: one that is nearly meant, or the other recipes.
+        known = difflib.get_close_matches(name, _CELLS, n=1, cutoff=0.9) or _RECIPES
         raise InputError(f"recipe ('{name}') is not known{nearest(name, known)}")
     return _RECIPES[name]()
 
