@@ -1,4 +1,4 @@
-"""tools/bench_encodings.py: a row for each encoding, from photographs of the sizes asked for."""
+"""tools/bench_encodings.py and bench_shards.py: a row for each encoding."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def photographs(tmp_path_factory):
     return folder
 
 
-def run(*arguments):
-    command = [sys.executable, str(TOOLS / "bench_encodings.py"), *map(str, arguments)]
+def run(*arguments, tool="bench_encodings.py"):
+    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
@@ -43,6 +43,19 @@ def test_every_encoding_gets_a_row(photographs, tmp_path):
     assert rows[1]["kb_per_image"] == pytest.approx(256 * 192 * 3 / 1000, rel=0.01)
     assert all(row["spread"][0] <= row["img_per_s"] <= row["spread"][1] for row in rows)
     assert "| 256 | 420 | raw |" in done.stdout
+
+
+@pytest.mark.slow
+def test_conversions_are_timed_in_parts(photographs, tmp_path):
+    options = ("--encodings", "keep,raw", "--rounds", 3, "--json", tmp_path / "rows.json")
+    done = run(photographs, *options, tool="bench_shards.py")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(row["encoding"], row["images"]) for row in rows] == [("keep", 20), ("raw", 20)]
+    for row in rows:
+        assert row["spread"][0] <= row["img_per_s"] <= row["spread"][1]
+        parts = [row[f"{part}_ms"] for part in ("read", "encode", "write")]
+        assert 0 < min(parts) < sum(parts) < row["cpu_ms_per_image"]
 
 
 def test_small_photographs_are_laid_side_by_side(photographs, monkeypatch):

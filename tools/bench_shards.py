@@ -1,0 +1,160 @@
+#!/usr/bin/env python
+"""Measure how many photographs a second one worker of make_shards converts, and what takes time.
+
+A round converts the photographs once in every encoding, in another order each time; figures are
+medians. The parts are measured in this process, by the functions that a worker calls, file by file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from fastssl.command import check_json_path, nearest, parse_arguments, run_command
+from fastssl.errors import InputError
+from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.encode import ENCODINGS, EncodedPicture, Encoding, encode_picture
+from fastssl.shards.entries import LeftOut
+from fastssl.shards.picture import PictureError
+from fastssl.shards.sources import read_entry
+from fastssl.shards.writer import ShardWriter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BenchShards:
+    """bench_shards.py SOURCE: photographs a second of one worker of make_shards."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder tree of photographs."""
+    encodings: str = "keep,tiled"
+    """Of make_shards, comma-separated."""
+    rounds: int = 5
+    """Rounds, at least 3."""
+    json: Path | None = None
+    """File for the results."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.rounds < 3:
+            raise InputError(f"--rounds ({self.rounds}) must be at least 3")
+        for name in self.names:
+            if name not in ENCODINGS:
+                raise InputError(f"--encodings ('{name}') is not known{nearest(name, ENCODINGS)}")
+
+    @property
+    def names(self) -> list[str]:
+        """The encodings."""
+        return [name.strip() for name in self.encodings.split(",") if name.strip()]
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+class Stopwatch:
+    """Adds up the time of calls by name."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.seconds: dict[str, float] = {}
+
+    def time(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function and add its time, be its end an exception or not."""
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            passed = time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + passed
+
+
+def measure_parts(config: ConvertConfig) -> dict[str, float]:
+    """Return milliseconds an image of reading, encoding and writing."""
+    watch, source, count = Stopwatch(), config.open_source(), 0
+    with tempfile.TemporaryFile() as file:
+        writer = ShardWriter(file)
+        for number, entry in enumerate(source.entries()):
+            count += 1
+            with contextlib.suppress(LeftOut, PictureError):
+                sample = watch.time("read", read_entry, config.source, entry)
+                picture: EncodedPicture = watch.time(
+                    "encode", encode_picture, sample.data, Encoding(config.encode)
+                )
+                watch.time("write", writer.add, number, picture, 0, {"source": entry.name})
+    return {name: 1e3 * seconds / count for name, seconds in watch.seconds.items()}
+
+
+def convert_once(source: Path, encoding: str) -> tuple[int, float, float]:
+    """Convert with one worker; return images read, seconds and CPU seconds."""
+    with tempfile.TemporaryDirectory() as work:
+        cpu = cpu_seconds()
+        report = convert(ConvertConfig(source, Path(work) / "out", encoding, workers=1))  # type: ignore[arg-type]
+        return report.read, report.seconds, cpu_seconds() - cpu
+
+
+def measure(config: BenchShards) -> list[dict[str, Any]]:
+    """Return a row for each encoding."""
+    runs: dict[str, list[tuple[int, float, float]]] = {name: [] for name in config.names}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in config.names}
+    for number in range(config.rounds):
+        for name in rotate(config.names, number):
+            runs[name].append(convert_once(config.source, name))
+            parts[name].append(measure_parts(ConvertConfig(config.source, Path(), name)))  # type: ignore[arg-type]
+    return [
+        {
+            "encoding": name,
+            "images": runs[name][0][0],
+            "img_per_s": statistics.median(count / seconds for count, seconds, _ in runs[name]),
+            "spread": [
+                pick(count / seconds for count, seconds, _ in runs[name]) for pick in (min, max)
+            ],
+            "cpu_ms_per_image": statistics.median(1e3 * cpu / n for n, _, cpu in runs[name]),
+            **{
+                f"{part}_ms": statistics.median(ms[part] for ms in parts[name])
+                for part in ("read", "encode", "write")
+            },
+        }
+        for name in config.names
+    ]
+
+
+def rotate(names: Sequence[str], number: int) -> Iterator[str]:
+    """Yield all names, from another one on each time."""
+    first = number % len(names)
+    return itertools.chain(names[first:], names[:first])
+
+
+def main() -> None:
+    """Measure, print, write."""
+    config = parse_arguments(BenchShards, sys.argv[1:], program="bench_shards.py")
+    check_json_path(config.json)
+    rows = measure(config)
+    for row in rows:
+        low, high = row["spread"]
+        print(
+            f"{row['encoding']}: {row['img_per_s']:.0f} images/s ({low:.0f}-{high:.0f}), the start "
+            f"of the worker included; CPU {row['cpu_ms_per_image']:.2f} ms an image, of which "
+            f"read {row['read_ms']:.2f}, encode {row['encode_ms']:.2f}, write {row['write_ms']:.2f}"
+        )
+    if config.json is not None:
+        result = {"cores": os.cpu_count(), "rows": rows}
+        config.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
+
+
+if __name__ == "__main__":
+    run_command(main)
