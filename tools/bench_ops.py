@@ -17,7 +17,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,8 @@ class Options:
     """Where the rows about pixels run: auto takes a GPU if there is one."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compare with torch.compile of the plain PyTorch too; auto does so on a GPU."""
+    rows: str = ""
+    """Only rows whose name has this in it."""
     json: Path | None = None
     """File for the same rows as JSON."""
 
@@ -367,25 +369,24 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def build_rows(options: Options, device: torch.device) -> list[Row]:
-    """Return all rows: those about pixels on the device, those about the order on the CPU."""
+def build_rows(options: Options, device: torch.device) -> Iterator[Row]:
+    """Make all rows, one at a time: those about pixels on the device, the others on the CPU."""
     is_cuda, size = device.type == "cuda", options.batch_size
     is_inductor = options.compile == "true" or (options.compile == "auto" and is_cuda)
-    rows = []
     for dtype in _GPU_DTYPES if is_cuda else (torch.float32,):
         for standardize in (False, True):
-            rows.append(build_patches_row(size, device, dtype, standardize, is_inductor))
-        rows.append(build_normalize_row(size, device, dtype, is_inductor))
+            yield build_patches_row(size, device, dtype, standardize, is_inductor)
+        yield build_normalize_row(size, device, dtype, is_inductor)
         for standardize in (False, True):
-            rows.append(build_jitter_row(size, device, dtype, standardize, is_inductor))
+            yield build_jitter_row(size, device, dtype, standardize, is_inductor)
         for mean in (False, True):
-            rows.append(build_split_row(size, device, dtype, mean, is_inductor))
+            yield build_split_row(size, device, dtype, mean, is_inductor)
         # A dense target of 32 images is 126 MB, and there are several of that size.
-        size_of_loss = min(size, 32 if is_cuda else 8)
         for num_neighbors in (1, 10, 40, 160, 313):
-            rows.append(build_loss_row(size_of_loss, device, dtype, num_neighbors, is_inductor))
-    rows.append(build_lab_row(size, device, is_inductor))
-    return [*rows, build_order_row("global"), build_order_row("chunked")]
+            yield build_loss_row(min(size, 32), device, dtype, num_neighbors, is_inductor)
+    yield build_lab_row(size, device, is_inductor)
+    yield build_order_row("global")
+    yield build_order_row("chunked")
 
 
 def show(result: dict[str, Any]) -> None:
@@ -427,6 +428,8 @@ def main() -> None:
         f"{'/compile':>9} {'of copy':>8}"
     )
     for row in build_rows(options, device):
+        if options.rows not in row.name:
+            continue
         row_device = device if row.num_bytes else torch.device("cpu")
         content["rows"].append(measure(row, options.rounds, row_device))
         show(content["rows"][-1])

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/pages.h"
 #include "cpu/pixels.h"
 
 // Last, as it says itself.
@@ -111,6 +112,7 @@ at::Tensor rgb_to_lab(const at::Tensor& images_in, bool eight_bit) {
   if (out.numel() == 0) {
     return out;
   }
+  advise_huge_pages(out);
   float* data = out.mutable_data_ptr<float>();
   const int64_t plane = view.height * view.width;
   const int64_t grain = std::max<int64_t>(1, 8192 / view.width);
@@ -209,6 +211,7 @@ std::tuple<at::Tensor, at::Tensor> split_lab(const at::Tensor& images,
   if (light.numel() == 0) {
     return {light, ab};
   }
+  advise_huge_pages(light);
   dispatch_floating(dtype, [&, &light = light, &ab = ab](auto zero) {
     using Out = decltype(zero);
     split_bands<Out>(arguments.view, arguments.split, light.template mutable_data_ptr<Out>(),

@@ -259,7 +259,7 @@ at::Tensor color_jitter(const at::Tensor& images, const at::Tensor& brightness,
   if (out.numel() == 0) {
     return out;
   }
-  advise_huge_pages(out.mutable_data_ptr(), static_cast<int64_t>(out.nbytes()));
+  advise_huge_pages(out);
   std::optional<Scale> scale;
   if (!standardize) {
     scale = normalizing(*mean, *std);

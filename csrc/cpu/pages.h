@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #endif
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
 
 namespace fastssl {
@@ -12,12 +14,12 @@ namespace fastssl {
 // Asks for pages of 2 MB where a large new output has not been touched yet. What torch allocates
 // beyond some tens of MB comes from the kernel and goes back to it each time: with pages of 4 kB,
 // touching them costs several times what filling them does. Advice: nothing fails without it.
-inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t num_bytes) {
+inline void advise_huge_pages([[maybe_unused]] const at::Tensor& out) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{1} << 21;
-  const auto address = reinterpret_cast<uintptr_t>(data);
+  const auto address = reinterpret_cast<uintptr_t>(out.const_data_ptr());
   const uintptr_t begin = (address + kPage - 1) / kPage * kPage;
-  const uintptr_t end = (address + static_cast<uintptr_t>(num_bytes)) / kPage * kPage;
+  const uintptr_t end = (address + out.nbytes()) / kPage * kPage;
   if (end >= begin + 4 * kPage) {
     madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
   }

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/dispatch.h"
+#include "cpu/pages.h"
 #include "cpu/pixels.h"
 
 namespace fastssl {
@@ -181,6 +182,7 @@ at::Tensor extract_patches(const at::Tensor& images_in, const at::Tensor& corner
   if (out.numel() == 0) {
     return out;
   }
+  advise_huge_pages(out);
   if (dtype == at::kByte) {
     for_each_slot(view, cut, out.mutable_data_ptr<uint8_t>(), copy_patch);
     return out;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cpu/dispatch.h"
+#include "cpu/pages.h"
 #include "cpu/pixels.h"
 
 namespace fastssl {
@@ -36,6 +37,7 @@ at::Tensor normalize(const at::Tensor& images_in, const std::optional<at::Tensor
   if (out.numel() == 0) {
     return out;
   }
+  advise_huge_pages(out);
   dispatch_floating(dtype, [&](auto zero) {
     using Out = decltype(zero);
     normalize_rows<Out>(arguments.view, data_or_null<bool>(arguments.flip),
