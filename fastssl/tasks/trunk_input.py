@@ -99,7 +99,8 @@ class InputSpec:
             if fields["kind"] not in get_args(Kind):
                 raise ValueError(f"kind '{fields['kind']}' is not known")
             if fields["kind"] == "scaled":
-                return cls("scaled", *(tuple(map(float, fields[key])) for key in ("mean", "std")))
+                mean, std = (tuple(map(float, fields[key])) for key in ("mean", "std"))
+                return cls("scaled", mean, std)
             return cls(fields["kind"], eight_bit=bool(fields.get("eight_bit", False)))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(

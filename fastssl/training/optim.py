@@ -69,13 +69,14 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
     """Sort parameters by (weight decay, whether LARS adapts them)."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-    in_head = set() if config.head_weight_decay is None else _list_head(network)
+    own: dict[nn.Parameter, float] = {}
+    if config.head_weight_decay is not None:
+        own = dict.fromkeys(_list_head(network), config.head_weight_decay)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_norm, is_bias = isinstance(module, norms), name.endswith("bias")
             is_exempt = not config.decay_norm if is_norm else is_bias and not config.decay_bias
-            usual = config.head_weight_decay if parameter in in_head else config.weight_decay
-            decay = 0.0 if is_exempt else usual
+            decay = 0.0 if is_exempt else own.get(parameter, config.weight_decay)
             groups.setdefault((decay, not (is_norm or is_bias)), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "is_adapted": is_adapted}
@@ -83,7 +84,7 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
     ]
 
 
-def _list_head(network: nn.Module) -> set[nn.Parameter]:
+def _list_head(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that ``optim.head_weight_decay`` is for."""
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Module):
@@ -91,7 +92,7 @@ def _list_head(network: nn.Module) -> set[nn.Parameter]:
             f"optim.head_weight_decay needs a head, {type(network).__name__} has none; set "
             "--optim.head-weight-decay None"
         )
-    return set(getattr(head, "own_decay", head).parameters())
+    return list(getattr(head, "own_decay", head).parameters())
 
 
 _APEX_REMEDY = (
