@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import tarfile
 import zlib
@@ -21,6 +22,7 @@ from fastssl.shards import (
 )
 from fastssl.shards.encode import shrunk_size
 from fastssl.shards.manifest import begin_digest
+from fastssl.shards.workers import run_jobs
 
 
 def test_every_image_is_there_once_with_its_label(photographs, make_dataset):
@@ -48,6 +50,19 @@ def test_the_order_is_shuffled_by_the_seed(photographs, make_dataset):
     assert kept == sorted(kept)
     assert sorted(first) == sorted(second) == kept
     assert len({tuple(kept), tuple(first), tuple(second)}) == 3
+
+
+def count_threads(_number, _report) -> int:
+    assert np.ones((2, 2)).sum() == 4  # NumPy is there, and with it what it started
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
+def test_workers_come_without_threads_and_leave_the_environment_alone(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    counts = dict(run_jobs(count_threads, [0, 1], 2, str, lambda count: None))
+    assert counts == {0: 1, 1: 1}
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
 
 
 def test_workers_do_not_change_a_byte(photographs, make_dataset, read_tree):
