@@ -223,5 +223,5 @@ def read_capacity(world: World) -> Capacity:
     limit = cgroup_memory()
     what = "the machine" if physical <= limit else "the cgroup"
     num_ranks = local_world_size()
-    share = f", shared by {num_ranks} ranks" if num_ranks > 1 else ""
-    return Capacity(int(min(physical, limit)) // num_ranks, f"{what}{share}")
+    who = f"each of {num_ranks} ranks of {what}" if num_ranks > 1 else what
+    return Capacity(int(min(physical, limit)) // num_ranks, who)

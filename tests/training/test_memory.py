@@ -175,4 +175,4 @@ def test_ranks_of_one_machine_share_its_memory(monkeypatch):
     assert 0 < whole.memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert read_capacity(world).memory == whole.memory // 4
-    assert "shared by 4 ranks" in read_capacity(world).device
+    assert read_capacity(world).device.startswith("each of 4 ranks of the ")
