@@ -15,6 +15,7 @@ from ..batch import Batch
 from ..errors import InputError
 from ..tasks.trunk_input import InputSpec, make_inputs
 
+_IMAGENET_INPUT = InputSpec()
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -40,7 +41,7 @@ class OnePass(Protocol):
 def extract_features(
     trunk: nn.Module,
     loader: OnePass,
-    spec: InputSpec,
+    spec: InputSpec = _IMAGENET_INPUT,
     device: str | torch.device = "cpu",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     channels_last: bool = True,
@@ -53,7 +54,8 @@ def extract_features(
     Args:
         trunk: maps (B, C, H, W) to (B, D).
         loader: with one view a sample; ``one_pass`` does not move its stream.
-        spec: what the trunk takes; of an exported one ``InputSpec.from_metadata``.
+        spec: what the trunk takes; of one that was exported ``InputSpec.from_metadata``. Without it
+            ImageNet's mean and deviation, as of torchvision's networks.
         device: where the trunk runs.
         precision: number format of the forward pass; the features are float32 in any case.
         channels_last: memory order of the input and the weights.

@@ -73,14 +73,14 @@ def test_rows_are_the_features_of_each_sample(loader):
 
 def test_trunk_keeps_its_mode_and_its_statistics(loader):
     trunk = ChannelMeans().train()
-    extract_features(trunk, loader, InputSpec())
+    extract_features(trunk, loader)
     assert trunk.training
     assert trunk.norm.running_mean.tolist() == [0, 0, 0]
 
 
 def test_memory_order_does_not_change_features(loader):
-    one = extract_features(ChannelMeans(), loader, InputSpec(), channels_last=True).features
-    two = extract_features(ChannelMeans(), loader, InputSpec(), channels_last=False).features
+    one = extract_features(ChannelMeans(), loader, channels_last=True).features
+    two = extract_features(ChannelMeans(), loader, channels_last=False).features
     # Sums run in another order.
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
