@@ -16,7 +16,7 @@ from ..batch import Batch
 from ..errors import InputError
 from ..shards import ShardDataset
 from ..views import ViewSpec
-from .trunk_input import IMAGENET_MEAN, IMAGENET_STD, InputSpec  # noqa: F401 - for the views
+from .trunk_input import InputSpec
 
 Inputs = dict[str, Tensor]
 

@@ -22,10 +22,8 @@ from ..models import Trunk
 from ..ops import color_jitter, extract_patches, normalize, reference
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
-from .base import IMAGENET_MEAN, IMAGENET_STD
+from .trunk_input import SCALES
 
-_HALF = (0.5, 0.5, 0.5)
-_SCALES = {"inception": (_HALF, _HALF), "imagenet": (IMAGENET_MEAN, IMAGENET_STD)}
 # slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
 _ATTEMPTS = 16
 _DRAWS_PER_VIEW = 4
@@ -193,7 +191,7 @@ def prepare_views(
     Returns:
         (B, V, 3, H, W) whose ``.flatten(0, 1)`` is torch.channels_last.
     """
-    mean, std = (None, None) if config.normalize == "image" else _SCALES[config.normalize]
+    mean, std = (None, None) if config.normalize == "image" else SCALES[config.normalize]
     if not config.is_plain:
         return color_jitter(
             images_BVHWC,
