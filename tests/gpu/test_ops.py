@@ -277,3 +277,26 @@ def test_wrong_values_trip_the_assertion(change, standardize):
     assert done.returncode != 0
     assert "a patch crosses the border of its image, or order points outside" in done.stderr
     assert "device-side assert" in done.stderr
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_jittered_colours_are_those_of_the_cpu(dtype, channels_last, standardize):
+    images = random_images()
+    generator = torch.Generator().manual_seed(2)
+    order = torch.arange(len(images))
+    colours = {
+        "brightness_B": 0.4 * torch.rand(len(images), generator=generator) - 0.2,
+        "saturation_B": 2 * torch.rand(len(images), generator=generator),
+        "brightness_first_B": order % 2 == 0,
+        "flip_B": order % 3 == 0,
+        "grey_B": order % 4 == 1,
+    }
+    options = {"standardize": True} if standardize else {"mean": MEAN, "std": STD}
+    options |= {"dtype": dtype, "channels_last": channels_last, "grey": "mean"}
+    ours = ops.color_jitter(images.cuda(), **to_gpu(colours), **options)
+    theirs = ops.color_jitter(images, **colours, **options)
+    # Values up to 4, rounded at the end; the sums before differ in their last bits.
+    tolerance = max(1e-5, 4 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(ours.cpu(), theirs, rtol=0, atol=tolerance)
