@@ -15,7 +15,7 @@ from PIL import Image
 from fastssl.errors import InputError
 from fastssl.shards.encode import Encoding, encode_picture
 from fastssl.shards.index import HEADER_BYTES, INDEX_NAME, ROW, map_index
-from fastssl.shards.picture import decode_picture
+from fastssl.shards.picture import PictureError, decode_picture
 from fastssl.shards.reader import open_dataset
 from fastssl.shards.tiled import has_transcoder, parse_layout, tile_jpeg
 from fastssl.shards.verify import verify_dataset
@@ -37,6 +37,36 @@ def test_tiles_show_the_pixels_of_their_source(photographs, make_dataset):
             np.testing.assert_array_equal(
                 decode_picture(payload), decode_picture((photographs / source).read_bytes())
             )
+
+
+@needs_transcoder
+@pytest.mark.parametrize("progressive", [False, True])
+def test_damaged_files_are_judged_and_shown_as_the_reference_decoder_does(
+    draw_photograph, encode, progressive
+):
+    """Though no pixel is decoded where every coefficient could be read and was compared."""
+    sound = np.frombuffer(encode(draw_photograph(1, 64, 48), progressive=progressive), np.uint8)
+    rng = np.random.default_rng(5)
+    verdicts = []
+    for number in range(150):
+        damaged = sound.copy()
+        # Headers and tables are the first bytes; damage to the rest is mostly seen as such.
+        damaged[rng.integers(2, 700 if number % 3 else len(sound))] ^= 1 << rng.integers(8)
+        payload = damaged[: rng.integers(len(sound) // 2, len(sound) + 1)].tobytes()
+        if number % 5:
+            payload = damaged.tobytes()
+        try:
+            wanted = decode_picture(payload)
+        except PictureError:
+            wanted = None
+        verdicts.append(wanted is None)
+        if wanted is None:
+            with pytest.raises(PictureError):
+                encode_picture(payload, Encoding("tiled"))
+        else:
+            tiled = encode_picture(payload, Encoding("tiled")).payload
+            np.testing.assert_array_equal(decode_picture(tiled), wanted)
+    assert 0 < sum(verdicts) < len(verdicts)
 
 
 @needs_transcoder
