@@ -40,9 +40,9 @@ class SupervisedConfig(InceptionConfig):
     min_area: float = 0.08
     """Smallest share of the image's area that a crop may cover."""
     brightness: float = 0.0
-    """Largest change of brightness, of a range of 1 (not fused); 0 leaves it as it is."""
+    """Largest change of brightness, of a range of 1; 0 leaves it as it is."""
     saturation: float = 0.0
-    """Largest change of the saturation's factor around 1 (not fused); 0 leaves it as it is."""
+    """Largest change of the saturation's factor around 1; 0 leaves it as it is."""
     normalize: Literal["inception", "imagenet", "image"] = "imagenet"
     """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
     label_smoothing: float = 0.0
