@@ -11,6 +11,8 @@ import difflib
 import errno
 import io
 import itertools
+import os
+import select
 import sys
 import typing
 import warnings
@@ -100,7 +102,10 @@ def run_command(main: Callable[[], None]) -> None:
     warnings.formatwarning = _format_warning
     try:
         main()
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader():
+            raise SystemExit(EXIT_DONE) from None
         code, line = describe_failure(error)
         if line is None:
             raise
@@ -108,6 +113,18 @@ def run_command(main: Callable[[], None]) -> None:
         if not is_left_to_another_rank(error):
             print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the contract's one line
         raise SystemExit(code) from None
+
+
+def _has_no_reader() -> bool:
+    """Return whether whoever read the output has left, as ``head`` does; if so, write no more."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    # What is still buffered would fail once more at the interpreter's end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def boolean_options(config: typing.Any, prefix: str = "--") -> Iterator[str]:

@@ -58,6 +58,20 @@ def test_conversions_are_timed_in_parts(photographs, tmp_path):
         assert 0 < min(parts) < sum(parts) < row["cpu_ms_per_image"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--encodings", ","], "--encodings (',') names none; known: keep, raw, resized, tiled"),
+        (["--encodings", "kept"], "--encodings ('kept') is not known; did you mean 'keep'?"),
+        (["--rounds", "2"], "--rounds (2) must be at least 3"),
+    ],
+)
+def test_bad_conversions_are_refused(photographs, arguments, message):
+    done = run(photographs, *arguments, tool="bench_shards.py")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_small_photographs_are_laid_side_by_side(photographs, monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
     from bench_encodings import bring_to, list_photographs

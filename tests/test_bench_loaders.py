@@ -115,6 +115,7 @@ def test_what_cannot_run_here_is_named(dataset_path, tmp_path):
         (("--rounds", 2), "--rounds (2) must be at least 3"),
         (("--passes", 2), "--passes (2) must be at least 3"),
         (("--scaling", "1,0"), "--scaling ('0') must be numbers of threads"),
+        (("--scaling", ","), "--scaling ('') must be numbers of threads"),
     ],
 )
 def test_wrong_options_are_refused(dataset_path, options, message):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -65,3 +67,18 @@ def test_wrong_syntax_exits_with_2():
 
 def test_an_empty_command_line_gives_the_defaults():
     assert parse_arguments(Inner, []) == Inner()
+
+
+def test_a_reader_that_leaves_early_is_no_failure():
+    """As head does."""
+    command = (
+        "from fastssl.command import run_command\n"
+        "run_command(lambda: [print('row' * 1000) for _ in range(1000)])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")

@@ -296,6 +296,18 @@ def test_words_choose_rows_of_the_table():
     assert "2.45 EFLOP  on ImageNet-1k; published: 46.58 linear" in whole
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["goyal19", "p100", "yfcc1m"], "goyal19_jigsaw_{}_p100_yfcc1m"),
+        (["K2", "yfcc10m"], "goyal19_colorization_{}_k2_yfcc10m"),
+    ],
+)
+def test_a_number_is_taken_whole_and_case_does_not_matter(words, wanted):
+    rows = describe_recipes(words).splitlines()[1:]
+    assert [row.split()[0] for row in rows] == [wanted.format(t) for t in ("alexnet", "resnet50")]
+
+
 def test_words_that_no_recipe_has_are_refused():
     with pytest.raises(InputError, match=r"--list \(goyal19 vgg\) finds no recipe"):
         describe_recipes(["goyal19", "vgg"])

@@ -79,3 +79,11 @@ def test_a_recipe_that_fails_is_named_and_ends_with_1(tmp_path):
     assert done.returncode == 1
     assert "exit 2: error: task (supervised) needs labels" in done.stdout.splitlines()[-1]
     assert "1 of 1 recipes failed: kolesnikov19_supervised_smoke" in done.stderr
+
+
+def test_runs_on_other_data_are_not_mixed_up(dataset_path, tmp_path):
+    (tmp_path / "data.txt").write_text("synthetic")
+    done = run("--data", dataset_path, "--output-dir", tmp_path)
+    assert done.returncode == 2
+    assert f"holds runs on synthetic, data is {dataset_path}" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.txt"]

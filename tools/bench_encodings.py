@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import tyro
 from bench_loaders import VIEWS, drop_from_cache
+from bench_machine import describe_machine
 from bench_peers import PeerSettings
 from bench_process import OURS, Contender
 from PIL import Image
@@ -242,7 +242,7 @@ def main() -> None:
         rows = measure_all(config, work)
     print(to_markdown(rows))
     if config.json is not None:
-        result = {"cores": os.cpu_count(), "loader": config.loader, "rows": rows}
+        result = {**describe_machine(), "loader": config.loader, "rows": rows}
         config.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
 
 

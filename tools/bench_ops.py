@@ -427,9 +427,12 @@ def main() -> None:
         f"{'row':58} {'compiled/s':>12} {'reference/s':>12} {'ratio':>7} {'spread':>13} "
         f"{'/compile':>9} {'of copy':>8}"
     )
-    for row in build_rows(options, device):
-        if options.rows not in row.name:
-            continue
+    rows = list(build_rows(options, device))
+    chosen = [row for row in rows if options.rows in row.name]
+    if not chosen:
+        names = "; ".join(row.name for row in rows)
+        raise InputError(f"--rows ('{options.rows}') is in the name of no row; there are: {names}")
+    for row in chosen:
         row_device = device if row.num_bytes else torch.device("cpu")
         content["rows"].append(measure(row, options.rounds, row_device))
         show(content["rows"][-1])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run every recipe through tools/train.py, as small as it can be and still be the recipe.
+"""Run the recipes' small forms and cells of the studies through tools/train.py.
 
 Each smoke form runs as long as it says; of the studies' cells one of each task and family of trunks
 takes a step, at the study's smallest width, with few images. ``python tools/run_recipes.py [--data
@@ -85,8 +85,19 @@ def list_names(word: str) -> list[str]:
 
 
 def prepare_data(config: RecipesConfig) -> Path:
-    """Render or convert what is not yet a dataset; return the dataset's folder."""
+    """Render or convert what is not yet a dataset; return the dataset's folder.
+
+    Raises:
+        InputError: if the folder of the runs holds those on other data.
+    """
     source = config.data
+    told, given = config.output_dir / "data.txt", str(source.resolve() if source else "synthetic")
+    if told.is_file() and told.read_text() != given:
+        raise InputError(
+            f"output_dir ({config.output_dir}) holds runs on {told.read_text()}, data is {given}; "
+            "name another --output-dir, or remove it"
+        )
+    told.write_text(given)
     if source is not None and (source / "manifest.json").is_file():
         return source
     out = config.output_dir / "shards"
@@ -113,6 +124,23 @@ def list_options(config: RecipesConfig, name: str, recipe: RunConfig[Any]) -> li
     return options
 
 
+def run_command_line(command: list[str]) -> tuple[int, str]:
+    """Run a command to its end; return its exit code and what it wrote to stderr.
+
+    A signal to this process is handed on, so that the run saves before both end.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, said = process.communicate()
+        except StoppedBySignal:
+            process.terminate()
+            process.communicate()
+            raise
+    return process.returncode, said
+
+
 def run_one(config: RecipesConfig, name: str, data: Path) -> tuple[str, ...]:
     """Run a recipe in a process of its own; return its row of the table."""
     recipe = build_recipe(name)
@@ -120,14 +148,12 @@ def run_one(config: RecipesConfig, name: str, data: Path) -> tuple[str, ...]:
     command = [sys.executable, str(TRAIN_TOOL), name]
     command += ["--data.path", str(data), "--output-dir", str(folder)]
     began = time.monotonic()
-    done = subprocess.run(
-        [*command, *list_options(config, name, recipe)], capture_output=True, text=True, check=False
-    )
+    code, said_all = run_command_line([*command, *list_options(config, name, recipe)])
     seconds = f"{time.monotonic() - began:.0f}"
     trunk = f"{recipe.trunk} x{recipe.width}"
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["(nothing said)"]
-        return name, trunk, "", "", "", "", seconds, f"exit {done.returncode}: {said[-1]}"
+    if code:
+        said = said_all.strip().splitlines() or ["(nothing said)"]
+        return name, trunk, "", "", "", "", seconds, f"exit {code}: {said[-1]}"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     # The last tenth: a single step of few images says little.

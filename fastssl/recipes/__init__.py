@@ -7,6 +7,7 @@ A recipe's docstring holds the command, the hardware, the cost and the expected 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 
 from ..command import nearest
@@ -76,12 +77,13 @@ def describe_recipes(words: Sequence[str] = ()) -> str:
     """Return a table of recipes: name, trunk, batch, epochs, cost, and what each is.
 
     Args:
-        words: takes the recipes that have each of these in their name; none takes all.
+        words: takes the recipes that have each of these in their name, at the beginning of a part
+            between underscores, a number whole; none takes all.
 
     Raises:
         InputError: if there is none.
     """
-    names = [name for name in recipe_names() if all(word in name for word in words)]
+    names = [name for name in recipe_names() if all(_has_word(name, word) for word in words)]
     if not names:
         raise InputError(
             f"--list ({' '.join(words)}) finds no recipe with these words in its name; "
@@ -94,6 +96,12 @@ def describe_recipes(words: Sequence[str] = ()) -> str:
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]])
         for row in table
     )
+
+
+def _has_word(name: str, word: str) -> bool:
+    # Of p100 and k2 nobody means p10000 and k20.
+    whole = r"(?!\d)" if word[-1:].isdigit() else ""
+    return re.search(rf"(?:^|_){re.escape(word)}{whole}", name, re.IGNORECASE) is not None
 
 
 def _describe(name: str) -> tuple[str, str, str, str, str]:

@@ -159,14 +159,7 @@ def _keep(data: bytes) -> EncodedPicture:
 
 
 def _tile(data: bytes) -> EncodedPicture:
-    """Write a JPEG as tiles; one that cannot be is kept, if it is a picture.
-
-    The transcoder has the reference decoder's library read every coefficient of the source, where a
-    warning counts as damage, and compares what it wrote with them. All that a decode does beyond
-    that is to compute pixels of them, which succeeds for any coefficients; what may fail at its
-    beginning are a sampling or colours that the library does not convert. So only where these are
-    unusual the pixels are decoded as well: for others that took a third of a conversion's time.
-    """
+    """Write a JPEG as tiles; one that cannot be is kept, if it is a picture."""
     image = open_picture(data)
     if image.format not in ("JPEG", "MPO"):
         return _keep(data)
@@ -175,10 +168,9 @@ def _tile(data: bytes) -> EncodedPicture:
     except NotTiledError as error:
         # Whether it is a picture all the same is for the reference decoder to say.
         return replace(_keep(data), tiling=error.reason)
-    image = open_picture(payload)
-    width, height, flags = _describe(payload, image)
-    if flags.use_reference or flags.sampling == Sampling.OTHER:
-        load_pixels(image)
+    # The transcoder has compared all coefficients, on which the pixels depend and on nothing else:
+    # one decode says for source and payload that they can be had.
+    width, height, flags = describe_payload(payload)
     is_recoded = payload != data
     return EncodedPicture(payload, "jpg", width, height, flags, is_recoded, tiling="tiled")
 

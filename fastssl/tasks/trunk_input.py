@@ -51,6 +51,18 @@ class InputSpec:
     eight_bit: bool = False
     """L as if stored in 8 bits; lightness only."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no image can be scaled by.
+
+        Raises:
+            ValueError: unless mean and std are three finite numbers each, those of std above 0.
+        """
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            is_good = len(values) == 3 and all(map(math.isfinite, values))
+            if not is_good or (name == "std" and min(values) <= 0):
+                above = " above 0" if name == "std" else ""
+                raise ValueError(f"{name} {values} must be three finite numbers{above}")
+
     @classmethod
     def named(cls, normalization: str) -> InputSpec:
         """Return what a task's field ``normalize`` asks for.

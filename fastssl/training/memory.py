@@ -148,7 +148,6 @@ def estimate_step(task: Task, size: int, precision: str, momentums: int) -> Memo
     )
 
 
-@lru_cache(maxsize=32)
 def count_step_bytes(task: Task, size: int, precision: str) -> int:
     """Count what a forward pass of a task keeps for the backward pass, on tensors without memory.
 

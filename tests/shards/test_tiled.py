@@ -44,7 +44,6 @@ def test_tiles_show_the_pixels_of_their_source(photographs, make_dataset):
 def test_damaged_files_are_judged_and_shown_as_the_reference_decoder_does(
     draw_photograph, encode, progressive
 ):
-    """Though no pixel is decoded where every coefficient could be read and was compared."""
     sound = np.frombuffer(encode(draw_photograph(1, 64, 48), progressive=progressive), np.uint8)
     rng = np.random.default_rng(5)
     verdicts = []

@@ -114,6 +114,8 @@ def test_every_recipe_says_what_its_trunk_takes():
         ({INPUT_KEY: '{"kind": "warm"}'}, "kind 'warm' is not known"),
         ({INPUT_KEY: '{"kind": "scaled", "mean": [1, 2, 3]}'}, "cannot be read .'std'"),
         ({INPUT_KEY: '["scaled"]'}, "cannot be read"),
+        ({INPUT_KEY: '{"kind": "scaled", "mean": [0], "std": [1, 1, 1]}'}, "must be three finite"),
+        ({INPUT_KEY: '{"kind": "scaled", "mean": [0, 0, 0], "std": [1, 0, 1]}'}, "above 0"),
     ],
 )
 def test_an_input_that_is_not_told_is_refused(metadata, message):

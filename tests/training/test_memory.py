@@ -160,7 +160,7 @@ def test_a_compiled_step_is_held_to_its_weights_alone(caplog):
         check_memory(outline, config, 64, 1, Capacity(estimate.least(False, 0) - 1, "it"))
 
 
-def test_a_run_is_refused_before_its_data_are_opened(dataset_path, tmp_path):
+def test_a_run_is_refused_before_anything_is_written(dataset_path, tmp_path):
     config = make_config("goyal19_jigsaw")
     data = dataclasses.replace(config.data, path=dataset_path, global_batch_size=2**24)
     config = dataclasses.replace(config, data=data, output_dir=tmp_path / "run", device="cpu")
