@@ -314,15 +314,25 @@ void find_gradient(const LossArguments& arguments, const float* grads, const flo
   const In* logits = arguments.logits.const_data_ptr<In>();
   const bool* counted = data_or_null<bool>(arguments.counted);
   for_each_strip(arguments, [&](const Strip& strip, Worker& worker) {
-    const bool is_counted = !counted || counted[strip.image];
+    const Layout at = worker.describe<In>(strip);
+    if (counted && !counted[strip.image]) {
+      // Zeros whatever the logits are: 0 times an exp that overflows is none.
+      float* grad = worker.find_place(out, strip);
+      if (worker.is_planar()) {
+        for (int64_t bin = 0; bin < num_bins; ++bin) {
+          std::fill_n(grad + bin * at.bin_stride, strip.num, 0.0f);
+        }
+      } else {
+        std::fill_n(grad, strip.num * num_bins, 0.0f);
+      }
+      worker.store(grad, strip, out);
+      return;
+    }
     const float* x = worker.load(logits, strip);
     float* grad = worker.find_place(out, strip);
-    const Layout at = worker.describe<In>(strip);
     float scales[kStrip] = {}, sums[kStrip] = {};
-    if (is_counted) {
-      worker.find_targets(strip);
-    }
-    for (int64_t p = 0; is_counted && p < strip.num; ++p) {
+    worker.find_targets(strip);
+    for (int64_t p = 0; p < strip.num; ++p) {
       sums[p] = log_sums[strip.first + p];
       scales[p] = grads[strip.first + p] * worker.targets[p].weight;
     }
@@ -334,7 +344,7 @@ void find_gradient(const LossArguments& arguments, const float* grads, const flo
         scale_line(x + first, num_bins, sums[p], scales[p], grad + first);
       }
     }
-    for (int64_t p = 0; is_counted && p < strip.num; ++p) {
+    for (int64_t p = 0; p < strip.num; ++p) {
       const Target& target = worker.targets[p];
       float* pixel = grad + p * at.pixel_stride;
       for (int64_t k = 0; k < target.num; ++k) {

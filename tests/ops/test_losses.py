@@ -81,6 +81,23 @@ def test_losses_and_gradients_are_those_of_a_dense_target(num_neighbors, is_last
     assert (grad[1] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("value", [88.5, 89.0, 1e30, float("inf"), float("nan")])
+def test_an_image_that_is_not_counted_adds_nothing_whatever_its_logits(value, is_last, dtype):
+    logits, ab, grads = draw()
+    logits[1] = value
+    if is_last:
+        logits = logits.to(memory_format=torch.channels_last)
+    losses, grad = run(
+        ops.ColorLoss(10), logits.to(dtype), ab, grads, torch.tensor([True, False, True])
+    )
+    assert (losses[1] == 0).all()
+    assert (grad[1] == 0).all()
+    assert torch.isfinite(grad).all()
+    assert (grad[0] != 0).any()
+
+
 @pytest.mark.parametrize("num_neighbors", [1, 10, 313])
 def test_error_is_at_most_twice_that_of_pytorch_in_float32(num_neighbors):
     loss = ops.ColorLoss(num_neighbors)
