@@ -44,18 +44,12 @@
 namespace fastssl {
 
 #if defined(__x86_64__) && defined(__GNUC__)
-// The copies of a kernel: for AVX-512, for AVX2, and for every x86-64.
-enum class Lanes { kWidest, kWide, kPlain };
+// The copies of a kernel: for every x86-64, for AVX2, and for AVX-512.
+enum class Lanes { kPlain, kWide, kWidest };
 
-inline Lanes find_lanes() {
-  const bool has_fma = __builtin_cpu_supports("fma");
-  const bool is_widest = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (has_fma && is_widest) {
-    return Lanes::kWidest;
-  }
-  return has_fma && __builtin_cpu_supports("avx2") ? Lanes::kWide : Lanes::kPlain;
-}
+// The widest one that this machine runs and FASTSSL_CPU_CAPABILITY (default, avx2 or avx512), read
+// once, allows: so all copies can be tested and measured on one machine. Throws on another name.
+Lanes find_lanes();
 #endif
 
 // Where adding it rounds a float to a whole number: 1.5 * 2^23.
