@@ -137,6 +137,36 @@ FASTSSL_KERNEL(scale_line,
                (const float* x, int64_t num_bins, float log_sum, float scale, float* out),
                (x, num_bins, log_sum, scale, out))
 
+FASTSSL_INLINE void widen_halves_body(const uint16_t* __restrict from, int64_t num,
+                                      float* __restrict to) {
+  for (int64_t i = 0; i < num; ++i) {
+    to[i] = widen_half(from[i]);
+  }
+}
+
+FASTSSL_KERNEL(widen_halves, (const uint16_t* from, int64_t num, float* to), (from, num, to))
+
+FASTSSL_INLINE void narrow_to_halves_body(const float* __restrict from, int64_t num,
+                                          uint16_t* __restrict to) {
+  for (int64_t i = 0; i < num; ++i) {
+    to[i] = narrow_to_half(from[i]);
+  }
+}
+
+FASTSSL_KERNEL(narrow_to_halves, (const float* from, int64_t num, uint16_t* to), (from, num, to))
+
+// Copies numbers of one type to numbers of another.
+template <typename From, typename To>
+void convert(const From* from, int64_t num, To* to) {
+  if constexpr (std::is_same_v<From, at::Half>) {
+    widen_halves(&from->x, num, to);
+  } else if constexpr (std::is_same_v<To, at::Half>) {
+    narrow_to_halves(from, num, &to->x);
+  } else {
+    std::copy_n(from, num, to);
+  }
+}
+
 // Pixels that follow each other, and where they stand.
 struct Strip {
   int64_t image;
@@ -197,10 +227,10 @@ struct Worker {
     float* tile = get_tile();
     if (is_planar()) {
       for (int64_t bin = 0; bin < code.num_bins; ++bin) {
-        std::copy_n(first + bin * layout.bin_stride, strip.num, tile + bin * kStrip);
+        convert(first + bin * layout.bin_stride, strip.num, tile + bin * kStrip);
       }
     } else {
-      std::copy_n(first, strip.num * code.num_bins, tile);
+      convert(first, strip.num * code.num_bins, tile);
     }
     return tile;
   }
@@ -225,10 +255,10 @@ struct Worker {
     }
     if (is_planar()) {
       for (int64_t bin = 0; bin < code.num_bins; ++bin) {
-        std::copy_n(grad + bin * kStrip, strip.num, first + bin * layout.bin_stride);
+        convert(grad + bin * kStrip, strip.num, first + bin * layout.bin_stride);
       }
     } else {
-      std::copy_n(grad, strip.num * code.num_bins, first);
+      convert(grad, strip.num * code.num_bins, first);
     }
   }
 

@@ -85,4 +85,28 @@ FASTSSL_INLINE float fast_cbrt(float x) {
   return y - (y * y * y - x) / (3.0f * (y * y));
 }
 
+// The float of a half's bits.
+FASTSSL_INLINE float widen_half(uint16_t half) {
+  const int32_t size = half & 0x7FFF, sign = static_cast<int32_t>(half & 0x8000u) << 16;
+  // The same bits further up with the float's bias of exponents, 112 more, or its mark of infinity.
+  const int32_t bias = size < 0x7C00 ? 112 << 23 : 224 << 23;
+  const int32_t normal = (size << 13) + bias;
+  // Below 2^-14 the bits count steps of 2^-24, which is what the last bit of 0.5 is worth.
+  const float steps = __builtin_bit_cast(float, 0x3F000000 | size) - 0.5f;
+  const int32_t bits = size < 0x0400 ? __builtin_bit_cast(int32_t, steps) : normal;
+  return __builtin_bit_cast(float, bits | sign);
+}
+
+// The bits of the nearest half, ties to even.
+FASTSSL_INLINE uint16_t narrow_to_half(float x) {
+  const int32_t bits = __builtin_bit_cast(int32_t, x), size = bits & 0x7FFFFFFF;
+  const int32_t rounded = (size + 0x0FFF + ((size >> 13) & 1) - (112 << 23)) >> 13;
+  const int32_t normal = rounded < 0x7C00 ? rounded : 0x7C00;
+  const float steps = __builtin_bit_cast(float, size) + 0.5f;
+  const int32_t small = __builtin_bit_cast(int32_t, steps) - 0x3F000000;
+  int32_t half = size < 113 << 23 ? small : normal;
+  half = size > 0x7F800000 ? 0x7E00 : half;
+  return static_cast<uint16_t>(half | ((bits >> 16) & 0x8000));
+}
+
 }  // namespace fastssl

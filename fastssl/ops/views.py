@@ -98,7 +98,8 @@ def color_jitter(
         images: uint8 (B, H, W, 3) or (B, V, H, W, 3), RGB; V views of each image.
         brightness_B: float32 (B,), or (B, V) with views, as the four that follow: what is added to
             values of 0 .. 1; 0 leaves them.
-        saturation_B: float32, the factor of the saturation, not negative; 1 leaves it.
+        saturation_B: float32, the factor of the saturation; 1 leaves it. Not negative, which is not
+            looked for: below 0 the other channels rise above the greatest, on every device alike.
         brightness_first_B: bool; True changes the brightness first, False the saturation.
         flip_B: bool; True mirrors left to right.
         grey_B: bool; True makes grey before all else.

@@ -109,6 +109,16 @@ def test_grey_is_of_the_kind_asked_for_and_not_rounded(grey):
     torch.testing.assert_close(found[1], images[1].movedim(-1, 0) / 255)
 
 
+def test_below_zero_saturation_lifts_the_other_channels_above_the_greatest():
+    images = torch.tensor([100, 60, 80], dtype=torch.uint8).expand(1, 4, 5, 3)
+    colours = torch.zeros(1), torch.tensor([-0.5]), torch.tensor([False])
+    out = ops.color_jitter(images, *colours, mean=(0, 0, 0), std=(1, 1, 1))
+    theirs = run_reference(images, colours, None, None, {"mean": (0, 0, 0), "std": (1, 1, 1)})
+    wanted = torch.tensor([100.0, 120.0, 110.0])[:, None, None].expand(1, 3, 4, 5) / 255
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(theirs, wanted)
+
+
 def test_no_change_is_normalize():
     images, _, flags = draw()
     colours = torch.zeros(6), torch.ones(6), flags["grey_B"]

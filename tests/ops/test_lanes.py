@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastssl import ops
@@ -16,6 +18,7 @@ from fastssl.extension import find_binary
 pytestmark = pytest.mark.skipif(not ops.build_info()["cpu"], reason="needs the extension")
 
 ROOT = Path(__file__).parents[2]
+COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 COPIES = ["default", "avx2", "avx512"]
 FILES = [f"tests/ops/test_{name}.py" for name in ("color", "losses", "jitter")]
 # Tests of what torch is told, not of numbers, and those of plain Python.
@@ -61,3 +64,48 @@ def test_another_name_is_refused():
     output = process.communicate()[0]
     assert process.returncode == 1
     assert "FASTSSL_CPU_CAPABILITY must be default, avx2 or avx512, got sse" in output
+
+
+# ---------------------------------------------------------------------- half precision
+
+
+@pytest.fixture(scope="module")
+def conversion(tmp_path_factory):
+    """Compile the conversions of halves alone; undefined behaviour ends the test."""
+    if COMPILER is None:
+        pytest.skip("needs a C++ compiler")
+    path = tmp_path_factory.mktemp("lanes") / "half_conversion.so"
+    flags = "-std=c++17 -O1 -Wall -Wextra -Werror -shared -fPIC -fsanitize=undefined"
+    flags += f" -fno-sanitize-recover=all -I{ROOT / 'csrc'}"
+    source = ROOT / "tests" / "ops" / "half_conversion.cpp"
+    subprocess.run([COMPILER, *flags.split(), source, "-o", path], check=True)
+    return ctypes.CDLL(str(path))
+
+
+def convert(function, values: np.ndarray, dtype) -> np.ndarray:
+    out = np.empty(len(values), dtype)
+    addresses = [ctypes.c_void_p(array.ctypes.data) for array in (values, out)]
+    function(addresses[0], ctypes.c_int64(len(values)), addresses[1])
+    return out
+
+
+def test_every_half_becomes_its_float(conversion):
+    halves = np.arange(2**16, dtype=np.uint16)
+    wanted = halves.view(np.float16).astype(np.float32)
+    ours = convert(conversion.widen, halves, np.float32)
+    assert (ours.view(np.uint32) == wanted.view(np.uint32)).all()
+
+
+def test_floats_become_the_nearest_half(conversion):
+    """Floats of every size, and those on and beside every half and every tie between two."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    bits = halves[np.isfinite(halves)].astype(np.float32).view(np.uint32)
+    steps = np.array([0, 1, 0xFFF, 0x1000, 0x1001, 2**32 - 1], np.uint32)
+    patterns = [(bits + step) for step in steps] + [np.arange(0, 2**32, 4093).astype(np.uint32)]
+    floats = np.concatenate(patterns).view(np.float32)
+    ours = convert(conversion.narrow, floats, np.uint16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        wanted = floats.astype(np.float16)
+    is_number = ~np.isnan(floats)
+    assert (ours[is_number] == wanted.view(np.uint16)[is_number]).all()
+    assert np.isnan(ours.view(np.float16)[~is_number]).all()
