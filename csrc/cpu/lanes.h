@@ -100,7 +100,7 @@ FASTSSL_INLINE float widen_half(uint16_t half) {
 // The bits of the nearest half, ties to even.
 FASTSSL_INLINE uint16_t narrow_to_half(float x) {
   const int32_t bits = __builtin_bit_cast(int32_t, x), size = bits & 0x7FFFFFFF;
-  const int32_t rounded = (size + 0x0FFF + ((size >> 13) & 1) - (112 << 23)) >> 13;
+  const int32_t rounded = (size - (112 << 23) + 0x0FFF + ((size >> 13) & 1)) >> 13;
   const int32_t normal = rounded < 0x7C00 ? rounded : 0x7C00;
   const float steps = __builtin_bit_cast(float, size) + 0.5f;
   const int32_t small = __builtin_bit_cast(int32_t, steps) - 0x3F000000;
