@@ -11,9 +11,10 @@
 
 namespace fastssl {
 
-// Asks for pages of 2 MB where a large new output has not been touched yet. What torch allocates
-// beyond some tens of MB comes from the kernel and goes back to it each time: with pages of 4 kB,
-// touching them costs several times what filling them does. Advice: nothing fails without it.
+// Asks for pages of 2 MiB inside a new output, not touched yet, that holds four whole ones. What
+// torch allocates beyond some tens of MB comes from the kernel and goes back to it each time: with
+// pages of 4 kB, touching them costs several times what filling them does. Advice: nothing fails
+// without it.
 inline void advise_huge_pages([[maybe_unused]] const at::Tensor& out) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{1} << 21;
