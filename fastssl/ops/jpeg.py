@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..config import Dct
 from ..extension import load_extension
 from ..jpeg_extension import BUILD_JPEG, STATUSES
 from ..views import ViewSpec, intermediate_sizes
-
-Dct = Literal["exact", "scaled"]
-"""How much of a picture's detail is decoded: all of it, or what the views can show."""
 
 _FILTERS = {"triangle": 0, "area": 1}
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
-from ..ops import color_jitter, extract_patches, normalize, reference
+from ..ops import color_jitter, reference
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
-from .trunk_input import SCALES
+from .trunk_input import InputSpec, make_inputs
 
 # slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
 _ATTEMPTS = 16
@@ -191,7 +191,7 @@ def prepare_views(
     Returns:
         (B, V, 3, H, W) whose ``.flatten(0, 1)`` is torch.channels_last.
     """
-    mean, std = (None, None) if config.normalize == "image" else SCALES[config.normalize]
+    spec = InputSpec.named(config.normalize)
     if not config.is_plain:
         return color_jitter(
             images_BVHWC,
@@ -201,30 +201,19 @@ def prepare_views(
             appearance.flip_BV,
             appearance.grey_BV,
             config.grey,
-            mean,
-            std,
-            standardize=config.normalize == "image",
+            *((spec.mean, spec.std) if spec.kind == "scaled" else (None, None)),
+            standardize=spec.kind == "standardized",
             dtype=dtype,
             channels_last=True,
         )
-    flip, grey = appearance.flip_BV.flatten(), appearance.grey_BV.flatten()
-    images, shape = images_BVHWC.flatten(0, 1), images_BVHWC.shape[:2]
-    if mean is None or std is None:
-        # One patch that is the whole view: the operator that knows its statistics.
-        corners_BP2 = torch.zeros(len(images), 1, 2, dtype=torch.int32, device=images.device)
-        whole = extract_patches(
-            images,
-            corners_BP2,
-            config.size,
-            flip_B=flip,
-            grey=grey,
-            standardize=True,
-            dtype=dtype,
-            channels_last=True,
-        )
-        return whole[:, 0].unflatten(0, shape)
-    views = normalize(images, mean, std, flip_B=flip, grey_B=grey, dtype=dtype, channels_last=True)
-    return views.unflatten(0, shape)
+    views = make_inputs(
+        images_BVHWC.flatten(0, 1),
+        spec,
+        dtype,
+        flip_B=appearance.flip_BV.flatten(),
+        grey_B=appearance.grey_BV.flatten(),
+    )
+    return views.unflatten(0, images_BVHWC.shape[:2])
 
 
 def to_pictures(

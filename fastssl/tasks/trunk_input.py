@@ -126,14 +126,18 @@ def make_inputs(
     spec: InputSpec,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
+    flip_B: Tensor | None = None,
+    grey_B: Tensor | None = None,
 ) -> Tensor:
-    """Make what a trunk takes, as its task made it, without flips or any other draw.
+    """Make what a trunk takes, as its task made it; nothing is drawn here.
 
     Args:
         images_BHWC: uint8 RGB; square where each is standardised.
         spec: what the trunk takes.
         dtype: of the result.
         channels_last: memory order.
+        flip_B: bool; True mirrors left to right.
+        grey_B: bool; True makes grey (luma) first; not of lightness, which is grey.
 
     Returns:
         (B, C, H, W) on the same device.
@@ -142,11 +146,19 @@ def make_inputs(
         ValueError: if shape or dtype is wrong.
     """
     if spec.kind == "scaled":
-        return normalize(images_BHWC, spec.mean, spec.std, dtype=dtype, channels_last=channels_last)
+        return normalize(
+            images_BHWC,
+            spec.mean,
+            spec.std,
+            flip_B=flip_B,
+            grey_B=grey_B,
+            dtype=dtype,
+            channels_last=channels_last,
+        )
     height, width = images_BHWC.shape[1:3]
     if spec.kind == "lightness":
         stride = math.gcd(height, width)  # the fewest a and b, which nobody asks for here
-        lightness, _ = split_lab(images_BHWC, stride, eight_bit=spec.eight_bit, dtype=dtype)
+        lightness, _ = split_lab(images_BHWC, stride, flip_B, eight_bit=spec.eight_bit, dtype=dtype)
         return lightness
     if height != width:
         raise ValueError(f"images must be square to be standardised, got {height} x {width}")
@@ -156,6 +168,8 @@ def make_inputs(
         images_BHWC,
         corners_BP2,
         height,
+        flip_B=flip_B,
+        grey=grey_B,
         standardize=True,
         dtype=dtype,
         channels_last=channels_last,

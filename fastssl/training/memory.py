@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -56,13 +55,8 @@ def outline_task(config: RunConfig, num_classes: int) -> Task:
     Raises:
         InputError: if the task cannot be built.
     """
-    return _build_on_meta(config.task, config.trunk, config.width, num_classes)
-
-
-@lru_cache(maxsize=8)
-def _build_on_meta(task_config: Any, trunk: str, width: int, num_classes: int) -> Task:
     with torch.device("meta"):
-        return build_task(task_config, build_trunk(trunk, width), num_classes)
+        return build_task(config.task, build_trunk(config.trunk, config.width), num_classes)
 
 
 def check_memory(
