@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from fastssl.cpu_count import available_cpus, cgroup_memory, cgroup_quota
+from fastssl.cgroups import cgroup_memory, cgroup_quota
+from fastssl.cpu_count import available_cpus
 
 
 def test_at_least_one_and_no_more_than_the_affinity_mask():

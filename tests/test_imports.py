@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LEAVES = {
     "address",
     "batch",
+    "cgroups",
     "checksum",
     "command",
     "config",

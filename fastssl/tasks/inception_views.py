@@ -193,6 +193,7 @@ def prepare_views(
     """
     spec = InputSpec.named(config.normalize)
     if not config.is_plain:
+        scaled = spec.kind == "scaled"
         return color_jitter(
             images_BVHWC,
             appearance.brightness_BV,
@@ -201,8 +202,9 @@ def prepare_views(
             appearance.flip_BV,
             appearance.grey_BV,
             config.grey,
-            *((spec.mean, spec.std) if spec.kind == "scaled" else (None, None)),
-            standardize=spec.kind == "standardized",
+            mean=spec.mean if scaled else None,
+            std=spec.std if scaled else None,
+            standardize=not scaled,
             dtype=dtype,
             channels_last=True,
         )

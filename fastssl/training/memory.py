@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..batch import Batch
+from ..cgroups import cgroup_memory
 from ..config import OptimConfig, RunConfig
-from ..cpu_count import cgroup_memory, local_world_size
+from ..cpu_count import local_world_size
 from ..errors import InputError
 from ..models import build_trunk
 from ..models.memory import MemoryEstimate, count_kept_bytes
