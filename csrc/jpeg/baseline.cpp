@@ -7,11 +7,6 @@
 namespace fastssl::jpeg {
 namespace {
 
-// Blocks of a lane's buffer: enough that its changes cost nothing, few enough to stay in the first
-// cache.
-constexpr int64_t kChunkBlocks = 48;
-static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behind a segment");
-
 // Bytes of samples that a component may keep from picture to picture.
 constexpr size_t kKeptBytes = size_t{16} << 20;
 
@@ -79,8 +74,6 @@ void grow(std::vector<uint8_t>* scratch, size_t needed) {
 void clear(Block* block) { std::memset(block->coefficients, 0, 64 * sizeof(int16_t)); }
 
 }  // namespace
-
-BaselineDecoder::BaselineDecoder() { build_stop(&stop_); }
 
 void BaselineDecoder::set_vectorised(bool on) { is_vectorised_ = on; }
 
@@ -155,68 +148,30 @@ void BaselineDecoder::plan_mcus(const Layout& layout, const std::vector<Rect>& b
   }
   next_segment_ = first_mcu_ / interval_;
   num_read_ = 0;
-  num_copied_ = 0;
 }
 
-void BaselineDecoder::plan_blocks() {
-  int32_t num = 0;
-  int of_block[10];
-  for (int i = 0; i < num_components_; ++i) {
-    for (int32_t k = 0; k < planes_[i].h * planes_[i].v; ++k) {
-      of_block[num++] = i;
-    }
-  }
-  blocks_per_mcu_ = num;
-  for (Lane& lane : lanes_) {
-    // A decode that failed has left something.
-    lane.blocks.assign(kChunkBlocks + 1, Block{});
-    for (size_t k = 0; k < lane.blocks.size(); ++k) {
-      lane.blocks[k].ac = &tables_.ac(of_block[k % num]);
-      lane.blocks[k].next_dc = &tables_.dc(of_block[(k + 1) % num]);
-    }
-  }
-}
-
-// Begins with the next segment that holds something wanted; false where there is none.
-bool BaselineDecoder::start(const uint8_t* data, Lane* lane) {
+// Finds the next segment that holds something wanted; false where there is none.
+bool BaselineDecoder::find_next(const uint8_t* data, Segment* out) {
   const int64_t limit = first_mcu_ + static_cast<int64_t>(is_wanted_.size());
   for (; next_segment_ * interval_ < limit; ++next_segment_) {
     const int64_t begin = next_segment_ * interval_;
     const int64_t first = std::max(begin, first_mcu_);
-    lane->end = std::min(begin + interval_, total_mcus_);
-    lane->stop = std::min(lane->end, limit);
-    while (lane->stop > first && !is_wanted_[lane->stop - 1 - first_mcu_]) {
-      --lane->stop;
+    const int64_t end = std::min(begin + interval_, total_mcus_);
+    int64_t stop = std::min(end, limit);
+    while (stop > first && !is_wanted_[stop - 1 - first_mcu_]) {
+      --stop;
     }
-    if (lane->stop == first) {
+    if (stop == first) {
       continue;
     }
     const uint32_t* offset = &offsets_[next_segment_];
-    const size_t size = offset[1] - offset[0] - 2;
-    grow(&lane->bytes, size + Stream::kPadding);
-    const size_t length = unstuff(data + offset[0], size, lane->bytes.data());
-    lane->stream.begin(lane->bytes.data(), length);
-    num_copied_ += length;
-    std::fill(lane->dc, lane->dc + kMaxComponents, int16_t{0});
-    lane->next_mcu = begin;
-    lane->is_last = lane->end == total_mcus_;
-    num_read_ += static_cast<uint64_t>(lane->stop - begin);
+    // Of the scan's last segment no decoder reads more than it needs.
+    *out = {data + offset[0], offset[1] - offset[0] - 2, begin, stop, end, end == total_mcus_};
+    num_read_ += static_cast<uint64_t>(stop - begin);
     ++next_segment_;
-    begin_chunk(lane);
     return true;
   }
   return false;
-}
-
-void BaselineDecoder::begin_chunk(Lane* lane) {
-  const int64_t num = std::max<int64_t>(1, kChunkBlocks / blocks_per_mcu_);
-  lane->chunk_end = std::min(lane->next_mcu + num, lane->stop);
-  Stream& stream = lane->stream;
-  stream.block = lane->blocks.data();
-  stream.last = stream.block + (lane->chunk_end - lane->next_mcu) * blocks_per_mcu_;
-  stream.last[-1].next_dc = &stop_;
-  stream.next = &tables_.dc(0);
-  stream.k = 0;
 }
 
 // Turns a block into samples, or lets it wait for a second one; clears it afterwards.
@@ -251,7 +206,7 @@ void BaselineDecoder::store_waiting() {
 }
 
 // Turns an MCU's coefficients into samples, if they are wanted; false where they are damaged.
-bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, Block* block) {
+bool BaselineDecoder::store_mcu(int64_t mcu, Block* block, int16_t* dc) {
   const bool is_wanted = mcu >= first_mcu_ && is_wanted_[mcu - first_mcu_];
   const auto row = static_cast<int32_t>(mcu / mcus_per_row_);
   const auto column = static_cast<int32_t>(mcu % mcus_per_row_);
@@ -263,9 +218,9 @@ bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, Block* block) {
         if (num == 0) {
           return false;
         }
-        lane->dc[i] = static_cast<int16_t>(lane->dc[i] + block->coefficients[0]);
+        dc[i] = static_cast<int16_t>(dc[i] + block->coefficients[0]);
         if (is_wanted) {
-          block->coefficients[0] = lane->dc[i];
+          block->coefficients[0] = dc[i];
           store_block(
               i, block, num,
               plane.at((column * plane.h + h) * plane.size, (row * plane.v + v) * plane.size));
@@ -278,56 +233,15 @@ bool BaselineDecoder::store_mcu(Lane* lane, int64_t mcu, Block* block) {
   return true;
 }
 
-Status BaselineDecoder::finish_chunk(Lane* lane) {
-  // What lies behind a segment reads as zeros, which may well be codes.
-  const int64_t overrun = lane->stream.overrun();
-  if (overrun > 0) {
-    return Status::corrupt;
-  }
-  // Of the scan's last segment no decoder reads more than it needs.
-  if (lane->chunk_end == lane->end && !lane->is_last && overrun <= -8) {
-    return Status::corrupt;
-  }
-  lane->stream.last[-1].next_dc = &tables_.dc(0);
-  Block* blocks = lane->blocks.data();
-  for (; lane->next_mcu < lane->chunk_end; ++lane->next_mcu) {
-    if (!store_mcu(lane, lane->next_mcu, blocks)) {
-      return Status::corrupt;
+bool BaselineDecoder::store_chunk(const Chunk& chunk) {
+  Block* blocks = chunk.blocks;
+  for (int64_t mcu = chunk.begin; mcu < chunk.end; ++mcu, blocks += scan_.blocks_per_mcu()) {
+    if (!store_mcu(mcu, blocks, chunk.dc)) {
+      return false;
     }
-    blocks += blocks_per_mcu_;
   }
   store_waiting();
-  return Status::ok;
-}
-
-// Decodes all segments, two at a time while there are two.
-Status BaselineDecoder::run(const uint8_t* data) {
-  Lane* a = &lanes_[0];
-  Lane* b = &lanes_[1];
-  bool has_a = start(data, a), has_b = has_a && start(data, b);
-  while (has_a) {
-    if (has_b) {
-      decode_two(&a->stream, &b->stream);
-    } else {
-      decode_one(&a->stream);
-    }
-    if (a->stream.block < a->stream.last) {
-      std::swap(a, b);
-      std::swap(has_a, has_b);
-    }
-    const Status status = finish_chunk(a);
-    if (status != Status::ok) {
-      return status;
-    }
-    if (a->next_mcu < a->stop) {
-      begin_chunk(a);
-    } else if (!start(data, a)) {
-      std::swap(a, b);
-      has_a = has_b;
-      has_b = false;
-    }
-  }
-  return Status::ok;
+  return true;
 }
 
 // Makes the samples beside the picture: libjpeg repeats the outermost ones.
@@ -379,10 +293,11 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
   }
   plan_planes(layout, boxes);
   plan_mcus(layout, boxes);
-  plan_blocks();
-  status = run(data);
+  scan_.plan(tables_, layout);
+  status = scan_.run([&](Segment* segment) { return find_next(data, segment); },
+                     [&](const Chunk& chunk) { return store_chunk(chunk); });
   *num_mcus = num_read_;
-  *num_bytes = num_copied_;
+  *num_bytes = scan_.num_bytes();
   if (status == Status::ok) {
     repeat_edges();
   }

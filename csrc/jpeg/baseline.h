@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "jpeg/color.h"
-#include "jpeg/entropy.h"
 #include "jpeg/geometry.h"
 #include "jpeg/idct.h"
 #include "jpeg/parse.h"
+#include "jpeg/scan.h"
 #include "jpeg/status.h"
 #include "jpeg/tables.h"
 
@@ -19,8 +19,6 @@ namespace fastssl::jpeg {
 // that it uses again, so one is needed for each thread.
 class BaselineDecoder {
  public:
-  BaselineDecoder();
-
   // Whether decode takes pictures of this kind: one scan, 8 bits, grey or YCbCr, with a sampling
   // that is known here.
   //
@@ -71,31 +69,15 @@ class BaselineDecoder {
     }
   };
 
-  // What one stream works at.
-  struct Lane {
-    Stream stream;
-    std::vector<uint8_t> bytes;
-    std::vector<Block> blocks;
-    int64_t next_mcu;   // The first of those in `blocks`.
-    int64_t chunk_end;  // Behind the last of them.
-    int64_t stop;       // Behind the last one wanted.
-    int64_t end;        // Behind the last one of the segment.
-    bool is_last;       // Segment of the scan.
-    int16_t dc[kMaxComponents];
-  };
-
   Rect find_mcus(const Layout& layout, const Rect& box) const;
   void plan_planes(const Layout& layout, const std::vector<Rect>& boxes);
   void plan_mcus(const Layout& layout, const std::vector<Rect>& boxes);
-  void plan_blocks();
-  bool start(const uint8_t* data, Lane* lane);
-  void begin_chunk(Lane* lane);
-  Status finish_chunk(Lane* lane);
-  bool store_mcu(Lane* lane, int64_t mcu, Block* blocks);
+  bool find_next(const uint8_t* data, Segment* out);
+  bool store_chunk(const Chunk& chunk);
+  bool store_mcu(int64_t mcu, Block* block, int16_t* dc);
   void store_block(int component, Block* block, int32_t num, uint8_t* out);
   void store_waiting();
   void repeat_edges();
-  Status run(const uint8_t* data);
   const uint8_t* upsample(Plane* plane, const Rect& box, int32_t y, uint8_t* scratch);
 
   ScanTables tables_;
@@ -106,16 +88,13 @@ class BaselineDecoder {
   int64_t mcus_per_row_ = 0;
   int64_t interval_ = 0;  // MCUs of a segment.
   int64_t total_mcus_ = 0;
-  int32_t blocks_per_mcu_ = 0;
-  HuffmanTable stop_;
   Plane planes_[3];
-  Lane lanes_[2];
+  ScanDecoder scan_;
   std::vector<uint32_t> offsets_;
   std::vector<uint8_t> is_wanted_;  // Of the MCUs from first_mcu_ on.
   int64_t first_mcu_ = 0;
   int64_t next_segment_ = 0;
   uint64_t num_read_ = 0;
-  uint64_t num_copied_ = 0;
   std::vector<uint8_t> rows_[2];
 };
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "jpeg/entropy.h"
 #include "jpeg/parse.h"
+#include "jpeg/scan.h"
 #include "jpeg/status.h"
 #include "jpeg/tables.h"
 
@@ -24,8 +24,6 @@ struct WantedPlane {
 // either shows.
 class TileComparer {
  public:
-  TileComparer();
-
   // Compares a file with what should be in it. Blocks beyond a component's width or rows, which
   // fill the last MCUs, are read, but nobody has wanted them.
   //
@@ -38,17 +36,6 @@ class TileComparer {
                  const std::vector<WantedPlane>& planes);
 
  private:
-  // What one stream works at.
-  struct Lane {
-    Stream stream;
-    std::vector<uint8_t> bytes;
-    std::vector<Block> blocks;
-    int64_t next_mcu;   // The first of those in `blocks`.
-    int64_t chunk_end;  // Behind the last of them.
-    int64_t end;        // Behind the last one of the segment.
-    int16_t dc[kMaxComponents];
-  };
-
   // A block of an MCU.
   struct Place {
     int component;
@@ -57,21 +44,14 @@ class TileComparer {
   };
 
   bool has_wanted_steps(const std::vector<WantedPlane>& planes) const;
-  void plan_blocks(const Layout& layout);
-  bool start(const uint8_t* data, const std::vector<uint32_t>& offsets, Lane* lane);
-  void begin_chunk(Lane* lane);
-  bool finish_chunk(const std::vector<WantedPlane>& planes, Lane* lane);
-  bool compare_mcu(const std::vector<WantedPlane>& planes, int64_t mcu, Lane* lane, Block* block);
+  void plan_places(const Layout& layout);
+  bool compare_mcu(const std::vector<WantedPlane>& planes, int64_t mcu, Block* block, int16_t* dcs);
 
   ScanTables tables_;
-  HuffmanTable stop_;
-  Lane lanes_[2];
+  ScanDecoder scan_;
   std::vector<Place> places_;
   int num_components_ = 0;
   int64_t mcus_per_row_ = 0;
-  int64_t interval_ = 0;  // MCUs of a segment.
-  int64_t total_mcus_ = 0;
-  int64_t next_segment_ = 0;
 };
 
 }  // namespace fastssl::jpeg

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"
 )
 CSRC = Path(__file__).parents[2] / "csrc" / "jpeg"
-PARTS = ("compare", "entropy", "huffman", "parse", "tables")
+PARTS = ("compare", "scan", "entropy", "huffman", "parse", "tables")
 
 
 @pytest.fixture(scope="module")

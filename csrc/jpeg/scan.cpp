@@ -1,0 +1,71 @@
+#include "jpeg/scan.h"
+
+#include <algorithm>
+
+namespace fastssl::jpeg {
+namespace {
+
+// Blocks of a lane's buffer: enough that its changes cost nothing, few enough to stay in the first
+// cache.
+constexpr int64_t kChunkBlocks = 48;
+static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behind a segment");
+
+}  // namespace
+
+ScanDecoder::ScanDecoder() { build_stop(&stop_); }
+
+void ScanDecoder::plan(const ScanTables& tables, const Layout& layout) {
+  int32_t num = 0;
+  int of_block[10];
+  for (int i = 0; i < layout.num_components; ++i) {
+    const Component& component = layout.components[i];
+    const int32_t num_blocks = layout.num_components == 1 ? 1 : component.h * component.v;
+    for (int32_t k = 0; k < num_blocks; ++k) of_block[num++] = i;
+  }
+  tables_ = &tables;
+  blocks_per_mcu_ = num;
+  num_bytes_ = 0;
+  for (Lane& lane : lanes_) {
+    // A decode that failed has left something.
+    lane.blocks.assign(kChunkBlocks + 1, Block{});
+    for (size_t k = 0; k < lane.blocks.size(); ++k) {
+      lane.blocks[k].ac = &tables.ac(of_block[k % num]);
+      lane.blocks[k].next_dc = &tables.dc(of_block[(k + 1) % num]);
+    }
+  }
+}
+
+void ScanDecoder::begin(const Segment& segment, Lane* lane) {
+  const size_t needed = segment.size + Stream::kPadding;
+  if (lane->bytes.size() < needed) lane->bytes.resize(needed);
+  const size_t length = unstuff(segment.data, segment.size, lane->bytes.data());
+  num_bytes_ += length;
+  lane->stream.begin(lane->bytes.data(), length);
+  lane->segment = segment;
+  lane->chunk = {segment.begin, segment.begin, lane->blocks.data(), lane->dc};
+  std::fill(lane->dc, lane->dc + kMaxComponents, int16_t{0});
+  begin_chunk(lane);
+}
+
+void ScanDecoder::begin_chunk(Lane* lane) {
+  Chunk& chunk = lane->chunk;
+  chunk.begin = chunk.end;
+  chunk.end = std::min(chunk.begin + kChunkBlocks / blocks_per_mcu_, lane->segment.stop);
+  Stream& stream = lane->stream;
+  stream.block = chunk.blocks;
+  stream.last = chunk.blocks + (chunk.end - chunk.begin) * blocks_per_mcu_;
+  stream.last[-1].next_dc = &stop_;
+  stream.next = &tables_->dc(0);
+  stream.k = 0;
+}
+
+// False where the segment's bits did not suffice, or left bytes that nobody reads.
+bool ScanDecoder::end_chunk(Lane* lane) {
+  lane->stream.last[-1].next_dc = &tables_->dc(0);
+  // What lies behind a segment reads as zeros, which may well be codes.
+  const int64_t overrun = lane->stream.overrun();
+  const bool is_end = lane->chunk.end == lane->segment.end;
+  return overrun <= 0 && !(is_end && !lane->segment.may_be_long && overrun <= -8);
+}
+
+}  // namespace fastssl::jpeg
