@@ -4,26 +4,15 @@
 
 #include "cuda/architectures.h"
 #include "cuda/pixels.cuh"
+#include "ops/bfloat16.h"
 
 using namespace fastssl;
 using namespace fastssl::cuda;
 
-namespace {
-
-// Two bytes, so that eight go into one store: bfloat16, rounded to nearest even.
-struct Bfloat16 {
-  uint16_t bits;
-};
-
-}  // namespace
-
 template <>
 struct fastssl::cuda::Convert<Bfloat16> {
   static Bfloat16 run(uint32_t value, const Coefficients& c) {
-    const float y = apply(value, c);
-    uint32_t bits;
-    std::memcpy(&bits, &y, sizeof(bits));
-    return {static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16)};
+    return Bfloat16::round(apply(value, c));
   }
 };
 

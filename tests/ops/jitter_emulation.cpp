@@ -3,26 +3,14 @@
 #include <type_traits>
 
 #include "cuda/jitter_kernels.cuh"
+#include "ops/bfloat16.h"
 
 using namespace fastssl;
 using namespace fastssl::cuda;
 
-namespace {
-
-// Two bytes: bfloat16, rounded to nearest even.
-struct Bfloat16 {
-  uint16_t bits;
-};
-
-}  // namespace
-
 template <>
 struct fastssl::cuda::Cast<Bfloat16> {
-  static Bfloat16 store(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof(bits));
-    return {static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16)};
-  }
+  static Bfloat16 store(float value) { return Bfloat16::round(value); }
 };
 
 namespace {

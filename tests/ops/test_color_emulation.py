@@ -6,12 +6,7 @@ stands in tests/gpu.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
-import subprocess
 from ctypes import Structure, byref, c_float, c_int64, c_void_p
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,17 +15,9 @@ import torch
 from fastssl import ops
 from fastssl.ops import reference
 
-ROOT = Path(__file__).parents[2]
-COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+from .emulation import Images, address, compile_kernels, needs_compiler
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
-
-
-class Images(Structure):
-    _fields_ = (
-        ("data", c_void_p),
-        *((name, c_int64) for name in ("num", "height", "width", "image_stride", "row_stride")),
-    )
+pytestmark = needs_compiler
 
 
 class LossJob(Structure):
@@ -46,18 +33,7 @@ class LossJob(Structure):
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    """Compile the per-thread functions; undefined behaviour ends the test."""
-    path = tmp_path_factory.mktemp("emulation") / "color.so"
-    flags = "-std=c++17 -O1 -Wall -Wextra -Werror -shared -fPIC -fsanitize=undefined"
-    flags += " -fno-sanitize-recover=all"
-    source = Path(__file__).with_name("color_emulation.cpp")
-    command = [COMPILER, *flags.split(), f"-I{ROOT / 'csrc'}", str(source), "-o", str(path)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(path))
-
-
-def address(tensor):
-    return None if tensor is None else tensor.data_ptr()
+    return compile_kernels("color", tmp_path_factory.mktemp("emulation"))
 
 
 def random_images(*shape, seed=0):
@@ -65,15 +41,11 @@ def random_images(*shape, seed=0):
     return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
 
 
-def describe(images):
-    return Images(images.data_ptr(), *images.shape[:3], *images.stride()[:2])
-
-
 @pytest.mark.parametrize("eight_bit", [False, True])
 def test_lab_is_that_of_the_reference(kernels, eight_bit):
     images = random_images(3, 12, 14)[:, 2:11, 1:13]
     out = torch.full((3, 3, 9, 12), 777.0)
-    kernels.emulate_lab(byref(describe(images)), c_int64(eight_bit), c_void_p(out.data_ptr()))
+    kernels.emulate_lab(byref(Images.of(images)), c_int64(eight_bit), c_void_p(out.data_ptr()))
     torch.testing.assert_close(out, reference.rgb_to_lab(images, eight_bit), rtol=0, atol=2e-4)
 
 
@@ -84,7 +56,7 @@ def test_split_is_that_of_the_reference(kernels, stride, mean):
     light = torch.full((3, 1, 12, 16), 777.0)
     ab = torch.full((3, 2, 12 // stride, 16 // stride), 777.0)
     kernels.emulate_split(
-        byref(describe(images)),
+        byref(Images.of(images)),
         c_void_p(flip.data_ptr()),
         *(c_int64(value) for value in (stride, mean, False)),
         c_void_p(light.data_ptr()),

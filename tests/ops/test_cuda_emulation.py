@@ -8,29 +8,18 @@ tests/gpu.
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
 from ctypes import POINTER, Structure, c_bool, c_char_p, c_double, c_int, c_int64, c_void_p
-from pathlib import Path
 
 import pytest
 import torch
 
 from fastssl.ops import reference
 
-ROOT = Path(__file__).parents[2]
+from .emulation import Images, address, compile_kernels, needs_compiler
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
-
-
-class Images(Structure):
-    _fields_ = (
-        ("data", c_void_p),
-        *((name, c_int64) for name in ("num", "height", "width", "image_stride", "row_stride")),
-    )
+pytestmark = needs_compiler
 
 
 class Cut(Structure):
@@ -56,20 +45,9 @@ class Call(Structure):
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    """Compile the per-thread functions; a misaligned store ends the test."""
-    path = tmp_path_factory.mktemp("emulation") / "emulation.so"
-    flags = "-std=c++17 -O1 -Wall -Wextra -Werror -shared -fPIC -fsanitize=undefined"
-    flags += " -fno-sanitize-recover=all"
-    source = Path(__file__).with_name("cuda_emulation.cpp")
-    command = [COMPILER, *flags.split(), f"-I{ROOT / 'csrc'}", str(source), "-o", str(path)]
-    subprocess.run(command, check=True)
-    library = ctypes.CDLL(str(path))
+    library = compile_kernels("cuda", tmp_path_factory.mktemp("emulation"))
     library.emulate.restype = library.covers_device.restype = c_bool
     return library
-
-
-def address(tensor):
-    return None if tensor is None else tensor.data_ptr()
 
 
 def emulate(
@@ -87,7 +65,7 @@ def emulate(
     workspace = torch.zeros(num * patches, 4) if scaling == "standardize" else None
     grey = cut.get("grey")
     call = Call(
-        Images(images.data_ptr(), num, image_height, image_width, *images.stride()[:2]),
+        Images.of(images),
         Cut(
             address(corners),
             address(cut.get("order")),

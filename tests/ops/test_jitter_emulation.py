@@ -7,29 +7,18 @@ shows stands in tests/gpu.
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
 from ctypes import POINTER, Structure, c_bool, c_double, c_int64, c_void_p
-from pathlib import Path
 
 import pytest
 import torch
 
 from fastssl.ops import reference
 
-ROOT = Path(__file__).parents[2]
+from .emulation import Images, compile_kernels, needs_compiler
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
-
-
-class Images(Structure):
-    _fields_ = (
-        ("data", c_void_p),
-        *((name, c_int64) for name in ("num", "height", "width", "image_stride", "row_stride")),
-    )
+pytestmark = needs_compiler
 
 
 class Jitter(Structure):
@@ -54,14 +43,7 @@ class Call(Structure):
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    """Compile the per-thread functions; undefined behaviour or a misaligned store ends the test."""
-    path = tmp_path_factory.mktemp("emulation") / "jitter.so"
-    flags = "-std=c++17 -O1 -Wall -Wextra -Werror -shared -fPIC -fsanitize=undefined"
-    flags += " -fno-sanitize-recover=all"
-    source = Path(__file__).with_name("jitter_emulation.cpp")
-    command = [COMPILER, *flags.split(), f"-I{ROOT / 'csrc'}", str(source), "-o", str(path)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(path))
+    return compile_kernels("jitter", tmp_path_factory.mktemp("emulation"))
 
 
 def draw(num, height, width, seed=0):
@@ -82,7 +64,7 @@ def emulate(kernels, drawn, is_mean, standardize, dtype, is_last, is_wide):
     out = torch.full(shape, 77, dtype=dtype)
     workspace = torch.zeros(num, 4)
     call = Call(
-        Images(images.data_ptr(), num, height, width, *images.stride()[:2]),
+        Images.of(images),
         flip.data_ptr(),
         Jitter(grey.data_ptr(), is_mean, *(v.data_ptr() for v in (brightness, saturation, first))),
         None if standardize else (c_double * 6)(*MEAN, *STD),
