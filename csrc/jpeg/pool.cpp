@@ -192,20 +192,17 @@ struct Pool::State {
   std::atomic<bool> stopping{false};
   int num_running = 0;
 
-  // Rows that the system has not been told of, for a thread that holds the lock. Each thread tells
-  // of two before it does one, so what is told runs ahead of what is read.
-  std::vector<Row> take_unannounced() {
-    std::vector<Row> rows;
+  // Takes a row that the system has not been told of; false where there is none. For a thread that
+  // holds the lock.
+  bool take_unannounced(Row* row) {
     for (const auto& job : jobs) {
       job->num_announced = std::max(job->num_announced, job->next);
-      while (job->num_announced < job->rows.size()) {
-        rows.push_back(job->rows[job->num_announced++]);
-        if (rows.size() == 2) {
-          return rows;
-        }
+      if (job->num_announced < job->rows.size()) {
+        *row = job->rows[job->num_announced++];
+        return true;
       }
     }
-    return rows;
+    return false;
   }
 };
 
@@ -278,6 +275,8 @@ Pool::Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shar
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
+    threads_.emplace_back(announce, state_);
+    pthread_setname_np(threads_.back().native_handle(), "fastssl-ahead");
     for (int i = 0; i < num_threads; ++i) {
       threads_.emplace_back(work, state_);
       pthread_setname_np(threads_.back().native_handle(), "fastssl-decode");
@@ -343,6 +342,25 @@ bool Pool::wait(const Job& job, int64_t timeout_ms) {
   return job.num_left == 0;
 }
 
+// Tells the system of rows ahead of those who read them. In a thread of its own: to open a shard
+// may take as long as to read from it, and nobody should wait for one that he does not need yet.
+void Pool::announce(const std::shared_ptr<State>& state) {
+  std::unique_lock<std::mutex> lock(state->mutex);
+  ++state->num_running;
+  Row row{};
+  while (true) {
+    state->has_work.wait(lock, [&] { return state->stopping || state->take_unannounced(&row); });
+    if (state->stopping) {
+      break;
+    }
+    lock.unlock();
+    state->shards.announce(row);
+    lock.lock();
+  }
+  --state->num_running;
+  state->has_result.notify_all();
+}
+
 void Pool::work(const std::shared_ptr<State>& state) {
   std::unique_lock<std::mutex> lock(state->mutex);
   ++state->num_running;
@@ -360,11 +378,7 @@ void Pool::work(const std::shared_ptr<State>& state) {
       if (job->next == job->rows.size()) {
         state->jobs.pop_front();
       }
-      const std::vector<Row> ahead = state->take_unannounced();
       lock.unlock();
-      for (const Row& row : ahead) {
-        state->shards.announce(row);
-      }
       try {
         do_row(&bench, &state->shards, job.get(), index, state->stopping);
       } catch (const std::bad_alloc&) {

@@ -127,6 +127,7 @@ class Pool {
 
  private:
   struct State;
+  static void announce(const std::shared_ptr<State>& state);
   static void work(const std::shared_ptr<State>& state);
 
   std::shared_ptr<State> state_;
