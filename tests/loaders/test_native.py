@@ -26,7 +26,7 @@ from fastssl.errors import InputError
 from fastssl.extension import load_extension
 from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
-from fastssl.ops.jpeg import decode_views, has_jpeg
+from fastssl.ops.jpeg import decode_views, has_jpeg, pack_views, require_jpeg
 from fastssl.shards import open_dataset
 from fastssl.shards.convert import ConvertConfig, convert
 from fastssl.shards.picture import open_picture, to_upright_rgb
@@ -196,6 +196,32 @@ def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_pa
         time.sleep(0.02)
     os.close(writer)
     assert is_closed
+
+
+def test_a_row_does_not_wait_for_the_shard_of_a_later_one(dataset_path, tmp_path):
+    path = shutil.copytree(dataset_path, tmp_path / "shards")
+    dataset = open_dataset(path)
+    ids = np.array([0, dataset.manifest.shards[0].samples])
+    row, (view,) = dataset.index[ids], list_views(ViewSpec.squash(16))
+    columns = [*dataset.locate_many(ids), row["crc32"], [0, 0], row["width"], row["height"], [0, 1]]
+    boxes = draw_boxes([view], row["width"], row["height"], 0, ids, ids)
+    paths = [path / shard.name for shard in dataset.manifest.shards]
+    # Nobody writes to the pipe, so whoever opens it waits for ever.
+    paths[1].unlink()
+    os.mkfifo(paths[1])
+    require_jpeg()
+    pool = torch.classes.fastssl.DecodePool([str(p) for p in paths], 1, 8, False)
+    images = torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
+    rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
+    pool.submit(rows, torch.from_numpy(pack_views([view], boxes)), images, False)
+    deadline = time.monotonic() + 20
+    while not images[0].any() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    is_done = bool(images[0].any())
+    writer = os.open(paths[1], os.O_RDWR | os.O_NONBLOCK)
+    pool.stop()
+    os.close(writer)
+    assert is_done
 
 
 def test_a_shard_that_vanishes_while_reading_is_listed(build, dataset_path, tmp_path):

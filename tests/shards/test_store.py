@@ -1,10 +1,8 @@
-"""Datasets in an object store: a real web server and a real S3 server, on this machine."""
+"""Datasets in an object store: a real web server on this machine."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -438,74 +436,3 @@ def test_closing_gives_up_what_was_asked_for_ahead(server, address):
     assert sum(future.cancelled() for future in futures) >= 32
     with pytest.raises(IndexError):
         dataset.read_payload(0)
-
-
-# ------------------------------------------------------------------ S3
-
-
-@pytest.fixture(scope="module")
-def s3_server():
-    for package in ("s3fs", "moto", "flask"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}")
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3_server, folder, monkeypatch):
-    """A bucket with the dataset at sets/ds."""
-    import s3fs
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ACCESS_KEY_ID": "user",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
-        "AWS_CONFIG_FILE": "/nowhere",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
-    filesystem.mkdir("bucket")
-    filesystem.put(str(folder), "bucket/sets/ds", recursive=True)
-    yield "s3://bucket"
-    filesystem.rm("bucket", recursive=True)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_s3_reads_as_the_folder_in_parent_and_children(folder, bucket):
-    local, dataset = open_dataset(folder), open_dataset(f"{bucket}/sets/ds")
-    wanted = [local.read_payload(i) for i in range(12)]
-    assert [dataset.read_payload(i) for i in range(12)] == wanted
-    with get_context("fork").Pool(2) as pool:
-        assert pool.map(dataset.read_payload, range(12)) == wanted
-    assert dataset.read_members(3) == local.read_members(3)
-
-
-def test_s3_tells_a_missing_bucket_from_a_missing_dataset(bucket):
-    with pytest.raises(InputError, match=r"manifest\.json: not found \(.*bucket does not exist"):
-        open_dataset("s3://nobody/sets/ds")
-    with pytest.raises(InputError, match=r"s3://bucket/else/manifest\.json: not found"):
-        open_dataset(f"{bucket}/else")
-
-
-def test_s3_without_credentials_says_how_to_give_them(bucket, monkeypatch):
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(InputError, match=r"access denied .*credentials.*set AWS_PROFILE, or AWS_"):
-        open_dataset(f"{bucket}/sets/ds")
-
-
-def test_a_shard_that_is_gone_from_s3_is_a_bad_sample(bucket):
-    import s3fs
-
-    dataset = open_dataset(f"{bucket}/sets/ds")
-    s3fs.S3FileSystem(skip_instance_cache=True).rm("bucket/sets/ds/shard-000001.tar")
-    with pytest.raises(BadSample, match=r"shard-000001\.tar: not found"):
-        dataset.read_payload(8)
