@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +14,11 @@ import pytest
 from fastssl import ops
 from fastssl.extension import find_binary
 
+from .emulation import compile_kernels
+
 pytestmark = pytest.mark.skipif(not ops.build_info()["cpu"], reason="needs the extension")
 
 ROOT = Path(__file__).parents[2]
-COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 COPIES = ["default", "avx2", "avx512"]
 FILES = [f"tests/ops/test_{name}.py" for name in ("color", "losses", "jitter")]
 # Tests of what torch is told, not of numbers, and those of plain Python.
@@ -71,15 +71,8 @@ def test_another_name_is_refused():
 
 @pytest.fixture(scope="module")
 def conversion(tmp_path_factory):
-    """Compile the conversions of halves alone; undefined behaviour ends the test."""
-    if COMPILER is None:
-        pytest.skip("needs a C++ compiler")
-    path = tmp_path_factory.mktemp("lanes") / "half_conversion.so"
-    flags = "-std=c++17 -O1 -Wall -Wextra -Werror -shared -fPIC -fsanitize=undefined"
-    flags += f" -fno-sanitize-recover=all -I{ROOT / 'csrc'}"
-    source = ROOT / "tests" / "ops" / "half_conversion.cpp"
-    subprocess.run([COMPILER, *flags.split(), source, "-o", path], check=True)
-    return ctypes.CDLL(str(path))
+    """The conversions of halves alone."""
+    return compile_kernels("half_conversion", tmp_path_factory.mktemp("lanes"))
 
 
 def convert(function, values: np.ndarray, dtype) -> np.ndarray:
