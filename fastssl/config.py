@@ -15,8 +15,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 import tyro
 
 from .address import parse_place
-from .command import nearest
-from .errors import InputError
+from .errors import InputError, nearest
 from .randomness import MAX_SEED
 from .sampling import ChunkLayout
 

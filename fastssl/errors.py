@@ -1,5 +1,25 @@
 """What can go wrong by the user's hand, and the exit code that says so."""
 
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+EXIT_DONE = 0
+EXIT_ELSE = 1
+EXIT_INPUT = 2
+EXIT_STOPPED = 75
+
+# The machine, not the code, is at fault: say it in one line and spare the user the traceback.
+_MACHINE_ERRNOS = {
+    errno.ENOSPC: "free some space or choose another place, then run the same command again",
+    errno.EDQUOT: "free some of the quota or choose another place, then run the command again",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a place that you may read and write",
+    errno.EPERM: "choose a place that you may read and write",
+}
+
 
 class InputError(ValueError):
     """A wrong input: the message names it, what was given, what is wanted, and the remedy."""
@@ -21,3 +41,41 @@ def leave_to_another_rank(error: BaseException) -> None:
 def is_left_to_another_rank(error: BaseException) -> bool:
     """Return whether another rank says this error."""
     return error.__dict__.get("is_left_to_another_rank", False)
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Say which known name is nearest, as the tail of an error message.
+
+    Args:
+        given: the name that is not known.
+        known: the names that are.
+
+    Returns:
+        ``"; did you mean 'x'?"`` when one is close, else the list of all known names.
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def describe_failure(error: BaseException) -> tuple[int, str | None]:
+    """Map an exception to an exit code and a one-line message.
+
+    Args:
+        error: what ended the command.
+
+    Returns:
+        The exit code, and the line for stderr; None where a traceback says more.
+    """
+    if isinstance(error, StoppedBySignal):
+        return EXIT_STOPPED, f"stopped: {error}"
+    if isinstance(error, InputError):
+        return EXIT_INPUT, f"error: {error}"
+    if isinstance(error, RunFailed):
+        return EXIT_ELSE, f"error: {error}"
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return EXIT_INPUT, f"error: {error}"
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
+        where = f"{error.filename}: " if error.filename else ""
+        return EXIT_ELSE, f"error: {where}{error.strerror}; {_MACHINE_ERRNOS[error.errno]}"
+    return EXIT_ELSE, None

@@ -25,8 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .command import nearest
-from .errors import InputError
+from .errors import InputError, nearest
 from .extension import load_extension
 from .randomness import MAX_EPOCH, Stream, draw_words, philox, to_below
 

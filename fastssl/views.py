@@ -18,8 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .command import nearest
-from .errors import InputError
+from .errors import InputError, nearest
 from .randomness import Stream, draw_words, to_below
 
 Filter = Literal["triangle", "area"]

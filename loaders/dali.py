@@ -35,21 +35,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..batch import Batch
-from ..cpu_count import cpus_per_rank
 from ..errors import InputError
 from ..shards import Payload, SampleFlags
+from ..system.cpus import cpus_per_rank
 from ..views import ViewSpec
 from .ahead import Ahead
 from .base import Loader, Plan
 from .buffers import BatchBuffers
-from .dali_pipeline import (
-    DaliPipeline,
-    RefusedError,
-    Run,
-    resize_area,
-    to_stored_boxes,
-    turn_views,
-)
+from .dali_pipeline import DaliPipeline, RefusedError, Run, resize_area, to_stored_boxes, turn_views
 from .reading import PlanReading, SampleReader
 
 NUM_READERS = 2

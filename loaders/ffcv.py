@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batch import Batch
-from ..checksum import crc32
-from ..cpu_count import cpus_per_rank
 from ..errors import InputError
 from ..shards.beton import BETON_NAME, JPG, RAW, ROW, Beton
+from ..shards.checksum import crc32
 from ..shards.picture import open_picture, to_upright_rgb
 from ..shards.reader import READ_TRIES, RETRY_WAIT_S
 from ..stages import StageClock
+from ..system.cpus import cpus_per_rank
 from ..views import intermediate_sizes, scale_boxes
 from .ahead import Ahead
 from .base import Loader, Plan

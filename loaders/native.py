@@ -28,13 +28,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..batch import Batch
-from ..cpu_count import cpus_per_rank
 from ..errors import InputError
 from ..ops.jpeg import pack_views, require_jpeg
 from ..shards import ShardDataset
 from ..shards.index import Payload
 from ..shards.reader import describe_short_read
 from ..shards.store import MAX_OPEN_FILES
+from ..system.cpus import cpus_per_rank
 from .ahead import Ahead
 from .base import Loader, Plan
 from .buffers import BatchBuffers

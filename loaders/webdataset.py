@@ -21,10 +21,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Batch
-from ..cpu_count import cpus_per_rank, local_world_size
 from ..errors import InputError, RunFailed
-from ..lifeline import die_with
 from ..shards.picture import open_picture, to_upright_rgb
+from ..system.cpus import cpus_per_rank, local_world_size
+from ..system.lifelines import die_with
 from .base import Loader, Plan
 from .buffers import BatchBuffers
 from .device import move_batches

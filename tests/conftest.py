@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
 
 # Tests are small; more threads only fight with each other, and sums change with their number.
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastssl.address import parse_place
-from fastssl.command import parse_arguments
+from fastssl.commands.frame import parse_arguments
 from fastssl.config import LoaderConfig, flatten
 
 

@@ -1,4 +1,8 @@
-"""Imports go one way: leaves <- ops, shards <- tasks, loaders <- training, evaluation <- tools."""
+"""Imports go one way, as CONTRIBUTING.md draws it.
+
+system, leaves <- ops, shards <- models <- tasks, loaders <- runs, training <- evaluation, studies
+<- commands <- tools.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +19,36 @@ ROOT = Path(__file__).parents[1]
 LEAVES = {
     "address",
     "batch",
-    "cgroups",
-    "checksum",
-    "command",
     "config",
-    "cpu_count",
     "errors",
     "extension",
     "jpeg_extension",
-    "lifeline",
-    "publish",
     "randomness",
     "sampling",
     "stages",
+    "system",
     "views",
+    "world",
     "_C",
 }
 # Part -> the parts that it may import beside itself and the leaves.
+_BELOW_RUNS = {"ops", "shards", "models", "tasks", "loaders"}
+_BELOW_EVALUATION = {*_BELOW_RUNS, "runs", "training", "synthetic"}
+_BELOW_COMMANDS = {*_BELOW_EVALUATION, "evaluation", "studies"}
 ARROWS = {
     "ops": set(),
     "shards": set(),
-    "models": set(),
+    "models": {"ops", "shards"},
     "synthetic": {"shards"},
     "loaders": {"ops", "shards"},
     "tasks": {"ops", "shards", "models"},
-    "training": {"ops", "shards", "models", "tasks", "loaders"},
-    "evaluation": {"ops", "shards", "models", "tasks", "loaders"},
-    "recipes": {"ops", "shards", "models", "tasks", "loaders", "training"},
-    "report": {"shards", "tasks", "training", "evaluation"},
+    "runs": _BELOW_RUNS,
+    "training": {*_BELOW_RUNS, "runs"},
+    "evaluation": _BELOW_EVALUATION,
+    "studies": _BELOW_EVALUATION,
+    "commands": _BELOW_COMMANDS,
+    "benchmarks": {*_BELOW_COMMANDS, "commands"},
+    "__main__": {"commands"},
 }
 
 

@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from fastssl.randomness import (
-    Stream,
-    draw_words,
-    is_below,
-    philox,
-    step_seed,
-    to_below,
-    to_unit,
-)
+from fastssl.randomness import Stream, draw_words, is_below, philox, step_seed, to_below, to_unit
 
 # Known answers of Random123 (Salmon et al. 2011), philox4x32-10: counter, key, result.
 KNOWN_ANSWERS = [

@@ -1,70 +1,7 @@
 #!/usr/bin/env python
-"""Check that a dataset is what was written: sizes, digests, structure, every image's CRC-32."""
+"""The command ``fastssl check-shards``, from a checkout."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
-
-from fastssl.address import parse_place
-from fastssl.command import EXIT_ELSE, check_json_path, parse_arguments, run_command
-from fastssl.errors import InputError
-from fastssl.shards.verify import CheckReport, verify_dataset
-
-_SHOWN_ERRORS = 20
-
-
-@dataclass(frozen=True)
-class CheckShards:
-    """check_shards.py DATASET: check sizes, digests, structure and the CRC-32 of every image."""
-
-    dataset: Path
-    """Folder of the dataset."""
-    deep: bool = False
-    """Decode every image too, and compare its size and kind with the index."""
-    workers: int | None = None
-    """Worker processes; None: the CPUs that this process may use."""
-    json: Path | None = None
-    """Write the report as JSON to this file."""
-
-
-def describe(report: CheckReport, dataset: Path) -> str:
-    """Return the summary for the screen."""
-    if report.ok:
-        return f"{dataset}: {report.samples:,} samples, nothing is wrong"
-    lines = [f"{dataset}: {len(report.errors):,} errors in {report.samples:,} samples"]
-    for fault in report.errors[:_SHOWN_ERRORS]:
-        lines.append(f"  {fault.shard} {fault.key or '-'}: {fault.reason}")
-    if len(report.errors) > _SHOWN_ERRORS:
-        lines.append(f"  and {len(report.errors) - _SHOWN_ERRORS:,} more (--json FILE lists all)")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Check, with a progress bar, and report."""
-    from tqdm import tqdm
-
-    command = parse_arguments(CheckShards)
-    check_json_path(command.json)
-    place = parse_place(command.dataset)
-    if isinstance(place, str):
-        raise InputError(
-            f"{place}: every byte of the shards is read; check the dataset in a folder, before it "
-            "is uploaded or on a machine beside the store (loaders check each image as they read)"
-        )
-    with tqdm(unit="img", desc="check", dynamic_ncols=True) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        report = verify_dataset(command.dataset, command.deep, command.workers, advance)
-    if command.json is not None:
-        command.json.write_text(report.to_json())
-    print(describe(report, command.dataset))
-    if not report.ok:
-        raise SystemExit(EXIT_ELSE)
-
+from fastssl.commands import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("check-shards")

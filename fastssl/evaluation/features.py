@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
-from ..tasks.trunk_input import InputSpec, make_inputs
+from ..models.input_spec import InputSpec, make_inputs
 
 _IMAGENET_INPUT = InputSpec()
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -12,9 +12,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from ..command import nearest
-from ..errors import InputError
-from ..publish import publish_bytes
+from ..errors import InputError, nearest
+from ..system.files import publish_bytes
 from .alexnet import AlexNet
 from .representation import RepresentationTrunk
 from .resnet9 import ResNet9

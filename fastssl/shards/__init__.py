@@ -3,13 +3,7 @@
 from .index import Payload, SampleFlags
 from .jpeg import Sampling
 from .manifest import Manifest, ShardEntry
-from .picture import (
-    PictureError,
-    decode_picture,
-    open_picture,
-    read_orientation,
-    to_upright_rgb,
-)
+from .picture import PictureError, decode_picture, open_picture, read_orientation, to_upright_rgb
 from .reader import BadSample, ShardDataset, open_dataset
 
 __all__ = [

@@ -27,9 +27,9 @@ from typing import BinaryIO, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from ..checksum import crc32
 from ..errors import InputError
-from ..publish import published
+from ..system.files import published
+from .checksum import crc32
 from .index import Payload, SampleFlags
 from .picture import open_picture, to_upright_rgb
 from .reader import ShardDataset, open_dataset

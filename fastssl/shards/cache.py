@@ -19,21 +19,9 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from ..errors import InputError
-from ..publish import naming_file, published
-from .index import (
-    HEADER_BYTES,
-    INDEX_NAME,
-    IndexHeader,
-    parse_index_header,
-    read_index_header,
-)
-from .manifest import (
-    MANIFEST_NAME,
-    NEXT_MANIFEST_NAME,
-    Manifest,
-    check_agreement,
-    parse_manifest,
-)
+from ..system.files import naming_file, published
+from .index import HEADER_BYTES, INDEX_NAME, IndexHeader, parse_index_header, read_index_header
+from .manifest import MANIFEST_NAME, NEXT_MANIFEST_NAME, Manifest, check_agreement, parse_manifest
 from .remote import NUM_REQUESTS, RemoteStore, StoreError
 from .store import READ_TRIES
 

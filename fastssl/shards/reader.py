@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..address import parse_place
-from ..checksum import crc32
 from ..errors import InputError
+from .checksum import crc32
 from .index import INDEX_NAME, map_index
 from .manifest import check_agreement, read_current
 from .store import READ_TRIES, LocalStore, Store

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from ..command import nearest
-from ..errors import InputError
+from ..errors import InputError, nearest
 from .store import Result, Store
 
 NUM_REQUESTS = 16

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from ..publish import publish_bytes, published
+from ..system.files import publish_bytes, published
 from .scene import Scene, Variant, draw_scene
 from .shapes import CLASSES, build_model
 

@@ -11,17 +11,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..command import nearest
-from ..errors import InputError
+from ..errors import InputError, nearest
 from .draws import Proportions
-from .furniture import (
-    build_bench,
-    build_cabinet,
-    build_chair,
-    build_lamp,
-    build_sofa,
-    build_table,
-)
+from .furniture import build_bench, build_cabinet, build_chair, build_lamp, build_sofa, build_table
 from .vehicles import build_airplane, build_car, build_motorcycle, build_watercraft
 
 _BUILDERS = {

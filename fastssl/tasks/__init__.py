@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from ..command import nearest
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..models import Trunk
+from ..models.input_spec import InputSpec
 from .base import Inputs, Task
 from .colorization import Colorization, ColorizationConfig
 from .exemplar import Exemplar, ExemplarConfig
@@ -17,7 +17,6 @@ from .jigsaw import Jigsaw, JigsawConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
-from .trunk_input import InputSpec
 
 __all__ = [
     "Colorization",

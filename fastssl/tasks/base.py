@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
+from ..models.input_spec import InputSpec
 from ..shards import ShardDataset
 from ..views import ViewSpec
-from .trunk_input import InputSpec
 
 Inputs = dict[str, Tensor]
 

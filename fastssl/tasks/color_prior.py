@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..ops import color_bins, rgb_to_lab
-from ..publish import publish_bytes
+from ..system.files import publish_bytes
 
 _REMEDY = "count again with tools/color_prior.py"
 _HALF = 128

@@ -22,6 +22,7 @@ from ..config import free
 from ..errors import InputError
 from ..models import Trunk
 from ..models.heads import ColorHead
+from ..models.input_spec import InputSpec
 from ..ops import ColorLoss, decode_colors, has_color, lab_to_rgb, split_lab
 from ..randomness import Stream, draw_words, is_below
 from ..shards import ShardDataset
@@ -30,7 +31,6 @@ from ..views import ViewSpec
 from .base import Inputs, Task
 from .color_prior import digest_prior, read_prior
 from .pictures import frame_picture
-from .trunk_input import InputSpec
 
 TRUNK_STRIDE = 16
 """Pixels to one place of the maps below."""

@@ -20,6 +20,7 @@ from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
 from ..models.heads import build_linear_head
+from ..models.input_spec import InputSpec
 from .base import Inputs, Task
 from .inception_views import (
     InceptionConfig,
@@ -30,7 +31,6 @@ from .inception_views import (
 )
 from .pictures import frame_picture
 from .triplets import find_nearest, measure_distances, normalize_embeddings, semihard_loss
-from .trunk_input import InputSpec
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
+from ..models.input_spec import InputSpec, make_inputs
 from ..ops import color_jitter, reference
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
-from .trunk_input import InputSpec, make_inputs
 
 # slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
 _ATTEMPTS = 16

@@ -26,21 +26,15 @@ from ..batch import Batch
 from ..config import free
 from ..errors import InputError
 from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
+from ..models.input_spec import SCALES, InputSpec
 from ..ops import extract_patches
 from ..randomness import Stream, draw_words, is_below, to_below
 from .base import Inputs, Task
 from .patch_colours import cut_shifted, make_grey, project_colours
-from .patch_grid import (
-    VIEWS,
-    check_cells,
-    check_patch_side,
-    draw_corners,
-    normalize_patches,
-)
+from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners, normalize_patches
 from .permutation_files import digest_file, read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
 from .puzzle_pictures import draw_puzzle
-from .trunk_input import SCALES, InputSpec
 
 _log = logging.getLogger(__name__)
 

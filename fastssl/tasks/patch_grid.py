@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
+from ..models.input_spec import SCALES
 from ..randomness import Stream, draw_words, to_below
 from ..views import ViewSpec
 from .patch_colours import standardize
-from .trunk_input import SCALES
 
 VIEWS = {
     "resize_crop": ViewSpec.resize_crop,

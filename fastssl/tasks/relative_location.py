@@ -21,19 +21,13 @@ from torch.nn import functional
 from ..batch import Batch
 from ..errors import InputError
 from ..models import JointHead, Trunk
+from ..models.input_spec import SCALES, InputSpec
 from ..ops import extract_patches
 from ..randomness import Stream, draw_words, is_below
 from .base import Inputs, Task
 from .patch_colours import make_grey
-from .patch_grid import (
-    VIEWS,
-    check_cells,
-    check_patch_side,
-    draw_corners,
-    normalize_patches,
-)
+from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners, normalize_patches
 from .pictures import GAP, PAPER, RIGHT, WRONG, frame_picture
-from .trunk_input import SCALES, InputSpec
 
 _CENTRE = 4
 PAIRS = tuple((place, _CENTRE) for place in range(9) if place != _CENTRE)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..batch import Batch
 from ..models import Trunk
 from ..models.heads import build_linear_head
+from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, to_below
 from .base import Inputs, Task
 from .inception_views import (
@@ -29,7 +30,6 @@ from .inception_views import (
     to_pictures,
 )
 from .pictures import frame_picture
-from .trunk_input import InputSpec
 
 NUM_TURNS = 4
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
+from ..models.input_spec import InputSpec
 from ..views import ViewSpec
 from .base import Inputs, Task
 from .inception_views import (
@@ -26,7 +27,6 @@ from .inception_views import (
     to_pictures,
 )
 from .pictures import frame_picture
-from .trunk_input import InputSpec
 
 _NO_LABEL = -1
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..publish import publish_bytes, published, sync_folder
+from ..system.files import publish_bytes, published, sync_folder
 
 _log = logging.getLogger(__name__)
 

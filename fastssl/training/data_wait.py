@@ -7,7 +7,7 @@ import logging
 from ..errors import RunFailed
 from ..loaders import Loader
 from ..loaders.telemetry import describe_data, merge_reports
-from .distributed import World
+from ..world import World
 from .metrics import Meter
 
 _log = logging.getLogger(__name__)

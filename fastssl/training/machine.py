@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .distributed import World
+from ..world import World
 
 _log = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..batch import Batch
-from ..cgroups import cgroup_memory
 from ..config import OptimConfig, RunConfig
-from ..cpu_count import local_world_size
 from ..errors import InputError
 from ..models import build_trunk
 from ..models.memory import MemoryEstimate, count_kept_bytes
+from ..system.cgroups import cgroup_memory
+from ..system.cpus import local_world_size
 from ..tasks import Task, build_task
 from ..views import list_views
-from .distributed import World
+from ..world import World
 
 _log = logging.getLogger(__name__)
 

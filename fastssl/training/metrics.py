@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..loaders.telemetry import StageReport, merge_reports
-from .distributed import World
+from ..world import World
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from ..batch import Batch
 from ..errors import RunFailed
 from ..tasks import Task
-from .distributed import World
+from ..world import World
 
 NONFINITE_FOLDER = "nonfinite"
 

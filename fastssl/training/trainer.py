@@ -24,22 +24,9 @@ from ..config import RunConfig, check_batch_size, flatten, identity, list_defaul
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
 from ..loaders import build_loader, resolve_loader
 from ..models import build_trunk, save_trunk
+from ..models.input_spec import INPUT_KEY
 from ..randomness import step_seed
-from ..sampling import ChunkLayout
-from ..shards import open_dataset
-from ..tasks import build_task
-from ..tasks.trunk_input import INPUT_KEY
-from .bad_samples import BadSampleAccount, list_bad
-from .checkpoint import CheckpointStore
-from .data_wait import judge_data
-from .distributed import World, check_device, join_world
-from .endings import clear_endings, recorded_exit
-from .machine import describe_machine, set_determinism, warn_of_other_machine
-from .memory import DTYPES, check_memory, outline_task, read_capacity
-from .metrics import Meter, Progress
-from .nonfinite import fail_on_nonfinite
-from .optim import UpdateGuard, build_optimizer, set_lr
-from .run_directory import (
+from ..runs.directory import (
     BAD_SAMPLES_NAME,
     METRICS_NAME,
     JsonLines,
@@ -51,8 +38,21 @@ from .run_directory import (
     read_chosen_loader,
     write_config,
 )
+from ..runs.endings import clear_endings, recorded_exit
+from ..sampling import ChunkLayout
+from ..shards import open_dataset
+from ..system.signals import StopSignals
+from ..tasks import build_task
+from ..world import World, check_device, join_world
+from .bad_samples import BadSampleAccount, list_bad
+from .checkpoint import CheckpointStore
+from .data_wait import judge_data
+from .machine import describe_machine, set_determinism, warn_of_other_machine
+from .memory import DTYPES, check_memory, outline_task, read_capacity
+from .metrics import Meter, Progress
+from .nonfinite import fail_on_nonfinite
+from .optim import UpdateGuard, build_optimizer, set_lr
 from .schedule import build_schedule
-from .stopping import StopSignals
 from .tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)

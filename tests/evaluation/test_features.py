@@ -14,13 +14,12 @@ from fastssl.evaluation import evaluate_knn, extract_features
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk, load_trunk
 from fastssl.ops import split_lab
-from fastssl.recipes import build_recipe
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.studies import build_recipe
 from fastssl.tasks import InputSpec
 from fastssl.training import train
 from fastssl.views import ViewSpec
-
-from ..conftest import NUM_SAMPLES
+from tests.conftest import NUM_SAMPLES
 
 MEAN, STD = (0.5, 0.25, 0.5), (0.5, 0.5, 0.25)
 

@@ -19,8 +19,7 @@ import pytest
 import torch
 
 from fastssl.shards import open_dataset
-
-from ..conftest import NUM_SAMPLES
+from tests.conftest import NUM_SAMPLES
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from fastssl.training import train
-
-from ..training.test_trainer import (
+from tests.training.test_trainer import (
     assert_equal_states,
-    configure,  # noqa: F401 - a fixture
     crash_after,
     load_state,
     read_lines,
@@ -22,7 +20,7 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_steps_in_every_precision_keep_the_loss_finite(configure, precision):  # noqa: F811
+def test_steps_in_every_precision_keep_the_loss_finite(configure, precision):
     config = configure(device="cuda", precision=precision, max_steps=6)
     train(config)
     losses = [line["loss"] for line in read_lines(config.output_dir / "metrics.jsonl")]
@@ -33,7 +31,7 @@ def test_steps_in_every_precision_keep_the_loss_finite(configure, precision):  #
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_resumed_run_equals_the_undisturbed_one(configure, precision):  # noqa: F811
+def test_a_resumed_run_equals_the_undisturbed_one(configure, precision):
     whole = configure("whole", device="cuda", precision=precision)
     train(dataclasses.replace(whole, max_steps=8))
     stopped = configure("stopped", device="cuda", precision=precision)
@@ -43,7 +41,7 @@ def test_a_resumed_run_equals_the_undisturbed_one(configure, precision):  # noqa
     assert_equal_states(load_state(whole), load_state(stopped))
 
 
-def test_the_gpu_uses_the_samples_that_the_cpu_uses(configure):  # noqa: F811
+def test_the_gpu_uses_the_samples_that_the_cpu_uses(configure):
     paths = []
     for device in ("cuda", "cpu"):
         config = configure(device, device=device, max_steps=8)
@@ -53,7 +51,7 @@ def test_the_gpu_uses_the_samples_that_the_cpu_uses(configure):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains(configure):  # noqa: F811
+def test_a_compiled_network_trains(configure):
     config = configure(device="cuda", precision="bf16", compile=True, max_steps=4)
     train(config)
     assert read_lines(config.output_dir / "metrics.jsonl")[-1]["step"] == 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastssl.jpeg_extension import STATUSES
-from fastssl.shards.tiled import has_transcoder, tile_jpeg
+from fastssl.shards.making.tiled import has_transcoder, tile_jpeg
 
 pytestmark = pytest.mark.skipif(
     not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from fastssl.shards.jpeg import parse_jpeg
+from fastssl.shards.making.tiled import NotTiledError, has_transcoder, parse_layout, tile_jpeg
 from fastssl.shards.picture import decode_picture
-from fastssl.shards.tiled import NotTiledError, has_transcoder, parse_layout, tile_jpeg
 
 pytestmark = pytest.mark.skipif(
     not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"

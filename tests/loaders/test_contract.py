@@ -22,10 +22,9 @@ from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
 from fastssl.shards import decode_picture, open_dataset
 from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.views import ViewSpec, draw_boxes, list_views
-
-from ..conftest import NUM_SAMPLES, save_photograph
+from tests.conftest import NUM_SAMPLES, save_photograph
 
 BACK_ENDS = ["webdataset", "native", "dali", "ffcv"]
 """Every back end is held to this suite; a new one is one more name."""

@@ -20,11 +20,10 @@ from fastssl.loaders import dali as dali_loader
 from fastssl.loaders import dali_pipeline as dali_side
 from fastssl.loaders.reference import cut_views
 from fastssl.shards import SampleFlags, decode_picture, open_dataset, reader
-from fastssl.shards.convert import ConvertConfig, convert
 from fastssl.shards.index import HEADER_BYTES, ROW
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.views import ViewSpec, draw_boxes, list_views
-
-from ..conftest import NUM_SAMPLES, save_photograph
+from tests.conftest import NUM_SAMPLES, save_photograph
 
 RRC = ViewSpec.random_resized_crop(16, scale=(0.3, 1.0))
 SEED = 5

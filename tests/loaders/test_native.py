@@ -28,11 +28,10 @@ from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
 from fastssl.ops.jpeg import decode_views, has_jpeg, pack_views, require_jpeg
 from fastssl.shards import open_dataset
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.picture import open_picture, to_upright_rgb
 from fastssl.views import ViewSpec, draw_boxes, list_views
-
-from ..conftest import save_photograph
+from tests.conftest import save_photograph
 
 pytestmark = pytest.mark.skipif(not has_jpeg(), reason="the extension has no libjpeg-turbo")
 

@@ -18,8 +18,7 @@ from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.shards import reader
 from fastssl.views import ViewSpec
-
-from ..range_server import RangeServer
+from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')

@@ -12,12 +12,7 @@ from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader, resolve_loader
 from fastssl.loaders.choice import is_installed
-from fastssl.loaders.telemetry import (
-    LoaderTelemetry,
-    StageReport,
-    describe_data,
-    merge_reports,
-)
+from fastssl.loaders.telemetry import LoaderTelemetry, StageReport, describe_data, merge_reports
 from fastssl.ops.jpeg import has_jpeg
 from fastssl.views import ViewSpec
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from fastssl.config import LoaderConfig
-from fastssl.cpu_count import available_cpus, cpus_per_rank
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader, resolve_loader
+from fastssl.system.cpus import available_cpus, cpus_per_rank
 from fastssl.views import ViewSpec
 
 VIEW = ViewSpec.squash(16)

@@ -14,8 +14,7 @@ import torch
 
 from fastssl import ops
 from fastssl.ops import reference
-
-from .emulation import Images, address, compile_kernels
+from tests.ops.emulation import Images, address, compile_kernels
 
 
 class LossJob(Structure):

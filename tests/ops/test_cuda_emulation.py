@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from fastssl.ops import reference
-
-from .emulation import Images, address, compile_kernels
+from tests.ops.emulation import Images, address, compile_kernels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -12,8 +12,7 @@ from PIL import Image, ImageOps
 
 from fastssl.ops import jpeg
 from fastssl.views import ViewSpec
-
-from .test_jpeg import SAMPLINGS, JpegWriter, draw_boxes, turn
+from tests.ops.test_jpeg import SAMPLINGS, JpegWriter, draw_boxes, turn
 
 pytestmark = pytest.mark.skipif(
     not jpeg.has_jpeg(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"

@@ -13,8 +13,7 @@ import pytest
 
 from fastssl import ops
 from fastssl.extension import find_binary
-
-from .emulation import compile_kernels
+from tests.ops.emulation import compile_kernels
 
 pytestmark = pytest.mark.skipif(not ops.build_info()["cpu"], reason="needs the extension")
 

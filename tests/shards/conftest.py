@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastssl.shards.convert import ConversionReport, ConvertConfig, convert
+from fastssl.shards.making.convert import ConversionReport, ConvertConfig, convert
 
 ROOT = Path(__file__).parents[2]
 

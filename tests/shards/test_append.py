@@ -15,9 +15,9 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.shards import open_dataset
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.derive.verify import verify_dataset
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.manifest import BUILDING_NAME
-from fastssl.shards.verify import verify_dataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,7 +201,7 @@ def test_merge_classes_is_said_to_be_ignored(photographs, make_dataset):
 
 
 def test_datasets_that_share_shards_stay_as_they_are(tmp_path, photographs, more, make_dataset):
-    from fastssl.shards.combine import CombineConfig, combine
+    from fastssl.shards.derive.combine import CombineConfig, combine
 
     out, _ = make_dataset(photographs)
     combine(CombineConfig((out,), tmp_path / "linked"))
@@ -212,8 +212,8 @@ def test_datasets_that_share_shards_stay_as_they_are(tmp_path, photographs, more
 
 
 def test_a_part_can_be_added_to(tmp_path, photographs, more, make_dataset):
-    from fastssl.shards.combine import CombineConfig, combine
-    from fastssl.shards.select import Selection
+    from fastssl.shards.derive.combine import CombineConfig, combine
+    from fastssl.shards.derive.select import Selection
 
     out, _ = make_dataset(photographs)
     combine(CombineConfig((out,), tmp_path / "part", Selection(classes=("dog",))))

@@ -19,13 +19,13 @@ from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.shards import open_dataset
-from fastssl.shards.classes import ClassList, compose_maps, unite_classes
-from fastssl.shards.combine import CombineConfig, combine
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.derive.classes import ClassList, compose_maps, unite_classes
+from fastssl.shards.derive.combine import CombineConfig, combine
+from fastssl.shards.derive.select import Selection
+from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.index import IndexHeader
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.manifest import read_manifest
-from fastssl.shards.select import Selection
-from fastssl.shards.verify import verify_dataset
 from fastssl.views import ViewSpec
 
 ROOT = Path(__file__).parents[2]
@@ -448,8 +448,8 @@ def test_a_stopped_merge_leaves_no_dataset_and_can_be_repeated(tmp_path, animals
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from fastssl.command import run_command\n"
-        "from fastssl.shards.combine import CombineConfig, combine\n"
+        "from fastssl.commands.frame import run_command\n"
+        "from fastssl.shards.derive.combine import CombineConfig, combine\n"
         f"config = CombineConfig((Path({str(animals)!r}),), Path({str(out)!r}))\n"
         f"stop = lambda *_: os.kill(os.getpid(), signal.{name}) if len(sys.argv) > 1 else None\n"
         "run_command(lambda: combine(config, stop))\n"

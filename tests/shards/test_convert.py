@@ -20,9 +20,9 @@ from fastssl.shards import (
     open_dataset,
     open_picture,
 )
-from fastssl.shards.encode import shrunk_size
+from fastssl.shards.making.encode import shrunk_size
+from fastssl.shards.making.workers import run_jobs
 from fastssl.shards.manifest import begin_digest
-from fastssl.shards.workers import run_jobs
 
 
 def test_every_image_is_there_once_with_its_label(photographs, make_dataset):

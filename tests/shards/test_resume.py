@@ -14,7 +14,7 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.shards import open_dataset
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.manifest import BUILDING_NAME
 
 pytestmark = pytest.mark.faults

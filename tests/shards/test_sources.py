@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from fastssl.errors import InputError
-from fastssl.shards.sources import Entry, LeftOut, open_source, read_entry
+from fastssl.shards.making.sources import Entry, LeftOut, open_source, read_entry
 
 # A link loop that is followed shows as a warning or as thousands of entries.
 pytestmark = pytest.mark.filterwarnings("ignore:.*read by another path")

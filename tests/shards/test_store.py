@@ -18,8 +18,7 @@ import pytest
 from fastssl.errors import InputError
 from fastssl.shards import BadSample, open_dataset, reader
 from fastssl.shards.index import HEADER_BYTES
-
-from ..range_server import RangeServer
+from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
@@ -30,7 +29,7 @@ from fastssl.shards import cache, remote
 @pytest.fixture(scope="module")
 def master(tmp_path_factory, draw_photograph, encode):
     """A dataset of twelve samples in three shards; tests get copies."""
-    from fastssl.shards.convert import ConvertConfig, convert
+    from fastssl.shards.making.convert import ConvertConfig, convert
 
     root = tmp_path_factory.mktemp("store")
     for number in range(12):
@@ -167,7 +166,7 @@ def test_a_damaged_index_in_the_store_is_refused_and_not_kept(folder, address, t
 
 
 def test_an_addition_between_its_two_renames_is_read_by_the_manifest_that_fits(folder, address):
-    from fastssl.shards.convert import ConvertConfig, convert
+    from fastssl.shards.making.convert import ConvertConfig, convert
 
     old = (folder / "manifest.json").read_bytes()
     more = folder.parent.parent / "more"

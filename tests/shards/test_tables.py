@@ -11,8 +11,8 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.shards import open_dataset
-from fastssl.shards.sources import open_source
-from fastssl.shards.tables import TableColumns, to_plain
+from fastssl.shards.making.sources import open_source
+from fastssl.shards.making.tables import TableColumns, to_plain
 
 ROOT = Path(__file__).parents[2]
 

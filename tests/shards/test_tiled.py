@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from fastssl.errors import InputError
-from fastssl.shards.encode import Encoding, encode_picture
+from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.index import HEADER_BYTES, INDEX_NAME, ROW, map_index
+from fastssl.shards.making.encode import Encoding, encode_picture
+from fastssl.shards.making.tiled import has_transcoder, parse_layout, tile_jpeg
 from fastssl.shards.picture import PictureError, decode_picture
 from fastssl.shards.reader import open_dataset
-from fastssl.shards.tiled import has_transcoder, parse_layout, tile_jpeg
-from fastssl.shards.verify import verify_dataset
 
 needs_transcoder = pytest.mark.skipif(
     not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"
@@ -177,7 +177,8 @@ def test_without_the_extension_the_command_says_how_to_get_it(photographs, tmp_p
 @needs_transcoder
 def test_tiles_need_no_torch():
     code = (
-        "import sys; from fastssl.shards.tiled import require_transcoder; require_transcoder(); "
+        "import sys; from fastssl.shards.making.tiled import require_transcoder; "
+        "require_transcoder(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

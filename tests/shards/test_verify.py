@@ -7,7 +7,7 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.shards import open_dataset
-from fastssl.shards.verify import verify_dataset
+from fastssl.shards.derive.verify import verify_dataset
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fastssl.models import build_trunk
 from fastssl.models.heads import ColorHead
 from fastssl.ops.color_grid import lab_of_rgb
 from fastssl.shards import open_dataset
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.tasks import ColorizationConfig, build_task
 from fastssl.training import train
 

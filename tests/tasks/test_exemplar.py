@@ -11,7 +11,7 @@ import torch
 from fastssl.batch import Batch, Substitution
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
-from fastssl.recipes import build_recipe
+from fastssl.studies import build_recipe
 from fastssl.tasks import ExemplarConfig, build_task
 from fastssl.tasks.exemplar import group_images
 from fastssl.tasks.triplets import (

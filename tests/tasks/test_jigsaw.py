@@ -9,8 +9,8 @@ import torch
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
+from fastssl.models.input_spec import IMAGENET_MEAN, IMAGENET_STD
 from fastssl.tasks import Jigsaw, JigsawConfig, build_task
-from fastssl.tasks.trunk_input import IMAGENET_MEAN, IMAGENET_STD
 
 SMALL = {
     "num_permutations": 12,

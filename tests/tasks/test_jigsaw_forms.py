@@ -9,10 +9,10 @@ import torch
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import FullyConnectedHead, JointHead, build_trunk
+from fastssl.models.input_spec import IMAGENET_STD
 from fastssl.models.towers import TowerNorm
 from fastssl.tasks import Jigsaw, JigsawConfig, build_task
 from fastssl.tasks.jigsaw import draw_distinct
-from fastssl.tasks.trunk_input import IMAGENET_STD
 from fastssl.views import ViewSpec
 
 SMALL = {

@@ -12,7 +12,7 @@ import pytest
 from fastssl.config import identity
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
-from fastssl.recipes import build_recipe
+from fastssl.studies import build_recipe
 from fastssl.tasks import Jigsaw, JigsawConfig
 from fastssl.tasks.permutation_files import read_permutations
 from fastssl.tasks.permutations import select_permutations

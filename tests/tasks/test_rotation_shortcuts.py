@@ -18,7 +18,7 @@ from fastssl.config import LoaderConfig
 from fastssl.evaluation.shortcuts import measure_turn_cue
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk
-from fastssl.shards.convert import ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.tasks import RotationConfig, build_task
 from fastssl.views import ViewSpec
 

@@ -7,7 +7,7 @@ import torch
 
 from fastssl.batch import Batch
 from fastssl.models import build_trunk
-from fastssl.recipes import build_recipe
+from fastssl.studies import build_recipe
 from fastssl.tasks import build_task
 from fastssl.views import list_views
 

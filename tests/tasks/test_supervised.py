@@ -11,10 +11,10 @@ import torch
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
+from fastssl.models.input_spec import IMAGENET_MEAN, IMAGENET_STD
 from fastssl.ops import normalize
 from fastssl.tasks import SupervisedConfig, build_task
 from fastssl.tasks.inception_views import InceptionConfig
-from fastssl.tasks.trunk_input import IMAGENET_MEAN, IMAGENET_STD
 from fastssl.views import ViewSpec
 
 

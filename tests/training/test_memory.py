@@ -14,10 +14,9 @@ from fastssl.config import OptimConfig
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
 from fastssl.models.memory import MemoryEstimate, count_kept_bytes
-from fastssl.recipes import build_recipe
+from fastssl.studies import build_recipe
 from fastssl.tasks import build_task
 from fastssl.training import train
-from fastssl.training.distributed import World
 from fastssl.training.memory import (
     DTYPES,
     Capacity,
@@ -30,6 +29,7 @@ from fastssl.training.memory import (
     read_capacity,
 )
 from fastssl.training.optim import build_optimizer
+from fastssl.world import World
 
 GB = 2**30
 SMALL = {  # trunk and settings that make a step quick

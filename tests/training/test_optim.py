@@ -9,14 +9,9 @@ from torch import nn
 from fastssl.config import OptimConfig
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
-from fastssl.recipes import build_recipe
+from fastssl.studies import build_recipe
 from fastssl.tasks import RotationConfig, build_task
-from fastssl.training.optim import (
-    UpdateGuard,
-    build_optimizer,
-    load_apex_optimizers,
-    set_lr,
-)
+from fastssl.training.optim import UpdateGuard, build_optimizer, load_apex_optimizers, set_lr
 
 
 def network():

@@ -21,12 +21,11 @@ from fastssl.config import LogConfig
 from fastssl.errors import InputError, RunFailed, StoppedBySignal
 from fastssl.models import build_trunk, load_trunk
 from fastssl.ops.jpeg import has_jpeg
-from fastssl.recipes import build_recipe
 from fastssl.shards import open_dataset
+from fastssl.studies import build_recipe
 from fastssl.tasks import Jigsaw
 from fastssl.training import train
-
-from ..conftest import NUM_SAMPLES
+from tests.conftest import NUM_SAMPLES
 
 CHOSEN = "native" if has_jpeg() else "webdataset"
 BATCH = 8  # 47 samples: steps 6 and 12 cross an epoch's border

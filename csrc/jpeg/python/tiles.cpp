@@ -1,4 +1,4 @@
-// The module fastssl._C_jpeg, which fastssl/shards/tiled.py calls: transcode and parse. It knows
+// The module fastssl._C_jpeg, which fastssl/shards/making/tiled.py calls: transcode and parse. It knows
 // nothing of torch, whose import takes seconds and hundreds of megabytes in every process of a
 // conversion. What may happen to hostile bytes is a status, never an exception.
 #define PY_SSIZE_T_CLEAN
@@ -60,7 +60,7 @@ PyObject* parse(PyObject*, PyObject* arguments) {
   if (status == Status::ok) {
     followed = fastssl::jpeg::find_segments(data, size, layout, &offsets);
   }
-  // In the order of fastssl.shards.tiled.JpegLayout.
+  // In the order of fastssl.shards.making.tiled.JpegLayout.
   PyObject* fields = to_list(
       {layout.width, layout.height, layout.num_components, layout.mcu_width, layout.mcu_height,
        layout.mcus_per_row, layout.mcu_rows, layout.blocks_per_mcu, layout.precision,

@@ -1,0 +1,1 @@
+"""Measuring tools: ratios of interleaved rounds, medians, on one machine in one run."""

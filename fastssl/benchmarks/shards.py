@@ -1,0 +1,173 @@
+"""Measure how many photographs a second one worker of make_shards converts, and what takes time.
+
+A round converts the photographs once in every encoding, in another order each time; figures are
+medians. The parts are measured in this process, by the functions that a worker calls, file by file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import tyro
+
+from ..commands.frame import check_json_path, parse_arguments
+from ..errors import InputError, nearest
+from ..shards.making.convert import ConvertConfig, convert
+from ..shards.making.encode import ENCODINGS, EncodedPicture, Encoding, encode_picture
+from ..shards.making.entries import LeftOut
+from ..shards.making.sources import read_entry
+from ..shards.making.writer import ShardWriter
+from ..shards.picture import PictureError
+from ..system.machine import describe_machine
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BenchShards:
+    """bench_shards.py SOURCE: photographs a second of one worker of make_shards."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder tree of photographs."""
+    encodings: str = "keep,tiled"
+    """Of make_shards, comma-separated."""
+    rounds: int = 5
+    """Rounds, at least 3."""
+    json: Path | None = None
+    """File for the results."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.rounds < 3:
+            raise InputError(f"--rounds ({self.rounds}) must be at least 3")
+        if not self.source.exists():
+            raise InputError(f"SOURCE ({self.source}) is not there; name a folder of photographs")
+        if not self.names:
+            raise InputError(f"--encodings ('{self.encodings}') names none{nearest('', ENCODINGS)}")
+        for name in self.names:
+            if name not in ENCODINGS:
+                raise InputError(f"--encodings ('{name}') is not known{nearest(name, ENCODINGS)}")
+
+    @property
+    def names(self) -> list[str]:
+        """The encodings."""
+        return [name.strip() for name in self.encodings.split(",") if name.strip()]
+
+
+class Run(NamedTuple):
+    """A conversion."""
+
+    images: int
+    """Entries that were read."""
+    seconds: float
+    """From the start of the worker to the manifest."""
+    cpu_s: float
+    """CPU time of both processes."""
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+class Stopwatch:
+    """Adds up the time of calls by name."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.seconds: dict[str, float] = {}
+
+    def time(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function and add its time, be its end an exception or not."""
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            passed = time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + passed
+
+
+def measure_parts(config: ConvertConfig) -> dict[str, float]:
+    """Return milliseconds an image of reading, encoding and writing."""
+    watch, source, count = Stopwatch(), config.open_source(), 0
+    with tempfile.TemporaryFile() as file:
+        writer = ShardWriter(file)
+        for number, entry in enumerate(source.entries()):
+            count += 1
+            with contextlib.suppress(LeftOut, PictureError):
+                sample = watch.time("read", read_entry, config.source, entry)
+                picture: EncodedPicture = watch.time(
+                    "encode", encode_picture, sample.data, Encoding(config.encode)
+                )
+                watch.time("write", writer.add, number, picture, 0, {"source": entry.name})
+    return {name: 1e3 * seconds / count for name, seconds in watch.seconds.items()}
+
+
+def convert_once(source: Path, encoding: str) -> Run:
+    """Convert all with one worker."""
+    with tempfile.TemporaryDirectory() as work:
+        cpu = cpu_seconds()
+        report = convert(ConvertConfig(source, Path(work) / "all", encoding, workers=1))  # type: ignore[arg-type]
+        cpu = cpu_seconds() - cpu
+        return Run(report.read, report.seconds, cpu)
+
+
+def measure(config: BenchShards) -> list[dict[str, Any]]:
+    """Return a row for each encoding."""
+    runs: dict[str, list[Run]] = {name: [] for name in config.names}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in config.names}
+    for number in range(config.rounds):
+        for name in rotate(config.names, number):
+            runs[name].append(convert_once(config.source, name))
+            parts[name].append(measure_parts(ConvertConfig(config.source, Path(), name)))  # type: ignore[arg-type]
+    return [
+        {
+            "encoding": name,
+            "images": runs[name][0].images,
+            "img_per_s": statistics.median(run.images / run.seconds for run in runs[name]),
+            "spread": [pick(run.images / run.seconds for run in runs[name]) for pick in (min, max)],
+            "worker_img_per_s": statistics.median(1e3 / sum(ms.values()) for ms in parts[name]),
+            "cpu_ms_per_image": statistics.median(
+                1e3 * run.cpu_s / run.images for run in runs[name]
+            ),
+            **{
+                f"{part}_ms": statistics.median(ms[part] for ms in parts[name])
+                for part in ("read", "encode", "write")
+            },
+        }
+        for name in config.names
+    ]
+
+
+def rotate(names: Sequence[str], number: int) -> Iterator[str]:
+    """Yield all names, from another one on each time."""
+    first = number % len(names)
+    return itertools.chain(names[first:], names[:first])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print, write."""
+    config = parse_arguments(BenchShards, arguments)
+    check_json_path(config.json)
+    rows = measure(config)
+    for row in rows:
+        low, high = row["spread"]
+        print(
+            f"{row['encoding']}: {row['img_per_s']:.0f} images/s ({low:.0f}-{high:.0f}), "
+            f"{row['worker_img_per_s']:.0f} by a worker that has begun; CPU "
+            f"{row['cpu_ms_per_image']:.2f} ms an image, of which read {row['read_ms']:.2f}, "
+            f"encode {row['encode_ms']:.2f}, write {row['write_ms']:.2f}"
+        )
+    if config.json is not None:
+        result = {**describe_machine(), "rows": rows}
+        config.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")

@@ -1,0 +1,83 @@
+"""Count how often each colour bin is met in a dataset, for colorization's rebalancing.
+
+Every image is squashed to a square and every pixel of it counts for its nearest bin.
+
+Example: python tools/color_prior.py shards prior.json --max-samples 100000
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from ..config import LoaderConfig
+from ..errors import InputError
+from ..loaders import build_loader
+from ..ops import color_bins
+from ..shards import open_dataset
+from ..tasks.color_prior import count_colors, write_prior
+from ..views import ViewSpec
+from .frame import parse_arguments
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """Count how often each colour bin is met in a dataset."""
+
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """Folder that make_shards wrote, or its address in an object store."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """File to write, JSON."""
+    grid: int = 10
+    """Step of the bins, in units of a and b; 10 gives 313."""
+    size: int = 256
+    """Side that images are squashed to, in pixels."""
+    max_samples: int = 0
+    """Look at the samples with ids below this; 0 looks at all."""
+    loader: Literal["auto", "webdataset", "native", "dali", "ffcv"] = "auto"
+    """Back end."""
+    num_threads: int = 0
+    """Threads or workers that decode; 0 takes the cores there are."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        color_bins(self.grid)
+        if self.size < 1:
+            raise InputError(f"--size ({self.size}) must be at least 1 pixel")
+        if not self.out.parent.is_dir():
+            raise InputError(f"OUT ({self.out}) must lie in a folder that exists; make it first")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Count and write."""
+    options = parse_arguments(Options, arguments)
+    config = LoaderConfig(
+        path=options.path,
+        loader=options.loader,
+        global_batch_size=_BATCH,
+        max_samples=options.max_samples,
+        num_threads=options.num_threads,
+    )
+    counts = np.zeros(len(color_bins(options.grid)), np.int64)
+    loader = build_loader(config, ViewSpec.squash(options.size))
+    with contextlib.closing(loader), tqdm(total=loader.num_samples, unit="image") as bar:
+        for batch in loader.one_pass():
+            counts += count_colors(batch.images[:, 0], options.grid)
+            bar.update(len(batch.images))
+    digest = open_dataset(options.path).digest
+    write_prior(options.out, counts, options.grid, digest, loader.num_samples)
+    shares = np.sort(counts)[::-1] / counts.sum()
+    print(
+        f"{options.out}: {loader.num_samples} images, {(counts > 0).sum()} of {len(counts)} bins "
+        f"met; the most frequent one has {100 * shares[0]:.1f} % of the pixels, the ten most "
+        f"frequent {100 * shares[:10].sum():.1f} %"
+    )

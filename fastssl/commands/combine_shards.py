@@ -1,0 +1,79 @@
+"""Merge datasets, or take a part of one, without writing a shard again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import InputError
+from ..shards.derive.combine import CombineConfig, CombineReport, combine
+from ..shards.derive.select import Selection
+from .frame import parse_arguments
+
+
+@dataclass(frozen=True)
+class CombineShards:
+    """combine_shards.py OUT DATASET [DATASET ...]: merge datasets, or take a part of them.
+
+    The shards are linked, not copied; OUT gets an index, a manifest and a digest of its own.
+    """
+
+    out: Path
+    """Folder of the new dataset; must be new or empty."""
+    datasets: tuple[Path, ...]
+    """One dataset to take a part of, or several to merge; sample ids follow this order."""
+    classes: tuple[str, ...] = ()
+    """Keep the samples of these classes."""
+    ids: Path | None = None
+    """Keep the samples whose ids this text file lists, one a line, counted from 0 through the
+    datasets in their order."""
+    sources: Path | None = None
+    """Keep the samples whose source (the path that they were made from) is in this text list or
+    table (.csv, .tsv, .parquet)."""
+    path_column: str = "path"
+    """Column of the table of sources that holds them."""
+    merge_classes: bool = False
+    """Unite class lists that differ, by name: the first dataset's labels stay, new names follow."""
+    drop_empty_classes: bool = False
+    """Take classes without a sample out of the class list and number the others anew."""
+    link: Literal["hard", "symbolic"] = "hard"
+    """hard: the shards live as long as any dataset names them; needs one file system. symbolic:
+    the datasets have to stay where they are."""
+
+
+def describe(report: CombineReport, out: Path) -> str:
+    """Return the summary for the screen."""
+    share = f" of {report.num_available:,}" if report.num_available != report.samples else ""
+    return (
+        f"{out}: {report.samples:,}{share} samples in {report.num_shards} linked shards, "
+        f"{report.num_classes} classes, digest {report.digest[:12]}"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Combine, with a progress bar, and report."""
+    from tqdm import tqdm
+
+    command = parse_arguments(CombineShards, arguments)
+    if sum(word.partition("=")[0] == "--classes" for word in arguments) > 1:
+        # The parser would take the last one alone, and samples would be missed.
+        raise InputError("--classes is given more than once; name all classes behind one of them")
+    selection = Selection(command.ids, command.classes, command.sources, command.path_column)
+    config = CombineConfig(
+        command.datasets,
+        command.out,
+        selection,
+        command.merge_classes,
+        command.drop_empty_classes,
+        command.link,
+    )
+    with tqdm(unit="img", desc="combine", dynamic_ncols=True) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        report = combine(config, advance)
+    print(describe(report, command.out))

@@ -1,0 +1,430 @@
+"""A first look: render or take images, shard them, pretrain on jigsaw, and see what it is worth.
+
+    python tools/demo.py --output-dir runs/demo
+    python tools/demo.py --data /my/photos --output-dir runs/demo-photos
+
+An interrupted demo goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+import fastssl
+
+from ..config import LoaderConfig
+from ..errors import InputError
+from ..evaluation import Features, evaluate_knn, extract_features, split_by_group
+from ..evaluation.report import Comparison, Report, read_run, write_report
+from ..loaders import build_loader
+from ..models import build_trunk, load_trunk
+from ..randomness import step_seed
+from ..runs.launch import run_child, training_command
+from ..shards import ShardDataset, decode_picture, open_dataset
+from ..shards.making.convert import ConvertConfig, convert
+from ..shards.making.sources import FolderSource, open_source
+from ..studies import build_recipe
+from ..system.cpus import available_cpus
+from ..system.files import publish_bytes
+from ..system.signals import stopping_on_signals
+from ..tasks import InputSpec
+from ..views import ViewSpec
+from .frame import parse_arguments
+
+RECIPE = "demo"
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+MIN_IMAGES = 16
+TRAIN_FAILURES = {2: "its input is wrong", 75: "it was stopped by a signal"}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Pretrain a small trunk on jigsaw and compare it with a random one."""
+
+    output_dir: Path = Path("runs/demo")
+    """Folder for everything: images, shards, runs, report.html. A demo found there goes on."""
+    data: Path | None = None
+    """Photographs (anything make_shards reads, or a dataset it made; first-level folders are the
+    labels, if any); None renders the synthetic set."""
+    images: int | None = None
+    """Images to render (1600), or to take of the photographs at most (3000)."""
+    steps: int | None = None
+    """Training steps of each seed; 150, on photographs 300: their puzzles are harder."""
+    seeds: int = 3
+    """Trunks to train; each with its random twin."""
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: if one is out of range, or the photographs are not there.
+        """
+        for name, value, low in (
+            ("images", self.num_images, MIN_IMAGES),
+            ("steps", self.num_steps, 1),
+            ("seeds", self.seeds, 1),
+        ):
+            if value < low:
+                raise InputError(f"{name} ({value}) must be at least {low}; set --{name} {low}")
+        if self.data is not None and not self.data.exists():
+            raise InputError(f"data ({self.data}) is not there; give a folder of photographs")
+
+    @property
+    def num_images(self) -> int:
+        """Images to render, or to take at most."""
+        if self.images is not None:
+            return self.images
+        return 1600 if self.data is None else 3000
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps of each seed."""
+        if self.steps is not None:
+            return self.steps
+        return 150 if self.data is None else 300
+
+    @property
+    def view(self) -> ViewSpec:
+        """What the classifier's trunk sees: the renderings' own size, photographs as trained."""
+        side = 64 if self.data is None else 96
+        return ViewSpec.center(side, side)
+
+    def run_dir(self, seed: int) -> Path:
+        """Return the run directory of a seed."""
+        return self.output_dir / f"seed{seed}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the five stages."""
+    demo = parse_arguments(Demo, arguments)
+    demo.check()
+    with stopping_on_signals("what is done is kept, the same command goes on"):
+        run_stages(demo)
+
+
+def run_stages(demo: Demo) -> None:
+    """Go from images to the page."""
+    seconds: dict[str, float] = {}
+    check_output(demo)
+    with stage("data", seconds):
+        source = demo.data or render(demo)
+    with stage("shards", seconds):
+        dataset = open_dataset(shard(demo, source))
+    with stage(f"pretrain {demo.seeds} trunks on jigsaw", seconds):
+        for seed in range(demo.seeds):
+            pretrain(demo, dataset, seed)
+    with stage("k nearest neighbours", seconds):
+        comparison, reason = compare(demo, dataset)
+    with stage("report", seconds):
+        report = demo.output_dir / "report.html"
+        write_report(report, describe(demo, dataset, comparison, reason, seconds))
+    print()
+    print(comparison.headline().replace("\u00b1", "+-") if comparison else reason)
+    print(f"report:      {report.resolve()}")
+    print(f"tensorboard: tensorboard --logdir {shlex.quote(str(demo.output_dir))}")
+
+
+@contextmanager
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Announce a stage and note how long it took."""
+    print(f"== {name}", flush=True)
+    begin = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - begin
+
+
+def check_output(demo: Demo) -> None:
+    """Make the folder, or check that the demo found there is this one.
+
+    Raises:
+        InputError: if other settings, or other files, stand there.
+    """
+    out = demo.output_dir
+    settings = {
+        "data": None if demo.data is None else str(demo.data.resolve()),
+        "images": demo.num_images,
+        "steps": demo.num_steps,
+    }
+    record = out / "demo.json"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"output_dir ({out}) must be a folder, got a file; choose another")
+    if record.is_file():
+        found = json.loads(record.read_text())
+        if found != settings:
+            raise InputError(
+                f"output_dir ({out}) holds a demo with {found}, this one has {settings}; "
+                "choose another --output-dir or remove that one"
+            )
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"output_dir ({out}) holds other files; choose another --output-dir")
+    out.mkdir(parents=True, exist_ok=True)
+    publish_bytes(record, json.dumps(settings).encode())
+
+
+# --- Data -----------------------------------------------------------------------------------------
+
+
+def render(demo: Demo) -> Path:
+    """Render the synthetic set, or what is missing of it; return its folder."""
+    from ..synthetic import RenderConfig, render_set
+
+    out = demo.output_dir / "images"
+    if not (out / "metadata.jsonl").exists():
+        config = RenderConfig(images=demo.num_images)
+        with tqdm(total=config.images, unit="img", desc="render") as bar:
+            render_set(out, config, available_cpus(), bar.update)
+    return out
+
+
+def shard(demo: Demo, source: Path) -> Path:
+    """Convert the images into shards, or what is missing of them; return the dataset's folder."""
+    if (source / "manifest.json").is_file():
+        return source
+    out = demo.output_dir / "shards"
+    options = {}
+    if demo.data is not None:
+        source = thin_out(source, demo)
+        # The puzzles are 96 px: decoding whole photographs would only keep the trunk waiting.
+        options = {"encode": "resized", "resize_short": 128}
+    report = convert(ConvertConfig(source=source, out=out, resume=out.exists(), **options))
+    left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(report.skipped.items()))
+    print(f"{report.written:,} images" + (f"; left out: {left_out}" if left_out else ""))
+    if report.written < MIN_IMAGES:
+        raise InputError(
+            f"data ({demo.data}) gives {report.written} images, a demo needs {MIN_IMAGES}; "
+            "give a folder with more photographs"
+        )
+    return out
+
+
+def thin_out(source: Path, demo: Demo) -> Path:
+    """Return the source, or where a folder holds too many images a list of evenly spaced ones."""
+    opened = open_source(source)
+    if not isinstance(opened, FolderSource):
+        return source
+    # A tab or a line's end in a name cannot stand in a list.
+    entries = [e for e in opened.entries() if not {"\t", "\n", "\r"} & set(e.name)]
+    if len(entries) <= demo.num_images:
+        return source
+    chosen = [entries[i * len(entries) // demo.num_images] for i in range(demo.num_images)]
+    print(f"{len(entries):,} files found, {len(chosen):,} taken (--images)")
+    lines = []
+    for entry in chosen:
+        label = f"\t{opened.class_names[entry.label]}" if entry.label >= 0 else ""
+        lines.append(os.fsencode(f"{source.resolve() / entry.name}{label}\n"))
+    path = demo.output_dir / "photographs.txt"
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+# --- Training -------------------------------------------------------------------------------------
+
+
+def pretrain(demo: Demo, dataset: ShardDataset, seed: int) -> None:
+    """Train one trunk in a process of its own; a run found there goes on."""
+    run = demo.run_dir(seed)
+    if (run / "trunk.safetensors").exists() and is_done(run):
+        return
+    num = min(len(dataset), demo.num_images)
+    batch = min(build_recipe(RECIPE).data.global_batch_size, num // 2)
+    options = ["--data.path", str(dataset.path), "--output-dir", str(run), "--seed", str(seed)]
+    options += ["--data.max-samples", str(num), "--data.global-batch-size", str(batch)]
+    # The recipe counts epochs; a demo takes as long on a hundred photographs as on a million.
+    options += ["--schedule.epochs", repr(demo.num_steps * batch / num)]
+    options += ["--schedule.warmup-epochs", repr(demo.num_steps * batch / num / 10)]
+    options += ["--checkpoint.every-steps", str(max(10, demo.num_steps // 5))]
+    # A picture of the last step, whatever the number of steps.
+    options += ["--log.every-steps", str(max(1, min(10, demo.num_steps // 10)))]
+    options += ["--log.pictures-every-steps", str(demo.num_steps)]
+    code, _ = run_child(training_command(RECIPE, *options))
+    if code:
+        print(f"error: training stopped: {TRAIN_FAILURES.get(code, f'exit {code}')}; see {run}")
+        raise SystemExit(code)
+
+
+def is_done(run: Path) -> bool:
+    """Return whether a run has come to its end."""
+    path = run / "exit.json"
+    return path.is_file() and json.loads(path.read_text())["code"] == 0
+
+
+# --- What it is worth -----------------------------------------------------------------------------
+
+
+def compare(demo: Demo, dataset: ShardDataset) -> tuple[Comparison | None, str]:
+    """Compare pretrained and random trunks by nearest neighbours; else say why that cannot be."""
+    num = min(len(dataset), demo.num_images)
+    labels = np.asarray(dataset.index["label"][:num], np.int64)
+    if demo.data is None:
+        groups, unit = [model_of(dataset, i) for i in range(num)], "no model on both sides"
+    else:
+        groups, unit = list(range(num)), "split by image"
+    if len(np.unique(labels[labels >= 0])) < 2:
+        return None, (
+            "The images have no labels, so there is nothing to compare the trunks by; put them "
+            "into one folder a class for that. The curves and puzzles show what was learnt."
+        )
+    try:
+        split = split_by_group(labels, groups)
+    except InputError as error:
+        return None, f"The labels do not allow a comparison: {error}."
+    truth = torch.from_numpy(labels)
+    results = {"pretrained": [], "random": []}
+    for seed in range(demo.seeds):
+        pretrained, metadata = load_trunk(demo.run_dir(seed) / "trunk.safetensors")
+        spec = InputSpec.from_metadata(metadata)
+        for kind, trunk in (("pretrained", pretrained), ("random", build_random_twin(seed))):
+            features = look(demo, dataset, num, trunk, spec).features
+            results[kind].append(
+                evaluate_knn(features, truth, groups, NEIGHBOURS, TEMPERATURE, split=split)
+            )
+            print(f"seed {seed}, {kind}: {100 * results[kind][-1].accuracy:.1f} %", flush=True)
+    first = results["pretrained"][0]
+    names = dataset.class_names
+    per_class = {
+        names[label]: tuple(
+            fmean(result.per_class[label] for result in results[kind])
+            for kind in ("pretrained", "random")
+        )
+        for label in first.per_class
+    }
+    return Comparison(
+        measure=f"k nearest neighbours by cosine (k {first.k}, votes weighted by "
+        f"exp(cosine / {TEMPERATURE})), {unit}",
+        pretrained=tuple(result.accuracy for result in results["pretrained"]),
+        random=tuple(result.accuracy for result in results["random"]),
+        chance=max(Counter(labels[split.test].tolist()).values()) / len(split.test),
+        num_train=first.num_train,
+        num_test=first.num_test,
+        per_class=per_class if len(per_class) <= 20 else {},
+    ), ""
+
+
+def model_of(dataset: ShardDataset, sample_id: int) -> str:
+    """Return the model that a rendered image shows; its file is named <model>_<index>.png."""
+    return Path(dataset.read_metadata(sample_id)["source"]).stem.rpartition("_")[0]
+
+
+def build_random_twin(seed: int) -> torch.nn.Module:
+    """Build the trunk that a run with this seed starts from."""
+    recipe = build_recipe(RECIPE)
+    torch.manual_seed(step_seed(seed, 0, 0))
+    return build_trunk(recipe.trunk, recipe.width)
+
+
+def look(
+    demo: Demo, dataset: ShardDataset, num: int, trunk: torch.nn.Module, spec: InputSpec
+) -> Features:
+    """Extract the features of the first samples of the data set."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = LoaderConfig(
+        path=dataset.path, max_samples=num, global_batch_size=min(100, num), num_threads=1
+    )
+    loader = build_loader(config, demo.view)
+    try:
+        return extract_features(trunk, loader, spec, device)
+    finally:
+        loader.close()
+
+
+# --- The report -----------------------------------------------------------------------------------
+
+
+def describe(
+    demo: Demo,
+    dataset: ShardDataset,
+    comparison: Comparison | None,
+    reason: str,
+    seconds: dict[str, float],
+) -> Report:
+    """Gather what stands in the report."""
+    recipe = build_recipe(RECIPE)
+    num = min(len(dataset), demo.num_images)
+    kind = "rendered images of ten classes" if demo.data is None else f"images of {demo.data}"
+    times = "once" if demo.seeds == 1 else f"{demo.seeds} times"
+    sheet, caption = draw_sheet(demo, dataset, num)
+    return Report(
+        title="fastssl demo",
+        lead=f"A small {recipe.trunk} learnt to solve jigsaw puzzles made of {num:,} {kind}, "
+        f"{times}, {demo.num_steps} steps each, without any label.",
+        runs=[read_run(demo.run_dir(seed), f"seed {seed}") for seed in range(demo.seeds)],
+        chance={"accuracy": 1 / recipe.task.num_permutations},
+        comparison=comparison,
+        no_comparison=reason,
+        samples=sheet,
+        samples_caption=caption,
+        commands=list_commands(demo, dataset),
+        environment={
+            "fastssl": fastssl.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "processor": f"{read_processor()}, {available_cpus()} usable cores",
+            "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            "data set": f"{dataset.path.resolve()}, digest {dataset.digest[:16]}",
+            "seconds, this call": ", ".join(
+                f"{name} {value:.0f}" for name, value in seconds.items()
+            ),
+        },
+    )
+
+
+def list_commands(demo: Demo, dataset: ShardDataset) -> dict[str, str]:
+    """Return what to run next, by purpose."""
+    out, path = (shlex.quote(str(p)) for p in (demo.output_dir, dataset.path))
+    return {
+        "Curves and puzzles in TensorBoard": f"tensorboard --logdir {out}",
+        "The same with your own photographs": "make demo DATA=/my/photos",
+        "One of these runs by hand, longer": (
+            f"python tools/train.py {RECIPE} --data.path {path} --output-dir runs/longer "
+            "--schedule.epochs 30"
+        ),
+        "Goyal et al. 2019 on a folder of images": (
+            "python tools/make_shards.py /my/photos /my/shards --encode resized\n"
+            "torchrun --nproc-per-node 8 tools/train.py goyal19_jigsaw --data.path /my/shards "
+            "--output-dir runs/jigsaw"
+        ),
+    }
+
+
+def draw_sheet(demo: Demo, dataset: ShardDataset, num: int) -> tuple[np.ndarray, str]:
+    """Lay out images of the data set: a row a class for the rendered ones, else any."""
+    if demo.data is None:
+        labels = dataset.index["label"][:num]
+        rows = [np.flatnonzero(labels == label)[:16] for label in np.unique(labels)]
+        caption = f"{len(rows)} classes; colours are random, shapes are procedural"
+    else:
+        chosen = np.linspace(0, num - 1, min(num, 40)).astype(int)
+        rows = [chosen[i : i + 10] for i in range(0, len(chosen), 10)]
+        caption = f"{len(chosen)} of {num:,} images, cut square"
+    side = 64 if demo.data is None else 96
+    sheet = np.full((side * len(rows), side * max(map(len, rows)), 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, sample_id in enumerate(row):
+            payload = dataset.read_payload(int(sample_id))
+            picture = Image.fromarray(decode_picture(payload))
+            tile = np.asarray(ImageOps.fit(picture, (side, side)))
+            sheet[y * side : (y + 1) * side, x * side : (x + 1) * side] = tile
+    return sheet, caption
+
+
+def read_processor() -> str:
+    """Return the processor's model where the system names it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,204 @@
+"""The frame of every command: exit codes and one-line errors.
+
+Exit codes: 0 done, 2 the input is wrong (one line on stderr), 75 stopped by a signal after saving,
+1 anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import select
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+from ..errors import EXIT_DONE, InputError, describe_failure, is_left_to_another_rank, nearest
+
+_PLAIN_FORMAT = warnings.formatwarning
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Show a warning of ours as one line; those of others keep the place that they come from."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"warning: {message}\n"
+    return _PLAIN_FORMAT(message, category, filename, lineno, line)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main function and exit with the code that its outcome calls for.
+
+    Args:
+        main: the command; returns for success, raises otherwise.
+
+    Raises:
+        SystemExit: always, unless the failure deserves its traceback.
+    """
+    warnings.formatwarning = _format_warning
+    try:
+        main()
+        sys.stdout.flush()
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader():
+            raise SystemExit(EXIT_DONE) from None
+        code, line = describe_failure(error)
+        if line is None:
+            raise
+        # Where several ranks fail together, the one that found out says it.
+        if not is_left_to_another_rank(error):
+            print(" ".join(line.split()), file=sys.stderr)  # the contract's one line
+        raise SystemExit(code) from None
+
+
+def program_name() -> str:
+    """Return what the user called: the script's name, or ``fastssl`` with the command's."""
+    return os.path.basename(sys.argv[0])
+
+
+def _has_no_reader() -> bool:
+    """Return whether whoever read the output has left, as ``head`` does; if so, write no more."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    # What is still buffered would fail once more at the interpreter's end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
+
+
+def boolean_options(config: typing.Any, prefix: str = "--") -> Iterator[str]:
+    """Yield the options of a config that take true or false, such as ``--data.ledger``.
+
+    Args:
+        config: a dataclass, or an instance of one, whose values then tell more than its types.
+        prefix: put before each name.
+    """
+    types = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for field in fields(config):
+        kind = types[field.name] if isinstance(config, type) else getattr(config, field.name)
+        name = prefix + field.name.replace("_", "-")
+        if kind is bool or isinstance(kind, bool):
+            yield name
+        elif is_dataclass(kind):
+            yield from boolean_options(kind, name + ".")
+
+
+def spell_booleans(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
+    """Rewrite boolean options in the one spelling that the parser takes.
+
+    Args:
+        arguments: the command line: ``--x true``, ``--x=true`` and the bare ``--x`` are all right.
+        options: names of the boolean options.
+
+    Returns:
+        The command line with each of them as ``--x True`` or ``--x False``.
+    """
+    options = set(options)
+    spelled: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, has_value, value = word.partition("=")
+        name = name.replace("_", "-")
+        if name not in options:
+            spelled.append(word)
+            continue
+        if not has_value:
+            is_value = bool(rest) and rest[0].lower() in ("true", "false")
+            value = rest.pop(0) if is_value else "true"
+        spelled += [name, value.capitalize()]
+    return spelled
+
+
+def parse_arguments(
+    config_class: typing.Any,
+    arguments: Sequence[str],
+    default: typing.Any = None,
+    program: str | None = None,
+) -> typing.Any:
+    """Make a config from the command line; fields without a default are positional.
+
+    Args:
+        config_class: a dataclass with a docstring below each field.
+        arguments: the command line without the command's name.
+        default: an instance whose fields the command line changes.
+        program: name in the help; None takes the script's.
+
+    Returns:
+        An instance of the class.
+
+    Raises:
+        SystemExit: with 2 for wrong syntax, with 0 after ``--help``.
+    """
+    import tyro  # a spawned worker imports this module too, and parses nothing
+
+    shape = config_class if default is None else default
+    _check_choices(arguments, dict(choice_options(shape)))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                config_class,
+                prog=program,
+                args=spell_booleans(arguments, boolean_options(shape)),
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
+            )
+    except SystemExit as end:
+        # What a config refuses is said in one line; the parser's own messages stay as they are.
+        cause: BaseException | None = end.__context__
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def choice_options(config: typing.Any, prefix: str = "--") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the options of a config that take one of a few words, and the words.
+
+    Args:
+        config: a dataclass, or an instance of one.
+        prefix: put before each name.
+    """
+    types = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for field in fields(config):
+        kind = types[field.name]
+        value = kind if isinstance(config, type) else getattr(config, field.name)
+        name = prefix + field.name.replace("_", "-")
+        if typing.get_origin(kind) is typing.Literal:
+            yield name, typing.get_args(kind)
+        elif is_dataclass(value):
+            yield from choice_options(value, name + ".")
+
+
+def _check_choices(arguments: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
+    for word, following in itertools.pairwise([*arguments, ""]):
+        name, has_value, value = word.partition("=")
+        name = name.replace("_", "-")
+        value = value if has_value else following
+        if name in options and value not in map(str, options[name]):
+            raise InputError(f"{name} ('{value}') is not known{nearest(value, options[name])}")
+
+
+def check_json_path(path: Path | None) -> None:
+    """Make sure, before hours of work, that a ``--json`` file can lie where it is wanted.
+
+    Raises:
+        InputError: if its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"--json {path}: no such folder; make it, or name a file elsewhere")

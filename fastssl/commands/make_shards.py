@@ -1,0 +1,72 @@
+"""Turn a folder of images, a list, a table or tars into a dataset of shards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..shards.making.convert import ConversionReport, ConvertConfig, convert
+from .frame import check_json_path, parse_arguments
+
+
+@dataclass(frozen=True)
+class MakeShards(ConvertConfig):
+    """make_shards.py SOURCE OUT: turn images into a dataset of shards (docs/shards.md)."""
+
+    json: Path | None = None
+    """Write the report as JSON to this file."""
+
+
+def describe_tiling(tiling: dict[str, int]) -> str:
+    """Return how many JPEGs became tiles, what that cost, and why others were kept."""
+    counts = dict(tiling)
+    before, after = counts.pop("bytes_before", 0), counts.pop("bytes_after", 0)
+    text = f"tiled: {counts.pop('tiled', 0):,} JPEGs"
+    if before:
+        text += f", {100 * (after / before - 1):+.1f} % bytes"
+    kept = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    return f"{text}; kept as they are: {kept}" if kept else text
+
+
+def describe(report: ConversionReport, out: Path, is_addition: bool) -> str:
+    """Return the summary for the screen."""
+    left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
+    lines = [
+        f"{out}: {'added ' if is_addition else ''}{report.written:,} samples in "
+        f"{report.num_shards} shards, "
+        f"{report.bytes_out / 1e6:,.1f} MB",
+        f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
+    ]
+    if report.tiling:
+        lines.append(describe_tiling(report.tiling))
+    if report.was_finished:
+        lines.insert(0, "it was finished already; nothing to do")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Convert, with a progress bar, and report."""
+    from tqdm import tqdm
+
+    command = parse_arguments(MakeShards, arguments)
+    check_json_path(command.json)
+    bar = None
+
+    def advance(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            # What an earlier run did is no part of this run's rate.
+            bar = tqdm(total=total, initial=done, unit="img", desc="shards", dynamic_ncols=True)
+        else:
+            bar.update(done)
+
+    try:
+        report = convert(command, advance)
+    finally:
+        if bar is not None:
+            bar.close()
+    if command.json is not None:
+        command.json.write_text(report.to_json())
+    print(describe(report, command.out, command.append), file=sys.stdout)

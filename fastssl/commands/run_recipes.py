@@ -1,0 +1,175 @@
+"""Run the recipes' small forms and cells of the studies through tools/train.py.
+
+Each smoke form runs as long as it says; of the studies' cells one of each task and family of trunks
+takes a step, at the study's smallest width, with few images. ``python tools/run_recipes.py [--data
+shards/] [--only WORD]``; the same command goes on with smoke forms that were interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..config import RunConfig
+from ..errors import InputError, RunFailed
+from ..runs.launch import run_child, training_command
+from ..shards import open_dataset
+from ..shards.making.convert import ConvertConfig, convert
+from ..studies import build_recipe, recipe_names
+from ..synthetic import RenderConfig, render_set
+from ..system.cpus import available_cpus
+from ..system.signals import stopping_on_signals
+from .frame import parse_arguments
+
+NUM_RENDERED = 64
+CELLS = (
+    *(f"goyal19_jigsaw_{trunk}_p2000_imagenet1k" for trunk in ("alexnet", "resnet50")),
+    *(f"goyal19_colorization_{trunk}_k10_imagenet1k" for trunk in ("alexnet", "resnet50")),
+    *(f"goyal19_supervised_{trunk}_imagenet1k" for trunk in ("alexnet", "resnet50")),
+    *(
+        f"kolesnikov19_{task}_{trunk}_4x"
+        for task in ("rotation", "exemplar", "jigsaw", "relative_location", "supervised")
+        for trunk in ("resnet50_v1", "resnet50_v2", "revnet50", "vgg19_bn")
+    ),
+)
+"""One of each task and family of trunks."""
+
+
+@dataclass(frozen=True)
+class RecipesConfig:
+    """Which recipes to run, on what."""
+
+    data: Path | None = None
+    """Dataset by make_shards, or anything that make_shards reads, with labels; None renders the
+    synthetic set."""
+    output_dir: Path = Path("runs/recipes")
+    """Folder of the runs, one a recipe. A smoke form found there goes on; a cell is removed once
+    its figures are read, for it weighs hundreds of megabytes."""
+    only: str = ""
+    """Run the recipes with this in their name; empty runs all."""
+    smoke_steps: int = 0
+    """Steps of each smoke form; 0 takes its own number."""
+    cell_steps: int = 1
+    """Steps of each cell."""
+    cell_images: int = 2
+    """Images a step of each cell."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name, low in (("smoke_steps", 0), ("cell_steps", 1), ("cell_images", 2)):
+            value = getattr(self, name)
+            if value < low:
+                raise InputError(f"{name} ({value}) must be at least {low}")
+        if self.data is not None and not self.data.exists():
+            raise InputError(f"data ({self.data}) is not there; give a dataset or photographs")
+        if not list_names(self.only):
+            raise InputError(
+                f"only ('{self.only}') is in the name of no recipe that is run; known: "
+                f"{', '.join(list_names(''))}"
+            )
+
+
+def list_names(word: str) -> list[str]:
+    """Return the recipes that are run and have a word in their name: smoke forms, then cells."""
+    smoke = [name for name in recipe_names(has_cells=False) if name.endswith("_smoke")]
+    return [name for name in (*smoke, *CELLS) if word in name]
+
+
+def prepare_data(config: RecipesConfig) -> Path:
+    """Render or convert what is not yet a dataset; return the dataset's folder.
+
+    Raises:
+        InputError: if the folder of the runs holds those on other data.
+    """
+    source = config.data
+    told, given = config.output_dir / "data.txt", str(source.resolve() if source else "synthetic")
+    if told.is_file() and told.read_text() != given:
+        raise InputError(
+            f"output_dir ({config.output_dir}) holds runs on {told.read_text()}, data is {given}; "
+            "name another --output-dir, or remove it"
+        )
+    told.write_text(given)
+    if source is not None and (source / "manifest.json").is_file():
+        return source
+    out = config.output_dir / "shards"
+    if (out / "manifest.json").is_file():
+        return out
+    if source is None:
+        source = config.output_dir / "images"
+        if not (source / "metadata.jsonl").exists():
+            render_set(source, RenderConfig(images=NUM_RENDERED), available_cpus())
+    convert(ConvertConfig(source, out, resume=out.exists()))
+    return out
+
+
+def list_options(config: RecipesConfig, name: str, recipe: RunConfig[Any]) -> list[str]:
+    """Return what makes a recipe small."""
+    # Every step's figures, and no bar inside the bar.
+    options = ["--log.every-steps", "1", "--log.progress", "false"]
+    if name.endswith("_smoke"):
+        return options + (["--max-steps", str(config.smoke_steps)] if config.smoke_steps else [])
+    options += ["--max-steps", str(config.cell_steps)]
+    options += ["--data.global-batch-size", str(config.cell_images)]
+    if recipe.task.name == "exemplar":
+        options += ["--task.group-images", str(config.cell_images)]
+    return options
+
+
+def run_one(config: RecipesConfig, name: str, data: Path) -> tuple[str, ...]:
+    """Run a recipe in a process of its own; return its row of the table."""
+    recipe = build_recipe(name)
+    folder = config.output_dir / name
+    options = ["--data.path", str(data), "--output-dir", str(folder)]
+    options += list_options(config, name, recipe)
+    began = time.monotonic()
+    code, said_all = run_child(training_command(name, *options), is_quiet=True)
+    seconds = f"{time.monotonic() - began:.0f}"
+    trunk = f"{recipe.trunk} x{recipe.width}"
+    if code:
+        said = said_all.strip().splitlines() or ["(nothing said)"]
+        return name, trunk, "", "", "", "", seconds, f"exit {code}: {said[-1]}"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    # The last tenth: a single step of few images says little.
+    tail = steps[-max(1, len(steps) // 10) :]
+
+    def mean(key: str) -> str:
+        return f"{sum(line[key] for line in tail) / len(tail):.3f}" if key in tail[0] else ""
+
+    if name in CELLS:
+        shutil.rmtree(folder)
+    numbers = (str(len(steps)), f"{steps[0]['loss']:.3f}", mean("loss"), mean("accuracy"))
+    return name, trunk, *numbers, seconds, "done"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the recipes one after the other and print the table."""
+    config = parse_arguments(RecipesConfig, arguments)
+    with stopping_on_signals("smoke forms are kept, the same command goes on"):
+        run_all(config)
+
+
+def run_all(config: RecipesConfig) -> None:
+    """Run the recipes that a config chooses."""
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    data = prepare_data(config)
+    dataset = open_dataset(data)
+    header = ("recipe", "trunk", "steps", "first loss", "last", "accuracy", "seconds", "outcome")
+    table = [header]
+    for name in (bar := tqdm(list_names(config.only), unit="recipe")):
+        bar.set_postfix_str(name)
+        table.append(run_one(config, name, data))
+    print(f"{dataset.num_samples:,} samples of {dataset.path}; last: mean of the last tenth")
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    for row in table:
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    failed = [row[0] for row in table[1:] if row[-1] != "done"]
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(table) - 1} recipes failed: {', '.join(failed)}")

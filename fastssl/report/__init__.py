@@ -1,8 +1,0 @@
-"""A page that tells what a run did: self-contained HTML, no network, no script."""
-
-from __future__ import annotations
-
-from .page import Comparison, Report, write_report
-from .runs import Run, read_run
-
-__all__ = ["Comparison", "Report", "Run", "read_run", "write_report"]

@@ -1,0 +1,1 @@
+"""What a run leaves behind, how it is read, and how one is started."""

@@ -1,0 +1,94 @@
+"""How a run ended: ``exit.json``, which tells what torchrun's own exit code hides.
+
+torchrun turns every exit code but 0 into 1. A rank that fails alone leaves its reason in a file of
+its own, for rank 0 sees only that it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError, describe_failure
+from ..world import World
+from .directory import CONFIG_NAME, LOCK_NAME, write_json
+
+EXIT_NAME = "exit.json"
+_FAILURES = "exit.rank*.json"
+_FAILURE_PATIENCE_S = 2.0
+
+
+@contextlib.contextmanager
+def recorded_exit(folder: Path, world: World, get_step: Callable[[], int]) -> Iterator[None]:
+    """Write exit.json however the block ends.
+
+    Args:
+        folder: the run directory.
+        world: the ranks.
+        get_step: returns the steps done.
+    """
+    code, reason, is_shared = 0, "done", True
+    try:
+        yield
+    except BaseException as error:
+        code, line = describe_failure(error)
+        reason = line or f"{type(error).__name__}: {error}"
+        # What has no line of its own is one rank's trouble; the others see that it is gone.
+        is_shared = line is not None and not isinstance(error, OSError)
+        raise
+    finally:
+        # On a full disk the reason still goes to stderr.
+        with contextlib.suppress(OSError):
+            if world.is_zero:
+                if not is_shared and world.size > 1:
+                    reason = _find_failure(folder) or reason
+                _write_ending(folder / EXIT_NAME, code, reason, get_step())
+            elif not is_shared:
+                path = folder / _FAILURES.replace("*", str(world.rank))
+                _write_ending(path, code, reason, get_step())
+
+
+def record_refusal(arguments: Sequence[str], error: InputError) -> None:
+    """Write exit.json for a run that is refused before its config is known.
+
+    Args:
+        arguments: the command line; only a run directory that no run holds is written to.
+        error: why.
+    """
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, has_value, value = word.partition("=")
+        folder = Path(value if has_value else following)
+        if name.replace("_", "-") != "--output-dir" or not (folder / CONFIG_NAME).is_file():
+            continue
+        with (folder / LOCK_NAME).open("a") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            step = 0
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                step = json.loads((folder / EXIT_NAME).read_bytes())["step"]
+            _write_ending(folder / EXIT_NAME, 2, f"error: {error}", step)
+
+
+def _write_ending(path: Path, code: int, reason: str, step: int) -> None:
+    write_json(path, {"code": code, "reason": reason, "step": step})
+
+
+def _find_failure(folder: Path) -> str | None:
+    """Return what another rank left, if one does so within a moment."""
+    deadline = time.monotonic() + _FAILURE_PATIENCE_S
+    while time.monotonic() < deadline:
+        for path in sorted(folder.glob(_FAILURES)):
+            rank = path.name.removeprefix("exit.rank").removesuffix(".json")
+            return f"rank {rank}: {json.loads(path.read_bytes())['reason']}"
+        time.sleep(0.1)
+    return None
+
+
+def clear_endings(folder: Path) -> None:
+    """Remove what earlier lives said of their end, and files that they left half-written."""
+    for pattern in (EXIT_NAME, _FAILURES, ".*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink()

@@ -1,0 +1,436 @@
+"""Turn a heap of image files into a dataset: plan, shards in parallel, index, manifest last.
+
+Whatever ends a conversion, ``resume`` goes on after the last finished shard, and the result is the
+same bytes as if nothing had happened, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ...errors import InputError
+from ...system.cpus import available_cpus
+from ...system.files import naming_file
+from ...system.signals import stopping_on_signals
+from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
+from ..reader import open_dataset
+from .encode import Encoding
+from .entries import Source
+from .finish import finish, publish_addition
+from .plan import (
+    AlreadyAdded,
+    Base,
+    Plan,
+    check_same_listing,
+    clear_building,
+    list_differences,
+    load_plan,
+    lock_building,
+    make_plan,
+    remove_building,
+)
+from .slices import SliceRecord, convert_slice, load_record
+from .sources import open_source
+from .tables import TableColumns
+from .tiled import require_transcoder
+from .workers import run_jobs
+
+Progress = Callable[[int, int], None]
+"""Called with (entries done since the last call, entries in all)."""
+
+
+def _say_nothing(_done: int, _total: int) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Turn a folder of images, a list, a table or tars into a dataset of shards."""
+
+    source: Path
+    """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
+    label name), table (.csv, .tsv, .parquet), tar, or folder of WebDataset tars."""
+    out: Path
+    """OUT: folder of the dataset; new or empty, with --resume an unfinished one, with --append a
+    finished one."""
+    encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
+    """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
+    brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
+    shall not decode at all; tiled writes JPEG again without loss, so that the native loader decodes
+    no more than a crop needs."""
+    resize_short: int = 256
+    """Short side of resized and raw images in pixels; smaller images are never enlarged."""
+    quality: int = 90
+    """JPEG quality of resized images, 1..100."""
+    samples_per_shard: int | None = None
+    """Source images that go into one shard; None: 1/64 of them, at least 256, at most 8192."""
+    workers: int | None = None
+    """Worker processes; None: the CPUs that this process may use. The result does not depend on
+    it."""
+    seed: int = 0
+    """Seed of the shuffled order."""
+    keep_order: bool = False
+    """Keep the order of the source instead of shuffling it."""
+    path_column: str = "path"
+    """Column of a table that holds the images' paths, relative to the table's folder."""
+    label_column: str = "label"
+    """Column of a table that holds labels: text names classes, integers are the labels; further
+    columns go into each sample's JSON."""
+    append: bool = False
+    """Add SOURCE to the finished dataset OUT, as new shards behind its own; its digest changes."""
+    merge_classes: bool = False
+    """With --append: let SOURCE have other classes than OUT; new names follow its own."""
+    resume: bool = False
+    """Go on with a conversion or an addition that was stopped."""
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        """The seed; None if the order is kept."""
+        return None if self.keep_order else self.seed
+
+    @property
+    def encoding(self) -> Encoding:
+        """How payloads are made."""
+        return Encoding(self.encode, self.resize_short, self.quality)
+
+    def open_source(self) -> Source:
+        """Find out what the source is.
+
+        Raises:
+            InputError: if it is nothing that can be converted.
+        """
+        columns = TableColumns(self.path_column, self.label_column)
+        source = open_source(self.source, columns)
+        if source.kind != "table" and columns != TableColumns():
+            warnings.warn(
+                f"--path-column and --label-column are ignored: {self.source} is no table",
+                stacklevel=2,
+            )
+        return source
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: if one is out of range.
+        """
+        _ = self.encoding
+        if self.encode == "tiled":
+            require_transcoder()
+        for name in ("samples_per_shard", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} ({value}) must be at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"--seed ({self.seed}) must lie in 0 .. 2**64 - 1")
+        if self.encode in ("keep", "tiled") and (self.resize_short, self.quality) != (256, 90):
+            warnings.warn(
+                f"--resize-short and --quality are ignored: --encode {self.encode} changes no "
+                "pixel",
+                stacklevel=2,
+            )
+        if self.encode == "raw" and self.quality != 90:
+            warnings.warn("--quality is ignored: --encode raw stores pixels", stacklevel=2)
+        if self.merge_classes and not self.append:
+            warnings.warn("--merge-classes is ignored without --append", stacklevel=2)
+        if self.keep_order and self.seed:
+            warnings.warn("--seed is ignored: --keep-order shuffles nothing", stacklevel=2)
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did."""
+
+    read: int
+    """Entries of the source."""
+    written: int
+    """Samples of the dataset."""
+    skipped: dict[str, int]
+    """Entries that were left out, by reason."""
+    bytes_in: int
+    """Bytes of the source's files."""
+    bytes_out: int
+    """Bytes of the shards."""
+    seconds: float
+    """Wall time of this call."""
+    num_shards: int = 0
+    """Shards of the dataset."""
+    was_finished: bool = field(default=False)
+    """Whether there was nothing left to do."""
+    tiling: dict[str, int] = field(default_factory=dict)
+    """With --encode tiled: ``tiled`` JPEGs, ``bytes_before`` and ``bytes_after`` of them, and by
+    reason how many were kept as they are."""
+
+    def to_json(self) -> str:
+        """Return the contract's report: read, written, skipped, bytes_in, bytes_out, seconds.
+
+        One of ``--encode tiled`` has ``tiling`` too.
+        """
+        names = ["read", "written", "skipped", "bytes_in", "bytes_out", "seconds"]
+        if self.tiling:
+            names.append("tiling")
+        return json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n"
+
+
+# --- The target -----------------------------------------------------------------------------------
+
+
+def _check_target(config: ConvertConfig) -> Manifest | None:
+    """Look at the target before anything is written; return the manifest if it is finished."""
+    out = config.out
+    if config.append:
+        return _check_base(config)
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise InputError(f"{out}: not a folder; choose a new folder for the dataset")
+    if (out / MANIFEST_NAME).exists():
+        manifest = read_manifest(out)
+        if not config.resume:
+            raise InputError(
+                f"{out}: holds a finished dataset of {manifest.num_samples:,} samples; choose a "
+                "new folder, remove it first, or add to it by --append"
+            )
+        _refuse_addition(out, "go on with it by --append --resume")
+        return manifest
+    if (out / BUILDING_NAME).is_dir():
+        if not config.resume:
+            raise InputError(
+                f"{out}: holds an unfinished conversion; add --resume to go on with it, or remove "
+                "the folder"
+            )
+        return None
+    if any(out.iterdir()):
+        raise InputError(f"{out}: not empty, and not a conversion of ours; choose a new folder")
+    return None
+
+
+def _refuse_addition(out: Path, remedy: str) -> None:
+    plan = load_plan(out / BUILDING_NAME)
+    if plan is not None and plan.base_digest:
+        raise InputError(f"{out}: holds an unfinished addition of {plan.source}; {remedy}")
+
+
+def _check_base(config: ConvertConfig) -> Manifest:
+    """Return the manifest of the dataset that is added to."""
+    dataset = open_dataset(config.out)  # a damaged one must not get a digest that vouches for it
+    dataset.close()
+    if not config.resume:
+        _refuse_addition(
+            config.out, "add --resume to go on with it by the same command and the same source"
+        )
+    manifest = dataset.manifest
+    ours = (manifest.encoding, manifest.encoding_options)
+    if manifest.encoding != "mixed" and ours != (config.encode, config.encoding.options):
+        wanted = " ".join(
+            [f"--encode {manifest.encoding}"]
+            + [f"--{k.replace('_', '-')} {v}" for k, v in manifest.encoding_options.items()]
+        )
+        raise InputError(
+            f"{config.out}: its images are stored by {wanted}; add to it by the same, or convert "
+            "into a folder of its own and use combine_shards"
+        )
+    return manifest
+
+
+def _describe_order(seed: int | None) -> str:
+    return "--keep-order" if seed is None else f"--seed {seed}"
+
+
+def _check_same_options(config: ConvertConfig, before: Plan | Manifest, source: str | None) -> None:
+    """Make sure that --resume means the conversion that was begun."""
+    options = config.encoding.options
+    pairs: dict[str, tuple[object, object]] = {
+        "--encode": (before.encoding, config.encode),
+        "order": (_describe_order(before.shuffle_seed), _describe_order(config.shuffle_seed)),
+    }
+    if before.encoding == config.encode:
+        for name, old in before.encoding_options.items():
+            pairs[f"--{name.replace('_', '-')}"] = (old, options[name])
+    if config.samples_per_shard is not None:
+        pairs["--samples-per-shard"] = (before.samples_per_shard, config.samples_per_shard)
+    if source is not None:
+        pairs["SOURCE"] = (source, str(config.source.absolute()))
+    differences = list_differences(pairs)
+    if differences:
+        raise InputError(
+            f"{config.out}: cannot be resumed with other options: {differences}; repeat the first "
+            "ones, or choose a new folder"
+        )
+
+
+def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionReport:
+    _check_same_options(config, manifest, None)
+    building = config.out / BUILDING_NAME
+    if building.is_dir():  # stopped between the manifest and the tidying up
+        with lock_building(building):
+            remove_building(building)
+    return replace(_report(manifest, is_addition=False), was_finished=True)
+
+
+def _remove_leftovers(building: Path) -> None:
+    """Remove what workers were at when they were stopped."""
+    for pattern in ("*.tmp", "slice-*.tar"):
+        for path in building.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+# --- The steps ------------------------------------------------------------------------------------
+
+
+def _get_plan(config: ConvertConfig, source: Source, building: Path, base: Manifest | None) -> Plan:
+    if source.kind == "folder":
+        inner, outer = config.out.resolve(), config.source.resolve()
+        if inner.is_relative_to(outer):
+            raise InputError(
+                f"{config.out}: lies inside the source {config.source}; choose a folder outside"
+            )
+    plan = load_plan(building)
+    if plan is not None and base is not None and plan.base_digest != base.digest:
+        if plan.base_digest:
+            raise InputError(
+                f"{config.out}: an addition was begun when its digest was {plan.base_digest[:12]}, "
+                f"now it is {base.digest[:12]}; restore the dataset, or give the addition up: "
+                f"remove {building}"
+            )
+        clear_building(building)  # of the first conversion, which was stopped while tidying up
+        plan = None
+    if plan is None:
+        return make_plan(
+            config.source,
+            source,
+            config.encoding,
+            config.shuffle_seed,
+            config.samples_per_shard,
+            building,
+            None if base is None else Base(config.out, base, config.merge_classes),
+        )
+    _check_same_options(config, plan, plan.source)
+    check_same_listing(plan, source)
+    return plan
+
+
+def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) -> list[SliceRecord]:
+    records: dict[int, SliceRecord] = {}
+    for number in range(plan.num_slices):
+        record = load_record(config.out, plan, number)
+        if record is not None:
+            records[number] = record
+    waiting = [number for number in range(plan.num_slices) if number not in records]
+    sizes = [stop - start for start, stop in map(plan.slice_bounds, range(plan.num_slices))]
+    done = sum(sizes) - sum(sizes[number] for number in waiting)
+    on_progress(done, plan.num_entries)
+    jobs = run_jobs(
+        functools.partial(convert_slice, out=config.out, plan=plan),
+        waiting,
+        config.workers or available_cpus(),
+        describe=plan.shard_name,
+        on_progress=lambda count: on_progress(count, plan.num_entries),
+    )
+    for number, record in jobs:
+        records[number] = record
+    return [records[number] for number in range(plan.num_slices)]
+
+
+# --- The main path --------------------------------------------------------------------------------
+
+
+def _convert_locked(
+    config: ConvertConfig,
+    source: Source,
+    building: Path,
+    base: Manifest | None,
+    on_progress: Progress,
+) -> tuple[Manifest, list[SliceRecord], bool]:
+    """Convert; return the manifest, what became of the slices, and whether all was done before."""
+    try:
+        _remove_leftovers(building)
+        if publish_addition(config.out):  # all was ready when the one before was stopped
+            base = read_manifest(config.out)
+        try:
+            plan = _get_plan(config, source, building, base)
+        except AlreadyAdded as error:
+            if config.resume and error.is_last and base is not None:
+                remove_building(building)
+                return base, [], True
+            raise
+        records = _convert_slices(config, plan, on_progress)
+        return finish(config.source, config.out, plan, records, base), records, False
+    finally:
+        if building.is_dir():
+            _remove_leftovers(building)
+            if load_plan(building) is None:  # nothing to go on with
+                remove_building(building)
+
+
+def _report(manifest: Manifest, is_addition: bool) -> ConversionReport:
+    """Report what a conversion made: the dataset, or what it added to one."""
+    if not is_addition:
+        return ConversionReport(
+            read=manifest.num_read,
+            written=manifest.num_samples,
+            skipped=manifest.skipped,
+            bytes_in=manifest.bytes_in,
+            bytes_out=sum(shard.bytes for shard in manifest.shards),
+            seconds=0.0,
+            num_shards=len(manifest.shards),
+        )
+    last = manifest.additions[-1]
+    return ConversionReport(
+        read=last.num_read,
+        written=last.num_samples,
+        skipped=last.skipped,
+        bytes_in=last.bytes_in,
+        bytes_out=sum(shard.bytes for shard in manifest.shards[-last.num_shards :]),
+        seconds=0.0,
+        num_shards=last.num_shards,
+    )
+
+
+def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConversionReport:
+    """Convert a source into a dataset, or add it to one.
+
+    Args:
+        config: what, where to and how.
+        on_progress: called with (entries done since the last call, entries in all), if given.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: if the source, the target or an option is wrong.
+        StoppedBySignal: on SIGTERM or SIGINT; ``resume`` goes on.
+        OSError: if the target cannot be written; ``resume`` goes on when it can be.
+    """
+    begin = time.monotonic()
+    config.check()
+    base = _check_target(config)
+    if base is not None and not config.append:
+        return _report_finished(config, base)
+    source = config.open_source()  # a wrong source must not leave an empty target behind
+    building = config.out / BUILDING_NAME
+    is_new = not config.out.exists()
+    message = f"finished shards are kept in {config.out}, go on by the same command with --resume"
+    with stopping_on_signals(message), naming_file(config.out):
+        try:
+            building.mkdir(parents=True, exist_ok=True)
+            with lock_building(building):
+                manifest, records, was_finished = _convert_locked(
+                    config, source, building, base, on_progress or _say_nothing
+                )
+        finally:
+            if is_new and config.out.is_dir() and not any(config.out.iterdir()):
+                shutil.rmtree(config.out)
+    seconds = round(time.monotonic() - begin, 3)
+    report = _report(manifest, config.append)
+    tiling = dict(sum((Counter(record.tiling) for record in records), Counter()))
+    return replace(report, seconds=seconds, was_finished=was_finished, tiling=tiling)

@@ -1,0 +1,236 @@
+"""From the bytes of any image file to the payload of a sample."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from ...errors import InputError
+from ..index import Payload, SampleFlags
+from ..jpeg import JpegError, JpegHeader, Sampling, parse_jpeg
+from ..npy import pack_npy
+from ..picture import load_pixels, open_picture, read_orientation, to_upright
+from .tiled import NotTiledError, tile_jpeg
+
+ENCODINGS = ("keep", "tiled", "resized", "raw")
+"""How payloads can be made."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How payloads are made."""
+
+    name: str = "keep"
+    """One of ``ENCODINGS``."""
+    resize_short: int = 256
+    """Short side in pixels that ``resized`` and ``raw`` bring larger images down to."""
+    quality: int = 90
+    """JPEG quality of ``resized``, 1..100."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.name not in ENCODINGS:
+            raise InputError(f"--encode {self.name!r} is unknown; known: {', '.join(ENCODINGS)}")
+        if not 1 <= self.resize_short <= 65_535:
+            raise InputError(f"--resize-short ({self.resize_short}) must lie in 1 .. 65535 pixels")
+        if not 1 <= self.quality <= 100:
+            raise InputError(f"--quality ({self.quality}) must lie in 1 .. 100")
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The options that matter to this encoding."""
+        if self.name == "resized":
+            return {"resize_short": self.resize_short, "quality": self.quality}
+        if self.name == "raw":
+            return {"resize_short": self.resize_short}
+        return {}
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """The payload of a sample, and what the index says about it."""
+
+    payload: bytes
+    """The bytes that are stored."""
+    extension: str
+    """``jpg``, ``png`` or ``npy``."""
+    width: int
+    """Upright width in pixels."""
+    height: int
+    """Upright height in pixels."""
+    flags: SampleFlags
+    """The ``flags`` field of the index."""
+    is_recoded: bool
+    """Whether the payload differs from the source's bytes."""
+    tiling: str | None = None
+    """What came of the wish for tiles: ``tiled``, or why a JPEG was kept as it is; None where there
+    was no such wish."""
+
+
+def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def jpeg_flags(payload: bytes, orientation: int) -> tuple[SampleFlags, JpegHeader | None]:
+    """Return the flags of a JPEG payload, and its header where that can be read."""
+    try:
+        header = parse_jpeg(payload)
+    except JpegError:
+        # Pillow read it all the same; nobody else is trusted with it.
+        odd = SampleFlags(orientation=orientation, sampling=Sampling.OTHER, use_reference=True)
+        return odd, None
+    flags = SampleFlags(
+        orientation=orientation,
+        is_grey=header.num_components == 1,
+        is_progressive=header.is_progressive,
+        sampling=header.sampling,
+        use_reference=not header.is_common,
+        restart_interval=header.restart_interval,
+    )
+    return flags, header
+
+
+def _png_flags(image: Image.Image, orientation: int) -> SampleFlags:
+    is_plain = image.mode in ("RGB", "L") and "transparency" not in image.info
+    is_grey = image.mode in ("1", "L")
+    return SampleFlags(
+        orientation=orientation,
+        is_grey=is_grey,
+        payload=Payload.PNG,
+        sampling=Sampling.GREY if is_grey else Sampling.S444,
+        # Decoders disagree about palettes, transparency and EXIF in PNG.
+        use_reference=not is_plain or orientation != 1,
+    )
+
+
+def _describe(payload: bytes, image: Image.Image) -> tuple[int, int, SampleFlags]:
+    orientation = read_orientation(image)
+    if image.format == "NPY":
+        flags = SampleFlags(payload=Payload.NPY)
+    elif image.format == "PNG":
+        flags = _png_flags(image, orientation)
+    else:
+        flags, _ = jpeg_flags(payload, orientation)
+    return (*_upright_size(image, orientation), flags)
+
+
+def describe_payload(payload: bytes) -> tuple[int, int, SampleFlags]:
+    """Decode a stored payload and say what the index has to say about it.
+
+    Args:
+        payload: a JPEG, a PNG, or raw pixels as ``.npy``.
+
+    Returns:
+        Upright width, upright height and flags.
+
+    Raises:
+        PictureError: if the reference decoder refuses it.
+    """
+    image = open_picture(payload)
+    load_pixels(image)
+    return _describe(payload, image)
+
+
+def _store_raw(data: bytes, upright: Image.Image) -> EncodedPicture:
+    payload = pack_npy(np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB")))
+    flags = SampleFlags(payload=Payload.NPY)
+    return EncodedPicture(payload, "npy", *upright.size, flags, is_recoded=payload != data)
+
+
+def _keep(data: bytes) -> EncodedPicture:
+    image = open_picture(data)
+    load_pixels(image)
+    if image.format in ("JPEG", "MPO", "PNG"):
+        width, height, flags = _describe(data, image)
+        extension = "png" if image.format == "PNG" else "jpg"
+        return EncodedPicture(data, extension, width, height, flags, is_recoded=False)
+    if image.format == "NPY":
+        return _store_raw(data, image)
+    # WebP, BMP, GIF, TIFF ...: of what shards hold, PNG keeps the pixels in the fewest bytes.
+    upright = to_upright(image)
+    buffer = io.BytesIO()
+    upright.save(buffer, "PNG")
+    flags = _png_flags(upright, 1)
+    return EncodedPicture(buffer.getvalue(), "png", *upright.size, flags, is_recoded=True)
+
+
+def _tile(data: bytes) -> EncodedPicture:
+    """Write a JPEG as tiles; one that cannot be is kept, if it is a picture."""
+    image = open_picture(data)
+    if image.format not in ("JPEG", "MPO"):
+        return _keep(data)
+    try:
+        payload = tile_jpeg(data)
+    except NotTiledError as error:
+        # Whether it is a picture all the same is for the reference decoder to say.
+        return replace(_keep(data), tiling=error.reason)
+    # The transcoder has compared all coefficients, on which the pixels depend and on nothing else:
+    # one decode says for source and payload that they can be had.
+    width, height, flags = describe_payload(payload)
+    is_recoded = payload != data
+    return EncodedPicture(payload, "jpg", width, height, flags, is_recoded, tiling="tiled")
+
+
+def shrunk_size(width: int, height: int, short: int) -> tuple[int, int]:
+    """Return the size of an image whose short side is brought down to ``short`` pixels.
+
+    The long side is rounded to the nearest pixel, halves up; a smaller image keeps its size.
+    """
+    now = min(width, height)
+    if now <= short:
+        return width, height
+    return (width * short + now // 2) // now, (height * short + now // 2) // now
+
+
+def _shrink(upright: Image.Image, short: int) -> Image.Image:
+    size = shrunk_size(*upright.size, short)
+    if size == upright.size:
+        return upright
+    return upright.resize(size, Image.Resampling.BILINEAR)  # a triangle, antialiased
+
+
+def _make_raw(data: bytes, encoding: Encoding) -> EncodedPicture:
+    return _store_raw(data, _shrink(to_upright(open_picture(data)), encoding.resize_short))
+
+
+def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
+    image = open_picture(data)
+    load_pixels(image)
+    orientation = read_orientation(image)
+    if image.format in ("JPEG", "MPO"):
+        flags, header = jpeg_flags(data, orientation)
+        is_ready = header is not None and header.is_baseline and header.is_common
+        if is_ready and orientation == 1 and min(image.size) <= encoding.resize_short:
+            # Nothing to gain: another pass through JPEG would only lose quality.
+            return EncodedPicture(data, "jpg", *image.size, flags, is_recoded=False)
+    upright = _shrink(to_upright(image), encoding.resize_short)
+    upright.info = {}  # no comment, profile or EXIF of the source comes along
+    buffer = io.BytesIO()
+    upright.save(buffer, "JPEG", quality=encoding.quality)
+    payload = buffer.getvalue()
+    flags, _ = jpeg_flags(payload, 1)
+    return EncodedPicture(payload, "jpg", *upright.size, flags, is_recoded=True)
+
+
+def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:
+    """Make the payload of a sample; the reference decoder has to take all of its pixels.
+
+    Args:
+        data: the bytes of an image file.
+        encoding: how to store it.
+
+    Returns:
+        The payload and what the index says about it.
+
+    Raises:
+        PictureError: why the image is left out.
+    """
+    if encoding.name == "raw":
+        return _make_raw(data, encoding)
+    if encoding.name == "resized":
+        return _resize(data, encoding)
+    return _tile(data) if encoding.name == "tiled" else _keep(data)

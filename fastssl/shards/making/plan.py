@@ -1,0 +1,329 @@
+"""The plan of a conversion: every entry of the source, in the order in which it is written.
+
+It lies in a hidden folder of the target while the conversion is under way, so that workers read
+their part of it and a continued conversion can tell whether it is the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError
+from ...randomness import Stream, draw_words
+from ...system.files import publish_bytes, published
+from ..derive.classes import ClassList, unite_classes
+from ..manifest import Manifest
+from .encode import Encoding
+from .entries import Entry, Source
+from .writer import MAX_NUMBER, shard_name
+
+_PLAN = "plan.json"
+_ENTRIES = "entries.jsonl"
+_ORDER = "order.npy"
+_LOCK = "lock"
+_DRAWS_AT_ONCE = 1 << 20
+
+MIN_SAMPLES_PER_SHARD = 256
+MAX_SAMPLES_PER_SHARD = 8192
+_WANTED_SHARDS = 64
+
+
+def choose_samples_per_shard(num_entries: int) -> int:
+    """Return how many entries go into a shard: about 64 shards of 256 .. 8192 entries."""
+    wanted = -(-num_entries // _WANTED_SHARDS)
+    return max(MIN_SAMPLES_PER_SHARD, min(wanted, MAX_SAMPLES_PER_SHARD))
+
+
+class AlreadyAdded(InputError):
+    """A dataset holds what it is asked to hold."""
+
+    def __init__(self, message: str, is_last: bool):
+        """Keep the message, and whether it was the last thing that was added."""
+        super().__init__(message)
+        self.is_last = is_last
+
+
+@dataclass(frozen=True)
+class Base:
+    """A finished dataset that images are added to."""
+
+    folder: Path
+    """Where it lies."""
+    manifest: Manifest
+    """What it consists of."""
+    merge_classes: bool
+    """Whether new classes may come."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion does; a continued one must have an equal plan."""
+
+    source: str
+    """Absolute path of the source."""
+    root: str
+    """Absolute path that the entries' names are relative to."""
+    kind: str
+    """``folder``, ``list``, ``table`` or ``tars``."""
+    encoding: str
+    """Name of the encoding."""
+    encoding_options: dict[str, int]
+    """Its options."""
+    shuffle_seed: int | None
+    """Seed of the order; None keeps the source's."""
+    samples_per_shard: int
+    """Entries that go into one shard."""
+    num_entries: int
+    """Entries of the source."""
+    listing_sha256: str
+    """SHA-256 over the entries."""
+    class_names: tuple[str, ...]
+    """Name of each label, as far as the listing knows."""
+    first_shard: int = 0
+    """Number of the first shard that is written."""
+    first_number: int = 0
+    """Number of the sample at the first position."""
+    label_map: tuple[int, ...] | None = None
+    """Labels of the dataset by those of the source; None: equal."""
+    base_digest: str = ""
+    """Digest of the dataset that this adds to; empty if it makes a new one."""
+
+    def shard_name(self, number: int) -> str:
+        """Return the file name of the shard that a slice becomes."""
+        return shard_name(self.first_shard + number)
+
+    @property
+    def num_slices(self) -> int:
+        """Parts of the plan that become a shard each."""
+        return -(-self.num_entries // self.samples_per_shard)
+
+    def slice_bounds(self, number: int) -> tuple[int, int]:
+        """Return the first position of a slice, and the first behind it."""
+        start = number * self.samples_per_shard
+        return start, min(start + self.samples_per_shard, self.num_entries)
+
+
+def order_entries(num_entries: int, seed: int | None) -> np.ndarray:
+    """Return the order in which entries are written: int64 (N,), entry at each position.
+
+    Args:
+        num_entries: N.
+        seed: entries are sorted by 64 bits drawn for each; None keeps the source's order.
+    """
+    if seed is None:
+        return np.arange(num_entries)
+    keys = np.empty(num_entries, np.uint64)
+    for start in range(0, num_entries, _DRAWS_AT_ONCE):
+        ids = np.arange(start, min(start + _DRAWS_AT_ONCE, num_entries))
+        words = draw_words(seed, 0, ids, Stream.SHUFFLE, 2).astype(np.uint64)
+        keys[start : start + len(ids)] = words[:, 0] << np.uint64(32) | words[:, 1]
+    return np.argsort(keys, kind="stable")
+
+
+def _write_entries(source: Source, building: Path) -> tuple[int, str, bool]:
+    """Write the listing and where each line of it begins.
+
+    Returns:
+        Entries, their digest, and whether any of them has a label.
+    """
+    digest, count, has_labels = hashlib.sha256(), 0, False
+    with (
+        published(building / _ENTRIES) as entries,
+        published(building / (_ENTRIES + ".starts")) as starts,
+    ):
+        position = 0
+        for entry in source.entries():
+            line = entry.to_json().encode("ascii") + b"\n"
+            starts.write(position.to_bytes(8, "little"))
+            entries.write(line)
+            digest.update(line)
+            position += len(line)
+            count += 1
+            has_labels = has_labels or entry.label >= 0 or "cls" in entry.members
+    digest.update(json.dumps(source.class_names).encode("ascii"))
+    return count, digest.hexdigest(), has_labels
+
+
+def make_plan(
+    source_path: Path,
+    source: Source,
+    encoding: Encoding,
+    seed: int | None,
+    samples_per_shard: int | None,
+    building: Path,
+    base: Base | None = None,
+) -> Plan:
+    """List the source and write the plan.
+
+    Args:
+        source_path: what the user named.
+        source: what it is.
+        encoding: how payloads are made.
+        seed: of the order; None keeps the source's.
+        samples_per_shard: entries a shard; None chooses.
+        building: the folder for it; files of an older plan are replaced.
+        base: the dataset that the source is added to; None makes a new one.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: if the source is empty, too large, or does not fit the base.
+    """
+    (building / _PLAN).unlink(missing_ok=True)
+    count, digest, has_labels = _write_entries(source, building)
+    if count == 0:
+        raise InputError(
+            f"{source_path}: no files in it (hidden ones do not count); "
+            "wanted a folder of images, a list with one path a line, a table with rows, or tars"
+        )
+    room = MAX_NUMBER + 1 - (0 if base is None else base.manifest.num_read)
+    if count > room:
+        raise InputError(
+            f"{source_path}: {count:,} entries, the dataset has room for {room:,}; split it"
+        )
+    with published(building / _ORDER) as file:
+        np.save(file, order_entries(count, seed))
+    plan = Plan(
+        source=str(source_path.absolute()),
+        root=str(source.root.absolute()),
+        kind=source.kind,
+        encoding=encoding.name,
+        encoding_options=encoding.options,
+        shuffle_seed=seed,
+        samples_per_shard=samples_per_shard or choose_samples_per_shard(count),
+        num_entries=count,
+        listing_sha256=digest,
+        class_names=tuple(source.class_names),
+    )
+    if base is not None:
+        plan = _place_behind(plan, base, has_labels)
+    text = json.dumps(asdict(plan), indent=1, sort_keys=True)
+    publish_bytes(building / _PLAN, text.encode("ascii"))
+    return plan
+
+
+def _place_behind(plan: Plan, base: Base, has_labels: bool) -> Plan:
+    """Let a plan write behind the shards of a dataset, under its labels."""
+    manifest = base.manifest
+    listings = [one.listing_sha256 for one in manifest.additions]
+    if plan.listing_sha256 in (manifest.listing_sha256, *listings):
+        raise AlreadyAdded(
+            f"{plan.source}: the names and labels of its {plan.num_entries:,} entries are those of "
+            f"what {base.folder} holds already; if they are other images, convert them into a "
+            "folder of their own and use combine_shards",
+            is_last=listings[-1:] == [plan.listing_sha256],
+        )
+    names, label_map = manifest.class_names, None
+    is_numbered = names == tuple(map(str, range(len(names))))
+    theirs = ClassList(plan.source, plan.class_names, has_labels)
+    if not (theirs.is_nameless and is_numbered):
+        ours = ClassList(str(base.folder), names, manifest.num_labelled > 0)
+        names, (_, label_map) = unite_classes([ours, theirs], base.merge_classes)
+    numbers = [int(shard.name.partition(".")[0][-6:]) for shard in manifest.shards]
+    return replace(
+        plan,
+        class_names=names,
+        label_map=label_map,
+        first_shard=max(numbers) + 1,
+        first_number=manifest.num_read,
+        base_digest=manifest.digest,
+    )
+
+
+def load_plan(building: Path) -> Plan | None:
+    """Read the plan of a conversion that is under way; None if it has not been made yet."""
+    try:
+        fields = json.loads((building / _PLAN).read_text("ascii"))
+    except FileNotFoundError:
+        return None
+    fields["class_names"] = tuple(fields["class_names"])
+    if fields.get("label_map") is not None:
+        fields["label_map"] = tuple(fields["label_map"])
+    return Plan(**fields)
+
+
+def list_differences(pairs: dict[str, tuple[object, object]]) -> str:
+    """Return a list of options that are not what they were; empty if all are equal."""
+    return "; ".join(
+        f"{name} was {old}, now {new}" for name, (old, new) in pairs.items() if old != new
+    )
+
+
+def check_same_listing(plan: Plan, source: Source) -> None:
+    """Make sure that a source still lists what the plan was made from.
+
+    Raises:
+        InputError: if it does not.
+    """
+    digest, count = hashlib.sha256(), 0
+    for entry in source.entries():
+        digest.update(entry.to_json().encode("ascii") + b"\n")
+        count += 1
+    digest.update(json.dumps(source.class_names).encode("ascii"))
+    if digest.hexdigest() != plan.listing_sha256:
+        raise InputError(
+            f"{plan.source}: {count:,} entries now, {plan.num_entries:,} when the conversion "
+            "began, and their names or labels differ; restore the source, or convert it into a "
+            "new folder"
+        )
+
+
+class PlannedEntries:
+    """The entries of a plan by position, read from disk a few at a time."""
+
+    def __init__(self, building: Path):
+        """Open the plan's files."""
+        self._order = np.load(building / _ORDER, mmap_mode="r")
+        self._starts = np.memmap(building / (_ENTRIES + ".starts"), "<u8", "r")
+        self._path = building / _ENTRIES
+
+    def read(self, start: int, stop: int) -> Iterator[Entry]:
+        """Yield the entries at positions start .. stop-1."""
+        with self._path.open("rb") as file:
+            for number in self._order[start:stop]:
+                file.seek(int(self._starts[number]))
+                yield Entry.from_json(file.readline())
+
+
+@contextlib.contextmanager
+def lock_building(building: Path) -> Iterator[None]:
+    """Keep a second conversion out of a target.
+
+    Raises:
+        InputError: if another process holds it.
+    """
+    descriptor = os.open(building / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{building.parent}: another make_shards is at work in it; wait for it or stop it"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clear_building(building: Path) -> None:
+    """Remove the state of a conversion; its lock stays."""
+    for path in building.iterdir():
+        if path.name != _LOCK:
+            path.unlink()
+
+
+def remove_building(building: Path) -> None:
+    """Remove the state of a conversion; its lock goes last."""
+    clear_building(building)
+    shutil.rmtree(building)

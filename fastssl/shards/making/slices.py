@@ -1,0 +1,146 @@
+"""Convert one slice of the plan into one shard; runs in a worker process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ...system.files import publish_bytes, published
+from ..index import ROW
+from ..manifest import BUILDING_NAME
+from ..picture import PictureError
+from .encode import Encoding, encode_picture
+from .entries import Entry, LeftOut
+from .plan import Plan, PlannedEntries
+from .sources import read_entry
+from .workers import Report
+from .writer import ShardWriter, dali_index_name
+
+
+@dataclass
+class SliceRecord:
+    """What became of a slice. Its file is published last: the slice is done if it is there."""
+
+    samples: int = 0
+    """Samples in the shard; with 0 there is no shard."""
+    bytes: int = 0
+    """Size of the tar."""
+    sha256: str = ""
+    """SHA-256 of the tar."""
+    bytes_in: int = 0
+    """Bytes of the entries that could be read."""
+    num_labelled: int = 0
+    """Samples with a label."""
+    max_label: int = -1
+    """Largest label."""
+    num_recoded: int = 0
+    """Samples whose payload differs from the source's bytes."""
+    tiling: dict[str, int] = field(default_factory=dict)
+    """``tiled``: JPEGs that were; ``bytes_before`` and ``bytes_after`` of these; and by reason how
+    many were kept as they are. Empty unless tiles were asked for."""
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    """Entries that were left out: source, reason, detail."""
+
+
+def _count(counts: dict[str, int], name: str, number: int) -> None:
+    counts[name] = counts.get(name, 0) + number
+
+
+def _record_path(building: Path, number: int) -> Path:
+    return building / f"slice-{number:06d}.json"
+
+
+def rows_path(building: Path, number: int) -> Path:
+    """Return where the index rows of a finished slice lie."""
+    return building / f"slice-{number:06d}.rows"
+
+
+def load_record(out: Path, plan: Plan, number: int) -> SliceRecord | None:
+    """Read the record of a slice; None if the slice has to be converted.
+
+    Args:
+        out: the target.
+        plan: the plan.
+        number: of the slice.
+    """
+    building = out / BUILDING_NAME
+    try:
+        record = SliceRecord(**json.loads(_record_path(building, number).read_text("ascii")))
+        rows = rows_path(building, number).stat().st_size
+        size = (out / plan.shard_name(number)).stat().st_size if record.samples else 0
+    except FileNotFoundError:
+        return None
+    is_whole = size == record.bytes and rows == record.samples * ROW.itemsize
+    return record if is_whole else None
+
+
+def _add_entry(
+    writer: ShardWriter, position: int, entry: Entry, plan: Plan, record: SliceRecord
+) -> None:
+    sample = read_entry(Path(plan.root), entry)
+    record.bytes_in += len(sample.data)
+    picture = encode_picture(sample.data, Encoding(plan.encoding, **plan.encoding_options))
+    metadata = {
+        "source": entry.name,
+        **sample.metadata,  # of a tar that has its own: "source" stays the first one
+        "orientation": picture.flags.orientation,
+    }
+    label = sample.label
+    if plan.label_map is not None and label >= 0:
+        if label >= len(plan.label_map):
+            raise LeftOut(
+                "label", f"its .cls says {label}, there are {len(plan.label_map)} classes"
+            )
+        label = plan.label_map[label]
+    writer.add(plan.first_number + position, picture, label, metadata)
+    record.samples += 1
+    record.num_labelled += label >= 0
+    record.max_label = max(record.max_label, label)
+    record.num_recoded += picture.is_recoded
+    if picture.tiling is not None:
+        _count(record.tiling, picture.tiling, 1)
+    if picture.tiling == "tiled":
+        _count(record.tiling, "bytes_before", len(sample.data))
+        _count(record.tiling, "bytes_after", len(picture.payload))
+
+
+def convert_slice(number: int, report: Report, out: Path, plan: Plan) -> SliceRecord:
+    """Convert one slice and publish its shard, its indexes, and at last its record.
+
+    Args:
+        number: of the slice.
+        report: called with 1 for each entry.
+        out: the target.
+        plan: the plan.
+
+    Returns:
+        What became of it.
+    """
+    building = out / BUILDING_NAME
+    start, stop = plan.slice_bounds(number)
+    record = SliceRecord()
+    tar = building / f"slice-{number:06d}.tar"
+    with published(tar, building) as file:
+        writer = ShardWriter(file)
+        for position, entry in enumerate(PlannedEntries(building).read(start, stop), start):
+            try:
+                _add_entry(writer, position, entry, plan, record)
+            except (LeftOut, PictureError) as error:
+                record.skipped.append(
+                    {"source": entry.name, "reason": error.reason, "detail": error.detail}
+                )
+            report(1)
+        record.bytes, record.sha256 = writer.finish()
+    target = out / plan.shard_name(number)
+    if record.samples:
+        tar.replace(target)
+        # This also syncs the folder, and with it the name of the tar.
+        publish_bytes(out / dali_index_name(target.name), writer.dali_index, building)
+    else:
+        tar.unlink()
+        record.bytes, record.sha256 = 0, ""
+    publish_bytes(rows_path(building, number), writer.rows.tobytes())
+    text = json.dumps(asdict(record), sort_keys=True)
+    publish_bytes(_record_path(building, number), text.encode("ascii"))
+    return record

@@ -1,0 +1,388 @@
+"""What there is to convert: a folder tree, a list, a table, or tars, as one list of entries.
+
+Listing reads names only (of tars: headers). An entry is a candidate: whether it is an image shows
+when it is read, and every entry ends up as a sample or in ``skipped.jsonl``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import tarfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError
+from ..manifest import MANIFEST_NAME, read_manifest
+from ..reader import open_dataset
+from .entries import Entry, LeftOut, Source
+from .tables import TableColumns, TableSource, is_table
+
+MAX_FILE_BYTES = 2**30
+"""Size of the largest file that is read as an image."""
+
+_TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split())
+# Of raw datasets; elsewhere often something else that goes with the image, so images come first.
+_TAR_PIXELS = "npy"
+_BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt")
+_SNIFF_BYTES = 4096
+
+
+class FolderSource(Source):
+    """A folder tree: the label of an image is the first-level folder that it lies in."""
+
+    def __init__(self, root: Path):
+        """Take the folder."""
+        super().__init__(root, "folder")
+        self._real_root = os.path.realpath(root)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield files in sorted order, those of a folder before its subfolders."""
+        self.class_names = []
+        self._visited: set[tuple[int, int]] = set()
+        self._class = ""
+        yield from self._walk("")
+
+    def _walk(self, relative: str) -> Iterator[Entry]:
+        files, folders = self._scan(relative)
+        for name in files:
+            yield Entry(relative + name, self._label_of(relative))
+        for name in folders:
+            yield from self._walk(f"{relative}{name}/")
+
+    def _label_of(self, relative: str) -> int:
+        first = relative.partition("/")[0]
+        if not first:
+            return -1
+        if not self.class_names or self.class_names[-1] != first:
+            self.class_names.append(first)  # sorted: that is the order of the walk
+        return len(self.class_names) - 1
+
+    def _scan(self, relative: str) -> tuple[list[str], list[str]]:
+        files, folders = [], []
+        folder = self.root / relative
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in self._visited:
+            _warn_not_followed(folder)
+            return [], []
+        self._visited.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as found:
+            for item in found:
+                if item.name.startswith("."):
+                    continue
+                if not _is_folder(item):
+                    files.append(item.name)
+                elif not item.is_symlink() or self._may_follow(item):
+                    folders.append(item.name)
+        return sorted(files), sorted(folders)
+
+    def _may_follow(self, item: os.DirEntry) -> bool:
+        """Whether a link to a folder leads to images that are reached no other way.
+
+        A folder inside the source is reached by its own path, and one outside is entered once:
+        links that form loops come to an end, and no image is taken twice.
+        """
+        real = os.path.realpath(item.path)
+        common = os.path.commonpath([real, self._real_root])
+        if common in (real, self._real_root):  # above the source, or inside it
+            _warn_not_followed(item.path)
+            return False
+        return True
+
+
+def _warn_not_followed(path: str | Path) -> None:
+    message = f"{path}: this folder is read by another path; not entered again"
+    warnings.warn(message, stacklevel=2)
+
+
+def _is_folder(item: os.DirEntry) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads to itself: reported when the entry is read
+        return False
+
+
+class ListSource(Source):
+    """A text list: one path a line, with a tab and a label name behind it if there are labels."""
+
+    def __init__(self, path: Path):
+        """Take the list; paths in it are relative to its folder."""
+        super().__init__(path.parent, "list")
+        self._path = path
+
+    def _lines(self) -> Iterator[tuple[str, str | None]]:
+        with self._path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                line = os.fsdecode(raw.rstrip(b"\r\n"))
+                if number == 1:
+                    line = line.removeprefix("\ufeff")
+                if not line.strip():
+                    continue
+                path, has_label, label = line.partition("\t")
+                yield path, label if has_label and label else None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield one entry a line, in the order of the list."""
+        self.class_names = sorted({label for _, label in self._lines() if label is not None})
+        labels: dict[str | None, int] = {name: i for i, name in enumerate(self.class_names)}
+        labels[None] = -1
+        for path, label in self._lines():
+            yield Entry(path, labels[label])
+
+
+class TarSource(Source):
+    """WebDataset tars: members that share a name up to its first dot are a sample.
+
+    Of a dataset of ours it takes the shards that the manifest names, and of those the samples and
+    labels that the index names.
+    """
+
+    def __init__(self, root: Path, tars: list[str]):
+        """Take the tars, by name below root."""
+        super().__init__(root, "tars")
+        self._tars = tars
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield one entry a sample, in the order of the tars."""
+        self.class_names = []
+        tars, labels_of = self._tars, {}
+        if (self.root / MANIFEST_NAME).exists():
+            with contextlib.suppress(InputError):  # tars of somebody else, with their own manifest
+                manifest = read_manifest(self.root)
+                self.class_names = list(manifest.class_names)
+                named = {shard.name for shard in manifest.shards}
+                tars = [name for name in self._tars if name in named]
+                if not all(shard.is_plain for shard in manifest.shards):
+                    labels_of = _read_labels(self.root)
+        for name in tars:
+            for entry in self._walk(name):
+                if name not in labels_of:
+                    yield entry
+                    continue
+                place = entry.members.get("image", (-1, 0))[0]
+                if place in labels_of[name]:
+                    members = {k: v for k, v in entry.members.items() if k != "cls"}
+                    label = labels_of[name][place]
+                    yield Entry(entry.name, label, entry.tar, members)
+
+    def _walk(self, tar: str) -> Iterator[Entry]:
+        key: str | None = None
+        members: dict[str, tuple[int, int]] = {}
+        for name, offset, size in _tar_members(self.root / tar):
+            folder, slash, base = name.rpartition("/")
+            stem, _, extension = base.partition(".")
+            if not stem:
+                continue  # hidden
+            if folder + slash + stem != key:
+                if key is not None:
+                    yield self._entry(tar, key, members)
+                key, members = folder + slash + stem, {}
+            members[extension.lower()] = (offset, size)
+        if key is not None:
+            yield self._entry(tar, key, members)
+
+    @staticmethod
+    def _entry(tar: str, key: str, members: dict[str, tuple[int, int]]) -> Entry:
+        kept: dict[str, tuple[int, int]] = {}
+        for kind in ("cls", "json"):
+            if kind in members:
+                kept[kind] = members[kind]
+        images = [extension for extension in members if extension in _TAR_IMAGES]
+        if not images and _TAR_PIXELS in members:
+            images = [_TAR_PIXELS]
+        if images:
+            kept["image"] = members[images[0]]
+            return Entry(f"{tar}/{key}.{images[0]}", -1, tar, kept)
+        return Entry(f"{tar}/{key}", -1, tar, kept)
+
+
+def _read_labels(folder: Path) -> dict[str, dict[int, int]]:
+    """Return for shards that the tar alone does not describe: labels by offset of the image."""
+    dataset = open_dataset(folder)
+    found = {}
+    for number, shard in enumerate(dataset.manifest.shards):
+        if not shard.is_plain:
+            start = dataset.shard_start(number)
+            rows = dataset.index[start : start + shard.samples]
+            found[shard.name] = dict(
+                zip(rows["offset"].tolist(), rows["label"].tolist(), strict=True)
+            )
+    dataset.close()
+    return found
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, offset, size) of the regular files of any kind of uncompressed tar."""
+    try:
+        with tarfile.open(path, "r:", errorlevel=1) as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined] # tarfile keeps every member that it has seen
+                if member.isreg():
+                    yield member.name, member.offset_data, member.size
+            # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset}")
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{path}: cannot be read as an uncompressed tar ({error}); unpack it if it is "
+            "compressed, restore it if it is damaged"
+        ) from None
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(512)[257:262] == b"ustar"
+
+
+def open_source(path: Path, columns: TableColumns | None = None) -> Source:
+    """Find out what a source is.
+
+    Args:
+        path: a folder tree of images, a folder of tars, a tar, a table, or a text list.
+        columns: which columns of a table to use; None takes ``path`` and ``label``.
+
+    Returns:
+        The source; nothing is listed yet.
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    if path.is_dir():
+        with os.scandir(path) as found:
+            names = sorted(item.name for item in found if not item.name.startswith("."))
+        tars = [name for name in names if name.endswith(".tar")]
+        if not tars:
+            return FolderSource(path)
+        others = [n for n in names if not n.endswith((".tar", *_BESIDE_TARS))]
+        if others:
+            raise InputError(
+                f"{path}: holds both tars ({tars[0]}) and other files ({others[0]}); "
+                "put them apart and convert one kind"
+            )
+        return TarSource(path, tars)
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file or folder; wanted a folder of images, a text list, a "
+            "table or a tar"
+        )
+    if not path.is_file():
+        raise InputError(
+            f"{path}: not a regular file; wanted a folder of images, a list, a table or a tar"
+        )
+    if is_table(path):
+        return TableSource(path, columns or TableColumns())
+    if path.suffix == ".tar" or _is_tar(path):
+        return TarSource(path.parent, [path.name])
+    with path.open("rb") as file:
+        if b"\0" in file.read(_SNIFF_BYTES):
+            raise InputError(
+                f"{path}: neither a tar nor a text list (it holds zero bytes); wanted a folder of "
+                "images, a list with one path a line, a table (.csv, .tsv, .parquet), or an "
+                "uncompressed tar"
+            )
+    return ListSource(path)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        # A pipe would be waited on for ever, so it is never opened.
+        if not stat.S_ISREG(status.st_mode):
+            raise LeftOut("not-a-file", "not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise LeftOut(
+                "too-large", f"{status.st_size:,} bytes; images up to {MAX_FILE_BYTES:,} are read"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise LeftOut("missing", "no such file, or a link that leads nowhere") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LeftOut("missing", "a link that leads to itself") from None
+        raise LeftOut("unreadable", error.strerror or str(error)) from None
+    except ValueError as error:  # a zero byte in a path of a list
+        raise LeftOut("missing", str(error)) from None
+
+
+def _read_member(path: Path, place: tuple[int, int]) -> bytes:
+    offset, size = place
+    if size > MAX_FILE_BYTES:
+        raise LeftOut("too-large", f"{size:,} bytes; images up to {MAX_FILE_BYTES:,} are read")
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+    except OSError as error:
+        raise LeftOut("unreadable", error.strerror or str(error)) from None
+    if len(content) < size:
+        raise LeftOut("truncated", f"{len(content)} of {size} bytes, then the tar ends")
+    return content
+
+
+def _parse_label(text: bytes) -> int:
+    try:
+        label = int(text)
+    except ValueError:
+        label = None
+    if label is None or not -1 <= label < 2**31:
+        raise LeftOut("label", f"its .cls says {text[:40]!r}, wanted an integer below 2**31")
+    return label
+
+
+def _parse_metadata(text: bytes) -> dict:
+    """Return what a ``.json`` says; one that is no object is kept as text."""
+    try:
+        metadata = json.loads(text)
+    except ValueError:
+        metadata = None
+    if isinstance(metadata, dict):
+        return metadata
+    return {"original": text.decode("utf-8", "replace")}
+
+
+@dataclass(frozen=True)
+class SourceSample:
+    """The bytes of an entry."""
+
+    data: bytes
+    """The image file."""
+    label: int
+    """Its label; -1 for none."""
+    metadata: dict
+    """What came along: JSON of a tar, further columns of a table."""
+
+
+def read_entry(root: Path, entry: Entry) -> SourceSample:
+    """Read an entry.
+
+    Args:
+        root: the source's root.
+        entry: one of its entries.
+
+    Returns:
+        Its bytes, label and metadata.
+
+    Raises:
+        LeftOut: if they cannot be had.
+    """
+    if entry.problem is not None:
+        raise LeftOut("missing", entry.problem)
+    if entry.tar is None:
+        return SourceSample(_read_file(root / entry.name), entry.label, entry.columns)
+    if "image" not in entry.members:
+        raise LeftOut("non-image", "the sample has no member with the extension of an image")
+    path = root / entry.tar
+    data = _read_member(path, entry.members["image"])
+    label = entry.label
+    metadata: dict = {}
+    if "cls" in entry.members:
+        label = _parse_label(_read_member(path, entry.members["cls"]))
+    if "json" in entry.members:
+        metadata = _parse_metadata(_read_member(path, entry.members["json"]))
+    return SourceSample(data, label, metadata)

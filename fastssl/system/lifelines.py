@@ -1,0 +1,47 @@
+"""Processes that must not outlive the one that started them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, be it by kill -9.
+
+    Args:
+        parent: process id of the parent; if it is gone already, this process ends at once.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def ending_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process, a fresh child, when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop_at_once_on_signals(code: int) -> None:
+    """End at once on a signal while there is nothing to save yet.
+
+    Args:
+        code: exit code.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(code))
+
+
+def die_with_launcher() -> None:
+    """Do so where torchrun started this process; elsewhere do nothing."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    parent = os.getppid()
+    # An orphan belongs to init; but in a container torchrun itself may be process 1.
+    if parent == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes():
+        os._exit(1)
+    die_with(parent)

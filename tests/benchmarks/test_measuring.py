@@ -1,0 +1,107 @@
+"""The measuring tools run, and their files hold what they promise; no time is judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def run_tool(name, *arguments):
+    return subprocess.run(
+        [sys.executable, str(TOOLS / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_bench_ops_compares_every_row_with_its_reference(tmp_path):
+    path = tmp_path / "ops.json"
+    done = run_tool(
+        "bench_ops.py", "--device", "cpu", "--rounds", 3, "--batch-size", 2, "--json", path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    names = [row["name"].split(",")[0] for row in rows]
+    assert names == [
+        *["extract_patches"] * 2,
+        "normalize",
+        *["color_jitter"] * 2,
+        *["split_lab"] * 2,
+        *["ColorLoss and gradient"] * 5,
+        "rgb_to_lab",
+        *["order_ids"] * 2,
+    ]
+    for row in rows:
+        assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+        assert ("share_of_copy" in row) == (row["unit"] == "images")
+    # Read once and written as float32 once: 9 patches of 64 px, 224 px views.
+    assert [row.get("bytes") for row in rows[1:3]] == [2 * 5 * 9 * 64**2 * 3, 2 * 5 * 224**2 * 3]
+
+
+@pytest.mark.slow
+def test_bench_training_measures_all_ways_in_turn(dataset_path, tmp_path):
+    path = tmp_path / "training.json"
+    done = run_tool(
+        "bench_training.py",
+        "demo_smoke",
+        *("--device", "cpu", "--data.path", dataset_path, "--data.global-batch-size", 4),
+        *("--task.patch", 8, "--task.jitter", 3, "--task.crop", 36, "--task.resize-short", 36),
+        *("--bench.rounds", 3, "--bench.steps", 1, "--bench.warm-steps", 1, "--json", path),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert [row["way"] for row in result["rows"]] == ["shards", "copied", "resident", "bare"]
+    for row in result["rows"]:
+        assert row["img_per_s"] == pytest.approx(4e3 / row["step_ms"])
+        assert row["step_ms_min"] <= row["step_ms"] <= row["step_ms_max"]
+        assert row["data_wait_ms"] < row["step_ms_max"]
+    ratios = {"shards/copied", "shards/resident", "step_overhead", "own_share"}
+    assert set(result["ratios"]) == ratios
+    assert 0 < result["ratios"]["own_share"] < 1
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "match"),
+    [
+        ("bench_ops.py", ["--rounds", "2"], "error: --rounds (2) must be at least 3"),
+        (
+            "bench_training.py",
+            ["demo_smoke", "--bench.rounds", "2"],
+            "error: bench.rounds (2) must be at least 3",
+        ),
+        ("bench_training.py", ["demo_smok"], "did you mean 'demo_smoke'?"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(tool, arguments, match):
+    done = run_tool(tool, *arguments)
+    assert done.returncode == 2
+    assert match in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_bench_memory_compares_trunks_and_precisions(tmp_path):
+    path = tmp_path / "memory.json"
+    done = run_tool(
+        "bench_memory.py",
+        *("--trunks", "revnet50_patch", "revnet50_patch_plain", "--units", 2, 4),
+        *("--device", "cpu", "--threads", 1, "--width", 1, "--batch-size", 16, "--side", 32),
+        *("--json", path),
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text())
+    reversible, plain = content["rows"]
+    assert (reversible["ratio"], reversible["saved_ratio"]) == (1, 1)
+    assert plain["saved"] > 5 * reversible["saved"]
+    assert plain["peak"] > reversible["peak"] > reversible["saved"]
+    for row, units in zip(content["precision_rows"], (2, 4), strict=True):
+        assert row["units"] == units
+        assert 0 < row["inversion"] < 1e-6

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastssl.commands import demo as demo_command
+from fastssl.errors import InputError
+from fastssl.models import load_trunk
+from fastssl.shards.making.convert import ConvertConfig, convert
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def run_demo(out, *options):
+    command = [sys.executable, TOOLS / "demo.py", "--output-dir", out, *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def make_photographs(folder, classes=2, each=20, side=60):
+    """Stripes in one class, noise in the other; a file that is no picture beside them."""
+    generator = np.random.default_rng(0)
+    for name in range(classes):
+        place = folder / f"class{name}" if classes > 1 else folder
+        place.mkdir(parents=True, exist_ok=True)
+        for i in range(each):
+            pixels = generator.integers(0, 255, (side, side + 10, 3), np.uint8)
+            pixels[:: name + 2] //= 4
+            Image.fromarray(pixels).save(place / f"{i:03d}.jpg")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A demo on labelled photographs, stopped nowhere."""
+    root = tmp_path_factory.mktemp("labelled")
+    photographs = make_photographs(root / "photographs")
+    out = root / "out"
+    options = ["--data", photographs, "--steps", 3, "--seeds", 1]
+    return out, options, run_demo(out, *options)
+
+
+@pytest.mark.slow
+def test_demo_on_labelled_photographs_compares_trunks(labelled):
+    out, _, done = labelled
+    assert done.returncode == 0, done.stderr
+    assert "seed 0, pretrained" in done.stdout
+    page = (out / "report.html").read_text()
+    assert "k nearest neighbours by cosine" in page
+    assert "split by image" in page
+    assert list((out / "seed0" / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_demo_goes_on_without_training_again(labelled):
+    out, options, _ = labelled
+    trunk = out / "seed0" / "trunk.safetensors"
+    before = trunk.stat().st_mtime_ns
+    (out / "report.html").unlink()
+    done = run_demo(out, *options)
+    assert done.returncode == 0, done.stderr
+    assert trunk.stat().st_mtime_ns == before
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_demo_of_other_settings_is_refused(labelled):
+    out, options, _ = labelled
+    done = run_demo(out, *options[:2], "--steps", 4, "--seeds", 1)
+    assert done.returncode == 2
+    assert "holds a demo with" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_demo_without_labels_shows_curves_and_says_why_not_more(tmp_path):
+    photographs = make_photographs(tmp_path / "photographs", classes=1)
+    out = tmp_path / "out"
+    done = run_demo(out, "--data", photographs, "--steps", 3, "--seeds", 1)
+    assert done.returncode == 0, done.stderr
+    page = (out / "report.html").read_text()
+    assert "The images have no labels" in page
+    assert "Pretext loss" in page
+
+
+@pytest.mark.slow
+def test_random_twin_is_where_a_run_starts(tmp_path):
+    """With a learning rate of zero the run's trunk is still the one it began with."""
+    photographs = make_photographs(tmp_path / "photographs", each=10)
+    convert(ConvertConfig(source=photographs, out=tmp_path / "shards", workers=1))
+    command = [sys.executable, TOOLS / "train.py", "demo_smoke", "--max-steps", "1"]
+    command += ["--data.path", tmp_path / "shards", "--output-dir", tmp_path / "run"]
+    command += ["--optim.lr", "0", "--seed", "7", "--log.tensorboard", "false"]
+    subprocess.run(command, check=True, capture_output=True)
+    trained, _ = load_trunk(tmp_path / "run" / "trunk.safetensors")
+    twin = demo_command.build_random_twin(7)
+    for (name, a), b in zip(trained.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_too_many_photographs_are_thinned_out_evenly(tmp_path):
+    photographs = make_photographs(tmp_path / "photographs", each=30)
+    (photographs / "notes.txt").unlink()
+    demo = demo_command.Demo(output_dir=tmp_path, data=photographs, images=20)
+    path = demo_command.thin_out(photographs, demo)
+    report = convert(ConvertConfig(source=path, out=tmp_path / "shards", workers=1))
+    assert report.written == 20
+    labels = [line.split("\t")[1] for line in path.read_text().splitlines()]
+    assert labels == ["class0"] * 10 + ["class1"] * 10
+
+
+def test_few_photographs_are_all_taken(tmp_path):
+    photographs = make_photographs(tmp_path / "photographs")
+    demo = demo_command.Demo(output_dir=tmp_path, data=photographs)
+    assert demo_command.thin_out(photographs, demo) == photographs
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"images": 3}, r"images \(3\) must be at least 16"),
+        ({"steps": 0}, r"steps \(0\)"),
+        ({"seeds": 0}, r"seeds \(0\)"),
+        ({"data": Path("/nowhere/at/all")}, r"data \(/nowhere/at/all\) is not there"),
+    ],
+)
+def test_wrong_input_is_refused(options, match):
+    with pytest.raises(InputError, match=match):
+        demo_command.Demo(**options).check()
+
+
+def test_wrong_input_is_answered_in_one_line(tmp_path):
+    done = run_demo(tmp_path / "out", "--data", tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data (")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        demo_command.check_output(demo_command.Demo(output_dir=tmp_path))
+
+
+def test_too_few_photographs_are_refused(tmp_path):
+    photographs = make_photographs(tmp_path / "photographs", each=4)
+    demo = demo_command.Demo(output_dir=tmp_path, data=photographs)
+    with pytest.raises(InputError, match="gives 8 images, a demo needs 16"):
+        demo_command.shard(demo, photographs)
+
+
+def test_settings_are_kept_for_the_next_call(tmp_path):
+    demo_command.check_output(demo_command.Demo(output_dir=tmp_path / "out"))
+    found = json.loads((tmp_path / "out" / "demo.json").read_text())
+    assert found == {"data": None, "images": 1600, "steps": 150}

@@ -1,0 +1,162 @@
+"""One run at a time, one identity, logs cut to the checkpoint."""
+
+import dataclasses
+import json
+import logging
+
+import pytest
+
+from fastssl.config import identity, list_defaults
+from fastssl.errors import InputError, RunFailed
+from fastssl.runs import directory as run_directory
+from fastssl.runs.directory import RunLock, check_identity, cut_logs, write_config
+from fastssl.studies import build_recipe
+from fastssl.training.bad_samples import BadSample, BadSampleAccount
+
+
+def test_a_second_run_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "LOCK_PATIENCE_S", 0.3)
+    lock = RunLock(tmp_path / "run")
+    with pytest.raises(InputError, match="in use by another run"):
+        RunLock(tmp_path / "run")
+    lock.release()
+    RunLock(tmp_path / "run").release()
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match="is a file"):
+        RunLock(tmp_path / "run")
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made"):
+        RunLock(tmp_path / "file" / "run")
+
+
+def test_another_identity_is_refused_with_every_difference(tmp_path):
+    config = build_recipe("demo")
+    write_config(tmp_path, identity(config, "a" * 64), {}, ("webdataset", "asked for"))
+    check_identity(tmp_path, identity(config, "a" * 64), list_defaults(config))
+    other = dataclasses.replace(config, seed=7, trunk="resnet50")
+    with pytest.raises(InputError) as caught:
+        check_identity(tmp_path, identity(other, "b" * 64), list_defaults(other))
+    message = str(caught.value)
+    assert "trunk (old 'resnet9', new 'resnet50')" in message
+    assert "seed (old 0, new 7)" in message
+    assert "dataset_digest" in message
+
+
+@pytest.mark.parametrize(("dct", "is_refused"), [("exact", False), ("scaled", True)])
+def test_a_field_younger_than_the_run_counts_as_its_default(tmp_path, dct, is_refused):
+    config = build_recipe("demo")
+    old = identity(config, "a" * 64)
+    del old["data.dct"]
+    write_config(tmp_path, old, {}, ("webdataset", "asked for"))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dct=dct))
+    new, defaults = identity(config, "a" * 64), list_defaults(config)
+    if not is_refused:
+        check_identity(tmp_path, new, defaults)
+        return
+    with pytest.raises(InputError, match=r"data\.dct \(old 'exact', new 'scaled'\); give"):
+        check_identity(tmp_path, new, defaults)
+
+
+def test_a_field_that_is_gone_is_a_difference(tmp_path):
+    config = build_recipe("demo")
+    new = identity(config, "a" * 64)
+    write_config(tmp_path, {**new, "data.magic": 3}, {}, ("webdataset", "asked for"))
+    with pytest.raises(InputError, match=r"data\.magic \(old 3, new 'absent'\)"):
+        check_identity(tmp_path, new, list_defaults(config))
+
+
+def test_every_field_of_the_identity_but_name_and_digest_has_a_default():
+    config = build_recipe("kolesnikov19_exemplar")
+    named = set(identity(config, "a" * 64)) - set(list_defaults(config))
+    assert named == {"recipe", "dataset_digest"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: dataclasses.replace(c, max_steps=5),
+        lambda c: dataclasses.replace(c, output_dir="elsewhere"),
+        lambda c: dataclasses.replace(c, data=dataclasses.replace(c.data, loader="fixed")),
+        lambda c: dataclasses.replace(c, data=dataclasses.replace(c.data, num_threads=3)),
+        lambda c: dataclasses.replace(c, data=dataclasses.replace(c.data, ledger=True)),
+        lambda c: dataclasses.replace(c, log=dataclasses.replace(c.log, every_steps=1)),
+    ],
+)
+def test_what_is_free_is_no_part_of_the_identity(change):
+    config = build_recipe("demo")
+    assert identity(change(config), "a" * 64) == identity(config, "a" * 64)
+
+
+def test_logs_are_cut_to_the_checkpoint_and_torn_lines_go(tmp_path):
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in range(1, 6)]
+    event = json.dumps({"event": "resume", "step": 2})
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], event, *lines[2:]]) + "\n")
+    (tmp_path / "ledger.rank0.jsonl").write_text("\n".join(lines) + '\n{"step": 3, "ep')
+    (tmp_path / "ledger.rank7.jsonl").write_text("\n".join(lines) + "\n")
+    cut_logs(tmp_path, 3)
+    kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in kept] == [1, 2, 2, 3]
+    for rank in (0, 7):
+        text = (tmp_path / f"ledger.rank{rank}.jsonl").read_text()
+        assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 2, 3]
+        assert text.endswith("\n")
+
+
+@pytest.mark.parametrize("num_lines", [0, 1, 7, 3000])
+@pytest.mark.parametrize("step", [0, 1, 2, 2500, 9999])
+def test_cuts_are_found_from_the_end(tmp_path, num_lines, step):
+    """Lines of uneven length, longer together than the window that is read at once."""
+    lines = [
+        json.dumps({"step": s + 1, "ids": list(range(s % 50))}) + "\n" for s in range(num_lines)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    (tmp_path / "bad_samples.jsonl").write_text("".join(lines))
+    cut_logs(tmp_path, step)
+    for name in ("metrics.jsonl", "bad_samples.jsonl"):
+        assert (tmp_path / name).read_text() == "".join(lines[:step])
+
+
+def bad(step, epoch, planned):
+    return BadSample(step, epoch, planned, planned + 1, "CRC")
+
+
+def test_ten_bad_samples_and_more_than_the_share_stop_the_run():
+    account = BadSampleAccount(1000, 0.01)
+    account.add([bad(1, 0, i) for i in range(9)], 100)  # 9 %, but only nine
+    with pytest.raises(RunFailed, match=r"10 of 200 samples of epoch 0 are bad"):
+        account.add([bad(2, 0, 9)], 200)
+
+
+def test_the_share_is_that_of_the_epochs_samples_so_far():
+    account = BadSampleAccount(10_000, 0.01)
+    account.add([bad(1, 0, i) for i in range(50)], 5000)  # exactly the share
+    with pytest.raises(RunFailed, match="51 of 5000"):
+        account.add([bad(2, 0, 50)], 5000)
+
+
+def test_every_epoch_counts_for_itself():
+    account = BadSampleAccount(1000, 0.01)
+    for epoch in range(5):
+        account.add([bad(1, epoch, i) for i in range(9)], 1000 * epoch + 900)
+    assert account.total == 45
+
+
+def test_the_account_goes_on_after_a_resume():
+    first = BadSampleAccount(1000, 0.001)
+    first.add([bad(1, 0, i) for i in range(9)], 100)
+    second = BadSampleAccount(1000, 0.001)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    with pytest.raises(RunFailed, match="10 of 110"):
+        second.add([bad(2, 0, 99)], 110)
+
+
+def test_damage_to_the_config_is_named(tmp_path, caplog):
+    (tmp_path / "config.json").write_text("{")
+    with caplog.at_level(logging.ERROR), pytest.raises(InputError, match=r"config\.json cannot"):
+        check_identity(tmp_path, {}, {})
