@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import InputError
 from ..shards.making.convert import ConversionReport, ConvertConfig, convert
 from .frame import check_json_path, parse_arguments
 
@@ -30,12 +31,11 @@ def describe_tiling(tiling: dict[str, int]) -> str:
     return f"{text}; kept as they are: {kept}" if kept else text
 
 
-def describe(report: ConversionReport, out: Path, is_addition: bool) -> str:
+def describe(report: ConversionReport, out: Path) -> str:
     """Return the summary for the screen."""
     left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
     lines = [
-        f"{out}: {'added ' if is_addition else ''}{report.written:,} samples in "
-        f"{report.num_shards} shards, "
+        f"{out}: {report.written:,} samples in {report.num_shards} shards, "
         f"{report.bytes_out / 1e6:,.1f} MB",
         f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
     ]
@@ -50,6 +50,12 @@ def main(arguments: Sequence[str]) -> None:
     """Convert, with a progress bar, and report."""
     from tqdm import tqdm
 
+    if any(word.partition("=")[0] == "--append" for word in arguments):
+        raise InputError(
+            "--append is gone: a finished dataset never changes; convert the new images into a "
+            "folder of their own and link both into a third, which takes no space: make_shards "
+            "MORE NEW, then combine_shards ALL OLD NEW"
+        )
     command = parse_arguments(MakeShards, arguments)
     check_json_path(command.json)
     bar = None
@@ -69,4 +75,4 @@ def main(arguments: Sequence[str]) -> None:
             bar.close()
     if command.json is not None:
         command.json.write_text(report.to_json())
-    print(describe(report, command.out, command.append), file=sys.stdout)
+    print(describe(report, command.out), file=sys.stdout)

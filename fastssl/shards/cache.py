@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..system.files import naming_file, published
 from .index import HEADER_BYTES, INDEX_NAME, IndexHeader, parse_index_header, read_index_header
-from .manifest import MANIFEST_NAME, NEXT_MANIFEST_NAME, Manifest, check_agreement, parse_manifest
+from .manifest import MANIFEST_NAME, Manifest, check_agreement, parse_manifest
 from .remote import NUM_REQUESTS, RemoteStore, StoreError
 from .store import READ_TRIES
 
@@ -58,21 +58,18 @@ def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
     Raises:
         InputError: if there is no dataset of this version, or it cannot be had.
     """
-    manifest = _fetch_manifest(store, MANIFEST_NAME)
-    target = _index_path(manifest)
+    manifest = _fetch_manifest(store)
+    target = cache_folder() / manifest.digest / INDEX_NAME
     header = _find_index(target, manifest)
     if header is None:
-        manifest, header = _fit_to_index(store, manifest)
-        target = _index_path(manifest)
+        start = _ask(store, INDEX_NAME, functools.partial(_read, store, 0, HEADER_BYTES))
+        header = parse_index_header(start, f"{store.place}/{INDEX_NAME}")
+        check_agreement(store.place, manifest, header)
         with _locked(target.parent):
             # Another rank of this machine may have fetched it meanwhile.
             if _find_index(target, manifest) is None:
                 _fetch_index(store, manifest, header, target)
     return manifest, header, target
-
-
-def _index_path(manifest: Manifest) -> Path:
-    return cache_folder() / manifest.digest / INDEX_NAME
 
 
 def _find_index(path: Path, manifest: Manifest) -> IndexHeader | None:
@@ -104,9 +101,9 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _fetch_manifest(store: RemoteStore, name: str) -> Manifest:
-    content = _ask(store, name, functools.partial(store.read_file, name))
-    where = f"{store.place}/{name}"
+def _fetch_manifest(store: RemoteStore) -> Manifest:
+    content = _ask(store, MANIFEST_NAME, functools.partial(store.read_file, MANIFEST_NAME))
+    where = f"{store.place}/{MANIFEST_NAME}"
     manifest = parse_manifest(content, where)
     # It names a folder of the cache: see that it cannot name any other.
     if not re.fullmatch("[0-9a-f]{64}", manifest.digest):
@@ -115,22 +112,6 @@ def _fetch_manifest(store: RemoteStore, name: str) -> Manifest:
             "dataset again"
         )
     return manifest
-
-
-def _fit_to_index(store: RemoteStore, manifest: Manifest) -> tuple[Manifest, IndexHeader]:
-    """Return the index's header and the manifest that fits it (see ``read_current``)."""
-    start = _ask(store, INDEX_NAME, functools.partial(_read, store, 0, HEADER_BYTES))
-    header = parse_index_header(start, f"{store.place}/{INDEX_NAME}")
-    if header.digest != manifest.digest:
-        for name in (NEXT_MANIFEST_NAME, MANIFEST_NAME):
-            # That the first is not there is the rule.
-            with contextlib.suppress(StoreError):
-                other = parse_manifest(store.read_file(name), f"{store.place}/{name}")
-                if other.digest == header.digest:
-                    manifest = other
-                    break
-    check_agreement(store.place, manifest, header)
-    return manifest, header
 
 
 def _fetch_index(store: RemoteStore, manifest: Manifest, header: IndexHeader, target: Path) -> None:

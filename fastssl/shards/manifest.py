@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .index import INDEX_NAME, IndexHeader, read_index_header
+from .index import INDEX_NAME, IndexHeader
 
 MANIFEST_NAME = "manifest.json"
 SKIPPED_NAME = "skipped.jsonl"
 BUILDING_NAME = ".building"
 """Folder in a target that holds a conversion's state until it is finished."""
 
-NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
-"""Manifest of a dataset that images are being added to, on its way to its name."""
 PLAIN_VERSION = 1
 """Every sample of every shard is a row, under its own label."""
 DERIVED_VERSION = 2
-"""A dataset that says more: samples left aside, labels renumbered, images added later."""
+"""A dataset that says more: samples left aside, labels renumbered, images that were appended."""
+
+# Where an older fastssl left the manifest that fits, if an --append stopped between two renames.
+_NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
 
 # What only version 2 has; left out of the file where there is nothing to say.
 _SHARD_EXTRAS = ("stored", "label_map")
@@ -58,24 +59,6 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
-class Addition:
-    """Images that were added to a finished dataset."""
-
-    listing_sha256: str
-    """SHA-256 over their list of source entries and labels."""
-    num_read: int
-    """Source entries."""
-    num_samples: int
-    """Samples that they became."""
-    num_shards: int
-    """Shards that they fill, the last ones at that time."""
-    bytes_in: int
-    """Bytes of the source files that were read."""
-    skipped: dict[str, int]
-    """How many entries were left out, by reason."""
-
-
-@dataclass(frozen=True)
 class Manifest:
     """What a dataset consists of."""
 
@@ -107,8 +90,9 @@ class Manifest:
     """The shards, in order."""
     label_maps: tuple[tuple[int, ...], ...] = field(default=())
     """Labels of the index by what the ``.cls`` of some shards say."""
-    additions: tuple[Addition, ...] = field(default=())
-    """What was added after the first conversion; ``num_read`` and the like count it too."""
+    additions: tuple[dict[str, Any], ...] = field(default=())
+    """What an older fastssl added in place, kept as it stands; ``num_read`` and the like count it
+    too."""
 
     @property
     def format_version(self) -> int:
@@ -178,7 +162,7 @@ def _parse(text: str) -> Manifest:
     fields["shards"] = tuple(ShardEntry(**shard) for shard in fields["shards"])
     fields["class_names"] = tuple(fields["class_names"])
     fields["label_maps"] = tuple(tuple(labels) for labels in fields.get("label_maps", ()))
-    fields["additions"] = tuple(Addition(**one) for one in fields.get("additions", ()))
+    fields["additions"] = tuple(fields.get("additions", ()))
     manifest = Manifest(**fields)
     if manifest.format_version > version:
         raise ValueError(f"it says more than version {version} can")
@@ -224,12 +208,11 @@ def parse_manifest(content: bytes, where: Path | str) -> Manifest:
         ) from None
 
 
-def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a dataset.
 
     Args:
         folder: the dataset.
-        name: the file, relative to the folder.
 
     Returns:
         The manifest.
@@ -242,7 +225,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
             f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; wanted a "
             "dataset, made by: python tools/make_shards.py SOURCE OUT"
         )
-    path = folder / name
+    path = folder / MANIFEST_NAME
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -254,33 +237,6 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
             f"python tools/make_shards.py {remedy}"
         ) from None
     return parse_manifest(content, path)
-
-
-def read_current(folder: Path) -> tuple[Manifest, IndexHeader]:
-    """Read the manifest and the index's header as they belong together.
-
-    Images are added to a dataset by renaming first a new index, then a new manifest. Between the
-    two, even for ever if the power went, the manifest that fits still lies where it was written.
-
-    Args:
-        folder: the dataset.
-
-    Returns:
-        Both; their digests differ if the files are of two datasets.
-
-    Raises:
-        InputError: if the folder is no dataset, or its index is missing or damaged.
-    """
-    manifest = read_manifest(folder)
-    header = read_index_header(folder / INDEX_NAME)
-    if header.digest != manifest.digest:
-        # The second: the renaming may just have come to its end.
-        for name in (NEXT_MANIFEST_NAME, MANIFEST_NAME):
-            if (folder / name).exists():
-                other = read_manifest(folder, name)
-                if other.digest == header.digest:
-                    return other, header
-    return manifest, header
 
 
 def check_agreement(place: Path | str, manifest: Manifest, header: IndexHeader) -> None:
@@ -295,10 +251,15 @@ def check_agreement(place: Path | str, manifest: Manifest, header: IndexHeader) 
         InputError: if they are not, or the manifest contradicts itself.
     """
     if header.digest != manifest.digest:
+        remedy = "restore them, or make the dataset again"
+        if isinstance(place, Path) and (place / _NEXT_MANIFEST_NAME).exists():
+            remedy = (
+                "an --append of an older fastssl was stopped; finish it by: "
+                f"mv {place / _NEXT_MANIFEST_NAME} {place / MANIFEST_NAME}"
+            )
         raise InputError(
             f"{place}: digest {header.digest[:12]} in {INDEX_NAME}, "
-            f"{manifest.digest[:12]} in {MANIFEST_NAME}; the files are of two datasets: "
-            "restore them, or make the dataset again"
+            f"{manifest.digest[:12]} in {MANIFEST_NAME}; the files are of two datasets: {remedy}"
         )
     count = sum(shard.samples for shard in manifest.shards)
     if not header.count == manifest.num_samples == count:

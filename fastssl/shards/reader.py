@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..address import parse_place
 from ..errors import InputError
 from .checksum import crc32
-from .index import INDEX_NAME, map_index
-from .manifest import check_agreement, read_current
+from .index import INDEX_NAME, map_index, read_index_header
+from .manifest import check_agreement, read_manifest
 from .store import READ_TRIES, LocalStore, Store
 from .tar import BLOCK, TarError, padding, parse_header
 
@@ -69,8 +69,9 @@ class ShardDataset:
         if isinstance(place, Path):
             folder = place.absolute()
             self._store = LocalStore(folder)
-            self.manifest, header = read_current(folder)
+            self.manifest = read_manifest(folder)
             index_path = folder / INDEX_NAME
+            header = read_index_header(index_path)
         else:
             from .cache import fetch_description
             from .remote import RemoteStore
@@ -81,8 +82,7 @@ class ShardDataset:
         if not self._store.is_remote:  # there a short read tells: a request a shard takes minutes
             self._check_shards()
         self._ends = np.cumsum([shard.samples for shard in self.manifest.shards], dtype=np.int64)
-        # Images that were added this very moment are behind the rows that were looked for.
-        self.index: np.ndarray = map_index(index_path)[: header.count]
+        self.index: np.ndarray = map_index(index_path)
         """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped."""
 
     @property

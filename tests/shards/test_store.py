@@ -165,25 +165,6 @@ def test_a_damaged_index_in_the_store_is_refused_and_not_kept(folder, address, t
     assert not list((tmp_path / "cache").rglob("index.bin"))
 
 
-def test_an_addition_between_its_two_renames_is_read_by_the_manifest_that_fits(folder, address):
-    from fastssl.shards.making.convert import ConvertConfig, convert
-
-    old = (folder / "manifest.json").read_bytes()
-    more = folder.parent.parent / "more"
-    shutil.copytree(folder.parent.parent / "served" / "ds", more / "unused")
-    source = more / "photographs" / "cat"
-    source.mkdir(parents=True)
-    dataset = open_dataset(folder)
-    (source / "new.jpg").write_bytes(dataset.read_payload(0)[:-2] + b"x\xff\xd9")
-    (more / "photographs" / "dog").mkdir()
-    (more / "photographs" / "dog" / "new.jpg").write_bytes(dataset.read_payload(1))
-    convert(ConvertConfig(more / "photographs", folder, append=True, workers=1))
-    (folder / ".building").mkdir(exist_ok=True)
-    (folder / "manifest.json").rename(folder / ".building" / "next-manifest.json")
-    (folder / "manifest.json").write_bytes(old)
-    assert open_dataset(address).num_samples == 14
-
-
 @pytest.mark.parametrize("kind", ["503", "reset", "cut", "short", "ignore"])
 def test_trouble_that_passes_costs_no_sample(server, folder, address, kind):
     dataset = open_dataset(address)

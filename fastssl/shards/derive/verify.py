@@ -21,7 +21,7 @@ from ..jpeg import JpegError, parse_jpeg
 from ..making.encode import describe_payload
 from ..making.workers import Report, run_jobs
 from ..making.writer import dali_index, dali_index_name
-from ..manifest import Manifest, ShardEntry, read_current, read_manifest
+from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
 from ..tar import BLOCK, Member, TarError, parse_header, walk_tar
 
@@ -62,14 +62,6 @@ class CheckReport:
         errors = [asdict(fault) for fault in self.errors]
         report = {"ok": self.ok, "samples": self.samples, "errors": errors}
         return json.dumps(report, indent=1) + "\n"
-
-
-def _read_manifest(path: Path) -> Manifest:
-    """Return the manifest that fits the index, or the one that is there if there is no index."""
-    try:
-        return read_current(path)[0]
-    except InputError:
-        return read_manifest(path)
 
 
 def _check_index(path: Path, manifest: Manifest) -> Iterator[Fault]:
@@ -306,7 +298,7 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
     Returns:
         What is wrong with it.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     shard = manifest.shards[number]
     start = sum(s.samples for s in manifest.shards[:number])
     try:
@@ -342,7 +334,7 @@ def verify_dataset(
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers ({workers}) must be at least 1")
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
 
     def report(count: int) -> None:
         if on_progress is not None:

@@ -22,16 +22,12 @@ from ...system.cpus import available_cpus
 from ...system.files import naming_file
 from ...system.signals import stopping_on_signals
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
-from ..reader import open_dataset
 from .encode import Encoding
 from .entries import Source
-from .finish import finish, publish_addition
+from .finish import finish
 from .plan import (
-    AlreadyAdded,
-    Base,
     Plan,
     check_same_listing,
-    clear_building,
     list_differences,
     load_plan,
     lock_building,
@@ -43,6 +39,7 @@ from .sources import open_source
 from .tables import TableColumns
 from .tiled import require_transcoder
 from .workers import run_jobs
+from .writer import shard_name
 
 Progress = Callable[[int, int], None]
 """Called with (entries done since the last call, entries in all)."""
@@ -60,8 +57,7 @@ class ConvertConfig:
     """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
     label name), table (.csv, .tsv, .parquet), tar, or folder of WebDataset tars."""
     out: Path
-    """OUT: folder of the dataset; new or empty, with --resume an unfinished one, with --append a
-    finished one."""
+    """OUT: folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
     brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
@@ -85,12 +81,8 @@ class ConvertConfig:
     label_column: str = "label"
     """Column of a table that holds labels: text names classes, integers are the labels; further
     columns go into each sample's JSON."""
-    append: bool = False
-    """Add SOURCE to the finished dataset OUT, as new shards behind its own; its digest changes."""
-    merge_classes: bool = False
-    """With --append: let SOURCE have other classes than OUT; new names follow its own."""
     resume: bool = False
-    """Go on with a conversion or an addition that was stopped."""
+    """Go on with a conversion that was stopped."""
 
     @property
     def shuffle_seed(self) -> int | None:
@@ -140,8 +132,6 @@ class ConvertConfig:
             )
         if self.encode == "raw" and self.quality != 90:
             warnings.warn("--quality is ignored: --encode raw stores pixels", stacklevel=2)
-        if self.merge_classes and not self.append:
-            warnings.warn("--merge-classes is ignored without --append", stacklevel=2)
         if self.keep_order and self.seed:
             warnings.warn("--seed is ignored: --keep-order shuffles nothing", stacklevel=2)
 
@@ -187,8 +177,6 @@ class ConversionReport:
 def _check_target(config: ConvertConfig) -> Manifest | None:
     """Look at the target before anything is written; return the manifest if it is finished."""
     out = config.out
-    if config.append:
-        return _check_base(config)
     if not out.exists():
         return None
     if not out.is_dir():
@@ -198,9 +186,8 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
         if not config.resume:
             raise InputError(
                 f"{out}: holds a finished dataset of {manifest.num_samples:,} samples; choose a "
-                "new folder, remove it first, or add to it by --append"
+                "new folder (combine_shards links several datasets into one), or remove it first"
             )
-        _refuse_addition(out, "go on with it by --append --resume")
         return manifest
     if (out / BUILDING_NAME).is_dir():
         if not config.resume:
@@ -212,34 +199,6 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
     if any(out.iterdir()):
         raise InputError(f"{out}: not empty, and not a conversion of ours; choose a new folder")
     return None
-
-
-def _refuse_addition(out: Path, remedy: str) -> None:
-    plan = load_plan(out / BUILDING_NAME)
-    if plan is not None and plan.base_digest:
-        raise InputError(f"{out}: holds an unfinished addition of {plan.source}; {remedy}")
-
-
-def _check_base(config: ConvertConfig) -> Manifest:
-    """Return the manifest of the dataset that is added to."""
-    dataset = open_dataset(config.out)  # a damaged one must not get a digest that vouches for it
-    dataset.close()
-    if not config.resume:
-        _refuse_addition(
-            config.out, "add --resume to go on with it by the same command and the same source"
-        )
-    manifest = dataset.manifest
-    ours = (manifest.encoding, manifest.encoding_options)
-    if manifest.encoding != "mixed" and ours != (config.encode, config.encoding.options):
-        wanted = " ".join(
-            [f"--encode {manifest.encoding}"]
-            + [f"--{k.replace('_', '-')} {v}" for k, v in manifest.encoding_options.items()]
-        )
-        raise InputError(
-            f"{config.out}: its images are stored by {wanted}; add to it by the same, or convert "
-            "into a folder of its own and use combine_shards"
-        )
-    return manifest
 
 
 def _describe_order(seed: int | None) -> str:
@@ -272,9 +231,10 @@ def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionRep
     _check_same_options(config, manifest, None)
     building = config.out / BUILDING_NAME
     if building.is_dir():  # stopped between the manifest and the tidying up
+        load_plan(building)  # refuses what is no rest of this conversion
         with lock_building(building):
             remove_building(building)
-    return replace(_report(manifest, is_addition=False), was_finished=True)
+    return replace(_report(manifest), was_finished=True)
 
 
 def _remove_leftovers(building: Path) -> None:
@@ -287,7 +247,7 @@ def _remove_leftovers(building: Path) -> None:
 # --- The steps ------------------------------------------------------------------------------------
 
 
-def _get_plan(config: ConvertConfig, source: Source, building: Path, base: Manifest | None) -> Plan:
+def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
     if source.kind == "folder":
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
@@ -295,15 +255,6 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path, base: Manif
                 f"{config.out}: lies inside the source {config.source}; choose a folder outside"
             )
     plan = load_plan(building)
-    if plan is not None and base is not None and plan.base_digest != base.digest:
-        if plan.base_digest:
-            raise InputError(
-                f"{config.out}: an addition was begun when its digest was {plan.base_digest[:12]}, "
-                f"now it is {base.digest[:12]}; restore the dataset, or give the addition up: "
-                f"remove {building}"
-            )
-        clear_building(building)  # of the first conversion, which was stopped while tidying up
-        plan = None
     if plan is None:
         return make_plan(
             config.source,
@@ -312,7 +263,6 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path, base: Manif
             config.shuffle_seed,
             config.samples_per_shard,
             building,
-            None if base is None else Base(config.out, base, config.merge_classes),
         )
     _check_same_options(config, plan, plan.source)
     check_same_listing(plan, source)
@@ -322,7 +272,7 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path, base: Manif
 def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) -> list[SliceRecord]:
     records: dict[int, SliceRecord] = {}
     for number in range(plan.num_slices):
-        record = load_record(config.out, plan, number)
+        record = load_record(config.out, number)
         if record is not None:
             records[number] = record
     waiting = [number for number in range(plan.num_slices) if number not in records]
@@ -333,7 +283,7 @@ def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) ->
         functools.partial(convert_slice, out=config.out, plan=plan),
         waiting,
         config.workers or available_cpus(),
-        describe=plan.shard_name,
+        describe=shard_name,
         on_progress=lambda count: on_progress(count, plan.num_entries),
     )
     for number, record in jobs:
@@ -345,26 +295,14 @@ def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) ->
 
 
 def _convert_locked(
-    config: ConvertConfig,
-    source: Source,
-    building: Path,
-    base: Manifest | None,
-    on_progress: Progress,
-) -> tuple[Manifest, list[SliceRecord], bool]:
-    """Convert; return the manifest, what became of the slices, and whether all was done before."""
+    config: ConvertConfig, source: Source, building: Path, on_progress: Progress
+) -> tuple[Manifest, list[SliceRecord]]:
+    """Convert; return the manifest, and what became of the slices."""
     try:
         _remove_leftovers(building)
-        if publish_addition(config.out):  # all was ready when the one before was stopped
-            base = read_manifest(config.out)
-        try:
-            plan = _get_plan(config, source, building, base)
-        except AlreadyAdded as error:
-            if config.resume and error.is_last and base is not None:
-                remove_building(building)
-                return base, [], True
-            raise
+        plan = _get_plan(config, source, building)
         records = _convert_slices(config, plan, on_progress)
-        return finish(config.source, config.out, plan, records, base), records, False
+        return finish(config.source, config.out, plan, records), records
     finally:
         if building.is_dir():
             _remove_leftovers(building)
@@ -372,32 +310,20 @@ def _convert_locked(
                 remove_building(building)
 
 
-def _report(manifest: Manifest, is_addition: bool) -> ConversionReport:
-    """Report what a conversion made: the dataset, or what it added to one."""
-    if not is_addition:
-        return ConversionReport(
-            read=manifest.num_read,
-            written=manifest.num_samples,
-            skipped=manifest.skipped,
-            bytes_in=manifest.bytes_in,
-            bytes_out=sum(shard.bytes for shard in manifest.shards),
-            seconds=0.0,
-            num_shards=len(manifest.shards),
-        )
-    last = manifest.additions[-1]
+def _report(manifest: Manifest) -> ConversionReport:
     return ConversionReport(
-        read=last.num_read,
-        written=last.num_samples,
-        skipped=last.skipped,
-        bytes_in=last.bytes_in,
-        bytes_out=sum(shard.bytes for shard in manifest.shards[-last.num_shards :]),
+        read=manifest.num_read,
+        written=manifest.num_samples,
+        skipped=manifest.skipped,
+        bytes_in=manifest.bytes_in,
+        bytes_out=sum(shard.bytes for shard in manifest.shards),
         seconds=0.0,
-        num_shards=last.num_shards,
+        num_shards=len(manifest.shards),
     )
 
 
 def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConversionReport:
-    """Convert a source into a dataset, or add it to one.
+    """Convert a source into a dataset.
 
     Args:
         config: what, where to and how.
@@ -413,9 +339,9 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
     """
     begin = time.monotonic()
     config.check()
-    base = _check_target(config)
-    if base is not None and not config.append:
-        return _report_finished(config, base)
+    finished = _check_target(config)
+    if finished is not None:
+        return _report_finished(config, finished)
     source = config.open_source()  # a wrong source must not leave an empty target behind
     building = config.out / BUILDING_NAME
     is_new = not config.out.exists()
@@ -424,13 +350,12 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         try:
             building.mkdir(parents=True, exist_ok=True)
             with lock_building(building):
-                manifest, records, was_finished = _convert_locked(
-                    config, source, building, base, on_progress or _say_nothing
+                manifest, records = _convert_locked(
+                    config, source, building, on_progress or _say_nothing
                 )
         finally:
             if is_new and config.out.is_dir() and not any(config.out.iterdir()):
                 shutil.rmtree(config.out)
     seconds = round(time.monotonic() - begin, 3)
-    report = _report(manifest, config.append)
     tiling = dict(sum((Counter(record.tiling) for record in records), Counter()))
-    return replace(report, seconds=seconds, was_finished=was_finished, tiling=tiling)
+    return replace(_report(manifest), seconds=seconds, tiling=tiling)

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,16 @@ import numpy as np
 from ...errors import InputError
 from ...randomness import Stream, draw_words
 from ...system.files import publish_bytes, published
-from ..derive.classes import ClassList, unite_classes
-from ..manifest import Manifest
 from .encode import Encoding
 from .entries import Entry, Source
-from .writer import MAX_NUMBER, shard_name
+from .writer import MAX_NUMBER
 
 _PLAN = "plan.json"
 _ENTRIES = "entries.jsonl"
 _ORDER = "order.npy"
 _LOCK = "lock"
+# What plans had when a dataset could still be added to; a new dataset's says nothing by it.
+_OF_APPEND = ("first_shard", "first_number", "label_map", "base_digest")
 _DRAWS_AT_ONCE = 1 << 20
 
 MIN_SAMPLES_PER_SHARD = 256
@@ -42,27 +42,6 @@ def choose_samples_per_shard(num_entries: int) -> int:
     """Return how many entries go into a shard: about 64 shards of 256 .. 8192 entries."""
     wanted = -(-num_entries // _WANTED_SHARDS)
     return max(MIN_SAMPLES_PER_SHARD, min(wanted, MAX_SAMPLES_PER_SHARD))
-
-
-class AlreadyAdded(InputError):
-    """A dataset holds what it is asked to hold."""
-
-    def __init__(self, message: str, is_last: bool):
-        """Keep the message, and whether it was the last thing that was added."""
-        super().__init__(message)
-        self.is_last = is_last
-
-
-@dataclass(frozen=True)
-class Base:
-    """A finished dataset that images are added to."""
-
-    folder: Path
-    """Where it lies."""
-    manifest: Manifest
-    """What it consists of."""
-    merge_classes: bool
-    """Whether new classes may come."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +68,6 @@ class Plan:
     """SHA-256 over the entries."""
     class_names: tuple[str, ...]
     """Name of each label, as far as the listing knows."""
-    first_shard: int = 0
-    """Number of the first shard that is written."""
-    first_number: int = 0
-    """Number of the sample at the first position."""
-    label_map: tuple[int, ...] | None = None
-    """Labels of the dataset by those of the source; None: equal."""
-    base_digest: str = ""
-    """Digest of the dataset that this adds to; empty if it makes a new one."""
-
-    def shard_name(self, number: int) -> str:
-        """Return the file name of the shard that a slice becomes."""
-        return shard_name(self.first_shard + number)
 
     @property
     def num_slices(self) -> int:
@@ -130,13 +97,9 @@ def order_entries(num_entries: int, seed: int | None) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
-def _write_entries(source: Source, building: Path) -> tuple[int, str, bool]:
-    """Write the listing and where each line of it begins.
-
-    Returns:
-        Entries, their digest, and whether any of them has a label.
-    """
-    digest, count, has_labels = hashlib.sha256(), 0, False
+def _write_entries(source: Source, building: Path) -> tuple[int, str]:
+    """Write the listing and where each line of it begins; return entries, and their digest."""
+    digest, count = hashlib.sha256(), 0
     with (
         published(building / _ENTRIES) as entries,
         published(building / (_ENTRIES + ".starts")) as starts,
@@ -149,9 +112,8 @@ def _write_entries(source: Source, building: Path) -> tuple[int, str, bool]:
             digest.update(line)
             position += len(line)
             count += 1
-            has_labels = has_labels or entry.label >= 0 or "cls" in entry.members
     digest.update(json.dumps(source.class_names).encode("ascii"))
-    return count, digest.hexdigest(), has_labels
+    return count, digest.hexdigest()
 
 
 def make_plan(
@@ -161,7 +123,6 @@ def make_plan(
     seed: int | None,
     samples_per_shard: int | None,
     building: Path,
-    base: Base | None = None,
 ) -> Plan:
     """List the source and write the plan.
 
@@ -172,25 +133,23 @@ def make_plan(
         seed: of the order; None keeps the source's.
         samples_per_shard: entries a shard; None chooses.
         building: the folder for it; files of an older plan are replaced.
-        base: the dataset that the source is added to; None makes a new one.
 
     Returns:
         The plan.
 
     Raises:
-        InputError: if the source is empty, too large, or does not fit the base.
+        InputError: if the source is empty or too large.
     """
     (building / _PLAN).unlink(missing_ok=True)
-    count, digest, has_labels = _write_entries(source, building)
+    count, digest = _write_entries(source, building)
     if count == 0:
         raise InputError(
             f"{source_path}: no files in it (hidden ones do not count); "
             "wanted a folder of images, a list with one path a line, a table with rows, or tars"
         )
-    room = MAX_NUMBER + 1 - (0 if base is None else base.manifest.num_read)
-    if count > room:
+    if count > MAX_NUMBER + 1:
         raise InputError(
-            f"{source_path}: {count:,} entries, the dataset has room for {room:,}; split it"
+            f"{source_path}: {count:,} entries, a dataset has room for {MAX_NUMBER + 1:,}; split it"
         )
     with published(building / _ORDER) as file:
         np.save(file, order_entries(count, seed))
@@ -206,50 +165,30 @@ def make_plan(
         listing_sha256=digest,
         class_names=tuple(source.class_names),
     )
-    if base is not None:
-        plan = _place_behind(plan, base, has_labels)
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
     publish_bytes(building / _PLAN, text.encode("ascii"))
     return plan
 
 
-def _place_behind(plan: Plan, base: Base, has_labels: bool) -> Plan:
-    """Let a plan write behind the shards of a dataset, under its labels."""
-    manifest = base.manifest
-    listings = [one.listing_sha256 for one in manifest.additions]
-    if plan.listing_sha256 in (manifest.listing_sha256, *listings):
-        raise AlreadyAdded(
-            f"{plan.source}: the names and labels of its {plan.num_entries:,} entries are those of "
-            f"what {base.folder} holds already; if they are other images, convert them into a "
-            "folder of their own and use combine_shards",
-            is_last=listings[-1:] == [plan.listing_sha256],
-        )
-    names, label_map = manifest.class_names, None
-    is_numbered = names == tuple(map(str, range(len(names))))
-    theirs = ClassList(plan.source, plan.class_names, has_labels)
-    if not (theirs.is_nameless and is_numbered):
-        ours = ClassList(str(base.folder), names, manifest.num_labelled > 0)
-        names, (_, label_map) = unite_classes([ours, theirs], base.merge_classes)
-    numbers = [int(shard.name.partition(".")[0][-6:]) for shard in manifest.shards]
-    return replace(
-        plan,
-        class_names=names,
-        label_map=label_map,
-        first_shard=max(numbers) + 1,
-        first_number=manifest.num_read,
-        base_digest=manifest.digest,
-    )
-
-
 def load_plan(building: Path) -> Plan | None:
-    """Read the plan of a conversion that is under way; None if it has not been made yet."""
+    """Read the plan of a conversion that is under way; None if it has not been made yet.
+
+    Raises:
+        InputError: if it is of an addition that an older fastssl began.
+    """
     try:
         fields = json.loads((building / _PLAN).read_text("ascii"))
     except FileNotFoundError:
         return None
+    if fields.get("base_digest"):
+        raise InputError(
+            f"{building.parent}: holds an unfinished --append of {fields['source']}, which this "
+            f"fastssl cannot go on with; remove {building}, then convert those images into a "
+            "folder of their own (make_shards) and link both into a new one (combine_shards)"
+        )
+    for name in _OF_APPEND:
+        fields.pop(name, None)
     fields["class_names"] = tuple(fields["class_names"])
-    if fields.get("label_map") is not None:
-        fields["label_map"] = tuple(fields["label_map"])
     return Plan(**fields)
 
 

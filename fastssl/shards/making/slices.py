@@ -15,7 +15,7 @@ from .entries import Entry, LeftOut
 from .plan import Plan, PlannedEntries
 from .sources import read_entry
 from .workers import Report
-from .writer import ShardWriter, dali_index_name
+from .writer import ShardWriter, dali_index_name, shard_name
 
 
 @dataclass
@@ -56,19 +56,18 @@ def rows_path(building: Path, number: int) -> Path:
     return building / f"slice-{number:06d}.rows"
 
 
-def load_record(out: Path, plan: Plan, number: int) -> SliceRecord | None:
+def load_record(out: Path, number: int) -> SliceRecord | None:
     """Read the record of a slice; None if the slice has to be converted.
 
     Args:
         out: the target.
-        plan: the plan.
         number: of the slice.
     """
     building = out / BUILDING_NAME
     try:
         record = SliceRecord(**json.loads(_record_path(building, number).read_text("ascii")))
         rows = rows_path(building, number).stat().st_size
-        size = (out / plan.shard_name(number)).stat().st_size if record.samples else 0
+        size = (out / shard_name(number)).stat().st_size if record.samples else 0
     except FileNotFoundError:
         return None
     is_whole = size == record.bytes and rows == record.samples * ROW.itemsize
@@ -86,17 +85,10 @@ def _add_entry(
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
         "orientation": picture.flags.orientation,
     }
-    label = sample.label
-    if plan.label_map is not None and label >= 0:
-        if label >= len(plan.label_map):
-            raise LeftOut(
-                "label", f"its .cls says {label}, there are {len(plan.label_map)} classes"
-            )
-        label = plan.label_map[label]
-    writer.add(plan.first_number + position, picture, label, metadata)
+    writer.add(position, picture, sample.label, metadata)
     record.samples += 1
-    record.num_labelled += label >= 0
-    record.max_label = max(record.max_label, label)
+    record.num_labelled += sample.label >= 0
+    record.max_label = max(record.max_label, sample.label)
     record.num_recoded += picture.is_recoded
     if picture.tiling is not None:
         _count(record.tiling, picture.tiling, 1)
@@ -132,7 +124,7 @@ def convert_slice(number: int, report: Report, out: Path, plan: Plan) -> SliceRe
                 )
             report(1)
         record.bytes, record.sha256 = writer.finish()
-    target = out / plan.shard_name(number)
+    target = out / shard_name(number)
     if record.samples:
         tar.replace(target)
         # This also syncs the folder, and with it the name of the tar.
