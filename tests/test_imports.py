@@ -31,6 +31,9 @@ LEAVES = {
     "world",
     "_C",
 }
+# The rooms of shards; each may import those before it.
+SHARDS_ROOMS = ("", "making", "derive")
+
 # Part -> the parts that it may import beside itself and the leaves.
 _BELOW_RUNS = {"ops", "shards", "models", "tasks", "loaders"}
 _BELOW_EVALUATION = {*_BELOW_RUNS, "runs", "training", "synthetic"}
@@ -100,6 +103,21 @@ def backward_arrows(path: Path, source: str) -> list[str]:
     return bad
 
 
+def room_of_shards(parts: list[str]) -> int:
+    """Return the place in SHARDS_ROOMS of a module's name, split at its dots."""
+    return SHARDS_ROOMS.index(parts[2]) if len(parts) > 2 and parts[2] in SHARDS_ROOMS else 0
+
+
+def backward_arrows_of_shards(path: Path, source: str) -> list[str]:
+    """List the imports of a file of shards that its room may not make."""
+    return [
+        f"{path}: {'.'.join(module)}"
+        for module in imported_modules(path, source)
+        if module[:2] == ["fastssl", "shards"]
+        and room_of_shards(module) > room_of_shards(module_of_file(path))
+    ]
+
+
 def library_files() -> list[Path]:
     """List the files of the library."""
     return sorted([*ROOT.glob("fastssl/**/*.py"), *ROOT.glob("loaders/**/*.py")])
@@ -138,6 +156,26 @@ def test_an_import_against_the_arrows_is_found(file, source):
 )
 def test_an_import_along_the_arrows_is_allowed(file, source):
     assert backward_arrows(ROOT / file, source) == []
+
+
+def test_reading_does_not_import_making_nor_making_derived_datasets():
+    files = sorted(ROOT.glob("fastssl/shards/**/*.py"))
+    assert {room_of_shards(module_of_file(path)) for path in files} == {0, 1, 2}
+    bad = [bad for path in files for bad in backward_arrows_of_shards(path, path.read_text())]
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "is_backward"),
+    [
+        ("fastssl/shards/reader.py", "from .making import writer", True),
+        ("fastssl/shards/making/plan.py", "from ..derive.classes import unite_classes", True),
+        ("fastssl/shards/making/plan.py", "from ..index import ROW\nfrom .encode import x", False),
+        ("fastssl/shards/derive/combine.py", "from ..making.writer import shard_name", False),
+    ],
+)
+def test_imports_inside_shards_go_one_way(file, source, is_backward):
+    assert bool(backward_arrows_of_shards(ROOT / file, source)) == is_backward
 
 
 def test_importing_fastssl_alone_loads_nothing_heavy(tmp_path):
