@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from .. import __version__
 from ..batch import Batch
@@ -27,14 +25,9 @@ from ..models import build_trunk, save_trunk
 from ..models.input_spec import INPUT_KEY
 from ..randomness import step_seed
 from ..runs.directory import (
-    BAD_SAMPLES_NAME,
-    METRICS_NAME,
-    JsonLines,
     RunLock,
     check_identity,
     compare_identities,
-    cut_logs,
-    ledger_name,
     read_chosen_loader,
     write_config,
 )
@@ -44,21 +37,18 @@ from ..shards import open_dataset
 from ..system.signals import StopSignals
 from ..tasks import build_task
 from ..world import World, check_device, join_world
-from .bad_samples import BadSampleAccount, list_bad
+from .bad_samples import list_bad
 from .checkpoint import CheckpointStore
-from .data_wait import judge_data
+from .journal import Journal
 from .machine import describe_machine, set_determinism, warn_of_other_machine
 from .memory import DTYPES, check_memory, outline_task, read_capacity
-from .metrics import Meter, Progress
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .schedule import build_schedule
-from .tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
 
 TRUNK_NAME = "trunk.safetensors"
-_NUM_PICTURES = 4
 _COMPRESSION = {
     "bf16": default_hooks.bf16_compress_hook,
     "fp16": default_hooks.fp16_compress_hook,
@@ -117,9 +107,6 @@ class Trainer:
         self.folder = config.output_dir
         self.step = 0
         self._has_fixed_buckets = False
-        self.board: TensorBoard | None = None
-        self.ledger: JsonLines | None = None
-        self._lines: list[JsonLines] = []
         self._open_files = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ set-up
@@ -134,7 +121,7 @@ class Trainer:
         self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)
         self._wrap_network()
-        self.world.together(self._open_logs)
+        self.world.together(self._open_outputs)
         self._go_back(self.world.on_zero(self.store.find_newest))
         # Only now: a checkpoint of another run has been refused.
         settings = flatten(self.config)
@@ -165,6 +152,12 @@ class Trainer:
         self.schedule = build_schedule(
             config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
         )
+
+    def _open_outputs(self) -> None:
+        self.store = CheckpointStore(self.folder / "checkpoints", self.config.checkpoint.keep)
+        self._open_files.callback(self.store.close)
+        self.journal = Journal(self.config, self.world, self.task, self.loader)
+        self._open_files.callback(self.journal.close)
 
     # ------------------------------------------------------------------ model
 
@@ -206,18 +199,9 @@ class Trainer:
 
     def _go_back(self, step: int | None) -> None:
         """Go back to a checkpoint, if there is one, and cut the logs to it."""
-        has_begun = (self.folder / METRICS_NAME).stat().st_size > 0
         if step is not None:
             self.world.together(lambda: self._load(step))
-        self.world.on_zero(lambda: cut_logs(self.folder, self.step))
-        if not self.world.is_zero:
-            return
-        if has_begun or step is not None:
-            self.metrics.write({"event": "resume", "step": self.step})
-            _log.info("going on after step %d", self.step)
-        if self.config.log.tensorboard:
-            self.board = TensorBoard(self.folder / "tensorboard", self.step + 1)
-            self._open_files.callback(self.board.close)
+        self.journal.begin(self.step, has_checkpoint=step is not None)
 
     def _load(self, step: int) -> None:
         state = self.store.load(step)
@@ -226,8 +210,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.guard.load_state_dict(state["guard"])
-        self.account.load_state_dict(state["bad_samples"])
-        self.meter.load_state_dict(state["meter"])
+        self.journal.load_state_dict(state)
         self.loader.load_state_dict(state["loader"])
         self.step = state["step"]
         warn_of_other_machine(state["machine"], self.world)
@@ -237,8 +220,7 @@ class Trainer:
         _, tripped_at = self.guard.read()
         if tripped_at:
             self._stop_on_nonfinite(tripped_at)
-        for lines in self._lines:
-            lines.sync()  # no checkpoint is newer than its ledger, whatever fails
+        self.journal.sync()
         if not self.world.is_zero:
             return
         state = {
@@ -247,8 +229,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "guard": self.guard.state_dict(),
-            "bad_samples": self.account.state_dict(),
-            "meter": self.meter.state_dict(),
+            **self.journal.state_dict(),
             "loader": self._loader_state(),
             "identity": self.identity,
             "machine": describe_machine(self.world),
@@ -261,26 +242,6 @@ class Trainer:
     def _position(self, step: int) -> int:
         return step * self.config.data.global_batch_size
 
-    # ------------------------------------------------------------------ logs
-
-    def _open_logs(self) -> None:
-        config = self.config
-        self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
-        self._open_files.callback(self.store.close)
-        self.account = BadSampleAccount(self.loader.num_samples, config.data.max_bad_share)
-        self.meter = Meter(self.world, config.data.global_batch_size)
-        if config.data.ledger:
-            self.ledger = self._open_lines(ledger_name(self.world.rank))
-        if self.world.is_zero:  # the one rank that writes them
-            self.metrics: JsonLines = self._open_lines(METRICS_NAME)
-            self.bad_samples: JsonLines = self._open_lines(BAD_SAMPLES_NAME)
-
-    def _open_lines(self, name: str) -> JsonLines:
-        lines = JsonLines(self.folder / name)
-        self._open_files.callback(lines.close)
-        self._lines.append(lines)
-        return lines
-
     # ------------------------------------------------------------------ loop
 
     def run(self) -> None:
@@ -290,24 +251,18 @@ class Trainer:
         if world.is_zero:
             self._announce(last_step)
         batches = iter(self.loader)
-        bar = tqdm(
-            total=last_step,
-            initial=self.step,
-            unit="step",
-            disable=not (world.is_zero and config.log.progress),
-        )
+        bar = self.journal.show_progress(self.step, last_step)
         with bar, contextlib.closing(batches):
             while self.step < last_step:
-                began = time.perf_counter()
-                batch = next(batches)
-                self.meter.waited(time.perf_counter() - began)
+                with self.journal.waiting():
+                    batch = next(batches)
                 bad = list_bad(batch, self.step + 1)
                 agreed = world.sum(self.signals.received is not None, len(bad))
                 self._take_step(batch)
                 is_stopping, num_bad = agreed()
                 if num_bad:
-                    self._account_for(bad)
-                self._write_logs(batch, bar, is_last=self.step == last_step)
+                    self.journal.add_bad_samples(bad, self.step)
+                self._write_logs(batch, is_last=self.step == last_step)
                 if is_stopping:
                     self._save()
                     self.store.wait()
@@ -344,7 +299,7 @@ class Trainer:
         )
         self.guard.take_step(self.optimizer, self.scaler)
         self.scaler.update()
-        self.meter.add(means, is_finite, batch.fallback_decodes)
+        self.journal.add(means, is_finite, batch.fallback_decodes)
 
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
@@ -378,67 +333,14 @@ class Trainer:
 
     # ------------------------------------------------------------------ after a step
 
-    def _account_for(self, bad: list) -> None:
-        """Add the bad samples of all ranks; every rank comes to the same judgement."""
-        everywhere = [sample for part in self.world.gather(bad) for sample in part]
-        if self.world.is_zero:
-            for sample in everywhere:
-                self.bad_samples.write(dataclasses.asdict(sample))
-            _log.warning(
-                "%d bad sample(s) at step %d, the first: %d (%s); sample %d takes its place; all "
-                "stand in bad_samples.jsonl",
-                len(everywhere),
-                self.step,
-                everywhere[0].planned,
-                everywhere[0].reason,
-                everywhere[0].used,
-            )
-        self.account.add(everywhere, self._position(self.step))
-
-    def _write_logs(self, batch: Batch, bar: tqdm, is_last: bool) -> None:
-        log, step = self.config.log, self.step
-        bar.update()
-        if self.ledger is not None:
-            self.ledger.write(
-                {
-                    "step": step,
-                    "epochs": batch.epochs.tolist(),
-                    "sample_ids": batch.sample_ids.tolist(),
-                    "substituted": [[s.planned, s.used] for s in batch.substitutions],
-                }
-            )
-        if step % log.every_steps == 0 or is_last:
-            self._log_metrics(bar)
-        every = log.pictures_every_steps
-        if self.board is not None and every and (step % every == 0 or step == 1):
-            pictures = self.task.draw_pictures(batch, self.config.seed, _NUM_PICTURES)
-            self.board.write_pictures(self.config.task.name, pictures, step)
-
-    def _log_metrics(self, bar: tqdm) -> None:
-        skipped, tripped_at = self.guard.read()
-        samples = self._position(self.step)
-        progress = Progress(
-            self.step,
-            samples,
-            samples / self.loader.num_samples,
-            self.optimizer.param_groups[0]["lr"],
-        )
-        report = self.loader.telemetry.take()
-        line = self.meter.collect(progress, skipped, self.account.total, report)
-        if self.world.is_zero:
-            self.metrics.write(line)
-            if line["loss"] is not None:
-                speed = f"{line['images_per_s']:.0f}"
-                bar.set_postfix(
-                    loss=f"{line['loss']:.4f}",
-                    img_per_s=speed,
-                    wait=f"{line['data_wait_share']:.0%}",
-                    refresh=False,
-                )
-        if self.board is not None:
-            self.board.write_metrics(line, self.task.chance())
-        if tripped_at:
-            self._stop_on_nonfinite(tripped_at)
+    def _write_logs(self, batch: Batch, is_last: bool) -> None:
+        self.journal.write_step(batch, self.step)
+        if self.step % self.config.log.every_steps == 0 or is_last:
+            skipped, tripped_at = self.guard.read()
+            self.journal.write_metrics(self.step, self.optimizer.param_groups[0]["lr"], skipped)
+            if tripped_at:
+                self._stop_on_nonfinite(tripped_at)
+        self.journal.write_pictures(batch, self.step)
 
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
         """Go back to the batch that tripped the guard, and leave with it and its weights."""
@@ -464,7 +366,7 @@ class Trainer:
             }
             save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
             _log.info("trunk: %s", self.folder / TRUNK_NAME)
-        judge_data(self.world, self.meter, self.loader, config.log.max_data_wait_share)
+        self.journal.judge_data()
 
     def _announce(self, last_step: int) -> None:
         if self.step >= last_step:

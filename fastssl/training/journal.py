@@ -1,0 +1,390 @@
+"""What a run writes while it trains: metrics, curves, pictures, ledger, bad samples, the bar."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ..batch import Batch
+from ..config import RunConfig
+from ..errors import RunFailed
+from ..loaders import Loader
+from ..loaders.telemetry import StageReport, describe_data, merge_reports
+from ..runs.directory import BAD_SAMPLES_NAME, METRICS_NAME, JsonLines, cut_logs, ledger_name
+from ..stages import STAGES
+from ..tasks import Task
+from ..world import World
+from .bad_samples import BadSample, BadSampleAccount
+
+_log = logging.getLogger(__name__)
+
+_NUM_PICTURES = 4
+
+# Where each number of metrics.jsonl is shown; what is not here is the task's own.
+_GROUPS = {
+    "loss": "train/loss",
+    "lr": "train/lr",
+    "epoch": "train/epoch",
+    "images_per_s": "speed/images_per_s",
+    "data_wait_ms": "speed/data_wait_ms",
+    "step_ms": "speed/step_ms",
+    "data_wait_share": "speed/data_wait_share",
+    "loader_ready_batches": "loader/ready_batches",
+    "loader_entropy_decoded_share": "loader/entropy_decoded_share",
+    **{f"loader_{stage}_images_per_s": f"loader/{stage}_images_per_s" for stage in STAGES},
+    "skipped": "health/skipped_steps",
+    "substituted": "health/substituted_samples",
+    "fallback_decodes": "health/fallback_decodes",
+}
+_NOT_SHOWN = ("step", "samples")
+
+
+class Journal:
+    """All that a run writes while it trains; every rank has one, rank 0 writes most of it."""
+
+    def __init__(self, config: RunConfig, world: World, task: Task, loader: Loader) -> None:
+        """Open the files; ``begin`` says where they go on.
+
+        Args:
+            config: of the run.
+            world: the ranks.
+            task: draws the pictures.
+            loader: measures its stages.
+        """
+        self._config = config
+        self._world = world
+        self._task = task
+        self._loader = loader
+        self._folder = config.output_dir
+        self._account = BadSampleAccount(loader.num_samples, config.data.max_bad_share)
+        self._meter = Meter(world, config.data.global_batch_size)
+        self._board: SummaryWriter | None = None
+        self._bar: tqdm | None = None
+        self._ledger: JsonLines | None = None
+        self._lines: list[JsonLines] = []
+        with contextlib.ExitStack() as files:
+            self._files = files
+            if config.data.ledger:
+                self._ledger = self._open_lines(ledger_name(world.rank))
+            if world.is_zero:  # the one rank that writes them
+                self._metrics = self._open_lines(METRICS_NAME)
+                self._bad_samples = self._open_lines(BAD_SAMPLES_NAME)
+            self._files = files.pop_all()
+
+    def _open_lines(self, name: str) -> JsonLines:
+        lines = JsonLines(self._folder / name)
+        self._files.callback(lines.close)
+        self._lines.append(lines)
+        return lines
+
+    # ------------------------------------------------------------------ start and stop
+
+    def begin(self, step: int, has_checkpoint: bool) -> None:
+        """Cut the files of all ranks to a step and go on there; a collective call.
+
+        Args:
+            step: steps done.
+            has_checkpoint: whether they are those of a checkpoint.
+        """
+        self._world.on_zero(lambda: self._begin(step, has_checkpoint))
+
+    def _begin(self, step: int, has_checkpoint: bool) -> None:
+        has_begun = (self._folder / METRICS_NAME).stat().st_size > 0
+        cut_logs(self._folder, step)
+        if has_begun or has_checkpoint:
+            self._metrics.write({"event": "resume", "step": step})
+            _log.info("going on after step %d", step)
+        if self._config.log.tensorboard:
+            # What a resumed run does again is purged: it is of a life that was lost.
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+            self._files.callback(self._board.close)
+
+    @contextlib.contextmanager
+    def show_progress(self, step: int, last_step: int) -> Iterator[None]:
+        """Show the bar while the block runs.
+
+        Args:
+            step: steps done.
+            last_step: where this life ends.
+        """
+        is_shown = self._world.is_zero and self._config.log.progress
+        with tqdm(total=last_step, initial=step, unit="step", disable=not is_shown) as self._bar:
+            yield
+
+    def sync(self) -> None:
+        """Make the lines durable: no checkpoint is newer than its ledger, whatever fails."""
+        for lines in self._lines:
+            lines.sync()
+
+    def close(self) -> None:
+        """Write everything out and close the files."""
+        self._files.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"bad_samples": self._account.state_dict(), "meter": self._meter.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept; other keys are not looked at."""
+        self._account.load_state_dict(state["bad_samples"])
+        self._meter.load_state_dict(state["meter"])
+
+    # ------------------------------------------------------------------ a step
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as spent waiting for a batch."""
+        began = time.perf_counter()
+        yield
+        self._meter.waited(time.perf_counter() - began)
+
+    def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
+        """Add a step's scalars to those of the interval; see ``Meter.add``."""
+        self._meter.add(means, is_finite, fallback_decodes)
+
+    def add_bad_samples(self, bad: list[BadSample], step: int) -> None:
+        """Write down the bad samples of all ranks and judge; a collective call.
+
+        Args:
+            bad: of this rank.
+            step: that used them.
+
+        Raises:
+            RunFailed: on every rank, if an epoch has too many.
+        """
+        everywhere = [sample for part in self._world.gather(bad) for sample in part]
+        if self._world.is_zero:
+            for sample in everywhere:
+                self._bad_samples.write(dataclasses.asdict(sample))
+            _log.warning(
+                "%d bad sample(s) at step %d, the first: %d (%s); sample %d takes its place; all "
+                "stand in bad_samples.jsonl",
+                len(everywhere),
+                step,
+                everywhere[0].planned,
+                everywhere[0].reason,
+                everywhere[0].used,
+            )
+        self._account.add(everywhere, self._count_samples(step))
+
+    def write_step(self, batch: Batch, step: int) -> None:
+        """Write the ledger's line and move the bar on.
+
+        Args:
+            batch: that the step used.
+            step: steps done.
+        """
+        if self._bar is not None:
+            self._bar.update()
+        if self._ledger is not None:
+            self._ledger.write(
+                {
+                    "step": step,
+                    "epochs": batch.epochs.tolist(),
+                    "sample_ids": batch.sample_ids.tolist(),
+                    "substituted": [[s.planned, s.used] for s in batch.substitutions],
+                }
+            )
+
+    def write_metrics(self, step: int, lr: float, skipped: int) -> None:
+        """Write a line of metrics.jsonl, its points of curves, and the bar; a collective call.
+
+        Args:
+            step: steps done.
+            lr: learning rate of the step just done.
+            skipped: steps skipped so far.
+        """
+        measured = self._meter.collect(self._loader.telemetry.take())
+        samples = self._count_samples(step)
+        line = {
+            "step": step,
+            "epoch": samples / self._loader.num_samples,
+            "samples": samples,
+            "loss": measured.pop("loss", None),
+            "lr": lr,
+            "skipped": skipped,
+            "substituted": self._account.total,
+            **measured,
+        }
+        if self._world.is_zero:
+            self._metrics.write(line)
+            self._show_on_bar(line)
+        if self._board is not None:
+            self._draw_points(self._board, line)
+
+    def write_pictures(self, batch: Batch, step: int) -> None:
+        """Draw what was asked and answered, where pictures are due.
+
+        Args:
+            batch: that the step used.
+            step: steps done.
+        """
+        every = self._config.log.pictures_every_steps
+        if self._board is None or not every or (step % every and step != 1):
+            return
+        pictures = self._task.draw_pictures(batch, self._config.seed, _NUM_PICTURES)
+        for number, picture in enumerate(pictures):
+            self._draw_picture(self._board, f"{self._config.task.name}/{number}", picture, step)
+        self._board.flush()
+
+    def judge_data(self) -> None:
+        """Say in one sentence whether data held this life of the run up; a collective call.
+
+        Raises:
+            RunFailed: if it waited longer than the user allows; everything is saved by then.
+        """
+        share = self._meter.data_wait_share()
+        report = merge_reports(self._world.gather(self._loader.telemetry.total()))
+        if not report.batches:  # a run that was at its end already
+            return
+        sentence = describe_data(self._loader.name, share, report)
+        if self._world.is_zero:
+            _log.info("data: %s", sentence)
+        allowed = self._config.log.max_data_wait_share
+        if share > allowed:
+            raise RunFailed(f"log.max_data_wait_share ({allowed}) was exceeded: {sentence}")
+
+    # ------------------------------------------------------------------ pieces
+
+    def _count_samples(self, step: int) -> int:
+        return step * self._config.data.global_batch_size
+
+    def _show_on_bar(self, line: dict[str, Any]) -> None:
+        if self._bar is not None and line["loss"] is not None:
+            self._bar.set_postfix(
+                loss=f"{line['loss']:.4f}",
+                img_per_s=f"{line['images_per_s']:.0f}",
+                wait=f"{line['data_wait_share']:.0%}",
+                refresh=False,
+            )
+
+    def _draw_points(self, board: SummaryWriter, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name not in _NOT_SHOWN and value is not None:
+                board.add_scalar(_GROUPS.get(name, f"task/{name}"), value, line["step"])
+        for name, value in self._task.chance().items():
+            board.add_scalar(f"task/{name}_of_chance", value, line["step"])
+
+    def _draw_picture(self, board: SummaryWriter, tag: str, picture: np.ndarray, step: int) -> None:
+        board.add_image(tag, torch.from_numpy(picture), step, dataformats="HWC")
+
+
+class Meter:
+    """Gathers scalars on the device and times on the host; asks for them at logged steps only."""
+
+    def __init__(self, world: World, global_batch_size: int) -> None:
+        """Start at zero.
+
+        Args:
+            world: the ranks.
+            global_batch_size: B, images of a step.
+        """
+        self._world = world
+        self._batch = global_batch_size
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._life_began: float | None = None
+        self._life_wait_s = 0.0
+        self._reset()
+
+    def waited(self, seconds: float) -> None:
+        """Add time spent waiting for a batch."""
+        self._wait_s += seconds
+        if self._life_began is None:  # the first batch waits for workers to start
+            self._life_began = time.perf_counter()
+        else:
+            self._life_wait_s += seconds
+
+    def data_wait_share(self) -> float:
+        """Return the share of this life, its first batch apart, spent waiting for data.
+
+        Of the rank that waited longest; a collective call.
+        """
+        began = self._life_began
+        elapsed = 0.0 if began is None else time.perf_counter() - began
+        (share,) = self._world.max(self._life_wait_s / elapsed if elapsed else 0.0)
+        return share
+
+    def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
+        """Add one step.
+
+        Args:
+            means: scalars over all ranks, on the device.
+            is_finite: bool scalar; a step whose loss is not finite does not enter the means.
+            fallback_decodes: of this rank's batch.
+        """
+        values = torch.stack([value.double() for value in means.values()])
+        values = torch.where(is_finite, values, 0.0)
+        count = is_finite.double()[None]
+        self._names = list(means)
+        row = torch.cat([count, values])
+        self._sums = row if self._sums is None else self._sums + row
+        self._num_steps += 1
+        self._fallback_decodes += fallback_decodes
+
+    def collect(self, loader: StageReport) -> dict[str, Any]:
+        """Return what was measured since the last call and begin anew; a collective call.
+
+        Args:
+            loader: what this rank's loader measured over the interval.
+        """
+        sums = [] if self._sums is None else self._sums.tolist()
+        elapsed = time.perf_counter() - self._began
+        steps = max(self._num_steps, 1)
+        step_ms, wait_ms = self._world.max(elapsed * 1e3 / steps, self._wait_s * 1e3 / steps)
+        (fallback_decodes,) = self._world.sum(self._fallback_decodes)()
+        count = sums[0] if sums else 0
+        means = {
+            n: s / count if count else None for n, s in zip(self._names, sums[1:], strict=True)
+        }
+        measured = {
+            "images_per_s": self._batch * 1e3 / step_ms if step_ms else math.inf,
+            "data_wait_ms": wait_ms,
+            "step_ms": step_ms,
+            "data_wait_share": min(wait_ms / step_ms, 1.0) if step_ms else 0.0,
+            **_describe_loader(merge_reports(self._world.gather(loader))),
+            "fallback_decodes": fallback_decodes,
+            **means,
+        }
+        self._reset()
+        return measured
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of an interval that a checkpoint falls into; times start anew."""
+        sums = [] if self._sums is None else self._sums.tolist()
+        return {"names": list(self._names), "sums": sums, "fallbacks": self._fallback_decodes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the sums of an interval."""
+        self._names = state["names"]
+        if state["sums"]:
+            device = self._world.device
+            self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
+        if self._world.is_zero:  # whose count it was
+            self._fallback_decodes = state["fallbacks"]
+
+    def _reset(self) -> None:
+        self._sums = None
+        self._num_steps = 0
+        self._wait_s = 0.0
+        self._fallback_decodes = 0
+        self._began = time.perf_counter()
+
+
+def _describe_loader(report: StageReport) -> dict[str, float]:
+    """Return the loader's part of a line: batches that lay ready, and each stage's rate."""
+    rates = {f"loader_{stage}_images_per_s": rate for stage, rate in report.rates().items()}
+    share = report.entropy_decoded_share
+    shares = {} if share is None else {"loader_entropy_decoded_share": share}
+    return {"loader_ready_batches": report.queue_depth, **rates, **shares}
