@@ -18,9 +18,12 @@ Shape legend: B samples, D draws of each.
 from __future__ import annotations
 
 from enum import IntEnum, unique
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .fields import Range
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -29,6 +32,7 @@ _LOW32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
 
 MAX_SEED = 2**64 - 1
+Seed = Annotated[int, Range(0, MAX_SEED)]
 MAX_EPOCH = 2**32 - 1
 MAX_DRAWS = 2**26
 

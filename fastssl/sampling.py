@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError, nearest
 from .extension import load_extension
+from .fields import Checked, Range
 from .randomness import MAX_EPOCH, Stream, draw_words, philox, to_below
 
 ORDERS = ("global", "chunked")
@@ -42,22 +44,21 @@ _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
+ChunkSize = Annotated[int, Range(1, 1_000_000_000)]
+NumLanes = Annotated[int, Range(1, 1_000_000)]
+WindowChunks = Annotated[int, Range(1, 1_000_000)]
+
+
 @dataclass(frozen=True)
-class ChunkLayout:
+class ChunkLayout(Checked, prefix="data."):
     """The shape of the chunked order."""
 
-    chunk_size: int = 256
+    chunk_size: ChunkSize = 256
     """C, consecutive ids in a chunk."""
-    num_lanes: int = 64
+    num_lanes: NumLanes = 64
     """L; ranks touch only their own lanes where the world size divides it."""
-    window_chunks: int = 16
+    window_chunks: WindowChunks = 16
     """Chunks whose samples are mixed inside a lane."""
-
-    def __post_init__(self) -> None:
-        """Refuse empty chunks, lanes and windows."""
-        for name in ("chunk_size", "num_lanes", "window_chunks"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} ({getattr(self, name)}) must be at least 1")
 
 
 class SampleOrder:

@@ -22,6 +22,7 @@ LEAVES = {
     "config",
     "errors",
     "extension",
+    "fields",
     "jpeg_extension",
     "randomness",
     "sampling",

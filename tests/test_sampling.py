@@ -172,7 +172,10 @@ def test_subsets_are_nested_and_the_same_for_every_seed():
     [
         (lambda: SampleOrder(DIGEST, 10, 0, "globl"), "did you mean 'global'"),
         (lambda: SampleOrder(DIGEST, 0), r"number of samples \(0\)"),
-        (lambda: ChunkLayout(num_lanes=0), r"num_lanes \(0\) must be at least 1"),
+        (
+            lambda: ChunkLayout(num_lanes=0),
+            r"data\.num_lanes \(0\) must lie in 1 \.\. 1,000,000; set --data\.num-lanes",
+        ),
     ],
 )
 def test_wrong_orders_are_refused(build, message):

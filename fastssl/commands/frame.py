@@ -14,11 +14,11 @@ import select
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import EXIT_DONE, InputError, describe_failure, is_left_to_another_rank, nearest
+from ..fields import Item, walk
 
 _PLAIN_FORMAT = warnings.formatwarning
 
@@ -78,24 +78,30 @@ def _has_no_reader() -> bool:
     return True
 
 
-def boolean_options(config: typing.Any, prefix: str = "--") -> Iterator[str]:
-    """Yield the options of a config that take true or false, such as ``--data.ledger``.
+def boolean_options(config: typing.Any) -> list[str]:
+    """Return the options of a config that take true or false, such as ``--data.ledger``.
 
     Args:
         config: a dataclass, or an instance of one, whose values then tell more than its types.
-        prefix: put before each name.
     """
-    types = typing.get_type_hints(config if isinstance(config, type) else type(config))
-    for field in fields(config):
-        kind = types[field.name] if isinstance(config, type) else getattr(config, field.name)
-        name = prefix + field.name.replace("_", "-")
-        if kind is bool or isinstance(kind, bool):
-            yield name
-        elif is_dataclass(kind):
-            yield from boolean_options(kind, name + ".")
+    return [_option(item) for item in walk(config) if item.kind is bool]
 
 
-def spell_booleans(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
+def choice_options(config: typing.Any) -> dict[str, tuple[str, ...]]:
+    """Return the options of a config that take one of a few words, and the words.
+
+    Args:
+        config: a dataclass, or an instance of one.
+    """
+    literals = (item for item in walk(config) if typing.get_origin(item.kind) is typing.Literal)
+    return {_option(item): tuple(map(str, typing.get_args(item.kind))) for item in literals}
+
+
+def _option(item: Item) -> str:
+    return f"--{item.name.replace('_', '-')}"
+
+
+def spell_booleans(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
     """Rewrite boolean options in the one spelling that the parser takes.
 
     Args:
@@ -105,7 +111,6 @@ def spell_booleans(arguments: Sequence[str], options: Iterable[str]) -> list[str
     Returns:
         The command line with each of them as ``--x True`` or ``--x False``.
     """
-    options = set(options)
     spelled: list[str] = []
     rest = list(arguments)
     while rest:
@@ -145,7 +150,7 @@ def parse_arguments(
     import tyro  # a spawned worker imports this module too, and parses nothing
 
     shape = config_class if default is None else default
-    _check_choices(arguments, dict(choice_options(shape)))
+    _check_choices(arguments, choice_options(shape))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -167,30 +172,12 @@ def parse_arguments(
         raise
 
 
-def choice_options(config: typing.Any, prefix: str = "--") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the options of a config that take one of a few words, and the words.
-
-    Args:
-        config: a dataclass, or an instance of one.
-        prefix: put before each name.
-    """
-    types = typing.get_type_hints(config if isinstance(config, type) else type(config))
-    for field in fields(config):
-        kind = types[field.name]
-        value = kind if isinstance(config, type) else getattr(config, field.name)
-        name = prefix + field.name.replace("_", "-")
-        if typing.get_origin(kind) is typing.Literal:
-            yield name, typing.get_args(kind)
-        elif is_dataclass(value):
-            yield from choice_options(value, name + ".")
-
-
 def _check_choices(arguments: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
     for word, following in itertools.pairwise([*arguments, ""]):
         name, has_value, value = word.partition("=")
         name = name.replace("_", "-")
         value = value if has_value else following
-        if name in options and value not in map(str, options[name]):
+        if name in options and value not in options[name]:
             raise InputError(f"{name} ('{value}') is not known{nearest(value, options[name])}")
 
 

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from ..config import MAX_WIDTH
 from ..errors import InputError, nearest
 from ..system.files import publish_bytes
 from .alexnet import AlexNet
@@ -24,7 +25,6 @@ from .towers import first_tower_state
 from .vgg19_bn import VGG19BN
 
 STANDARD_WIDTH, STANDARD_VGG_WIDTH = 4, 8
-MAX_WIDTH = 64
 MAX_REPRESENTATION = 65536
 
 _PATCH: dict[str, Any] = {"root_stride": 1, "last_stride": 1}

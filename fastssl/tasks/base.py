@@ -6,7 +6,7 @@ Shape legend: B images, V views.
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -14,11 +14,19 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
+from ..fields import Range
 from ..models.input_spec import InputSpec
 from ..shards import ShardDataset
-from ..views import ViewSpec
+from ..views import MAX_SIDE, ViewSpec
 
 Inputs = dict[str, Tensor]
+
+Side = Annotated[int, Range(1, 2048)]
+"""Side in pixels of what a trunk sees."""
+Resize = Annotated[int, Range(1, MAX_SIDE)]
+"""Side in pixels that an image is brought to before something is cut from it."""
+Features = Annotated[int, Range(1, 65_536)]
+"""Width of a head's layer."""
 
 
 class Task(nn.Module, abc.ABC):

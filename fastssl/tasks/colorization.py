@@ -10,7 +10,7 @@ Shape legend: B images, S side of the view, Q bins, h w places of the head's map
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -18,17 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
-from ..config import free
 from ..errors import InputError
+from ..fields import Checked, Range, Share, free
 from ..models import Trunk
 from ..models.heads import ColorHead
 from ..models.input_spec import InputSpec
 from ..ops import ColorLoss, decode_colors, has_color, lab_to_rgb, split_lab
+from ..ops.color_grid import MAX_GRID, MIN_GRID
 from ..randomness import Stream, draw_words, is_below
 from ..shards import ShardDataset
 from ..shards.index import SampleFlags
 from ..views import ViewSpec
-from .base import Inputs, Task
+from .base import Features, Inputs, Resize, Side, Task
 from .color_prior import digest_prior, read_prior
 from .pictures import frame_picture
 
@@ -43,46 +44,42 @@ _ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
-class ColorizationConfig:
+class ColorizationConfig(Checked, prefix="task."):
     """Colorization; the defaults are those of Goyal et al. 2019 where they are known."""
 
     name: Literal["colorization"] = "colorization"
     """Pretext task."""
-    num_neighbors: int = 10
+    num_neighbors: Annotated[int, Range(1, 10_000)] = 10
     """Bins that a pixel's target is spread over: the difficulty, 1 to all bins of the grid."""
-    sigma: float = 5.0
+    sigma: Annotated[float, Range(0, 1000, without=0)] = 5.0
     """Width of that spread, in units of a and b."""
-    bin_grid: int = 10
+    bin_grid: Annotated[int, Range(MIN_GRID, MAX_GRID)] = 10
     """Step of the bins, in units of a and b; 10 gives 313, the study has 5, 15 and 20 too."""
     prior_file: str = free("")
     """Count rare colours more by this file of tools/color_prior.py; without one all count alike."""
     prior_sha256: str = ""
     """SHA-256 of that file; filled in where it is not given, so that a run keeps its prior."""
-    uniform_share: float = 0.5
+    uniform_share: Share = 0.5
     """Share of the even prior that is mixed in; 1 counts all alike."""
-    grey_threshold: float = 5.0
+    grey_threshold: Annotated[float, Range(0, 128, without=128)] = 5.0
     """An image teaches where some |a| or |b| of its targets is above this; 0 takes every image."""
     head_stride: Literal[4, 8, 16] = 4
     """Pixels to one place of the head's map, in both directions."""
     targets: Literal["point", "mean"] = "point"
     """a and b of a place: those of its first pixel, or the mean of its pixels."""
-    hidden: int = 256
+    hidden: Features = 256
     """Channels of the head's layers."""
     eight_bit: bool = False
     """Round L, a and b as if stored in 8 bits, as the code of Goyal et al. 2019 does."""
-    resize_short: int = 256
+    resize_short: Resize = 256
     """Short side of the image in pixels before the crop."""
-    crop: int = 224
+    crop: Side = 224
     """Side of the crop in pixels, a multiple of 16."""
-    flip_probability: float = 0.5
+    flip_probability: Share = 0.5
     """Share of images mirrored."""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be asked, and note the checksum of a prior."""
-        for name in ("num_neighbors", "bin_grid", "hidden", "crop"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"task.{name} ({value}) must be at least 1")
+    def check(self) -> None:
+        """Refuse a crop that cannot be made, and note the checksum of a prior."""
         if self.crop % TRUNK_STRIDE:
             lower = max(self.crop // TRUNK_STRIDE, 1) * TRUNK_STRIDE
             raise InputError(
@@ -94,14 +91,6 @@ class ColorizationConfig:
                 f"task.resize_short ({self.resize_short}) must be at least task.crop "
                 f"({self.crop}); enlarge --task.resize-short"
             )
-        for name in ("flip_probability", "uniform_share"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
-        if not 0 <= self.grey_threshold < 128:
-            raise InputError(f"task.grey_threshold ({self.grey_threshold}) must lie in 0 .. 128")
-        if self.head_stride not in (4, 8, 16):
-            raise InputError(f"task.head_stride ({self.head_stride}) must be 4, 8 or 16")
         self._note_checksum()
 
     def _note_checksum(self) -> None:

@@ -10,18 +10,18 @@ N embeddings of a group, D features, S side of a crop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..errors import InputError
+from ..fields import Range, Share
 from ..models import Trunk
 from ..models.heads import build_linear_head
 from ..models.input_spec import InputSpec
-from .base import Inputs, Task
+from .base import Features, Inputs, Task
 from .inception_views import (
     InceptionConfig,
     check_size,
@@ -39,31 +39,21 @@ class ExemplarConfig(InceptionConfig):
 
     name: Literal["exemplar"] = "exemplar"
     """Pretext task."""
-    num_crops: int = 8
+    num_crops: Annotated[int, Range(2, 64)] = 8
     """Crops of each image, all of one decode."""
-    grey_probability: float = 0.66
+    grey_probability: Share = 0.66
     """Share of images made grey, all crops together."""
     normalize: Literal["inception", "imagenet", "image"] = "image"
     """To -1 .. 1; by ImageNet's mean and deviation; or by each crop's own."""
-    embedding: int = 1000
+    embedding: Features = 1000
     """Features of the embedding, a Linear function of the pre-logits."""
-    margin: float = 0.5
+    margin: Annotated[float, Range(0, 1000, without=0)] = 0.5
     """How much farther a negative should be than a positive, in squared distance."""
     l2_axis: Literal["batch", "embedding", "none"] = "batch"
     """What is scaled to length 1: each coordinate over a group, as the study's code has it; each
     embedding, as triplets have it elsewhere; nothing."""
-    group_images: int = 8
+    group_images: Annotated[int, Range(2, 64)] = 8
     """Images whose crops are each other's negatives; a rank's micro-batch is a multiple of it."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        super().__post_init__()
-        for name, least in (("num_crops", 2), ("group_images", 2), ("embedding", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"task.{name} ({value}) must be at least {least}")
-        if not self.margin > 0:
-            raise InputError(f"task.margin ({self.margin}) must be above 0")
 
 
 class Exemplar(Task):

@@ -10,7 +10,7 @@ Shape legend: B images, V views of each, H W pixels, C = 3 channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import InputError
+from ..fields import Checked, Range, Share
 from ..models import Trunk
 from ..models.input_spec import InputSpec, make_inputs
 from ..ops import color_jitter, reference
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
+from .base import Side
 
 # slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
 _ATTEMPTS = 16
@@ -30,38 +32,32 @@ _DRAWS_PER_VIEW = 4
 _BRIGHTNESS_FIRST = 0.25
 
 
+Area = Annotated[float, Range(0, 1, without=0)]
+"""Share of an image's area."""
+
+
 @dataclass(frozen=True)
-class InceptionConfig:
+class InceptionConfig(Checked, prefix="task."):
     """What a view is; the defaults are those of the study."""
 
-    size: int = 224
+    size: Side = 224
     """Side of a view in pixels."""
-    min_area: float = 0.05
+    min_area: Area = 0.05
     """Smallest share of the image's area that a crop may cover."""
-    max_ratio: float = 4 / 3
+    max_ratio: Annotated[float, Range(1, 100)] = 4 / 3
     """Widest crop, width over height, and tallest the other way; 1 takes squares alone."""
-    flip_probability: float = 0.5
+    flip_probability: Share = 0.5
     """Share of views mirrored."""
-    brightness: float = 32 / 255
+    brightness: Share = 32 / 255
     """Largest change of brightness, of a range of 1; 0 leaves it as it is."""
-    saturation: float = 0.5
+    saturation: Share = 0.5
     """Largest change of the saturation's factor around 1; 0 leaves it as it is."""
-    grey_probability: float = 0.0
+    grey_probability: Share = 0.0
     """Share of images made grey, all views together."""
     grey: Literal["luma", "mean"] = "mean"
     """Grey is the luma (ITU-R 601) or the mean of the channels."""
     normalize: Literal["inception", "imagenet", "image"] = "inception"
     """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name in ("flip_probability", "grey_probability", "brightness", "saturation"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
-        if not self.max_ratio >= 1:
-            raise InputError(f"task.max_ratio ({self.max_ratio}) must be at least 1")
-        self.list_views(1)  # refuses size and area
 
     def list_views(self, count: int) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader for ``count`` views of each image."""

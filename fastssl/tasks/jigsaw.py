@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
-from ..config import free
 from ..errors import InputError
+from ..fields import Checked, Range, Share, free
 from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
 from ..models.input_spec import SCALES, InputSpec
 from ..ops import extract_patches
-from ..randomness import Stream, draw_words, is_below, to_below
-from .base import Inputs, Task
+from ..randomness import Seed, Stream, draw_words, is_below, to_below
+from .base import Features, Inputs, Resize, Side, Task
 from .patch_colours import cut_shifted, make_grey, project_colours
 from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners, normalize_patches
 from .permutation_files import digest_file, read_permutations
@@ -40,73 +40,62 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class JigsawConfig:
+class JigsawConfig(Checked, prefix="task."):
     """Jigsaw; the defaults are the form of Goyal et al. 2019."""
 
     name: Literal["jigsaw"] = "jigsaw"
     """Pretext task."""
-    num_permutations: int = 2000
+    num_permutations: Annotated[int, Range(1, 1_000_000)] = 2000
     """Permutations to tell apart: the difficulty of the puzzle."""
     selection: Selection = "mean"
     """Greedy choice of permutations: greatest mean or greatest minimum Hamming distance."""
-    permutation_seed: int = 0
+    permutation_seed: Seed = 0
     """Seed of the permutation set."""
     permutations_file: str = free("")
     """Read the set from this file (Noroozi's int32 binary, .npy or text) instead of choosing it."""
     permutations_sha256: str = ""
     """SHA-256 of that file; filled in where it is not given, so that a run keeps its set."""
-    permutations_per_image: int = 1
+    permutations_per_image: Annotated[int, Range(1, 1000)] = 1
     """Puzzles made of one image from one pass of the trunk, no two of them alike."""
     view: Literal["resize_crop", "center", "squash_crop"] = "resize_crop"
     """Crop at a random place or in the centre of the resized image, or of the squashed one."""
-    resize_short: int = 256
+    resize_short: Resize = 256
     """Short side of the image in pixels before the crop; both sides where it is squashed."""
-    crop: int = 255
+    crop: Side = 255
     """Side of the crop in pixels."""
-    grid: int = 3
+    grid: Annotated[int, Range(1, 16)] = 3
     """Cells a side."""
-    patch: int = 64
+    patch: Side = 64
     """Patch side in pixels."""
-    jitter: int = 21
+    jitter: Side = 21
     """Places a patch may take in its cell along each axis: offsets 0 .. jitter-1 pixels."""
-    channel_shift: int = 0
+    channel_shift: Annotated[int, Range(0, 100)] = 0
     """Colour channels of a patch shifted by 0 .. this many pixels, each by itself (not fused)."""
-    flip_probability: float = 0.5
+    flip_probability: Share = 0.5
     """Share of images mirrored."""
-    grey_probability: float = 0.66
+    grey_probability: Share = 0.66
     """Share of images made grey, all patches together."""
     grey: Literal["luma", "mean"] = "luma"
     """Grey is the luma (ITU-R 601) or the mean of the channels (not fused)."""
     grey_per_patch: bool = False
     """Toss the coin for grey for each patch instead of each image."""
-    projection_probability: float = 0.0
+    projection_probability: Share = 0.0
     """Share of the images not made grey that lose their green-magenta colour (not fused)."""
     normalize: Literal["imagenet", "patch", "mean", "none"] = "imagenet"
     """ImageNet's mean and deviation; each patch's own; Caffe's channel means (123, 117, 104) with
     one deviation for all channels; or that deviation alone."""
     head: Literal["concat", "fully_connected", "joint"] = "concat"
     """Goyal's (one Linear), Noroozi's (fc6, fc7, fc8, dropout) or Kolesnikov's (BN, dropout)."""
-    hidden: int = 1000
+    hidden: Features = 1000
     """Features that each patch is projected to."""
-    joint_hidden: int = 4096
+    joint_hidden: Features = 4096
     """Hidden layer of the heads fully_connected and joint, over all patches."""
     batch_norm: Literal["shared", "tower"] = "shared"
     """The trunk's batch norms: one set for all patches, or one for each slot of the puzzle."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse a puzzle that cannot be made, and note the checksum of a permutations file."""
-        positive = ("num_permutations", "permutations_per_image", "grid", "patch", "jitter")
-        for name in (*positive, "hidden", "joint_hidden"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"task.{name} ({value}) must be at least 1")
-        if self.channel_shift < 0:
-            raise InputError(f"task.channel_shift ({self.channel_shift}) must not be negative")
         check_cells(self)
-        for name in ("flip_probability", "grey_probability", "projection_probability"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
         if self.permutations_per_image > self.num_permutations:
             raise InputError(
                 f"task.permutations_per_image ({self.permutations_per_image}) must not exceed "

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
-from ..errors import InputError
+from ..fields import Checked, Share
 from ..models import JointHead, Trunk
 from ..models.input_spec import SCALES, InputSpec
 from ..ops import extract_patches
 from ..randomness import Stream, draw_words, is_below
-from .base import Inputs, Task
+from .base import Features, Inputs, Resize, Side, Task
 from .patch_colours import make_grey
 from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners, normalize_patches
 from .pictures import GAP, PAPER, RIGHT, WRONG, frame_picture
@@ -36,25 +36,25 @@ _CELL = (224, 224, 224)
 
 
 @dataclass(frozen=True)
-class RelativeLocationConfig:
+class RelativeLocationConfig(Checked, prefix="task."):
     """Relative patch location; the defaults are the form of Kolesnikov et al. 2019."""
 
     name: Literal["relative_location"] = "relative_location"
     """Pretext task."""
     view: Literal["resize_crop", "center", "squash_crop"] = "squash_crop"
     """Crop at a random place or in the centre of the resized image, or of the squashed one."""
-    resize_short: int = 292
+    resize_short: Resize = 292
     """Short side of the image in pixels before the crop; both sides where it is squashed."""
-    crop: int = 255
+    crop: Side = 255
     """Side of the crop in pixels; a third of it is the side of a cell."""
-    patch: int = 64
+    patch: Side = 64
     """Patch side in pixels."""
-    jitter: int = 22
+    jitter: Side = 22
     """Places a patch may take in its cell along each axis: offsets 0 .. jitter-1 pixels. Patches
     are at least cell - patch - jitter + 1 pixels apart."""
-    flip_probability: float = 0.0
+    flip_probability: Share = 0.0
     """Share of images mirrored."""
-    grey_probability: float = 0.66
+    grey_probability: Share = 0.66
     """Share of images made grey, all patches together."""
     grey: Literal["luma", "mean"] = "mean"
     """Grey is the luma (ITU-R 601) or the mean of the channels (not fused)."""
@@ -62,22 +62,14 @@ class RelativeLocationConfig:
     """Toss the coin for grey for each patch instead of each image."""
     normalize: Literal["imagenet", "patch"] = "patch"
     """ImageNet's mean and deviation, or each patch's own."""
-    hidden: int = 1000
+    hidden: Features = 1000
     """Features that each patch is projected to."""
-    joint_hidden: int = 4096
+    joint_hidden: Features = 4096
     """Hidden layer of the head, over both patches."""
 
-    def __post_init__(self) -> None:
-        """Refuse pairs that cannot be made."""
-        for name in ("patch", "jitter", "hidden", "joint_hidden"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"task.{name} ({value}) must be at least 1")
+    def check(self) -> None:
+        """Refuse patches that do not fit their cells."""
         check_cells(self)
-        for name in ("flip_probability", "grey_probability"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"task.{name} ({value}) must lie in 0 .. 1")
 
     @property
     def grid(self) -> int:

@@ -15,11 +15,13 @@ from torch.nn import functional
 
 from ..batch import Batch
 from ..errors import InputError
+from ..fields import Share
 from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..views import ViewSpec
 from .base import Inputs, Task
 from .inception_views import (
+    Area,
     InceptionConfig,
     check_size,
     draw_appearance,
@@ -37,22 +39,16 @@ class SupervisedConfig(InceptionConfig):
 
     name: Literal["supervised"] = "supervised"
     """Task."""
-    min_area: float = 0.08
+    min_area: Area = 0.08
     """Smallest share of the image's area that a crop may cover."""
-    brightness: float = 0.0
+    brightness: Share = 0.0
     """Largest change of brightness, of a range of 1; 0 leaves it as it is."""
-    saturation: float = 0.0
+    saturation: Share = 0.0
     """Largest change of the saturation's factor around 1; 0 leaves it as it is."""
     normalize: Literal["inception", "imagenet", "image"] = "imagenet"
     """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of the target that is spread over all classes."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        super().__post_init__()
-        if not 0 <= self.label_smoothing <= 1:
-            raise InputError(f"task.label_smoothing ({self.label_smoothing}) must lie in 0 .. 1")
 
     def list_views(self, count: int) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader: torchvision's rule, ten attempts, else the centre."""

@@ -93,7 +93,10 @@ def finished(dataset_path, tmp_path_factory):
     [
         (["dmo"], "recipe ('dmo') is not known; did you mean 'demo'?"),
         (["demo", "--data.loader", "webdatset"], "did you mean 'webdataset'?"),
-        (["demo", "--data.global-batch-size", "0"], "(0) must be at least 1"),
+        (
+            ["demo", "--data.global-batch-size", "0"],
+            "data.global_batch_size (0) must lie in 1 .. 1,000,000; set --data.global-batch-size",
+        ),
         (["demo"], "--data.path (none given) must name a dataset"),
     ],
 )

@@ -254,13 +254,13 @@ def test_pictures_are_grey_original_and_painted_side_by_side():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_neighbors": 0}, r"task\.num_neighbors \(0\) must be at least 1"),
+        ({"num_neighbors": 0}, r"task\.num_neighbors \(0\) must lie in 1 \.\. 10,000"),
         ({"num_neighbors": 314}, r"num_neighbors \(314\) must lie in 1 \.\. 313"),
         ({"bin_grid": 60}, r"grid \(60\) must lie in 2 \.\. 50"),
-        ({"sigma": 0.0}, r"sigma \(0\.0\) must be above 0"),
+        ({"sigma": 0.0}, r"task\.sigma \(0\.0\) must lie in 0 \.\. 1,000, 0 excluded"),
         ({"crop": 100, "resize_short": 128}, r"task\.crop \(100\).*set --task\.crop to 96 or 112"),
         ({"crop": 48}, r"task\.resize_short \(32\) must be at least task\.crop \(48\)"),
-        ({"head_stride": 2}, r"task\.head_stride \(2\) must be 4, 8 or 16"),
+        ({"head_stride": 2}, r"task\.head_stride \(2\) must be one of 4, 8, 16"),
         ({"flip_probability": 1.5}, r"task\.flip_probability \(1\.5\) must lie in 0 \.\. 1"),
         ({"grey_threshold": -1.0}, r"task\.grey_threshold \(-1\.0\)"),
         ({"prior_file": "none.json"}, r"prior none\.json is not a file.*tools/color_prior"),

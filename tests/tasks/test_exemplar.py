@@ -242,9 +242,9 @@ def test_such_a_batch_is_refused_before_a_run_starts(dataset_path, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_crops": 1}, r"task\.num_crops \(1\) must be at least 2"),
-        ({"group_images": 1}, r"task\.group_images \(1\) must be at least 2"),
-        ({"margin": 0.0}, r"task\.margin \(0\.0\) must be above 0"),
+        ({"num_crops": 1}, r"task\.num_crops \(1\) must lie in 2 \.\. 64"),
+        ({"group_images": 1}, r"task\.group_images \(1\) must lie in 2 \.\. 64"),
+        ({"margin": 0.0}, r"task\.margin \(0\.0\) must lie in 0 \.\. 1,000, 0 excluded"),
         ({"flip_probability": -1.0}, r"task\.flip_probability \(-1\.0\)"),
     ],
 )

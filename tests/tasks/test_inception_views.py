@@ -165,9 +165,9 @@ def test_an_image_may_be_of_one_colour():
     ("changes", "message"),
     [
         ({"saturation": 1.5}, r"task\.saturation \(1\.5\) must lie in 0 \.\. 1"),
-        ({"max_ratio": 0.5}, r"task\.max_ratio \(0\.5\) must be at least 1"),
-        ({"min_area": 0.0}, "view scale"),
-        ({"size": 0}, r"view size \(0\)"),
+        ({"max_ratio": 0.5}, r"task\.max_ratio \(0\.5\) must lie in 1 \.\. 100"),
+        ({"min_area": 0.0}, r"task\.min_area \(0\.0\) must lie in 0 \.\. 1, 0 excluded"),
+        ({"size": 0}, r"task\.size \(0\) must lie in 1 \.\. 2,048"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):

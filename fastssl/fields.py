@@ -1,0 +1,158 @@
+"""Fields of a config: their ranges, the one checker of them, and the one walk over them.
+
+A config is a frozen dataclass that derives from ``Checked``. What a field may be stands in its
+type: ``Annotated[int, Range(1, 64)]`` or ``Literal["fp32", "bf16"]``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal
+
+from .errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes, both ends included; of a tuple, each of its numbers."""
+
+    low: float
+    """Least."""
+    high: float
+    """Greatest."""
+    without: float | None = None
+    """An end that does not belong to it."""
+
+    def __contains__(self, value: float) -> bool:
+        """Return whether a number lies in it; "not a number" lies nowhere."""
+        return self.low <= value <= self.high and value != self.without
+
+    def __str__(self) -> str:
+        """Return it as an error message has it."""
+        end = "" if self.without is None else f", {_spell(self.without)} excluded"
+        return f"{_spell(self.low)} .. {_spell(self.high)}{end}"
+
+
+Share = Annotated[float, Range(0, 1)]
+"""A part of a whole, or a probability."""
+
+
+def free(default: Any) -> Any:
+    """Declare a field that may change between stops of a run."""
+    return dataclasses.field(default=default, metadata={"free": True})
+
+
+class Checked:
+    """A frozen dataclass that refuses what its fields' types do not take.
+
+    ``class DataConfig(Checked, prefix="data.")`` names its fields as the command line does where
+    they are not at its top; a prefix with a space is of no command line.
+    """
+
+    _prefix: ClassVar[str] = ""
+
+    def __init_subclass__(cls, prefix: str | None = None, **kwargs: Any) -> None:
+        """Note what stands before the fields' names in messages."""
+        super().__init_subclass__(**kwargs)
+        if prefix is not None:
+            cls._prefix = prefix
+
+    def __post_init__(self) -> None:
+        """Check every field by itself, then what ``check`` asks of several."""
+        for field, kind, limits in list_fields(type(self)):
+            _check_field(self._prefix + field.name, getattr(self, field.name), kind, limits)
+        self.check()
+
+    def check(self) -> None:
+        """Check what relates several fields, or a field and the world; each class has its own.
+
+        Raises:
+            InputError: if something does not fit.
+        """
+
+
+@dataclass(frozen=True)
+class Item:
+    """A field that is no config itself."""
+
+    name: str
+    """From the top, with dots between."""
+    value: Any
+    """Of an instance; of a class ``dataclasses.MISSING``."""
+    kind: Any
+    """Its type, without annotations."""
+    limits: Range | None
+    """Of a number."""
+    field: dataclasses.Field[Any]
+    """What the dataclass knows of it."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may change between stops of a run."""
+        return self.field.metadata.get("free", False)
+
+
+def walk(config: Any, prefix: str = "") -> Iterator[Item]:
+    """Yield every field of a config, in order, those of the configs in it in their place.
+
+    Args:
+        config: a dataclass, or an instance of one, whose values then tell more than its types.
+        prefix: put before each name.
+    """
+    is_class = isinstance(config, type)
+    for field, kind, limits in list_fields(config if is_class else type(config)):
+        value = dataclasses.MISSING if is_class else getattr(config, field.name)
+        inner = kind if is_class else value
+        if dataclasses.is_dataclass(inner):
+            yield from walk(inner, f"{prefix}{field.name}.")
+        else:
+            yield Item(prefix + field.name, value, kind, limits, field)
+
+
+@functools.cache
+def list_fields(
+    config_class: type,
+) -> tuple[tuple[dataclasses.Field[Any], Any, Range | None], ...]:
+    """Return the fields of a dataclass, each with its type without annotations and its range."""
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    found = []
+    for field in dataclasses.fields(config_class):
+        kind, limits = hints[field.name], None
+        if typing.get_origin(kind) is Annotated:
+            kind, *notes = typing.get_args(kind)
+            limits = next((note for note in notes if isinstance(note, Range)), None)
+        found.append((field, kind, limits))
+    return tuple(found)
+
+
+def _check_field(name: str, value: Any, kind: Any, limits: Range | None) -> None:
+    """Check a field by itself."""
+    if typing.get_origin(kind) is Literal:
+        known = typing.get_args(kind)
+        if value not in known and isinstance(value, str):
+            raise InputError(f"{name} ('{value}') is not known{nearest(value, map(str, known))}")
+        if value not in known:
+            raise InputError(f"{name} ({value}) must be one of {', '.join(map(str, known))}")
+    if limits is None or (value is None and NoneType in typing.get_args(kind)):
+        return
+    is_whole = int in (kind, *typing.get_args(kind))
+    remedy = "" if " " in name else f"; set --{name.replace('_', '-')}"
+    for one in value if isinstance(value, tuple | list) else (value,):
+        if isinstance(one, bool) or not isinstance(one, Integral if is_whole else Real):
+            what = "a whole number" if is_whole else "a number"
+            raise InputError(f"{name} ({one!r}) must be {what} in {limits}{remedy}")
+        if one not in limits:
+            raise InputError(f"{name} ({one}) must lie in {limits}{remedy}")
+
+
+def _spell(end: float) -> str:
+    """Write the end of a range: 0.5, 65,536, 2**64 - 1."""
+    if isinstance(end, int) and end >= 2**32 and end & (end + 1) == 0:
+        return f"2**{end.bit_length()} - 1"
+    return f"{end:,}"
