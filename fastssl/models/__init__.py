@@ -1,8 +1,10 @@
 """Trunks by name, their export, and the heads that stand on them."""
 
+from .base import Trunk
+from .export import digest_trunk, load_trunk, save_trunk
 from .heads import ConcatHead, FullyConnectedHead, JointHead
 from .towers import split_batch_norms
-from .trunks import Trunk, build_trunk, load_trunk, save_trunk, trunk_names
+from .trunks import build_trunk, trunk_names
 
 __all__ = [
     "ConcatHead",
@@ -10,6 +12,7 @@ __all__ = [
     "JointHead",
     "Trunk",
     "build_trunk",
+    "digest_trunk",
     "load_trunk",
     "save_trunk",
     "split_batch_norms",

@@ -8,11 +8,12 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .base import Layers, Trunk
 from .layers import ChannelLRN, init_conv_and_norm
 
 _POOL, _POOL_STRIDE = 3, 2
@@ -20,7 +21,7 @@ _CONV1 = 11
 _PRE_LOGITS_SIDE = 2
 
 
-class AlexNet(nn.Module):
+class AlexNet(Trunk):
     """Convolutions of 11, 5, 3, 3 and 3 pixels; groups on the second, fourth and fifth.
 
     Max pools of 3 pixels and stride 2 follow the first, second and fifth, rounded down as the
@@ -28,6 +29,8 @@ class AlexNet(nn.Module):
     are the last pool's map in 2 x 2 places: of a 64-pixel patch at stride 2 that is the whole map,
     of a larger image an average of it. The fully connected layers belong to the task's head.
     """
+
+    layers: ClassVar[Layers] = {f"conv{i}": (f"conv{i}", f"bn{i}") for i in range(1, 6)}
 
     def __init__(
         self,
@@ -107,10 +110,6 @@ class AlexNet(nn.Module):
         points["pool5"] = self.pool(points["conv5"])
         points["pre_logits"] = _halve_twice(points["pool5"]).flatten(1)
         return points
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
-        return self.forward_features(x)["pre_logits"]
 
 
 def _needed_side(stride: int) -> int:

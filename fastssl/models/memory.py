@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ def estimate_training_memory(
     """
     with torch.device("meta"):
         trunk = build_trunk(name, width)
-        images = torch.empty(batch_size, cast(Any, trunk).in_channels, side, side)
+        images = torch.empty(batch_size, trunk.in_channels, side, side)
     parameters = sum(part.numel() * part.element_size() for part in trunk.parameters())
     buffers = sum(part.numel() * part.element_size() for part in trunk.buffers())
     return MemoryEstimate(

@@ -5,8 +5,11 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from .base import Layers, Trunk
 from .layers import follow_kolesnikov, init_conv_and_norm
 
 _EXPANSION = 4
@@ -62,12 +65,19 @@ def _build_stage(
     return nn.Sequential(*units)
 
 
-class ResNet50(nn.Module):
+class ResNet50(Trunk):
     """ResNet-50 v1 without its classifier (He et al. 2016; stride in the 3x3).
 
     A torchvision state dict without ``fc`` loads and gives equal features.
     """
 
+    layers: ClassVar[Layers] = {
+        "conv1": ("conv1", "bn1"),
+        "res2": ("layer1",),
+        "res3": ("layer2",),
+        "res4": ("layer3",),
+        "res5": ("layer4",),
+    }
     min_side = 1
 
     def __init__(
@@ -136,6 +146,14 @@ class ResNet50V1(ResNet50):
     Weights begin Glorot-uniform, batch norms have an epsilon of 1e-3 and a momentum of 0.01. The
     names of the weights are those of ``ResNet50``.
     """
+
+    layers: ClassVar[Layers] = {
+        "after_root": ("conv1", "bn1"),
+        "block1": ("layer1",),
+        "block2": ("layer2",),
+        "block3": ("layer3",),
+        "block4": ("layer4",),
+    }
 
     def __init__(
         self, width: int = 4, root_stride: int = 2, last_stride: int = 2, has_skip: bool = True

@@ -5,8 +5,11 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from .base import Layers, Trunk
 from .layers import follow_kolesnikov, pool_last, pool_root
 
 _EXPANSION = 4
@@ -89,7 +92,7 @@ def _build_stage(
     return nn.Sequential(*units)
 
 
-class ResNet50V2(nn.Module):
+class ResNet50V2(Trunk):
     """ResNet-50 v2 without its classifier, as Kolesnikov et al. 2019 have it.
 
     No batch norm or ReLU in the root, whose pool has a border of zeros; batch norm and maybe a ReLU
@@ -97,8 +100,15 @@ class ResNet50V2(nn.Module):
     momentum of 0.01.
     """
 
+    layers: ClassVar[Layers] = {
+        "after_root": ("conv1",),
+        "block1": ("layer1",),
+        "block2": ("layer2",),
+        "block3": ("layer3",),
+        "block4": ("layer4",),
+        "pre_logits": ("bn",),
+    }
     min_side = 1
-    in_channels = 3
 
     def __init__(
         self,

@@ -5,8 +5,11 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from .base import Layers, Trunk
 from .layers import init_conv_and_norm
 
 _CELU_ALPHA = 0.075
@@ -57,15 +60,21 @@ class Block(nn.Module):
         return self.residual(self.celu(self.bn(self.pool(self.conv(x)))))
 
 
-class ResNet9(nn.Module):
+class ResNet9(Trunk):
     """ResNet9 whose feature layer acts at every location before the mean pool.
 
     Newell and Deng 2020; 6,699,328 parameters at the standard width. Sides are multiples of 8 (a
     rest is cut off by the pools) and at least 8.
     """
 
+    layers: ClassVar[Layers] = {
+        "stem": ("conv1", "bn1"),
+        "block1": ("block1",),
+        "block2": ("block2",),
+        "block3": ("block3",),
+        "fc": ("fc",),
+    }
     min_side = 8
-    in_channels = 3
 
     def __init__(self, width: int = 4) -> None:
         """Build the trunk with fresh weights.

@@ -6,6 +6,7 @@ Shape legend: B images, C channels, H W pixels, D features.
 from __future__ import annotations
 
 import functools
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from .base import Layers, Trunk
 from .layers import follow_kolesnikov, pool_last, pool_root
 from .resnet50_v2 import PreActivationBranch
 from .reversible import ReversibleStage, is_autocast
@@ -43,7 +45,7 @@ def _build_stage(channels: int, num_units: int, stride: int | None = None) -> Re
     )
 
 
-class RevNet50(nn.Module):
+class RevNet50(Trunk):
     """RevNet-50 without its classifier: training memory does not grow with units.
 
     The widths of ResNet-50 v2, with a quarter of its parameters. What is kept for the backward
@@ -52,8 +54,15 @@ class RevNet50(nn.Module):
     units stays float32, so that it can be inverted.
     """
 
+    layers: ClassVar[Layers] = {
+        "after_root": ("conv1",),
+        "block1": ("layer1",),
+        "block2": ("layer2",),
+        "block3": ("layer3",),
+        "block4": ("layer4",),
+        "pre_logits": ("bn",),
+    }
     min_side = 1
-    in_channels = 3
 
     def __init__(
         self,

@@ -8,9 +8,12 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .base import Layers, Trunk
 from .layers import follow_kolesnikov
 
 _GROUPS = ((2, 1), (2, 2), (4, 4), (4, 8), (4, 8))
@@ -36,7 +39,7 @@ class NormedConv(nn.Sequential):
         )
 
 
-class VGG19BN(nn.Module):
+class VGG19BN(Trunk):
     """VGG-19 with batch norm instead of dropout, its fully connected layers as convolutions.
 
     fc6's kernel is the whole last map of images of one size. Of larger images it sees every place
@@ -44,7 +47,11 @@ class VGG19BN(nn.Module):
     Weights begin Glorot-uniform, batch norms have an epsilon of 1e-3 and a momentum of 0.01.
     """
 
-    in_channels = 3
+    layers: ClassVar[Layers] = {
+        **{f"block{number}": (f"group{number}",) for number in range(1, len(_GROUPS) + 1)},
+        "fc6": ("fc6",),
+        "pre_logits": ("fc7",),
+    }
 
     def __init__(self, width: int = 8, side: int = 224) -> None:
         """Build the trunk with fresh weights.
@@ -93,7 +100,3 @@ class VGG19BN(nn.Module):
         points["fc6"] = self.fc6(x)
         points["pre_logits"] = self.fc7(points["fc6"]).mean((2, 3))
         return points
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
-        return self.forward_features(x)["pre_logits"]

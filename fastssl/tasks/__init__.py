@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
-
-from torch import nn
+from typing import Any
 
 from ..errors import InputError, nearest
 from ..models import Trunk
@@ -38,7 +36,7 @@ __all__ = [
 ]
 
 # (config, trunk, number of classes) -> task; a pretext task is not told of classes.
-_TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
+_TASKS: dict[str, Callable[[Any, Trunk, int], Task]] = {
     "colorization": lambda config, trunk, _: Colorization(config, trunk),
     "exemplar": lambda config, trunk, _: Exemplar(config, trunk),
     "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
@@ -48,7 +46,7 @@ _TASKS: dict[str, Callable[[Any, nn.Module, int], Task]] = {
 }
 
 
-def build_task(config: Any, trunk: nn.Module, num_classes: int = 0) -> Task:
+def build_task(config: Any, trunk: Trunk, num_classes: int = 0) -> Task:
     """Build the task that a config describes, on a trunk.
 
     Args:
@@ -65,10 +63,10 @@ def build_task(config: Any, trunk: nn.Module, num_classes: int = 0) -> Task:
     """
     if config.name not in _TASKS:
         raise InputError(f"task ('{config.name}') is not known{nearest(config.name, _TASKS)}")
-    task, named = _TASKS[config.name](config, trunk, num_classes), cast(Trunk, trunk)
-    if named.in_channels != task.input_spec.channels:
+    task = _TASKS[config.name](config, trunk, num_classes)
+    if trunk.in_channels != task.input_spec.channels:
         raise InputError(
-            f"trunk ('{named.name}') takes images of {named.in_channels} channel(s), task "
+            f"trunk ('{trunk.name}') takes images of {trunk.in_channels} channel(s), task "
             f"{config.name} has images of {task.input_spec.channels}; choose another --trunk"
         )
     return task

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import InputError
 from ..fields import Range
+from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..shards import ShardDataset
 from ..views import MAX_SIDE, ViewSpec
@@ -45,7 +46,7 @@ class Task(nn.Module, abc.ABC):
     """What to ask of the loader."""
     input_spec: InputSpec
     """What the trunk takes in place of RGB."""
-    trunk: nn.Module
+    trunk: Trunk
     """What is kept when the run ends."""
 
     def check_batch(self, size: int) -> None:

@@ -10,11 +10,11 @@ Shape legend: B images, S side of the view, Q bins, h w places of the head's map
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..batch import Batch
@@ -114,7 +114,7 @@ class ColorizationConfig(Checked, prefix="task."):
 class Colorization(Task):
     """A map of colour bins on a trunk that sees lightness."""
 
-    def __init__(self, config: ColorizationConfig, trunk: nn.Module) -> None:
+    def __init__(self, config: ColorizationConfig, trunk: Trunk) -> None:
         """Build the head and the loss.
 
         Args:
@@ -126,29 +126,28 @@ class Colorization(Task):
                 or a value of the loss is out of range.
         """
         super().__init__()
-        named = cast(Trunk, trunk)
-        if named.name not in _MAPS:
+        if trunk.name not in _MAPS:
             raise InputError(
-                f"trunk ('{named.name}') has no map of lightness for colorization; set --trunk to "
+                f"trunk ('{trunk.name}') has no map of lightness for colorization; set --trunk to "
                 f"{' or '.join(sorted(_MAPS))}"
             )
-        if config.crop < named.min_side:
+        if config.crop < trunk.min_side:
             raise InputError(
-                f"task.crop ({config.crop}) must be at least {named.min_side} px for trunk "
-                f"'{named.name}'; enlarge --task.crop"
+                f"task.crop ({config.crop}) must be at least {trunk.min_side} px for trunk "
+                f"'{trunk.name}'; enlarge --task.crop"
             )
         self.config = config
         self.views = (ViewSpec.resize_crop(config.resize_short, config.crop),)
         self.input_spec = InputSpec("lightness", eight_bit=config.eight_bit)
         self.trunk = trunk
-        self._end_point, places = _MAPS[named.name]
+        self._end_point, places = _MAPS[trunk.name]
         prior = read_prior(config.prior_file, config.bin_grid) if config.prior_file else None
         self.criterion = ColorLoss(
             config.num_neighbors, config.sigma, config.bin_grid, prior, config.uniform_share
         )
         num_doublings = (TRUNK_STRIDE // config.head_stride).bit_length() - 1
         self.head = ColorHead(
-            named.num_features // places, config.hidden, self.criterion.num_bins, num_doublings
+            trunk.num_features // places, config.hidden, self.criterion.num_bins, num_doublings
         )
 
     def check_data(self, dataset: ShardDataset, num_samples: int) -> None:
@@ -231,7 +230,7 @@ class Colorization(Task):
 
     def _logits(self, inputs: Inputs) -> Tensor:
         lightness = inputs["lightness"]
-        maps = cast(Trunk, self.trunk).forward_features(lightness)[self._end_point]
+        maps = self.trunk.forward_features(lightness)[self._end_point]
         return self.head(maps, lightness.shape[-1] // TRUNK_STRIDE)
 
     @torch.no_grad()

@@ -10,11 +10,11 @@ N embeddings of a group, D features, S side of a crop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..batch import Batch
 from ..fields import Range, Share
@@ -59,7 +59,7 @@ class ExemplarConfig(InceptionConfig):
 class Exemplar(Task):
     """A linear embedding of crops on a trunk."""
 
-    def __init__(self, config: ExemplarConfig, trunk: nn.Module) -> None:
+    def __init__(self, config: ExemplarConfig, trunk: Trunk) -> None:
         """Build the embedding.
 
         Args:
@@ -76,7 +76,7 @@ class Exemplar(Task):
         self.batch_multiple = config.group_images
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
-        self.head = build_linear_head(cast(Trunk, trunk).num_features, config.embedding)
+        self.head = build_linear_head(trunk.num_features, config.embedding)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

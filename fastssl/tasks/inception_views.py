@@ -10,11 +10,11 @@ Shape legend: B images, V views of each, H W pixels, C = 3 channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..batch import Batch
 from ..errors import InputError
@@ -87,17 +87,16 @@ class InceptionConfig(Checked, prefix="task."):
         return not (self.has_jitter or (self.grey_probability > 0 and self.grey == "mean"))
 
 
-def check_size(config: InceptionConfig, trunk: nn.Module) -> None:
+def check_size(config: InceptionConfig, trunk: Trunk) -> None:
     """Refuse views that a trunk cannot take.
 
     Raises:
         InputError: names the smallest size.
     """
-    named = cast(Trunk, trunk)
-    if config.size < named.min_side:
+    if config.size < trunk.min_side:
         raise InputError(
-            f"task.size ({config.size}) must be at least {named.min_side} px for trunk "
-            f"'{named.name}'; enlarge it, or choose another --trunk"
+            f"task.size ({config.size}) must be at least {trunk.min_side} px for trunk "
+            f"'{trunk.name}'; enlarge it, or choose another --trunk"
         )
 
 

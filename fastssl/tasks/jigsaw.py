@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -226,7 +226,7 @@ class Jigsaw(Task):
     permutations_QP: Tensor
     """int64, the set."""
 
-    def __init__(self, config: JigsawConfig, trunk: nn.Module) -> None:
+    def __init__(self, config: JigsawConfig, trunk: Trunk) -> None:
         """Choose or read the permutations and build the head.
 
         Args:
@@ -244,7 +244,6 @@ class Jigsaw(Task):
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         check_patch_side(config, trunk)
-        named = cast(Trunk, trunk)
         permutations = load_permutations(config)
         # Before a run its task is built once without memory.
         if not any(parameter.is_meta for parameter in trunk.parameters()):
@@ -255,11 +254,11 @@ class Jigsaw(Task):
         if config.batch_norm == "tower":
             if not any(isinstance(part, nn.BatchNorm2d) for part in trunk.modules()):
                 raise InputError(
-                    f"task.batch_norm tower needs a trunk with batch norms, '{named.name}' has "
+                    f"task.batch_norm tower needs a trunk with batch norms, '{trunk.name}' has "
                     "none; set --task.batch-norm shared"
                 )
             split_batch_norms(trunk, config.num_patches)
-        self.head = _build_head(config, named.num_features)
+        self.head = _build_head(config, trunk.num_features)
 
     def draw(self, batch: Batch, seed: int) -> Puzzles:
         """Draw the puzzles of a batch from its sample ids and epochs (law 2), on the CPU."""

@@ -7,11 +7,11 @@ Shape legend: B images, P = grid x grid patches, S patch side, C = 3 channels.
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..batch import Batch
 from ..errors import InputError
@@ -70,17 +70,16 @@ def check_cells(config: Cells) -> None:
         )
 
 
-def check_patch_side(config: Cells, trunk: nn.Module) -> None:
+def check_patch_side(config: Cells, trunk: Trunk) -> None:
     """Refuse patches that a trunk cannot take.
 
     Raises:
         InputError: names the smallest side.
     """
-    named = cast(Trunk, trunk)
-    if config.patch < named.min_side:
+    if config.patch < trunk.min_side:
         raise InputError(
-            f"task.patch ({config.patch}) must be at least {named.min_side} px for trunk "
-            f"'{named.name}'; enlarge patch and crop, or choose another --trunk"
+            f"task.patch ({config.patch}) must be at least {trunk.min_side} px for trunk "
+            f"'{trunk.name}'; enlarge patch and crop, or choose another --trunk"
         )
 
 

@@ -11,11 +11,11 @@ Shape legend: B images, P = 9 patches, K = 8 pairs of each image, S patch side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..batch import Batch
@@ -100,7 +100,7 @@ class RelativeLocation(Task):
     pairs_K2: Tensor
     """int64, (patch, centre) of each class."""
 
-    def __init__(self, config: RelativeLocationConfig, trunk: nn.Module) -> None:
+    def __init__(self, config: RelativeLocationConfig, trunk: Trunk) -> None:
         """Build the head.
 
         Args:
@@ -117,8 +117,7 @@ class RelativeLocation(Task):
         self.trunk = trunk
         check_patch_side(config, trunk)
         self.register_buffer("pairs_K2", torch.tensor(PAIRS), persistent=False)
-        num_features = cast(Trunk, trunk).num_features
-        self.head = JointHead(num_features, 2, config.hidden, len(PAIRS), config.joint_hidden)
+        self.head = JointHead(trunk.num_features, 2, config.hidden, len(PAIRS), config.joint_hidden)
 
     def draw(self, batch: Batch, seed: int) -> Places:
         """Draw places and grey of a batch from sample ids and epochs (law 2), on the CPU."""

@@ -9,11 +9,11 @@ Shape legend: B images, K = 4 turns of each or 1, S side of the view.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..batch import Batch
@@ -47,7 +47,7 @@ class RotationConfig(InceptionConfig):
 class Rotation(Task):
     """A linear classifier of four turns on a trunk."""
 
-    def __init__(self, config: RotationConfig, trunk: nn.Module) -> None:
+    def __init__(self, config: RotationConfig, trunk: Trunk) -> None:
         """Build the classifier.
 
         Args:
@@ -63,7 +63,7 @@ class Rotation(Task):
         self.views = config.list_views(1)
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
-        self.head = build_linear_head(cast(Trunk, trunk).num_features, NUM_TURNS)
+        self.head = build_linear_head(trunk.num_features, NUM_TURNS)
 
     def draw_labels(self, batch: Batch, seed: int) -> Tensor:
         """Draw the turns of a batch (law 2): int64 (B, K), quarters counter-clockwise."""

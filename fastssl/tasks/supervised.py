@@ -6,7 +6,7 @@ Shape legend: B images, Q classes, S side of the view.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class Supervised(Task):
 
     needs_labels = True
 
-    def __init__(self, config: SupervisedConfig, trunk: nn.Module, num_classes: int) -> None:
+    def __init__(self, config: SupervisedConfig, trunk: Trunk, num_classes: int) -> None:
         """Build the classifier.
 
         Args:
@@ -96,7 +96,7 @@ class Supervised(Task):
         self.views = config.list_views(1)
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
-        self.head = nn.Linear(cast(Trunk, trunk).num_features, num_classes)
+        self.head = nn.Linear(trunk.num_features, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 

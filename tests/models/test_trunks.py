@@ -1,29 +1,17 @@
-"""Trunks: torchvision's network, the paper's network, names, export."""
+"""Trunks: torchvision's network, the paper's network, names."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-import safetensors.torch
 import torch
 
 from fastssl.errors import InputError
-from fastssl.models import build_trunk, load_trunk, save_trunk, trunk_names
+from fastssl.models import build_trunk
 
 
 def build(name, width=4, seed=0):
     torch.manual_seed(seed)
     return build_trunk(name, width)
-
-
-@pytest.fixture
-def small_file(tmp_path):
-    """A trunk of width 1 and the file that it was exported to."""
-    trunk, path = build("resnet9", width=1), tmp_path / "trunk.safetensors"
-    save_trunk(trunk, path, {"recipe": "demo"})
-    return trunk, path
 
 
 def test_a_torchvision_state_dict_loads_and_gives_equal_features():
@@ -153,82 +141,3 @@ def test_an_unknown_name_offers_the_nearest():
 def test_a_width_out_of_range_is_refused(width):
     with pytest.raises(InputError, match=r"width \(.*\) must be a whole number in 1 \.\. 64"):
         build_trunk("resnet9", width)
-
-
-@pytest.mark.parametrize("name", trunk_names())
-def test_a_trunk_survives_export_and_import(name, tmp_path):
-    trunk = build(name, width=2)
-    with torch.no_grad():
-        for buffer in trunk.buffers():
-            buffer.add_(1)
-    save_trunk(trunk, tmp_path / "trunk.safetensors", {"step": "12"})
-    loaded, metadata = load_trunk(tmp_path / "trunk.safetensors")
-    assert metadata == {"name": name, "width": "2", "step": "12"}
-    assert (loaded.name, loaded.width) == (name, 2)
-    wanted = trunk.state_dict()
-    assert all(torch.equal(value, wanted[key]) for key, value in loaded.state_dict().items())
-
-
-def test_export_in_another_process_gives_equal_bytes(tmp_path):
-    script = (
-        "import sys, torch; from fastssl.models import build_trunk, save_trunk;"
-        "torch.manual_seed(0);"
-        "save_trunk(build_trunk('resnet9', 1), sys.argv[1], {k: k for k in 'abcdefgh'})"
-    )
-    files = [tmp_path / "one", tmp_path / "two"]
-    for file in files:
-        subprocess.run([sys.executable, "-c", script, str(file)], check=True)
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_export_is_plain_safetensors_with_the_names_of_the_modules(small_file):
-    trunk, path = small_file
-    assert safetensors.torch.load_file(path).keys() == trunk.state_dict().keys()
-
-
-def test_export_leaves_no_draft_behind(small_file):
-    assert [file.name for file in small_file[1].parent.iterdir()] == ["trunk.safetensors"]
-
-
-def test_export_refuses_metadata_that_contradicts_the_trunk(tmp_path):
-    with pytest.raises(ValueError, match=r"metadata\['width'\] \(8\) must be the trunk's own, 1"):
-        save_trunk(build("resnet9", width=1), tmp_path / "trunk", {"width": "8"})
-
-
-def test_export_refuses_metadata_that_is_no_text(tmp_path):
-    with pytest.raises(ValueError, match=r"metadata\['step'\] must be text, got 12"):
-        save_trunk(build("resnet9", width=1), tmp_path / "trunk", {"step": 12})
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"trunk\.safetensors is not a file"):
-        load_trunk(tmp_path / "trunk.safetensors")
-
-
-@pytest.mark.parametrize("keep", [0, 5, 100, -1])
-def test_a_truncated_file_is_refused(small_file, keep):
-    path = small_file[1]
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="is not a whole safetensors file"):
-        load_trunk(path)
-
-
-def test_a_file_that_does_not_name_its_trunk_is_refused(small_file):
-    trunk, path = small_file
-    safetensors.torch.save_file(trunk.state_dict(), path, {"width": "1"})
-    with pytest.raises(InputError, match=r"must hold name and width, got \['width'\]"):
-        load_trunk(path)
-
-
-def test_missing_and_unexpected_weights_are_named(small_file):
-    trunk, path = small_file
-    state = trunk.state_dict()
-    state["head.weight"] = state.pop("fc.weight")
-    state["fc.bias"] = torch.zeros(3)
-    safetensors.torch.save_file(state, path, {"name": "resnet9", "width": "1"})
-    match = (
-        r"resnet9 of width 1: missing: fc\.weight; unexpected: head\.weight; "
-        r"of another shape: fc\.bias \(3,\) instead of \(64,\)"
-    )
-    with pytest.raises(InputError, match=match):
-        load_trunk(path)

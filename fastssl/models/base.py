@@ -1,0 +1,88 @@
+"""What every trunk is: its size, its named end points, and the stages that may be frozen.
+
+Shape legend: B images, C channels, H W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+Layers = Mapping[str, tuple[str, ...]]
+
+
+class Trunk(nn.Module, abc.ABC):
+    """A network without its task: images in, features out."""
+
+    layers: ClassVar[Layers]
+    """Of each end point with weights of its own, in order: the children that hold them."""
+
+    name: str
+    """The name that ``build_trunk`` knows it by."""
+    width: int
+    """The width that it was built with."""
+    num_features: int
+    """D, the features of its pre-logits."""
+    min_side: int
+    """Smallest side of an image that it takes, in pixels."""
+    in_channels: int = 3
+    """Channels of an image that it takes; 3, or 1 for lightness alone."""
+    num_frozen: int = 0
+    """Stages that do not learn, from the first."""
+
+    @abc.abstractmethod
+    def forward_features(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the named end points, pre_logits (B, D) the last of them.
+
+        Args:
+            x: normalised images (B, in_channels, H, W), sides at least ``min_side``.
+        """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
+        return self.forward_features(x)["pre_logits"]
+
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """Return the stages: end points in order, each with the modules that hold its weights.
+
+        An end point without weights, such as a pool, is no stage; every weight is in one.
+        """
+        return {
+            name: [self.get_submodule(child) for child in children]
+            for name, children in self.layers.items()
+        }
+
+    def freeze(self, num_stages: int) -> None:
+        """Let the first stages learn nothing: no gradient, and batch norms in evaluation mode.
+
+        Args:
+            num_stages: 0 lets all learn; the number of all stages freezes the whole trunk.
+
+        Raises:
+            InputError: if there are not so many; lists them.
+        """
+        stages = self.stages()
+        if not 0 <= num_stages <= len(stages):
+            listed = ", ".join(f"{number} {name}" for number, name in enumerate(stages, 1))
+            raise InputError(
+                f"frozen_stages ({num_stages}) must lie in 0 .. {len(stages)}, the stages of trunk "
+                f"'{self.name}': {listed}; set --frozen-stages to one of them, or 0 for none"
+            )
+        self.num_frozen = num_stages
+        for number, modules in enumerate(stages.values()):
+            for module in modules:
+                module.requires_grad_(number >= num_stages)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but for the frozen stages: their running statistics stay."""
+        super().train(mode)
+        for modules in [*self.stages().values()][: self.num_frozen]:
+            for module in modules:
+                module.eval()
+        return self
