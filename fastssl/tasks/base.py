@@ -6,7 +6,7 @@ Shape legend: B images, V views.
 from __future__ import annotations
 
 import abc
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,19 @@ class Task(nn.Module, abc.ABC):
     """What the trunk takes in place of RGB."""
     trunk: Trunk
     """What is kept when the run ends."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile ``forward`` for the sizes that come: those of a run never change.
+
+        Dynamo by itself would take a size for unknown once an earlier network of the process had
+        another, and Inductor (torch 2.14) cannot order the strides of channels-last images whose
+        height and width it does not know.
+
+        Args:
+            args: as ``torch.compile`` takes them.
+            kwargs: likewise; ``dynamic`` is false.
+        """
+        super().compile(*args, **{"dynamic": False, **kwargs})
 
     def check_batch(self, size: int) -> None:
         """Refuse a micro-batch that the task cannot divide, before the run starts.

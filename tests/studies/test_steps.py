@@ -133,3 +133,22 @@ def test_trunk_and_head_compile_to_one_graph_that_learns_the_same(trunk):
 @pytest.mark.slow
 def test_a_network_lowered_by_inductor_learns_the_same():
     compare_compiled("resnet9", "inductor")
+
+
+def test_a_process_that_compiled_another_size_before_compiles_for_the_size_that_comes():
+    """Inductor cannot lower channels-last images whose height and width are unknown."""
+    seen = []
+
+    def note_shapes(graph, inputs):
+        seen.append([tuple(value.shape) for value in inputs if torch.is_tensor(value)])
+        return graph.forward
+
+    for size in (32, 48):
+        task = build_task(RotationConfig(size=size, copies="one"), build_trunk("resnet9", 1))
+        task.compile(fullgraph=True, backend=note_shapes)
+        task(task.prepare(make_batch(task), 5, torch.float32))
+    assert len(seen) == 2
+    for size, shapes in zip((32, 48), seen, strict=True):
+        # A length that Dynamo takes for unknown is a symbol.
+        assert all(isinstance(length, int) for shape in shapes for length in shape)
+        assert (4, 1, 3, size, size) in shapes
