@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.views import ViewSpec, draw_boxes, list_views
 from tests.conftest import NUM_SAMPLES, save_photograph
+from tests.holdings import list_children, list_holdings, wait_for_release
 
 BACK_ENDS = ["webdataset", "native", "dali", "ffcv"]
 """Every back end is held to this suite; a new one is one more name."""
@@ -370,35 +370,20 @@ def test_a_sample_is_read_and_decoded_once_for_all_its_views(build, monkeypatch)
 # ---------------------------------------------------------------- life and death
 
 
-def children():
-    return {p.name for p in Path("/proc").iterdir() if p.name.isdecimal() and is_child(p)}
-
-
-def is_child(process: Path) -> bool:
-    try:
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return fields[1] == str(os.getpid()) and fields[0] != "Z"
-
-
 def test_close_leaves_nothing(build):
-    take(build(), 1)[0]  # what is started once for the whole process stays
-    before = children(), len(os.listdir("/proc/self/fd")), threading.active_count()
-    shared = set(os.listdir("/dev/shm"))
+    with contextlib.closing(build(num_threads=2)) as first:
+        take(first, 1)  # what is started once for the whole process stays
+    before = list_holdings()
     loader = build(num_threads=2)
     iterator = iter(loader)
     next(iterator)
+    assert list_holdings() - before
     loader.close()
     loader.close()
     with pytest.raises(StopIteration):
         next(iterator)
     del iterator
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and children() != before[0]:
-        time.sleep(0.05)
-    assert (children(), len(os.listdir("/proc/self/fd")), threading.active_count()) == before
-    assert set(os.listdir("/dev/shm")) <= shared
+    wait_for_release(before)
 
 
 def test_a_newer_iterator_ends_the_older(build):
@@ -412,17 +397,14 @@ def test_a_newer_iterator_ends_the_older(build):
 
 
 def test_close_ends_a_pass_too(build):
-    before = children()
+    before = list_children()
     loader = build()
     one_pass = loader.one_pass()
     next(one_pass)
     loader.close()
     with pytest.raises(StopIteration):
         next(one_pass)
-    deadline = time.monotonic() + 10
-    while children() - before:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_release(before, list_children)
 
 
 def test_a_closed_loader_says_so(build):

@@ -1,0 +1,68 @@
+"""What this process holds on to, for tests that something leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def list_children() -> set[int]:
+    """Return the process ids of living children."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
+
+
+def list_open_files() -> set[tuple[str, str]]:
+    """Return descriptors and what each is open on.
+
+    Garbage is collected first: what other tests have left may close its files at any moment.
+    """
+    gc.collect()
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the descriptor that lists the folder
+            found.add((link.name, os.readlink(link)))
+    return found
+
+
+def list_holdings() -> set[tuple]:
+    """Return open files, threads (those of C++ too), living children and shared memory, by kind."""
+    return {
+        *(("file", *entry) for entry in list_open_files()),
+        *(("thread", name) for name in os.listdir("/proc/self/task")),
+        *(("child", number) for number in list_children()),
+        *(("shared memory", name) for name in os.listdir("/dev/shm")),
+    }
+
+
+def wait_for_release(
+    before: set, list_held: Callable[[], set] = list_holdings, seconds: float = 60
+) -> None:
+    """Fail unless everything that came after ``before`` goes again."""
+    deadline = time.monotonic() + seconds
+    while (left := list_held() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert left == set()
+
+
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Wait for what comes by itself; the limit is for what never comes, not for a slow machine.
+
+    Args:
+        is_so: asked every 10 ms.
+        what: for the failure.
+        seconds: until it fails.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
