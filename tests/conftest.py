@@ -1,7 +1,9 @@
-"""What every test shares: one torch thread, a small dataset, no GPU tests without a GPU."""
+"""What every test shares: the same start whatever came before, a small dataset, no GPU tests
+without a GPU."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let no test or fixture depend on what ran before it in the same process.
+
+    Weights that nobody seeds are drawn alike in every order. Dynamo forgets the sizes that it has
+    seen, or it would compile the same code for sizes that it does not know.
+    """
+    torch.manual_seed(0)
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 NUM_SAMPLES = 47
