@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import InputError
 from ..shards.derive.combine import CombineConfig, CombineReport, combine
 from ..shards.derive.select import Selection
-from .frame import parse_arguments
+from .frame import parse_arguments, refuse_repeated
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     from tqdm import tqdm
 
     command = parse_arguments(CombineShards, arguments)
-    if sum(word.partition("=")[0] == "--classes" for word in arguments) > 1:
-        # The parser would take the last one alone, and samples would be missed.
-        raise InputError("--classes is given more than once; name all classes behind one of them")
+    refuse_repeated(arguments, "--classes")
     selection = Selection(command.ids, command.classes, command.sources, command.path_column)
     config = CombineConfig(
         command.datasets,

@@ -172,6 +172,20 @@ def parse_arguments(
         raise
 
 
+def refuse_repeated(arguments: Sequence[str], option: str) -> None:
+    """Refuse an option of several words that comes twice: the parser would take the last alone.
+
+    Args:
+        arguments: the command line.
+        option: ``--name``.
+
+    Raises:
+        InputError: if it is there more than once.
+    """
+    if sum(word.partition("=")[0] == option for word in arguments) > 1:
+        raise InputError(f"{option} is given more than once; name all behind one of them")
+
+
 def _check_choices(arguments: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
     for word, following in itertools.pairwise([*arguments, ""]):
         name, has_value, value = word.partition("=")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..shards.making.convert import ConversionReport, ConvertConfig, convert
-from .frame import check_json_path, parse_arguments
+from .frame import check_json_path, parse_arguments, refuse_repeated
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
             "MORE NEW, then combine_shards ALL OLD NEW"
         )
     command = parse_arguments(MakeShards, arguments)
+    refuse_repeated(arguments, "--targets")
     check_json_path(command.json)
     bar = None
 

@@ -1,4 +1,4 @@
-"""What is kept of a remote dataset on this machine: its index, once, for all ranks.
+"""What is kept of a remote dataset on this machine, once, for all ranks: its index, and targets.
 
 The cache is keyed by the dataset's digest, which the manifest names and which is fetched anew each
 time: a dataset that was replaced has another digest, so nothing in the cache is ever stale.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from .index import HEADER_BYTES, INDEX_NAME, IndexHeader, parse_index_header, re
 from .manifest import MANIFEST_NAME, Manifest, check_agreement, parse_manifest
 from .remote import NUM_REQUESTS, RemoteStore, StoreError
 from .store import READ_TRIES
+from .targets import TargetEntry, check_target
 
 CACHE_VARIABLE = "FASTSSL_CACHE"
 """Environment variable that names another folder for the cache."""
@@ -62,7 +64,8 @@ def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
     target = cache_folder() / manifest.digest / INDEX_NAME
     header = _find_index(target, manifest)
     if header is None:
-        start = _ask(store, INDEX_NAME, functools.partial(_read, store, 0, HEADER_BYTES))
+        read = functools.partial(_read, store, INDEX_NAME, 0, HEADER_BYTES)
+        start = _ask(store, INDEX_NAME, read)
         header = parse_index_header(start, f"{store.place}/{INDEX_NAME}")
         check_agreement(store.place, manifest, header)
         with _locked(target.parent):
@@ -70,6 +73,55 @@ def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
             if _find_index(target, manifest) is None:
                 _fetch_index(store, manifest, header, target)
     return manifest, header, target
+
+
+def fetch_target(store: RemoteStore, manifest: Manifest, entry: TargetEntry) -> Path:
+    """Fetch a target, if it is not in the cache; its SHA-256 is checked on the way.
+
+    Args:
+        store: the dataset's.
+        manifest: of the dataset.
+        entry: which of its targets.
+
+    Returns:
+        The file in the cache.
+
+    Raises:
+        InputError: if it cannot be had, or is not what the manifest lists.
+    """
+    target = cache_folder() / manifest.digest / entry.file_name
+    if not _is_cached(target, entry):
+        with _locked(target.parent):
+            # Another rank of this machine may have fetched it meanwhile.
+            if not _is_cached(target, entry):
+                _fetch_file(store, entry, target)
+    return target
+
+
+def _is_cached(path: Path, entry: TargetEntry) -> bool:
+    if not path.exists():
+        return False
+    try:
+        check_target(path, entry)
+    except InputError as error:
+        _log.warning("%s; it is fetched again", error)
+        return False
+    return True
+
+
+def _fetch_file(store: RemoteStore, entry: TargetEntry, target: Path) -> None:
+    name, size = entry.file_name, entry.num_bytes
+    _log.info("fetching %s of %s: %.1f MB into %s", name, store.place, size / 1e6, target.parent)
+    digest = hashlib.sha256()
+    with published(target) as file, naming_file(target):
+        for chunk in _read_chunks(store, name, 0, size):
+            file.write(chunk)
+            digest.update(chunk)
+        if digest.hexdigest() != entry.sha256:
+            raise InputError(
+                f"{store.place}/{name}: its SHA-256 is {digest.hexdigest()[:12]}, wanted "
+                f"{entry.sha256[:12]}; it is damaged: upload the dataset again"
+            )
 
 
 def _find_index(path: Path, manifest: Manifest) -> IndexHeader | None:
@@ -93,8 +145,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = (folder / ".lock").open("wb")
     except OSError as error:
         raise InputError(
-            f"{folder}: the index of a remote dataset is kept here, but {error.strerror}; set "
-            f"{CACHE_VARIABLE} to a folder that can be written"
+            f"{folder}: what is fetched of a remote dataset is kept here, but {error.strerror}; "
+            f"set {CACHE_VARIABLE} to a folder that can be written"
         ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -121,7 +173,7 @@ def _fetch_index(store: RemoteStore, manifest: Manifest, header: IndexHeader, ta
     digest = manifest.begin_digest()
     with published(target) as file, naming_file(target):
         file.write(header.pack())
-        for rows in _read_chunks(store, HEADER_BYTES, size):
+        for rows in _read_chunks(store, INDEX_NAME, HEADER_BYTES, size):
             file.write(rows)
             digest.update(rows)
         if digest.hexdigest() != manifest.digest:
@@ -132,21 +184,21 @@ def _fetch_index(store: RemoteStore, manifest: Manifest, header: IndexHeader, ta
             )
 
 
-def _read_chunks(store: RemoteStore, start: int, stop: int) -> Iterator[bytes]:
-    """Yield a stretch of the index in order, several requests under way."""
+def _read_chunks(store: RemoteStore, name: str, start: int, stop: int) -> Iterator[bytes]:
+    """Yield a stretch of a file in order, several requests under way."""
     under_way: deque[Future[bytes]] = deque()
     offset = start
     while under_way or offset < stop:
         while offset < stop and len(under_way) < NUM_REQUESTS:
             length = min(_CHUNK_BYTES, stop - offset)
-            read = functools.partial(_read, store, offset, length)
-            under_way += store.run_ahead([functools.partial(_ask, store, INDEX_NAME, read)])
+            read = functools.partial(_read, store, name, offset, length)
+            under_way += store.run_ahead([functools.partial(_ask, store, name, read)])
             offset += length
         yield under_way.popleft().result()
 
 
-def _read(store: RemoteStore, offset: int, length: int) -> bytes:
-    content = store.read_range(INDEX_NAME, offset, length)
+def _read(store: RemoteStore, name: str, offset: int, length: int) -> bytes:
+    content = store.read_range(name, offset, length)
     if len(content) < length:
         raise StoreError(f"{len(content)} of {length} bytes at {offset}, then it ends")
     return content

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from .index import INDEX_NAME, IndexHeader
+from .targets import TargetEntry, check_entries
 
 MANIFEST_NAME = "manifest.json"
 SKIPPED_NAME = "skipped.jsonl"
@@ -20,13 +21,17 @@ PLAIN_VERSION = 1
 """Every sample of every shard is a row, under its own label."""
 DERIVED_VERSION = 2
 """A dataset that says more: samples left aside, labels renumbered, images that were appended."""
+TARGETS_VERSION = 3
+"""A dataset with targets."""
+VERSIONS = (PLAIN_VERSION, DERIVED_VERSION, TARGETS_VERSION)
+"""What this fastssl reads."""
 
 # Where an older fastssl left the manifest that fits, if an --append stopped between two renames.
 _NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
 
-# What only version 2 has; left out of the file where there is nothing to say.
+# What version 1 does not have; left out of the file where there is nothing to say.
 _SHARD_EXTRAS = ("stored", "label_map")
-_EXTRAS = ("label_maps", "additions")
+_EXTRAS = ("label_maps", "additions", "targets")
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,14 @@ class Manifest:
     additions: tuple[dict[str, Any], ...] = field(default=())
     """What an older fastssl added in place, kept as it stands; ``num_read`` and the like count it
     too."""
+    targets: tuple[TargetEntry, ...] = field(default=())
+    """Arrays beside the index, sorted by name."""
 
     @property
     def format_version(self) -> int:
         """Version of the format: the lowest that can say all this."""
+        if self.targets:
+            return TARGETS_VERSION
         is_plain = all(shard.is_plain for shard in self.shards) and not self.additions
         return PLAIN_VERSION if is_plain else DERIVED_VERSION
 
@@ -108,6 +117,7 @@ class Manifest:
             self.class_names,
             self.shards,
             self.format_version,
+            self.targets,
         )
 
     def to_json(self) -> str:
@@ -132,6 +142,7 @@ def begin_digest(
     class_names: tuple[str, ...],
     shards: tuple[ShardEntry, ...],
     format_version: int = PLAIN_VERSION,
+    targets: tuple[TargetEntry, ...] = (),
 ) -> hashlib._Hash:
     """Start the digest of a dataset; the rows of the index, in order, complete it.
 
@@ -141,6 +152,7 @@ def begin_digest(
         class_names: name of each label.
         shards: names and sample counts enter; the payloads do by the CRC-32s of the rows.
         format_version: version of the format.
+        targets: names and SHA-256s enter, if there are any.
 
     Returns:
         A SHA-256 that still wants the bytes of all rows.
@@ -152,6 +164,8 @@ def begin_digest(
         "class_names": list(class_names),
         "shards": [[shard.name, shard.samples] for shard in shards],
     }
+    if targets:
+        head["targets"] = [[target.name, target.sha256] for target in targets]
     text = json.dumps(head, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii") + b"\n")
 
@@ -163,7 +177,11 @@ def _parse(text: str) -> Manifest:
     fields["class_names"] = tuple(fields["class_names"])
     fields["label_maps"] = tuple(tuple(labels) for labels in fields.get("label_maps", ()))
     fields["additions"] = tuple(fields.get("additions", ()))
+    fields["targets"] = tuple(
+        TargetEntry(**{**one, "shape": tuple(one["shape"])}) for one in fields.get("targets", ())
+    )
     manifest = Manifest(**fields)
+    check_entries(manifest.targets, manifest.num_samples, len(manifest.class_names))
     if manifest.format_version > version:
         raise ValueError(f"it says more than version {version} can")
     known = range(len(manifest.label_maps))
@@ -195,10 +213,10 @@ def parse_manifest(content: bytes, where: Path | str) -> Manifest:
         raise InputError(
             f"{where}: not a manifest of fastssl; restore it, or make the dataset again"
         ) from None
-    if version not in (PLAIN_VERSION, DERIVED_VERSION):
+    if version not in VERSIONS:
         raise InputError(
-            f"{where}: format version {version}, this fastssl reads {PLAIN_VERSION} and "
-            f"{DERIVED_VERSION}; make the dataset again, or use the fastssl that made it"
+            f"{where}: format version {version}, this fastssl reads {VERSIONS[0]} to "
+            f"{VERSIONS[-1]}; make the dataset again, or use the fastssl that made it"
         )
     try:
         return _parse(text)

@@ -20,6 +20,7 @@ from .index import INDEX_NAME, map_index, read_index_header
 from .manifest import check_agreement, read_manifest
 from .store import READ_TRIES, LocalStore, Store
 from .tar import BLOCK, TarError, padding, parse_header
+from .targets import TargetEntry, Targets, check_target
 
 RETRY_WAIT_S = 0.05
 """Pause before the second try of a read from a disk; each later one is four times as long, and
@@ -51,6 +52,10 @@ def describe_short_read(got: int, offset: int, length: int) -> str:
     return f"{got} of {length} bytes at {offset}, then the shard ends"
 
 
+def _find_target(folder: Path, entry: TargetEntry) -> Path:
+    return folder / entry.file_name
+
+
 class ShardDataset:
     """A dataset: N samples with ids 0 .. N-1, read at random.
 
@@ -72,18 +77,24 @@ class ShardDataset:
             self.manifest = read_manifest(folder)
             index_path = folder / INDEX_NAME
             header = read_index_header(index_path)
+            find_target = partial(_find_target, folder)
         else:
-            from .cache import fetch_description
+            from .cache import fetch_description, fetch_target
             from .remote import RemoteStore
 
             self._store = store = RemoteStore(place)
             self.manifest, header, index_path = fetch_description(store)
+            find_target = partial(fetch_target, store, self.manifest)
         check_agreement(self.path, self.manifest, header)
         if not self._store.is_remote:  # there a short read tells: a request a shard takes minutes
             self._check_shards()
+            for entry in self.manifest.targets:
+                check_target(find_target(entry), entry)
         self._ends = np.cumsum([shard.samples for shard in self.manifest.shards], dtype=np.int64)
         self.index: np.ndarray = map_index(index_path)
         """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped."""
+        self.targets = Targets(self.manifest.targets, find_target)
+        """What else is known of every sample: (N, ...) by name, memory-mapped when asked for."""
 
     @property
     def path(self) -> Path | str:
@@ -322,6 +333,7 @@ class ShardDataset:
         """Close the shards and let go of the index. A closed dataset reads nothing more."""
         self._store.close()
         self.index = self.index[:0].copy()
+        self.targets.close()
 
     def __getstate__(self) -> dict:
         """Pickle as the path and the digest."""

@@ -169,7 +169,7 @@ def edit_manifest(folder, **changes):
 
 
 def break_by_version(folder):
-    edit_manifest(folder, format_version=3)
+    edit_manifest(folder, format_version=4)
 
 
 def break_by_another_versions_field(folder):
@@ -220,7 +220,7 @@ def break_by_cutting_shard(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_by_version, "format version 3, this fastssl reads 1 and 2"),
+        (break_by_version, "format version 4, this fastssl reads 1 to 3"),
         (break_by_another_versions_field, "not a whole manifest"),
         (break_by_a_later_versions_field, "says more than version 1 can"),
         (break_by_digest, "of two datasets"),

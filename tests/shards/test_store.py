@@ -416,3 +416,62 @@ def test_closing_gives_up_what_was_asked_for_ahead(server, address):
     assert sum(future.cancelled() for future in futures) >= 32
     with pytest.raises(IndexError):
         dataset.read_payload(0)
+
+
+# --- Targets --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aged(master, server):
+    """The same twelve samples with an array, served beside the others."""
+    from fastssl.shards.making.convert import ConvertConfig, convert
+
+    table = master.parent / "photographs/table.csv"
+    rows = [f"{('cat', 'dog')[n % 2]}/image{n}.jpg,,{n}.5\n" for n in range(12)]
+    table.write_text("path,label,age\n" + "".join(rows))
+    folder = Path(server.folder) / "aged"
+    convert(ConvertConfig(table, folder, targets=("age:float32",), workers=1))
+    table.unlink()
+    return folder
+
+
+def test_a_target_is_fetched_once_and_only_when_it_is_asked_for(server, aged, tmp_path):
+    address = f"{server.address}/aged"
+    dataset = open_dataset(address)
+    assert "age" in dataset.targets
+    asked = [name for name, _ in server.asked if "targets" in name]
+    assert asked == []
+    for one in (dataset, open_dataset(address), pickle.loads(pickle.dumps(dataset))):
+        age = one.targets["age"]
+        assert isinstance(age, np.memmap)
+        assert (age == open_dataset(aged).targets["age"]).all()
+    asked = [name for name, _ in server.asked if "targets" in name]
+    assert asked == ["aged/targets/age.npy"]
+    assert (tmp_path / "cache" / dataset.digest / "targets/age.npy").exists()
+
+
+def test_a_target_of_several_chunks_is_put_together(server, aged, monkeypatch):
+    monkeypatch.setattr(cache, "_CHUNK_BYTES", 50)
+    age = open_dataset(f"{server.address}/aged").targets["age"]
+    assert (age == open_dataset(aged).targets["age"]).all()
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "missing"])
+def test_a_damaged_target_in_the_store_is_refused_and_not_kept(server, aged, tmp_path, damage):
+    path = aged / "targets/age.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x" if damage == "changed" else content[:-1])
+    if damage == "missing":
+        path.unlink()
+    dataset = open_dataset(f"{server.address}/aged")
+    with pytest.raises(InputError, match=r"aged/targets/age\.npy: "):
+        _ = dataset.targets["age"]
+    assert not (tmp_path / "cache" / dataset.digest / "targets/age.npy").exists()
+
+
+@pytest.mark.usefixtures("aged")
+def test_a_cut_target_in_the_cache_is_fetched_again(server, tmp_path):
+    address = f"{server.address}/aged"
+    digest, age = (one := open_dataset(address)).digest, one.targets["age"].copy()
+    os.truncate(tmp_path / "cache" / digest / "targets/age.npy", 140)
+    assert (open_dataset(address).targets["age"] == age).all()

@@ -109,6 +109,12 @@ def _check_target(config: CombineConfig) -> None:
 
 def _open_parts(config: CombineConfig) -> tuple[list[_Part], tuple[str, ...]]:
     datasets = [open_dataset(path) for path in config.datasets]
+    for dataset in datasets:
+        if dataset.targets:
+            raise InputError(
+                f"{dataset.folder}: has targets ({', '.join(dataset.targets)}), which cannot be "
+                "combined yet; convert its source together with the others'"
+            )
     lists = [ClassList(str(d.folder), d.class_names, d.has_labels) for d in datasets]
     names, maps = unite_classes(lists, config.merge_classes)
     parts, start = [], 0

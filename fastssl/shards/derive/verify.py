@@ -24,6 +24,7 @@ from ..making.writer import dali_index, dali_index_name
 from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
 from ..tar import BLOCK, Member, TarError, parse_header, walk_tar
+from ..targets import check_target
 
 _HASH_BYTES = 1 << 20
 _ROWS_AT_ONCE = 1 << 18
@@ -36,7 +37,7 @@ class Fault:
     """One thing that is wrong."""
 
     shard: str
-    """File that it was found in: a shard, or ``index.bin``."""
+    """File that it was found in: a shard, ``index.bin``, or a target."""
     key: str | None
     """Key of the sample; None if it is not about one sample."""
     reason: str
@@ -94,6 +95,23 @@ def _check_index(path: Path, manifest: Manifest) -> Iterator[Fault]:
         yield Fault(
             INDEX_NAME, None, f"the shards hold {samples} samples, wanted {manifest.num_samples}"
         )
+
+
+def _check_targets(path: Path, manifest: Manifest) -> Iterator[Fault]:
+    """Check that each target is the array that was written."""
+    for entry in manifest.targets:
+        try:
+            check_target(path / entry.file_name, entry)
+            with (path / entry.file_name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except InputError as error:
+            yield Fault(entry.file_name, None, str(error))
+        except OSError as error:
+            yield Fault(entry.file_name, None, f"cannot be read: {error.strerror}")
+        else:
+            if digest != entry.sha256:
+                reason = "changed: its SHA-256 is not the one in the manifest"
+                yield Fault(entry.file_name, None, reason)
 
 
 def _hash_file(descriptor: int) -> str:
@@ -341,7 +359,7 @@ def verify_dataset(
             on_progress(count, manifest.num_samples)
 
     report(0)
-    faults = list(_check_index(path, manifest))
+    faults = [*_check_index(path, manifest), *_check_targets(path, manifest)]
     found = dict(
         run_jobs(
             functools.partial(check_shard, path=path, deep=deep),

@@ -12,7 +12,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from ...system.cpus import available_cpus
 from ...system.files import naming_file
 from ...system.signals import stopping_on_signals
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
+from ..targets import TargetEntry, TargetSpec
 from .encode import Encoding
 from .entries import Source
 from .finish import finish
@@ -37,6 +38,7 @@ from .plan import (
 from .slices import SliceRecord, convert_slice, load_record
 from .sources import open_source
 from .tables import TableColumns
+from .target_columns import TargetColumn, parse_target_columns
 from .tiled import require_transcoder
 from .workers import run_jobs
 from .writer import shard_name
@@ -81,6 +83,9 @@ class ConvertConfig:
     label_column: str = "label"
     """Column of a table that holds labels: text names classes, integers are the labels; further
     columns go into each sample's JSON."""
+    targets: tuple[str, ...] = ()
+    """Columns of a table that become arrays beside the index, each COLUMN:TYPE, as age:float32;
+    COLUMN:TYPE:MISSING says what stands for an empty value, NAME=COLUMN:TYPE names the array."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
 
@@ -100,8 +105,14 @@ class ConvertConfig:
         Raises:
             InputError: if it is nothing that can be converted.
         """
-        columns = TableColumns(self.path_column, self.label_column)
+        targets = parse_target_columns(self.targets)
+        columns = TableColumns(self.path_column, self.label_column, targets)
         source = open_source(self.source, columns)
+        if source.kind != "table" and targets:
+            raise InputError(
+                f"--targets {targets[0].text}: {self.source} is no table; wanted a .csv, .tsv or "
+                ".parquet with that column"
+            )
         if source.kind != "table" and columns != TableColumns():
             warnings.warn(
                 f"--path-column and --label-column are ignored: {self.source} is no table",
@@ -201,11 +212,17 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
     return None
 
 
+def _describe_targets(targets: Sequence[TargetEntry | TargetSpec | TargetColumn]) -> str:
+    return " ".join(f"{target.name}:{target.dtype}" for target in targets)
+
+
 def _describe_order(seed: int | None) -> str:
     return "--keep-order" if seed is None else f"--seed {seed}"
 
 
-def _check_same_options(config: ConvertConfig, before: Plan | Manifest, source: str | None) -> None:
+def _check_same_options(
+    config: ConvertConfig, before: Plan | Manifest, source: Source | None = None
+) -> None:
     """Make sure that --resume means the conversion that was begun."""
     options = config.encoding.options
     pairs: dict[str, tuple[object, object]] = {
@@ -217,8 +234,13 @@ def _check_same_options(config: ConvertConfig, before: Plan | Manifest, source: 
             pairs[f"--{name.replace('_', '-')}"] = (old, options[name])
     if config.samples_per_shard is not None:
         pairs["--samples-per-shard"] = (before.samples_per_shard, config.samples_per_shard)
-    if source is not None:
-        pairs["SOURCE"] = (source, str(config.source.absolute()))
+    if isinstance(before, Plan) and source is not None:
+        pairs["SOURCE"] = (before.source, str(config.source.absolute()))
+        for name in before.source_options | source.options:
+            pairs[name] = (before.source_options.get(name), source.options.get(name))
+    elif config.targets:
+        had, wanted = before.targets, parse_target_columns(config.targets)
+        pairs["--targets"] = (_describe_targets(had), _describe_targets(wanted))
     differences = list_differences(pairs)
     if differences:
         raise InputError(
@@ -228,7 +250,7 @@ def _check_same_options(config: ConvertConfig, before: Plan | Manifest, source: 
 
 
 def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionReport:
-    _check_same_options(config, manifest, None)
+    _check_same_options(config, manifest)
     building = config.out / BUILDING_NAME
     if building.is_dir():  # stopped between the manifest and the tidying up
         load_plan(building)  # refuses what is no rest of this conversion
@@ -264,7 +286,7 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
             config.samples_per_shard,
             building,
         )
-    _check_same_options(config, plan, plan.source)
+    _check_same_options(config, plan, source)
     check_same_listing(plan, source)
     return plan
 

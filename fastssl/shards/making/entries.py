@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..targets import TargetSpec
+
 
 class LeftOut(Exception):
     """An entry that cannot become a sample."""
@@ -36,6 +38,8 @@ class Entry:
     """Of a table: its further columns, as JSON knows them."""
     problem: str | None = None
     """Why there is nothing to read, where the listing knows it already."""
+    targets: tuple[Any, ...] = ()
+    """A row of each of the source's targets, in their order; kept beside the listing, not in it."""
 
     def to_json(self) -> str:
         """Return one line of JSON, ASCII."""
@@ -53,7 +57,11 @@ class Entry:
 
 
 class Source:
-    """What a conversion reads. ``class_names`` is complete when ``entries`` has been walked."""
+    """What a conversion reads.
+
+    ``class_names`` is complete when ``entries`` has been walked, ``targets`` when it has yielded
+    its first entry.
+    """
 
     kind: str
     """``folder``, ``list``, ``table`` or ``tars``."""
@@ -63,6 +71,9 @@ class Source:
         self.root = root
         self.kind = kind
         self.class_names: list[str] = []
+        self.targets: tuple[TargetSpec, ...] = ()
+        self.options: dict[str, str] = {}
+        """What of the command line shaped the listing; a continued conversion has to repeat it."""
 
     def entries(self) -> Iterator[Entry]:
         """Yield the candidates in the source's own order, which is the same every time."""

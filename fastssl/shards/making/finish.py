@@ -11,7 +11,8 @@ from ...errors import InputError
 from ...system.files import publish_bytes, published, sync_folder
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
-from .plan import Plan, remove_building
+from ..targets import TargetEntry, write_target
+from .plan import Plan, read_targets, remove_building
 from .slices import SliceRecord, rows_path
 from .writer import shard_name
 
@@ -56,7 +57,25 @@ def _write_index(
     return digest.hexdigest()
 
 
-def _draft_manifest(plan: Plan, records: list[SliceRecord]) -> Manifest:
+def _write_targets(
+    out: Path, building: Path, plan: Plan, records: list[SliceRecord]
+) -> tuple[TargetEntry, ...]:
+    """Put the rows of every target in the order of sample ids."""
+    if not plan.targets:
+        return ()
+    num_samples = sum(record.samples for record in records)
+    left_out = [[entry["position"] for entry in record.skipped] for record in records]
+    return tuple(
+        write_target(
+            out, spec, num_samples, read_targets(building, plan, spec, left_out), scratch=building
+        )
+        for spec in plan.targets
+    )
+
+
+def _draft_manifest(
+    plan: Plan, records: list[SliceRecord], targets: tuple[TargetEntry, ...]
+) -> Manifest:
     """Say what the dataset consists of; the digest is not known yet."""
     return Manifest(
         num_samples=sum(record.samples for record in records),
@@ -76,6 +95,7 @@ def _draft_manifest(plan: Plan, records: list[SliceRecord]) -> Manifest:
             for number, record in enumerate(records)
             if record.samples
         ),
+        targets=targets,
     )
 
 
@@ -103,7 +123,8 @@ def finish(source: Path, out: Path, plan: Plan, records: list[SliceRecord]) -> M
             f"{source}: none of its {plan.num_entries:,} files is a readable image "
             f"({counts}; the first: {first['source']}: {first['detail']}); name a source of images"
         )
-    draft = _draft_manifest(plan, records)
+    targets = _write_targets(out, building, plan, records)
+    draft = _draft_manifest(plan, records, targets)
     _write_skipped(out / SKIPPED_NAME, building, records)
     manifest = replace(draft, digest=_write_index(out / INDEX_NAME, building, records, draft))
     publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)

@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import InputError
 from ...randomness import Stream, draw_words
 from ...system.files import publish_bytes, published
+from ..targets import DTYPES, TargetSpec
 from .encode import Encoding
 from .entries import Entry, Source
 from .writer import MAX_NUMBER
@@ -68,6 +69,10 @@ class Plan:
     """SHA-256 over the entries."""
     class_names: tuple[str, ...]
     """Name of each label, as far as the listing knows."""
+    targets: tuple[TargetSpec, ...] = ()
+    """Targets of which the listing has a row for every entry, sorted by name."""
+    source_options: dict[str, str] = field(default_factory=dict)
+    """What of the command line shaped the listing."""
 
     @property
     def num_slices(self) -> int:
@@ -97,23 +102,48 @@ def order_entries(num_entries: int, seed: int | None) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
+def _walk(source: Source, digest: hashlib._Hash) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Yield the line of each entry and its rows of the targets; all of it enters the digest."""
+    for entry in source.entries():
+        line = entry.to_json().encode("ascii") + b"\n"
+        digest.update(line)
+        rows = []
+        for spec, value in zip(source.targets, entry.targets, strict=True):
+            row = np.asarray(value, DTYPES[spec.dtype])
+            assert row.shape == spec.row_shape
+            rows.append(row.tobytes())
+            digest.update(rows[-1])
+        yield line, rows
+    digest.update(json.dumps(source.class_names).encode("ascii"))
+    if source.targets:
+        digest.update(json.dumps([asdict(spec) for spec in source.targets]).encode("ascii"))
+
+
 def _write_entries(source: Source, building: Path) -> tuple[int, str]:
-    """Write the listing and where each line of it begins; return entries, and their digest."""
-    digest, count = hashlib.sha256(), 0
-    with (
-        published(building / _ENTRIES) as entries,
-        published(building / (_ENTRIES + ".starts")) as starts,
-    ):
-        position = 0
-        for entry in source.entries():
-            line = entry.to_json().encode("ascii") + b"\n"
+    """Write the listing, where each line of it begins, and the rows of its targets.
+
+    Returns:
+        Entries, and their digest.
+    """
+    digest, count, position = hashlib.sha256(), 0, 0
+    with contextlib.ExitStack() as files:
+        entries = files.enter_context(published(building / _ENTRIES))
+        starts = files.enter_context(published(building / (_ENTRIES + ".starts")))
+        for line, rows in _walk(source, digest):
+            if count == 0:
+                paths = [_rows_path(building, spec) for spec in source.targets]
+                targets = [files.enter_context(published(path)) for path in paths]
             starts.write(position.to_bytes(8, "little"))
             entries.write(line)
-            digest.update(line)
+            for file, row in zip(targets, rows, strict=True):
+                file.write(row)
             position += len(line)
             count += 1
-    digest.update(json.dumps(source.class_names).encode("ascii"))
     return count, digest.hexdigest()
+
+
+def _rows_path(building: Path, spec: TargetSpec) -> Path:
+    return building / f"{_ENTRIES}.{spec.name}.rows"
 
 
 def make_plan(
@@ -164,6 +194,8 @@ def make_plan(
         num_entries=count,
         listing_sha256=digest,
         class_names=tuple(source.class_names),
+        targets=source.targets,
+        source_options=source.options,
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
     publish_bytes(building / _PLAN, text.encode("ascii"))
@@ -189,6 +221,10 @@ def load_plan(building: Path) -> Plan | None:
     for name in _OF_APPEND:
         fields.pop(name, None)
     fields["class_names"] = tuple(fields["class_names"])
+    fields["targets"] = tuple(
+        TargetSpec(**{**spec, "row_shape": tuple(spec["row_shape"])})
+        for spec in fields.get("targets", ())
+    )
     return Plan(**fields)
 
 
@@ -205,16 +241,13 @@ def check_same_listing(plan: Plan, source: Source) -> None:
     Raises:
         InputError: if it does not.
     """
-    digest, count = hashlib.sha256(), 0
-    for entry in source.entries():
-        digest.update(entry.to_json().encode("ascii") + b"\n")
-        count += 1
-    digest.update(json.dumps(source.class_names).encode("ascii"))
+    digest = hashlib.sha256()
+    count = sum(1 for _ in _walk(source, digest))
     if digest.hexdigest() != plan.listing_sha256:
         raise InputError(
             f"{plan.source}: {count:,} entries now, {plan.num_entries:,} when the conversion "
-            "began, and their names or labels differ; restore the source, or convert it into a "
-            "new folder"
+            "began, and their names, labels or targets differ; restore the source, or convert it "
+            "into a new folder"
         )
 
 
@@ -233,6 +266,30 @@ class PlannedEntries:
             for number in self._order[start:stop]:
                 file.seek(int(self._starts[number]))
                 yield Entry.from_json(file.readline())
+
+
+def read_targets(
+    building: Path, plan: Plan, spec: TargetSpec, left_out: Sequence[Sequence[int]]
+) -> Iterator[np.ndarray]:
+    """Yield the rows of a target in the order in which samples are written, slice by slice.
+
+    Args:
+        building: the plan's folder.
+        plan: the plan.
+        spec: which of its targets.
+        left_out: of each slice the positions that became no sample.
+
+    Yields:
+        (n, ...), n samples of a slice.
+    """
+    order = np.load(building / _ORDER, mmap_mode="r")
+    shape = (plan.num_entries, *spec.row_shape)
+    rows = np.memmap(_rows_path(building, spec), DTYPES[spec.dtype], "r", shape=shape)
+    for number, positions in enumerate(left_out):
+        start, stop = plan.slice_bounds(number)
+        is_kept = np.ones(stop - start, bool)
+        is_kept[np.asarray(positions, np.int64) - start] = False
+        yield rows[order[start:stop][is_kept]]
 
 
 @contextlib.contextmanager

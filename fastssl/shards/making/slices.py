@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...system.files import publish_bytes, published
 from ..index import ROW
@@ -39,8 +40,8 @@ class SliceRecord:
     tiling: dict[str, int] = field(default_factory=dict)
     """``tiled``: JPEGs that were; ``bytes_before`` and ``bytes_after`` of these; and by reason how
     many were kept as they are. Empty unless tiles were asked for."""
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    """Entries that were left out: source, reason, detail."""
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    """Entries that were left out: source, reason, detail, and their position in the plan."""
 
 
 def _count(counts: dict[str, int], name: str, number: int) -> None:
@@ -120,7 +121,12 @@ def convert_slice(number: int, report: Report, out: Path, plan: Plan) -> SliceRe
                 _add_entry(writer, position, entry, plan, record)
             except (LeftOut, PictureError) as error:
                 record.skipped.append(
-                    {"source": entry.name, "reason": error.reason, "detail": error.detail}
+                    {
+                        "source": entry.name,
+                        "reason": error.reason,
+                        "detail": error.detail,
+                        "position": position,
+                    }
                 )
             report(1)
         record.bytes, record.sha256 = writer.finish()

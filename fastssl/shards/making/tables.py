@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, nearest
+from ..targets import TargetSpec
 from .entries import Entry, Source
+from .target_columns import EmptyValue, TargetColumn, find_row_shape
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PARQUET_MAGIC = b"PAR1"
@@ -41,6 +43,8 @@ class TableColumns:
     """Paths of the images, relative to the table's folder."""
     label: str = "label"
     """Labels: text names a class, an integer is the label itself."""
+    targets: tuple[TargetColumn, ...] = ()
+    """Columns that become targets, sorted by the targets' names."""
 
 
 def is_table(path: Path) -> bool:
@@ -247,6 +251,8 @@ class TableSource(Source):
             )
         self._table.check_path_type(columns.path)
         self._table.check_columns(self._further)
+        if columns.targets:
+            self.options["--targets"] = " ".join(column.text for column in columns.targets)
 
     def _check_names(self, columns: TableColumns) -> None:
         names = self._table.names
@@ -261,6 +267,7 @@ class TableSource(Source):
         wanted = [(columns.path, "paths", "--path-column")]
         if columns.label != TableColumns.label:
             wanted.append((columns.label, "labels", "--label-column"))
+        wanted += [(column.column, "values", "--targets") for column in columns.targets]
         for name, meaning, option in wanted:
             if name not in names:
                 raise InputError(
@@ -279,6 +286,7 @@ class TableSource(Source):
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a row, in the order of the table."""
         self.class_names = []
+        self.targets = tuple(map(self._find_spec, self._columns.targets))
         to_label: dict[Any, int] = {None: -1}
         kind: type = str
         label_column = [self._columns.label] if self._has_labels else []
@@ -289,17 +297,50 @@ class TableSource(Source):
             self.class_names = sorted(found - {None, ""})
             to_label |= {name: number for number, name in enumerate(self.class_names)}
             to_label[""] = -1
+        targets = [column.column for column in self._columns.targets]
         for number, (path, *values) in self._table.rows(
-            [self._columns.path, *label_column, *self._further]
+            [self._columns.path, *targets, *label_column, *self._further]
         ):
+            rows = self._to_rows(values[: len(targets)], number)
+            del values[: len(targets)]
             given = values.pop(0) if label_column else None
             label = self._check_integer(given, number) if kind is int else to_label[given]
             columns = dict(zip(self._further, map(to_plain, values), strict=True))
             if path:
-                yield Entry(path, label, columns=columns)
+                yield Entry(path, label, columns=columns, targets=rows)
             else:
-                name = f"{self._path.name}:{number}"
-                yield Entry(name, label, columns=columns, problem="the row has no path")
+                name, problem = f"{self._path.name}:{number}", "the row has no path"
+                yield Entry(name, label, columns=columns, problem=problem, targets=rows)
+
+    def _find_spec(self, column: TargetColumn) -> TargetSpec:
+        """Say what a target is: its first value tells the shape of a row."""
+        shape: tuple[int, ...] = ()
+        for number, (value,) in self._table.rows([column.column]):
+            if value is not None:
+                shape = find_row_shape(value)
+                if 0 in shape:
+                    raise self._wrong_value(number, column, "an empty list")
+                break
+        return TargetSpec(column.name, column.dtype, shape)
+
+    def _to_rows(self, values: list[Any], number: int) -> tuple[Any, ...]:
+        rows = []
+        for column, spec, value in zip(self._columns.targets, self.targets, values, strict=True):
+            try:
+                rows.append(column.to_row(value, spec.row_shape))
+            except EmptyValue:
+                remedy = f"fill it in, or say what stands for that: --targets {column.text}:MISSING"
+                raise self._wrong_value(number, column, "nothing", remedy) from None
+            except ValueError as error:
+                raise self._wrong_value(number, column, str(error)) from None
+        return tuple(rows)
+
+    def _wrong_value(
+        self, number: int, column: TargetColumn, what: str, remedy: str = "correct it"
+    ) -> InputError:
+        return InputError(
+            f"{self._path}: row {number} has in the column {column.column!r} {what}; {remedy}"
+        )
 
     def _check_integer(self, given: Any, number: int) -> int:
         label = -1 if given is None else int(given)
