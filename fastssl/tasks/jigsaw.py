@@ -26,12 +26,11 @@ from ..batch import Batch
 from ..errors import InputError
 from ..fields import Checked, Range, Share, free
 from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
-from ..models.input_spec import SCALES, InputSpec
-from ..ops import extract_patches
+from ..models.input_spec import InputSpec
 from ..randomness import Seed, Stream, draw_words, is_below, to_below
 from .base import Features, Inputs, Resize, Side, Task
-from .patch_colours import cut_shifted, make_grey, project_colours
-from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners, normalize_patches
+from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
+from .patch_look import choose_look
 from .permutation_files import digest_file, read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
 from .puzzle_pictures import draw_puzzle
@@ -169,12 +168,6 @@ class JigsawConfig(Checked, prefix="task."):
         """P."""
         return self.grid * self.grid
 
-    @property
-    def is_fused(self) -> bool:
-        """Whether one pass of ``extract_patches`` makes the network's input."""
-        has_colours = self.grey_probability > 0 and self.grey == "mean"
-        return not (has_colours or self.projection_probability or self.channel_shift)
-
 
 @dataclass(frozen=True)
 class Puzzles:
@@ -244,6 +237,13 @@ class Jigsaw(Task):
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         check_patch_side(config, trunk)
+        self._look = choose_look(
+            config.patch,
+            config.normalize,
+            config.grey if config.grey_probability else None,
+            has_shifts=config.channel_shift > 0,
+            has_projection=config.projection_probability > 0,
+        )
         permutations = load_permutations(config)
         # Before a run its task is built once without memory.
         if not any(parameter.is_meta for parameter in trunk.parameters()):
@@ -251,7 +251,8 @@ class Jigsaw(Task):
         # Not persistent: the set follows from the config, which is the run's identity.
         members = torch.from_numpy(permutations.members.copy())
         self.register_buffer("permutations_QP", members, persistent=False)
-        if config.batch_norm == "tower":
+        self._has_towers = config.batch_norm == "tower"
+        if self._has_towers:
             if not any(isinstance(part, nn.BatchNorm2d) for part in trunk.modules()):
                 raise InputError(
                     f"task.batch_norm tower needs a trunk with batch norms, '{trunk.name}' has "
@@ -294,54 +295,11 @@ class Jigsaw(Task):
 
         Patches stand in their true order, or in the puzzle's where batch norm is by tower.
         """
-        config, images = self.config, batch.images[:, 0]
+        images = batch.images[:, 0]
         puzzles = self.draw(batch, seed).to(images.device)
-        is_tower = config.batch_norm == "tower"
-        order_BP = self.permutations_QP[puzzles.labels_BK[:, 0]] if is_tower else None
-        if config.is_fused:
-            mean, std = SCALES.get(config.normalize, (None, None))
-            patches = extract_patches(
-                images,
-                puzzles.corners_BP2,
-                config.patch,
-                flip_B=puzzles.flip_B,
-                grey=puzzles.grey,
-                order_BP=order_BP,
-                mean=mean,
-                std=std,
-                standardize=config.normalize == "patch",
-                dtype=dtype,
-                channels_last=True,
-            )
-        else:
-            pixels = self._cut(images, puzzles)
-            if order_BP is not None:
-                rows = torch.arange(len(images), device=images.device)
-                pixels = pixels[rows[:, None], order_BP]
-            patches = normalize_patches(pixels, config.normalize).to(dtype).movedim(-1, -3)
+        order_BP = self.permutations_QP[puzzles.labels_BK[:, 0]] if self._has_towers else None
+        patches = self._look.prepare(images, puzzles, dtype, order_BP)
         return {"patches": patches, "labels": puzzles.labels_BK}
-
-    def _cut(self, images_BHWC: Tensor, puzzles: Puzzles) -> Tensor:
-        """Cut the patches and change their colours: (B, P, S, S, 3), 0 .. 255, uint8 or float."""
-        config = self.config
-        is_grey_done = config.grey == "luma" and not config.channel_shift
-        if config.channel_shift:
-            pixels = cut_shifted(
-                images_BHWC, puzzles.corners_BP2, puzzles.shifts_BPC2, config.patch, puzzles.flip_B
-            )
-        else:
-            pixels = extract_patches(
-                images_BHWC,
-                puzzles.corners_BP2,
-                config.patch,
-                flip_B=puzzles.flip_B,
-                grey=puzzles.grey if is_grey_done else None,
-            )
-        if config.grey_probability and not is_grey_done:
-            pixels = make_grey(pixels, puzzles.grey, config.grey)
-        if config.projection_probability:
-            pixels = project_colours(pixels, puzzles.is_projected_B)
-        return pixels
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy`` over all puzzles."""
@@ -367,7 +325,7 @@ class Jigsaw(Task):
         inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
         answers = self._logits(inputs)[:, 0].argmax(-1).cpu()
         self.train(was_training)
-        tiles = self._cut(shown.images[:, 0].cpu().contiguous(), puzzles)
+        tiles = self._look.show(shown.images[:, 0].cpu().contiguous(), puzzles)
         pixels = tiles.clamp(0, 255).round().to(torch.uint8).numpy()
         permutations = self.permutations_QP.cpu().numpy()
         return [
@@ -380,7 +338,7 @@ class Jigsaw(Task):
     def _logits(self, inputs: Inputs) -> Tensor:
         patches = inputs["patches"]
         features = self.trunk(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
-        if self.config.batch_norm == "tower":  # the patches came in the puzzle's order
+        if self._has_towers:  # the patches came in the puzzle's order
             return self.head(features)[:, None]
         return self.head(features, self.permutations_QP[inputs["labels"]])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..models.input_spec import SCALES
 from ..ops import extract_patches
 
 _GREY_WEIGHTS = {
@@ -96,3 +97,19 @@ def standardize(patches_BPSSC: Tensor) -> Tensor:
     std = centred.square().mean((2, 3, 4), keepdim=True).sqrt()
     least = max(1, values[0, 0].numel() if len(values) else 1) ** -0.5
     return centred / std.clamp(min=least)
+
+
+def normalize_patches(pixels_BPSSC: Tensor, kind: str) -> Tensor:
+    """Normalise 0 .. 255 in float32 by the rule that ``extract_patches`` has.
+
+    Args:
+        pixels_BPSSC: uint8 or floating.
+        kind: ``patch`` for each patch's own mean and deviation, else a name in ``SCALES``.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if kind == "patch":
+        return standardize(pixels_BPSSC)
+    mean, std = (pixels_BPSSC.new_tensor(v, dtype=torch.float32) for v in SCALES[kind])
+    return (pixels_BPSSC.float() / 255 - mean) / std

@@ -16,10 +16,8 @@ from torch import Tensor
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
-from ..models.input_spec import SCALES
 from ..randomness import Stream, draw_words, to_below
 from ..views import ViewSpec
-from .patch_colours import standardize
 
 VIEWS = {
     "resize_crop": ViewSpec.resize_crop,
@@ -101,19 +99,3 @@ def draw_corners(config: Cells, batch: Batch, seed: int) -> Tensor:
     rows, columns = np.divmod(np.arange(num_patches), config.grid)
     cells_P2 = np.stack([rows, columns], axis=-1) * (config.crop // config.grid)
     return torch.from_numpy((cells_P2 + offsets).astype(np.int32))
-
-
-def normalize_patches(pixels_BPSSC: Tensor, kind: str) -> Tensor:
-    """Normalise 0 .. 255 in float32 by the rule that ``extract_patches`` has.
-
-    Args:
-        pixels_BPSSC: uint8 or floating.
-        kind: ``patch`` for each patch's own mean and deviation, else a name in ``SCALES``.
-
-    Returns:
-        float32 of the same shape.
-    """
-    if kind == "patch":
-        return standardize(pixels_BPSSC)
-    mean, std = (pixels_BPSSC.new_tensor(v, dtype=torch.float32) for v in SCALES[kind])
-    return (pixels_BPSSC.float() / 255 - mean) / std

@@ -21,12 +21,11 @@ from torch.nn import functional
 from ..batch import Batch
 from ..fields import Checked, Share
 from ..models import JointHead, Trunk
-from ..models.input_spec import SCALES, InputSpec
-from ..ops import extract_patches
+from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, is_below
 from .base import Features, Inputs, Resize, Side, Task
-from .patch_colours import make_grey
-from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners, normalize_patches
+from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
+from .patch_look import choose_look
 from .pictures import GAP, PAPER, RIGHT, WRONG, frame_picture
 
 _CENTRE = 4
@@ -116,6 +115,8 @@ class RelativeLocation(Task):
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
         check_patch_side(config, trunk)
+        grey = config.grey if config.grey_probability else None
+        self._look = choose_look(config.patch, config.normalize, grey)
         self.register_buffer("pairs_K2", torch.tensor(PAIRS), persistent=False)
         self.head = JointHead(trunk.num_features, 2, config.hidden, len(PAIRS), config.joint_hidden)
 
@@ -136,32 +137,9 @@ class RelativeLocation(Task):
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
         """Cut the patches: ``patches`` (B, P, 3, S, S) normalised, row by row."""
-        config, images = self.config, batch.images[:, 0]
+        images = batch.images[:, 0]
         places = self.draw(batch, seed).to(images.device)
-        if config.grey == "mean" and config.grey_probability:
-            pixels = make_grey(self._cut(images, places), places.grey, config.grey)
-            patches = normalize_patches(pixels, config.normalize).to(dtype).movedim(-1, -3)
-            return {"patches": patches}
-        mean, std = SCALES.get(config.normalize, (None, None))
-        return {
-            "patches": extract_patches(
-                images,
-                places.corners_BP2,
-                config.patch,
-                flip_B=places.flip_B,
-                grey=places.grey,
-                mean=mean,
-                std=std,
-                standardize=config.normalize == "patch",
-                dtype=dtype,
-                channels_last=True,
-            )
-        }
-
-    def _cut(self, images_BHWC: Tensor, places: Places) -> Tensor:
-        return extract_patches(
-            images_BHWC, places.corners_BP2, self.config.patch, flip_B=places.flip_B
-        )
+        return {"patches": self._look.prepare(images, places, dtype)}
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy`` over all pairs."""
@@ -188,9 +166,8 @@ class RelativeLocation(Task):
         inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
         answers = self._logits(inputs).argmax(-1).cpu().tolist()
         self.train(was_training)
-        tiles = self._cut(shown.images[:, 0].cpu().contiguous(), places)
-        if self.config.grey_probability:
-            tiles = make_grey(tiles, places.grey, self.config.grey).round().to(torch.uint8)
+        tiles = self._look.show(shown.images[:, 0].cpu().contiguous(), places)
+        tiles = tiles.round().to(torch.uint8)
         return [draw_pairs(*row) for row in zip(tiles.numpy(), answers, strict=True)]
 
     def _logits(self, inputs: Inputs) -> Tensor:

@@ -13,6 +13,7 @@ from fastssl.models.input_spec import IMAGENET_STD
 from fastssl.models.towers import TowerNorm
 from fastssl.tasks import Jigsaw, JigsawConfig, build_task
 from fastssl.tasks.jigsaw import draw_distinct
+from fastssl.tasks.patch_look import FusedPatches, PaintedPatches
 from fastssl.views import ViewSpec
 
 SMALL = {
@@ -132,8 +133,8 @@ def test_what_is_not_fused_equals_what_is(normalize, batch_norm):
     """A projection of next to no image takes the plain path and changes nothing."""
     options = {"normalize": normalize, "batch_norm": batch_norm}
     fused, plain = build(**options), build(projection_probability=1e-9, **options)
-    assert fused.config.is_fused
-    assert not plain.config.is_fused
+    assert isinstance(fused._look, FusedPatches)
+    assert isinstance(plain._look, PaintedPatches)
     batch = make_batch()
     one, other = (t.prepare(batch, 5, torch.float32)["patches"] for t in (fused, plain))
     assert one.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
