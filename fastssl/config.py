@@ -15,7 +15,7 @@ import tyro
 
 from .address import parse_place
 from .errors import InputError
-from .fields import Checked, Range, Share, free, walk
+from .fields import Checked, Count, CountOrZero, NumThreads, Range, Share, free, walk
 from .randomness import Seed
 from .sampling import MAX_SAMPLES, ChunkLayout, ChunkSize, NumLanes, WindowChunks
 
@@ -31,7 +31,6 @@ OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 MAX_WIDTH = 64
 """Greatest width factor of a trunk."""
 
-_BILLION = 1_000_000_000
 _Million = Range(0, 1_000_000)
 _Factor = Range(0, 1000)
 _Decay = Annotated[float, Range(0, 1, without=1)]
@@ -55,7 +54,7 @@ class LoaderConfig(Checked, prefix="data."):
     """Loader native: exact decodes the reference picture; scaled reduces a JPEG by 2, 4 or 8 while
     it is decoded, as far as no view of it is larger: faster for large photographs, and where it
     reduces 1.1 to 1.5 of 255 away from the reference picture. Other loaders ignore it."""
-    num_threads: Annotated[int, Range(0, 1024)] = free(0)
+    num_threads: NumThreads = free(0)
     """Loader threads or processes a rank; 0 takes this rank's share of the usable cores."""
     seed: Annotated[Seed, tyro.conf.Suppress] = 0
     """Seed of the order and of everything drawn for a sample; in a run, the run's own."""
@@ -159,7 +158,7 @@ class ScheduleConfig(Checked, prefix="schedule."):
 class CheckpointConfig(Checked, prefix="checkpoint."):
     """When the state of the run is saved, and how many states are kept."""
 
-    every_steps: Annotated[int, Range(1, _BILLION)] = 1000
+    every_steps: Count = 1000
     """Steps between checkpoints."""
     keep: Annotated[int, Range(2, 1_000_000)] = 2
     """Newest checkpoints to keep, at least 2: the newest may be damaged."""
@@ -169,9 +168,9 @@ class CheckpointConfig(Checked, prefix="checkpoint."):
 class LogConfig(Checked, prefix="log."):
     """What is written while the run goes on."""
 
-    every_steps: Annotated[int, Range(1, _BILLION)] = free(50)
+    every_steps: Count = free(50)
     """Steps between lines of metrics.jsonl and points in TensorBoard."""
-    pictures_every_steps: Annotated[int, Range(0, _BILLION)] = free(1000)
+    pictures_every_steps: CountOrZero = free(1000)
     """Steps between pictures in TensorBoard; 0 for none."""
     tensorboard: bool = free(True)
     """Write TensorBoard events."""
@@ -198,7 +197,7 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Width factor of the trunk; 4 is the standard ResNet."""
     seed: Seed = 0
     """Seed of everything."""
-    max_steps: Annotated[int, Range(0, _BILLION)] = free(0)
+    max_steps: CountOrZero = free(0)
     """Stop after this many steps in all, counted from the run's beginning; 0 for the schedule."""
     accumulation: Annotated[int, Range(1, 1_000_000)] = 1
     """Micro-batches a step on each rank."""

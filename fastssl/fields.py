@@ -41,6 +41,16 @@ class Range:
 
 Share = Annotated[float, Range(0, 1)]
 """A part of a whole, or a probability."""
+NumThreads = Annotated[int, Range(0, 1024)]
+"""Threads or processes; 0 takes the cores that there are."""
+NumWorkers = Annotated[int | None, Range(1, 1024)]
+"""Processes; None takes the cores that there are."""
+Rounds = Annotated[int, Range(3, 1000)]
+"""Rounds of a measurement, whose median counts."""
+Count = Annotated[int, Range(1, 1_000_000_000)]
+"""How many there shall be."""
+CountOrZero = Annotated[int, Range(0, 1_000_000_000)]
+"""How many there shall be, where 0 says none, or leaves the choice."""
 
 
 def free(default: Any) -> Any:

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError, nearest
+from .errors import InputError
+from .fields import Checked, Range
 from .randomness import Stream, draw_words, to_below
 
 Filter = Literal["triangle", "area"]
@@ -41,49 +42,33 @@ _RATIO_STEPS = 1024
 
 
 @dataclass(frozen=True)
-class ViewSpec:
+class ViewSpec(Checked, prefix="view "):
     """One kind of view; built by the class methods, which carry the field's names."""
 
     kind: Kind
     """Which rule draws the box."""
-    size: int
+    size: Annotated[int, Range(1, MAX_SIDE)]
     """Side of the square output in pixels."""
-    resize: int = 0
+    resize: Annotated[int, Range(0, MAX_SIDE)] = 0
     """Side that the rule resizes to before it crops, in pixels; 0 where there is none."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Annotated[tuple[float, float], Range(0, 1, without=0)] = (0.08, 1.0)
     """Share of the picture's area, lowest and highest."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: Annotated[tuple[float, float], Range(0, 1000, without=0)] = (3 / 4, 4 / 3)
     """Width over height, lowest and highest, drawn log-uniformly."""
-    attempts: int = 10
+    attempts: Annotated[int, Range(1, _MAX_ATTEMPTS)] = 10
     """Boxes tried before the fallback, 1 to 16."""
     fallback: Fallback = "center"
     """What to take when no attempt fits: the largest allowed box in the centre, or the whole."""
-    count: int = 1
+    count: Annotated[int, Range(1, 1024)] = 1
     """How many views of this kind to draw."""
     filter: Filter = "triangle"
     """Antialiased resampling filter."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse what cannot be drawn."""
-        if not 1 <= self.size <= MAX_SIDE:
-            raise InputError(f"view size ({self.size}) must lie in 1 .. {MAX_SIDE} pixels")
-        if self.count < 1:
-            raise InputError(f"view count ({self.count}) must be at least 1")
-        if self.filter not in ("triangle", "area"):
-            raise InputError(
-                f"view filter ('{self.filter}') is not known{nearest(self.filter, _FILTERS)}"
-            )
-        if self.fallback not in ("center", "whole"):
-            raise InputError(
-                f"view fallback ('{self.fallback}') is not known"
-                f"{nearest(self.fallback, ('center', 'whole'))}"
-            )
-        if not 1 <= self.attempts <= _MAX_ATTEMPTS:
-            raise InputError(f"view attempts ({self.attempts}) must lie in 1 .. {_MAX_ATTEMPTS}")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"view scale {self.scale} must satisfy 0 < lowest <= highest <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"view ratio {self.ratio} must satisfy 0 < lowest <= highest")
+        for name, (lowest, highest) in (("scale", self.scale), ("ratio", self.ratio)):
+            if lowest > highest:
+                raise InputError(f"view {name} ({lowest}, {highest}) must be (lowest, highest)")
         if self.kind in ("resize_crop", "center", "squash_crop") and self.resize < self.size:
             raise InputError(
                 f"view size ({self.size}) must not exceed the side it is cut from "
@@ -155,7 +140,6 @@ class ViewSpec:
         )
 
 
-_FILTERS = ("triangle", "area")
 Views = ViewSpec | Sequence[ViewSpec]
 
 

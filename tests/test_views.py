@@ -141,7 +141,11 @@ def test_resize_squash_names_its_first_size():
         (lambda: ViewSpec.center(224, 256), "must not exceed the side it is cut from"),
         (lambda: ViewSpec.squash(0), r"view size \(0\)"),
         (lambda: ViewSpec.squash(8, filter="trianglo"), "did you mean 'triangle'"),
-        (lambda: ViewSpec.random_resized_crop(8, scale=(0.0, 1)), "must satisfy 0 < lowest"),
+        (
+            lambda: ViewSpec.random_resized_crop(8, scale=(0.0, 1)),
+            r"view scale \(0\.0\) must lie in 0 \.\. 1, 0 excluded$",
+        ),
+        (lambda: ViewSpec.random_resized_crop(8, ratio=(2, 1)), r"must be \(lowest, highest\)"),
         (lambda: ViewSpec.random_resized_crop(8, attempts=17), r"attempts \(17\)"),
         (lambda: list_views([]), "at least one"),
         (lambda: list_views([ViewSpec.squash(8), ViewSpec.squash(9)]), "must all have one size"),

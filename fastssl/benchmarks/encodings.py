@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError, nearest
+from ..fields import Checked, Count, NumThreads, Rounds
 from ..shards import open_dataset
 from ..shards.making.convert import ConvertConfig, convert
 from ..system.cpus import available_cpus
@@ -38,7 +39,7 @@ _QUALITY = 90
 
 
 @dataclass(frozen=True)
-class BenchEncodings:
+class BenchEncodings(Checked):
     """bench_encodings.py SOURCE: bytes and images a second of every encoding."""
 
     source: tyro.conf.Positional[Path]
@@ -53,13 +54,13 @@ class BenchEncodings:
     """Of make_shards, comma-separated; resized and raw have a short side of 256 px."""
     views: str = "rrc224,rrc96,jigsaw255,color224"
     """As bench_loaders has them, comma-separated."""
-    images: int = 256
+    images: Count = 256
     """Photographs at the smallest side; larger ones are fewer, of as many pixels in all."""
-    turn: int = 512
+    turn: Count = 512
     """Images of a turn that are counted."""
-    threads: int = 0
+    threads: NumThreads = 0
     """Threads of the loader; 0 takes all usable cores."""
-    rounds: int = 5
+    rounds: Rounds = 5
     """Rounds, at least 3."""
     cold: bool = False
     """Drop the files from the page cache before each turn."""
@@ -68,12 +69,8 @@ class BenchEncodings:
     json: Path | None = None
     """File for the results."""
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name, least in (("rounds", 3), ("images", 1), ("turn", 1), ("threads", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"--{name} ({value}) must be at least {least}")
+    def check(self) -> None:
+        """Refuse names that are not known, and sides that no photograph is brought to."""
         known: dict[str, Sequence[str]] = {
             "sampling": tuple(_SAMPLING),
             "encodings": ENCODINGS,

@@ -25,13 +25,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError, nearest
+from ..fields import Checked, Count, CountOrZero, NumThreads, Range, Rounds
 from ..shards import open_dataset
 from ..shards.beton import BETON_NAME
 from ..shards.index import INDEX_NAME, IndexHeader
@@ -46,7 +47,7 @@ VIEWS |= {"color224": ("resize", 256, 224), "rrc96": ("rrc", 0, 96)}
 
 
 @dataclass(frozen=True)
-class BenchLoaders:
+class BenchLoaders(Checked):
     """bench_loaders.py DATASET: images a second of loaders, in interleaved rounds."""
 
     dataset: tyro.conf.Positional[Path]
@@ -56,13 +57,13 @@ class BenchLoaders:
     wds-plain, dali-plain, ffcv-plain, spdl); without it all that can run here."""
     views: Literal["rrc224", "rrc96", "jigsaw255", "color224"] = "rrc224"
     """RandomResizedCrop to 224 or 96; short side 256, a random 255 or 224."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 64
     """Images a batch."""
-    threads: int = 0
+    threads: NumThreads = 0
     """Threads or workers of each loader; 0 takes all usable cores."""
-    rounds: int = 5
+    rounds: Rounds = 5
     """Rounds, at least 3."""
-    images: int = 2048
+    images: Count = 2048
     """Images of a turn that are counted."""
     cold: bool = False
     """Drop the dataset's files from the page cache before each turn."""
@@ -70,11 +71,11 @@ class BenchLoaders:
     """Beton for ffcv and ffcv-plain; without it dataset.beton in the dataset's folder."""
     recommend: bool = False
     """Measure ours alone and say what to set."""
-    needed: float = 0.0
+    needed: Annotated[float, Range(0, 1_000_000_000)] = 0.0
     """With --recommend: images a second that the training takes; 0 if unknown."""
-    passes: int = 0
+    passes: Annotated[int, Range(0, 1_000_000)] = 0
     """Instead: private memory of each of ours after 2 passes and after this many."""
-    first_batch: int = 0
+    first_batch: CountOrZero = 0
     """Instead: seconds from opening to the first batch, with an index of this many rows that name
     the dataset's first shard again and again."""
     scaling: str = ""
@@ -85,16 +86,12 @@ class BenchLoaders:
     plot: Path | None = None
     """File for a bar chart (.png, .svg)."""
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name, least in (("rounds", 3), ("batch_size", 1), ("images", 1), ("threads", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"--{name.replace('_', '-')} ({value}) must be at least {least}")
+    def check(self) -> None:
+        """Refuse what cannot be measured."""
         if self.passes and self.passes < 3:
             raise InputError(f"--passes ({self.passes}) must be at least 3; 0 does not measure it")
         for number in self.scaling.split(",") if self.scaling else ():
-            if not number.strip().isdecimal() or int(number) < 1:
+            if not number.strip().isdecimal() or not 1 <= int(number) <= 1024:
                 raise InputError(f"--scaling ('{number}') must be numbers of threads, such as 1,2")
         if self.first_batch and self.first_batch < self.batch_size:
             raise InputError(

@@ -25,13 +25,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..commands.frame import check_json_path, parse_arguments
+from ..config import MAX_WIDTH
 from ..errors import InputError
+from ..fields import Checked, NumThreads, Range
 from ..models import build_trunk
 from ..models.memory import count_saved_bytes, estimate_training_memory
 from ..models.resnet50_v2 import PreActivationBranch
@@ -44,39 +46,33 @@ _PLAIN = "_plain"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """Measure the memory of a training step, trunk by trunk."""
 
     trunks: tuple[str, ...] = ("resnet50_v2", "revnet50", "revnet50_plain")
     """Names of trunks; each is compared with the first. A reversible one with _plain behind its
     name keeps its activations."""
-    width: int = 4
+    width: Annotated[int, Range(1, MAX_WIDTH)] = 4
     """Of every trunk."""
-    batch_size: int = 16
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 16
     """Images in a step."""
-    side: int = 224
+    side: Annotated[int, Range(1, 2048)] = 224
     """Of the images, in pixels."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs: auto takes a GPU if there is one."""
-    threads: int = 0
+    threads: NumThreads = 0
     """Threads of torch; 0 leaves torch's choice."""
-    units: tuple[int, ...] = (3, 6, 12, 24, 48)
+    units: Annotated[tuple[int, ...], Range(1, 10_000)] = (3, 6, 12, 24, 48)
     """Reversible units of the stages whose precision is measured; none leaves the table out."""
     json: Path | None = None
     """File for the same rows as JSON."""
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name in ("batch_size", "side"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise InputError(f"--{option} ({getattr(self, name)}) must be at least 1")
+    def check(self) -> None:
+        """Refuse an empty list."""
         if not self.trunks:
             raise InputError("--trunks must name at least one trunk")
-        if min(self.units, default=1) < 1:
-            raise InputError(f"--units ({min(self.units)}) must be at least 1")
 
 
 def build(name: str, width: int) -> nn.Module:

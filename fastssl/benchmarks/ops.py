@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ import torch
 from .. import ops
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError
+from ..fields import Checked, NumThreads, Range, Rounds
 from ..ops import reference
 from ..sampling import ChunkLayout, SampleOrder, reference_ids
 
@@ -36,14 +37,14 @@ _GPU_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """Measure the compiled operators against plain PyTorch and NumPy."""
 
-    rounds: int = 7
+    rounds: Rounds = 7
     """Rounds of each row, at least 3; the median counts."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 64
     """Images in a batch of the rows about pixels."""
-    threads: int = 0
+    threads: NumThreads = 0
     """Threads of torch; 0 leaves torch's choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the rows about pixels run: auto takes a GPU if there is one."""
@@ -53,13 +54,6 @@ class Options:
     """Only rows whose name has this in it."""
     json: Path | None = None
     """File for the same rows as JSON."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.rounds < 3:
-            raise InputError(f"--rounds ({self.rounds}) must be at least 3")
-        if self.batch_size < 1:
-            raise InputError(f"--batch-size ({self.batch_size}) must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import tyro
 
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError, nearest
+from ..fields import Checked, Rounds
 from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.encode import ENCODINGS, EncodedPicture, Encoding, encode_picture
 from ..shards.making.entries import LeftOut
@@ -34,22 +35,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class BenchShards:
+class BenchShards(Checked):
     """bench_shards.py SOURCE: photographs a second of one worker of make_shards."""
 
     source: tyro.conf.Positional[Path]
     """Folder tree of photographs."""
     encodings: str = "keep,tiled"
     """Of make_shards, comma-separated."""
-    rounds: int = 5
+    rounds: Rounds = 5
     """Rounds, at least 3."""
     json: Path | None = None
     """File for the results."""
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.rounds < 3:
-            raise InputError(f"--rounds ({self.rounds}) must be at least 3")
+    def check(self) -> None:
+        """Refuse a source that is not there and encodings that are not known."""
         if not self.source.exists():
             raise InputError(f"SOURCE ({self.source}) is not there; name a folder of photographs")
         if not self.names:

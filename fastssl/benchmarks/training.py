@@ -43,6 +43,7 @@ from ..batch import Batch
 from ..commands.frame import check_json_path, parse_arguments, program_name
 from ..config import CheckpointConfig, LogConfig, RunConfig
 from ..errors import InputError
+from ..fields import Checked, Count, CountOrZero, Rounds
 from ..loaders.device import move_batches
 from ..shards.making.convert import ConvertConfig, convert
 from ..studies import build_recipe, recipe_names
@@ -56,26 +57,19 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(Checked, prefix="bench."):
     """What to measure, and how often."""
 
-    rounds: int = 5
+    rounds: Rounds = 5
     """Rounds, at least 3; each measures every way once."""
-    steps: int = 20
+    steps: Count = 20
     """Steps of each way in a round."""
-    warm_steps: int = 5
+    warm_steps: CountOrZero = 5
     """Steps of each way before those, not counted: they use up what the loader had ready."""
-    photographs: int = 1024
+    photographs: Count = 1024
     """Photographs to make where no --data.path is given."""
     json: Path | None = None
     """File for the results."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name, least in (("rounds", 3), ("steps", 1), ("warm_steps", 0), ("photographs", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"bench.{name} ({value}) must be at least {least}")
 
 
 class Comparison:

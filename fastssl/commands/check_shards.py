@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..address import parse_place
 from ..errors import EXIT_ELSE, InputError
+from ..fields import Checked, NumWorkers
 from ..shards.derive.verify import CheckReport, verify_dataset
 from .frame import check_json_path, parse_arguments
 
@@ -15,14 +16,14 @@ _SHOWN_ERRORS = 20
 
 
 @dataclass(frozen=True)
-class CheckShards:
+class CheckShards(Checked):
     """check_shards.py DATASET: check sizes, digests, structure and the CRC-32 of every image."""
 
     dataset: Path
     """Folder of the dataset."""
     deep: bool = False
     """Decode every image too, and compare its size and kind with the index."""
-    workers: int | None = None
+    workers: NumWorkers = None
     """Worker processes; None: the CPUs that this process may use."""
     json: Path | None = None
     """Write the report as JSON to this file."""

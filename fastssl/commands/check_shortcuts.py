@@ -12,16 +12,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from tqdm import tqdm
 
 from ..config import LoaderConfig
-from ..errors import InputError
 from ..evaluation.shortcuts import CUES, measure_cue
+from ..fields import Checked, Range
 from ..loaders import build_loader
 from ..models import build_trunk
+from ..randomness import Seed
 from ..tasks import Jigsaw, JigsawConfig
 from ..views import list_views
 from .frame import check_json_path, parse_arguments
@@ -31,22 +32,17 @@ _COLOUR = {"grey_probability": 0.0}
 
 
 @dataclass(frozen=True)
-class ShortcutConfig:
+class ShortcutConfig(Checked):
     """What to check."""
 
     path: Path
     """Dataset: the folder that make_shards wrote."""
-    images: int = 400
+    images: Annotated[int, Range(4, 1_000_000_000)] = 400
     """Images to look at; half of them fit the classifiers, the others test them."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the puzzles."""
     json: Path | None = None
     """Write the figures to this file."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.images < 4:
-            raise InputError(f"images ({self.images}) must be at least 4")
 
 
 def list_forms() -> dict[str, JigsawConfig]:

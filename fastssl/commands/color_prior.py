@@ -19,8 +19,11 @@ from tqdm import tqdm
 
 from ..config import LoaderConfig
 from ..errors import InputError
+from ..fields import Checked, NumThreads, Range
 from ..loaders import build_loader
 from ..ops import color_bins
+from ..ops.color_grid import MAX_GRID, MIN_GRID
+from ..sampling import MAX_SAMPLES
 from ..shards import open_dataset
 from ..tasks.color_prior import count_colors, write_prior
 from ..views import ViewSpec
@@ -30,29 +33,26 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """Count how often each colour bin is met in a dataset."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """Folder that make_shards wrote, or its address in an object store."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, JSON."""
-    grid: int = 10
+    grid: Annotated[int, Range(MIN_GRID, MAX_GRID)] = 10
     """Step of the bins, in units of a and b; 10 gives 313."""
-    size: int = 256
+    size: Annotated[int, Range(1, 2048)] = 256
     """Side that images are squashed to, in pixels."""
-    max_samples: int = 0
+    max_samples: Annotated[int, Range(0, MAX_SAMPLES)] = 0
     """Look at the samples with ids below this; 0 looks at all."""
     loader: Literal["auto", "webdataset", "native", "dali", "ffcv"] = "auto"
     """Back end."""
-    num_threads: int = 0
+    num_threads: NumThreads = 0
     """Threads or workers that decode; 0 takes the cores there are."""
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        color_bins(self.grid)
-        if self.size < 1:
-            raise InputError(f"--size ({self.size}) must be at least 1 pixel")
+    def check(self) -> None:
+        """Refuse a place that cannot be written."""
         if not self.out.parent.is_dir():
             raise InputError(f"OUT ({self.out}) must lie in a folder that exists; make it first")
 

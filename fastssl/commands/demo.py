@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from ..config import LoaderConfig
 from ..errors import InputError
 from ..evaluation import Features, evaluate_knn, extract_features, split_by_group
 from ..evaluation.report import Comparison, Report, read_run, write_report
+from ..fields import Checked, Range
 from ..loaders import build_loader
 from ..models import build_trunk, load_trunk
 from ..randomness import step_seed
@@ -53,7 +55,7 @@ TRAIN_FAILURES = {2: "its input is wrong", 75: "it was stopped by a signal"}
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Checked):
     """Pretrain a small trunk on jigsaw and compare it with a random one."""
 
     output_dir: Path = Path("runs/demo")
@@ -61,11 +63,11 @@ class Demo:
     data: Path | None = None
     """Photographs (anything make_shards reads, or a dataset it made; first-level folders are the
     labels, if any); None renders the synthetic set."""
-    images: int | None = None
+    images: Annotated[int | None, Range(MIN_IMAGES, 1_000_000_000)] = None
     """Images to render (1600), or to take of the photographs at most (3000)."""
-    steps: int | None = None
+    steps: Annotated[int | None, Range(1, 1_000_000_000)] = None
     """Training steps of each seed; 150, on photographs 300: their puzzles are harder."""
-    seeds: int = 3
+    seeds: Annotated[int, Range(1, 1000)] = 3
     """Trunks to train; each with its random twin."""
 
     def check(self) -> None:
@@ -74,13 +76,6 @@ class Demo:
         Raises:
             InputError: if one is out of range, or the photographs are not there.
         """
-        for name, value, low in (
-            ("images", self.num_images, MIN_IMAGES),
-            ("steps", self.num_steps, 1),
-            ("seeds", self.seeds, 1),
-        ):
-            if value < low:
-                raise InputError(f"{name} ({value}) must be at least {low}; set --{name} {low}")
         if self.data is not None and not self.data.exists():
             raise InputError(f"data ({self.data}) is not there; give a folder of photographs")
 
@@ -112,7 +107,6 @@ class Demo:
 def main(arguments: Sequence[str]) -> None:
     """Run the five stages."""
     demo = parse_arguments(Demo, arguments)
-    demo.check()
     with stopping_on_signals("what is done is kept, the same command goes on"):
         run_stages(demo)
 

@@ -14,6 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..fields import NumThreads
 from ..shards import open_dataset
 from ..shards.beton import BETON_NAME, BetonOptions, write_beton
 from ..system.cpus import available_cpus
@@ -28,7 +29,7 @@ class MakeBeton(BetonOptions):
     """The folder that make_shards wrote."""
     out: Path = Path()
     """The file to write; without it dataset.beton in the dataset's folder."""
-    workers: int = 0
+    workers: NumThreads = 0
     """Processes that encode; 0 takes all usable cores."""
     json: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """File for a report: samples, jpg, raw, bytes_in, bytes, seconds."""
@@ -38,8 +39,6 @@ def main(arguments: Sequence[str]) -> None:
     """Write the beton and say what it holds."""
     config = parse_arguments(MakeBeton, arguments)
     check_json_path(config.json)
-    if config.workers < 0:
-        raise InputError(f"--workers ({config.workers}) must not be negative; 0 takes all cores")
     began = time.perf_counter()
     with closing(open_dataset(config.dataset)) as dataset:
         out = dataset.folder / BETON_NAME if config.out == Path() else config.out

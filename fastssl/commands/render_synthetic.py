@@ -16,6 +16,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from ..fields import Checked, NumThreads
 from ..synthetic import RenderConfig, render_set
 from ..system.cpus import available_cpus
 from ..system.signals import stopping_on_signals
@@ -23,14 +24,14 @@ from .frame import parse_arguments
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(Checked):
     """Render a set of synthetic images; an interrupted run goes on where it was."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="OUT")]
     """Folder to write; must be empty or absent."""
     render: Annotated[RenderConfig, tyro.conf.arg(name="")] = field(default_factory=RenderConfig)
     """What to render."""
-    workers: int = 0
+    workers: NumThreads = 0
     """Processes; 0 takes one for each usable core."""
 
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
 from ..config import RunConfig
 from ..errors import InputError, RunFailed
+from ..fields import Checked, Count, CountOrZero, Range
 from ..runs.launch import run_child, training_command
 from ..shards import open_dataset
 from ..shards.making.convert import ConvertConfig, convert
@@ -43,7 +44,7 @@ CELLS = (
 
 
 @dataclass(frozen=True)
-class RecipesConfig:
+class RecipesConfig(Checked):
     """Which recipes to run, on what."""
 
     data: Path | None = None
@@ -54,19 +55,15 @@ class RecipesConfig:
     its figures are read, for it weighs hundreds of megabytes."""
     only: str = ""
     """Run the recipes with this in their name; empty runs all."""
-    smoke_steps: int = 0
+    smoke_steps: CountOrZero = 0
     """Steps of each smoke form; 0 takes its own number."""
-    cell_steps: int = 1
+    cell_steps: Count = 1
     """Steps of each cell."""
-    cell_images: int = 2
+    cell_images: Annotated[int, Range(2, 1_000_000)] = 2
     """Images a step of each cell."""
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name, low in (("smoke_steps", 0), ("cell_steps", 1), ("cell_images", 2)):
-            value = getattr(self, name)
-            if value < low:
-                raise InputError(f"{name} ({value}) must be at least {low}")
+    def check(self) -> None:
+        """Refuse data that are not there and a name of no recipe."""
         if self.data is not None and not self.data.exists():
             raise InputError(f"data ({self.data}) is not there; give a dataset or photographs")
         if not list_names(self.only):

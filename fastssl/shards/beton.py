@@ -22,15 +22,18 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..fields import Checked, Range
 from ..system.files import published
+from ..views import MAX_SIDE
 from .checksum import crc32
 from .index import Payload, SampleFlags
+from .jpeg import Quality
 from .picture import open_picture, to_upright_rgb
 from .reader import ShardDataset, open_dataset
 
@@ -67,29 +70,18 @@ Encoding = Literal["jpg", "keep", "raw", "smart"]
 
 
 @dataclass(frozen=True)
-class BetonOptions:
+class BetonOptions(Checked):
     """How pictures are stored in a beton."""
 
     encode: Encoding = "jpg"
     """jpg: all as new JPEGs; keep: JPEGs that need no change as they are, others as jpg; raw:
     pixels; smart: pixels where they are not larger than smart_ratio times the JPEG."""
-    max_side: int = 0
+    max_side: Annotated[int, Range(0, MAX_SIDE)] = 0
     """Reduce pictures whose longer side has more pixels than this; 0 keeps all sizes."""
-    quality: int = 90
+    quality: Quality = 90
     """JPEG quality of what is encoded, 1 to 100."""
-    smart_ratio: float = 4.0
+    smart_ratio: Annotated[float, Range(0, 1_000_000, without=0)] = 4.0
     """smart: bytes of pixels for a byte of JPEG that are worth their space."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.encode not in get_args(Encoding):
-            raise InputError(f"encode ('{self.encode}') must be {' or '.join(get_args(Encoding))}")
-        if self.max_side < 0:
-            raise InputError(f"max_side ({self.max_side}) must not be negative; 0 keeps all sizes")
-        if not 1 <= self.quality <= 100:
-            raise InputError(f"quality ({self.quality}) must lie in 1 .. 100")
-        if not self.smart_ratio > 0:
-            raise InputError(f"smart_ratio ({self.smart_ratio}) must be above 0")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Annotated
+
+from ..fields import Range
 
 _SOI = b"\xff\xd8"
 _SOS = 0xDA
@@ -45,6 +48,10 @@ _SAMPLINGS = {
 
 class JpegError(ValueError):
     """The markers of a JPEG cannot be followed."""
+
+
+Quality = Annotated[int, Range(1, 100)]
+"""Of a JPEG that is encoded."""
 
 
 @dataclass(frozen=True)

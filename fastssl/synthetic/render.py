@@ -20,12 +20,15 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from ..fields import Checked, Count, Range
+from ..randomness import Seed
 from ..system.files import publish_bytes, published
 from .scene import Scene, Variant, draw_scene
 from .shapes import CLASSES, build_model
@@ -49,43 +52,29 @@ _SETTINGS_FILE, _METADATA_FILE = ".render.json", "metadata.jsonl"
 
 
 @dataclass(frozen=True)
-class RenderConfig:
+class RenderConfig(Checked):
     """A set of synthetic images."""
 
     variant: str = "0100"
     """Hard factors TCVL: texture, colour, viewpoint, light; 1 is random."""
-    images: int = 1600
+    images: Count = 1600
     """Number of images, classes in equal shares."""
-    size: int = 64
+    size: Annotated[int, Range(16, 1024)] = 64
     """Height and width in pixels, 16 .. 1024."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all scenes."""
-    samples: int = 16
+    samples: Annotated[int, Range(1, 4096)] = 16
     """Light paths a pixel, a square number; time grows with it, noise falls with its root."""
-    models: int = 24
+    models: Annotated[int, Range(1, 1_000_000)] = 24
     """Models that each class cycles through."""
 
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            InputError: if one is out of its range.
-        """
+    def check(self) -> None:
+        """Refuse a variant of no such name, and samples that are no square."""
         Variant.parse(self.variant)
-        for name, low, high in (
-            ("images", 1, 10**9),
-            ("size", 16, 1024),
-            ("seed", 0, 2**64 - 1),
-            ("models", 1, 10**6),
-            ("samples", 1, 4096),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} ({value}) must lie in {low} .. {high}; set --{name}")
-        if math.isqrt(self.samples) ** 2 != self.samples:
-            below = math.isqrt(self.samples) ** 2
+        root = math.isqrt(self.samples)
+        if root**2 != self.samples:
             raise InputError(
-                f"samples ({self.samples}) must be a square number; set --samples to {below}"
+                f"samples ({self.samples}) must be a square number; set --samples to {root**2}"
             )
 
 

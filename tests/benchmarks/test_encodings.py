@@ -63,7 +63,7 @@ def test_conversions_are_timed_in_parts(photographs, tmp_path):
     [
         (["--encodings", ","], "--encodings (',') names none; known: keep, raw, resized, tiled"),
         (["--encodings", "kept"], "--encodings ('kept') is not known; did you mean 'keep'?"),
-        (["--rounds", "2"], "--rounds (2) must be at least 3"),
+        (["--rounds", "2"], "rounds (2) must lie in 3 .. 1,000; set --rounds"),
     ],
 )
 def test_bad_conversions_are_refused(photographs, arguments, message):
@@ -86,7 +86,7 @@ def test_small_photographs_are_laid_side_by_side(photographs):
     [
         (["--sides", "100"], r"--sides \('100'\) must be pixels"),
         (["--views", "rrc22"], r"--views \('rrc22'\) is not known"),
-        (["--rounds", "1"], r"--rounds \(1\) must be at least 3"),
+        (["--rounds", "1"], r"rounds \(1\) must lie in 3 \.\. 1,000; set --rounds"),
     ],
 )
 def test_bad_values_are_refused(photographs, arguments, message):

@@ -112,7 +112,7 @@ def test_what_cannot_run_here_is_named(dataset_path, tmp_path):
     ("options", "message"),
     [
         (("--loaders", "webdatset"), "did you mean 'webdataset'?"),
-        (("--rounds", 2), "--rounds (2) must be at least 3"),
+        (("--rounds", 2), "rounds (2) must lie in 3 .. 1,000; set --rounds"),
         (("--passes", 2), "--passes (2) must be at least 3"),
         (("--scaling", "1,0"), "--scaling ('0') must be numbers of threads"),
         (("--scaling", ","), "--scaling ('') must be numbers of threads"),
@@ -155,7 +155,7 @@ def test_make_beton_writes_beside_the_shards_and_reports(dataset_path, tmp_path)
     ("options", "message"),
     [
         (("--quality", 101), "quality (101) must lie in 1 .. 100"),
-        (("--workers", -1), "--workers (-1)"),
+        (("--workers", -1), "workers (-1) must lie in 0 .. 1,024; set --workers"),
         (("--out", "/nowhere/at/all.beton"), "must lie in a folder that exists"),
     ],
 )

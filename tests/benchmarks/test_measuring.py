@@ -71,11 +71,15 @@ def test_bench_training_measures_all_ways_in_turn(dataset_path, tmp_path):
 @pytest.mark.parametrize(
     ("tool", "arguments", "match"),
     [
-        ("bench_ops.py", ["--rounds", "2"], "error: --rounds (2) must be at least 3"),
+        (
+            "bench_ops.py",
+            ["--rounds", "2"],
+            "error: rounds (2) must lie in 3 .. 1,000; set --rounds",
+        ),
         (
             "bench_training.py",
             ["demo_smoke", "--bench.rounds", "2"],
-            "error: bench.rounds (2) must be at least 3",
+            "error: bench.rounds (2) must lie in 3 .. 1,000; set --bench.rounds",
         ),
         ("bench_training.py", ["demo_smok"], "did you mean 'demo_smoke'?"),
     ],

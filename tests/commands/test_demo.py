@@ -127,7 +127,7 @@ def test_few_photographs_are_all_taken(tmp_path):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"images": 3}, r"images \(3\) must be at least 16"),
+        ({"images": 3}, r"images \(3\) must lie in 16 \.\. 1,000,000,000; set --images"),
         ({"steps": 0}, r"steps \(0\)"),
         ({"seeds": 0}, r"seeds \(0\)"),
         ({"data": Path("/nowhere/at/all")}, r"data \(/nowhere/at/all\) is not there"),
@@ -135,7 +135,7 @@ def test_few_photographs_are_all_taken(tmp_path):
 )
 def test_wrong_input_is_refused(options, match):
     with pytest.raises(InputError, match=match):
-        demo_command.Demo(**options).check()
+        demo_command.Demo(**options)
 
 
 def test_wrong_input_is_answered_in_one_line(tmp_path):

@@ -182,7 +182,7 @@ def test_a_missing_shard_leaves_no_file(dataset_path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encode": "jpeg"}, r"encode \('jpeg'\) must be jpg or keep"),
+        ({"encode": "jpeg"}, r"encode \('jpeg'\) is not known; did you mean 'jpg'"),
         ({"max_side": -1}, r"max_side \(-1\)"),
         ({"quality": 0}, r"quality \(0\) must lie in 1 \.\. 100"),
         ({"smart_ratio": 0.0}, r"smart_ratio \(0\.0\)"),

@@ -376,7 +376,7 @@ def test_a_source_without_images_is_refused_and_leaves_nothing(tmp_path, make_da
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encode": "webp"}, "'webp' is unknown; known: keep, tiled, resized, raw"),
+        ({"encode": "webp"}, r"encode \('webp'\) is not known; did you mean 'keep'"),
         ({"encode": "raw", "resize_short": 70_000}, "--resize-short"),
         ({"samples_per_shard": 0}, "--samples-per-shard"),
         ({"workers": 0}, "--workers"),

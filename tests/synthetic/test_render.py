@@ -94,7 +94,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
-        ("size", 15, "16 .. 1024"),
+        ("size", 15, "16 .. 1,024"),
         ("images", 0, "images"),
         ("samples", 5, "set --samples to 4"),
         ("variant", "1000", "textures"),

@@ -82,7 +82,10 @@ def test_a_prior_comes_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "match"),
-    [(["--grid", "1"], "grid (1) must lie in 2 .. 50"), (["--size", "0"], "--size (0)")],
+    [
+        (["--grid", "1"], "grid (1) must lie in 2 .. 50"),
+        (["--size", "0"], "size (0) must lie in 1 .. 2,048"),
+    ],
 )
 def test_wrong_options_are_refused_in_one_line(options, match, tmp_path):
     command = [sys.executable, TOOL, tmp_path, tmp_path / "prior.json", *options]

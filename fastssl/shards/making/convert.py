@@ -15,15 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from ...errors import InputError
+from ...fields import Checked, NumWorkers, Range
+from ...randomness import Seed
 from ...system.cpus import available_cpus
 from ...system.files import naming_file
 from ...system.signals import stopping_on_signals
+from ...views import MAX_SIDE
+from ..jpeg import Quality
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from ..targets import TargetEntry, TargetSpec
-from .encode import Encoding
+from .encode import Encoding, EncodingName
 from .entries import Source
 from .finish import finish
 from .plan import (
@@ -52,7 +56,7 @@ def _say_nothing(_done: int, _total: int) -> None:
 
 
 @dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(Checked):
     """Turn a folder of images, a list, a table or tars into a dataset of shards."""
 
     source: Path
@@ -60,21 +64,21 @@ class ConvertConfig:
     label name), table (.csv, .tsv, .parquet), tar, or folder of WebDataset tars."""
     out: Path
     """OUT: folder of the dataset; new or empty, with --resume an unfinished one."""
-    encode: Literal["keep", "tiled", "resized", "raw"] = "keep"
+    encode: EncodingName = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
     brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
     shall not decode at all; tiled writes JPEG again without loss, so that the native loader decodes
     no more than a crop needs."""
-    resize_short: int = 256
+    resize_short: Annotated[int, Range(1, MAX_SIDE)] = 256
     """Short side of resized and raw images in pixels; smaller images are never enlarged."""
-    quality: int = 90
+    quality: Quality = 90
     """JPEG quality of resized images, 1..100."""
-    samples_per_shard: int | None = None
+    samples_per_shard: Annotated[int | None, Range(1, 1_000_000)] = None
     """Source images that go into one shard; None: 1/64 of them, at least 256, at most 8192."""
-    workers: int | None = None
+    workers: NumWorkers = None
     """Worker processes; None: the CPUs that this process may use. The result does not depend on
     it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the shuffled order."""
     keep_order: bool = False
     """Keep the order of the source instead of shuffling it."""
@@ -126,15 +130,8 @@ class ConvertConfig:
         Raises:
             InputError: if one is out of range.
         """
-        _ = self.encoding
         if self.encode == "tiled":
             require_transcoder()
-        for name in ("samples_per_shard", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} ({value}) must be at least 1")
-        if not 0 <= self.seed < 2**64:
-            raise InputError(f"--seed ({self.seed}) must lie in 0 .. 2**64 - 1")
         if self.encode in ("keep", "tiled") and (self.resize_short, self.quality) != (256, 90):
             warnings.warn(
                 f"--resize-short and --quality are ignored: --encode {self.encode} changes no "
@@ -360,7 +357,6 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         OSError: if the target cannot be written; ``resume`` goes on when it can be.
     """
     begin = time.monotonic()
-    config.check()
     finished = _check_target(config)
     if finished is not None:
         return _report_finished(config, finished)

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-from ...errors import InputError
+from ...fields import Checked, Range
+from ...views import MAX_SIDE
 from ..index import Payload, SampleFlags
-from ..jpeg import JpegError, JpegHeader, Sampling, parse_jpeg
+from ..jpeg import JpegError, JpegHeader, Quality, Sampling, parse_jpeg
 from ..npy import pack_npy
 from ..picture import load_pixels, open_picture, read_orientation, to_upright
 from .tiled import NotTiledError, tile_jpeg
 
-ENCODINGS = ("keep", "tiled", "resized", "raw")
+EncodingName = Literal["keep", "tiled", "resized", "raw"]
+ENCODINGS: tuple[str, ...] = get_args(EncodingName)
 """How payloads can be made."""
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(Checked, prefix="encoding's "):
     """How payloads are made."""
 
-    name: str = "keep"
+    name: EncodingName = "keep"
     """One of ``ENCODINGS``."""
-    resize_short: int = 256
+    resize_short: Annotated[int, Range(1, MAX_SIDE)] = 256
     """Short side in pixels that ``resized`` and ``raw`` bring larger images down to."""
-    quality: int = 90
+    quality: Quality = 90
     """JPEG quality of ``resized``, 1..100."""
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.name not in ENCODINGS:
-            raise InputError(f"--encode {self.name!r} is unknown; known: {', '.join(ENCODINGS)}")
-        if not 1 <= self.resize_short <= 65_535:
-            raise InputError(f"--resize-short ({self.resize_short}) must lie in 1 .. 65535 pixels")
-        if not 1 <= self.quality <= 100:
-            raise InputError(f"--quality ({self.quality}) must lie in 1 .. 100")
 
     @property
     def options(self) -> dict[str, int]:
