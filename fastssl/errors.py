@@ -69,6 +69,8 @@ def describe_failure(error: BaseException) -> tuple[int, str | None]:
     """
     if isinstance(error, StoppedBySignal):
         return EXIT_STOPPED, f"stopped: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_ELSE, "stopped: Ctrl-C, before it was done"
     if isinstance(error, InputError):
         return EXIT_INPUT, f"error: {error}"
     if isinstance(error, RunFailed):

@@ -25,6 +25,7 @@ from ..errors import InputError, RunFailed
 from ..shards.picture import open_picture, to_upright_rgb
 from ..system.cpus import cpus_per_rank, local_world_size
 from ..system.lifelines import die_with
+from ..system.signals import postponing_ctrl_c
 from .base import Loader, Plan
 from .buffers import BatchBuffers
 from .device import move_batches
@@ -190,7 +191,8 @@ def _start(workers: DataLoader) -> Iterator[Any]:
     likely as not. A dead worker is also found where its batch is waited for, within five seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    outcomes = iter(workers)
+    with postponing_ctrl_c():
+        outcomes = iter(workers)
     if signal.getsignal(signal.SIGCHLD) is not before:
         signal.signal(signal.SIGCHLD, before)
     return outcomes

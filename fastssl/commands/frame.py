@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import select
+import signal
 import sys
 import typing
 import warnings
@@ -49,7 +50,12 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            # Whoever presses it again must not hit the tidying up of the interpreter.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # a bar may have been left behind, and the echo of the key
         if isinstance(error, BrokenPipeError) and _has_no_reader():
             raise SystemExit(EXIT_DONE) from None
         code, line = describe_failure(error)

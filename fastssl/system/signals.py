@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,9 +18,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 class StopSignals:
     """Notes a signal for the end of the step; a context manager that restores the handlers."""
 
-    def __init__(self) -> None:
-        """Note nothing yet."""
+    def __init__(self, is_telling: bool = True) -> None:
+        """Note nothing yet.
+
+        Args:
+            is_telling: answer Ctrl-C on stderr at once, for a step may take long.
+        """
         self.received: signal.Signals | None = None
+        self._is_telling = is_telling
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -42,6 +48,9 @@ class StopSignals:
         if number == signal.SIGINT and self.received is signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C means it
         self.received = signal.Signals(number)
+        if number == signal.SIGINT and self._is_telling:
+            # Past Python's buffers, which may be in use where this interrupts.
+            os.write(2, b"\nstopping after this step; Ctrl-C again to abort\n")
 
 
 @contextlib.contextmanager
@@ -66,3 +75,22 @@ def stopping_on_signals(message: str) -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+@contextlib.contextmanager
+def postponing_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, where processes are forked.
+
+    In the middle of it KeyboardInterrupt would come out of a half-built object, or of a child.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if noted:
+        signal.raise_signal(signal.SIGINT)

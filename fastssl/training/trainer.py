@@ -72,7 +72,7 @@ def train(config: RunConfig) -> None:
     locks: list[RunLock] = []
     try:
         world.on_zero(lambda: locks.append(RunLock(config.output_dir)))
-        with StopSignals() as signals:
+        with StopSignals(is_telling=world.is_zero) as signals:
             trainer = Trainer(config, world, signals)
             with recorded_exit(config.output_dir, world, lambda: trainer.step):
                 with contextlib.closing(trainer):

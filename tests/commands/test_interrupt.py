@@ -1,0 +1,152 @@
+"""Ctrl-C in a terminal: one line says so, and no command shows a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from fastssl.benchmarks.loaders import repeat_samples
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+CTRL_C = b"\x03"
+PATIENCE_S = 120
+
+
+class Terminal:
+    """A command at a terminal of its own, so that Ctrl-C reaches it and all its children."""
+
+    def __init__(self, *command):
+        self.said = ""
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastssl", *map(str, command)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+
+    def press(self):
+        os.write(self._ours, CTRL_C)
+
+    def wait_for(self, text):
+        """Read until a text is there."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.said:
+            assert time.monotonic() < deadline, self.said
+            assert self._read() or text in self.said, self.said
+
+    def wait(self):
+        """Return the exit code; all that was said stands in ``said``."""
+        while self._read():
+            pass
+        return self._process.wait(PATIENCE_S)
+
+    def _read(self):
+        ready, _, _ = select.select([self._ours], [], [], PATIENCE_S)
+        assert ready, self.said
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+            more = os.read(self._ours, 1 << 16)
+            self.said += more.decode()
+            return len(more)
+        return 0
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+
+@pytest.fixture
+def start():
+    with contextlib.ExitStack() as stack:
+        yield lambda *command: stack.enter_context(contextlib.closing(Terminal(*command)))
+
+
+@pytest.fixture(scope="module")
+def long_dataset(dataset_path, tmp_path_factory):
+    """A dataset that takes minutes: few images, named again and again."""
+    folder = tmp_path_factory.mktemp("long")
+    repeat_samples(dataset_path, folder, 1_000_000)
+    return folder
+
+
+def last_line(said):
+    """Return the last line, without the terminal's echo of what was pressed."""
+    return said.replace("\r", "\n").strip().splitlines()[-1].removeprefix("^C")
+
+
+def test_a_check_is_stopped_in_one_line(start, dataset_path, tmp_path):
+    shards = shutil.copytree(dataset_path, tmp_path / "shards")
+    (shards / "shard-000001.tar").unlink()
+    os.mkfifo(shards / "shard-000001.tar")  # whoever opens it waits for ever
+    terminal = start("check-shards", shards)
+    terminal.wait_for("check")
+    terminal.press()
+    assert terminal.wait() == 1, terminal.said
+    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert "Traceback" not in terminal.said
+
+
+@pytest.mark.parametrize("loader", ["auto", "webdataset"])
+def test_a_count_is_stopped_in_one_line(start, long_dataset, tmp_path, loader):
+    terminal = start("color-prior", long_dataset, tmp_path / "prior.json", "--loader", loader)
+    terminal.wait_for("image/s")
+    terminal.press()
+    assert terminal.wait() == 1, terminal.said
+    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert "Traceback" not in terminal.said
+    assert not (tmp_path / "prior.json").exists()
+
+
+def test_a_beton_is_stopped_in_one_line(start, long_dataset, tmp_path):
+    terminal = start("make-beton", long_dataset, "--out", tmp_path / "x.beton", "--workers", "2")
+    terminal.wait_for("img/s")
+    terminal.press()
+    assert terminal.wait() == 1, terminal.said
+    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert "Traceback" not in terminal.said
+    assert not (tmp_path / "x.beton").exists()
+
+
+def test_one_ctrl_c_lets_a_run_save_and_two_end_it_at_once(start, long_dataset, tmp_path):
+    run = tmp_path / "run"
+    # A step takes seconds, so that there is a middle of one to be stopped in.
+    command = (
+        *("train", "demo", "--data.path", long_dataset, "--output-dir", run),
+        *("--data.global-batch-size", 128, "--log.tensorboard", "false", "--data.num-threads", 1),
+    )
+    terminal = start(*command)
+    terminal.wait_for("0/")
+    terminal.press()
+    terminal.wait_for("stopping after this step; Ctrl-C again to abort")
+    assert terminal.wait() == 75
+    assert last_line(terminal.said) == (
+        "stopped: saved at step 1; start the same command again to go on"
+    )
+    again = start(*command)
+    again.wait_for("1/")
+    again.press()
+    again.wait_for("Ctrl-C again to abort")
+    again.press()
+    assert again.wait() == 1
+    assert last_line(again.said) == "stopped: Ctrl-C, before it was done"
+    assert "Traceback" not in terminal.said + again.said
+    ending = json.loads((run / "exit.json").read_text())
+    assert (ending["code"], ending["reason"]) == (1, "stopped: Ctrl-C, before it was done")
