@@ -55,7 +55,6 @@ class DecodePool : public torch::CustomClassHolder {
     job->side = static_cast<int32_t>(side);
     job->dct = dct_;
     job->out = out.mutable_data_ptr<uint8_t>();
-    job->out_owner = std::make_shared<at::Tensor>(out);
     const int64_t* fields = rows.const_data_ptr<int64_t>();
     for (int64_t i = 0; i < num_rows; ++i, fields += kRowFields) {
       job->rows.push_back(read_row(fields, out.size(0)));
@@ -68,7 +67,7 @@ class DecodePool : public torch::CustomClassHolder {
     }
     pool_.submit(job, is_urgent);
     const std::lock_guard<std::mutex> lock(mutex_);
-    jobs_[++last_ticket_] = job;
+    tasks_[++last_ticket_] = {job, out};
     return last_ticket_;
   }
 
@@ -110,7 +109,7 @@ class DecodePool : public torch::CustomClassHolder {
 
   void forget(int64_t ticket) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    jobs_.erase(ticket);
+    tasks_.erase(ticket);
   }
 
   void stop() {
@@ -146,9 +145,9 @@ class DecodePool : public torch::CustomClassHolder {
 
   std::shared_ptr<Job> find(int64_t ticket) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = jobs_.find(ticket);
-    TORCH_CHECK_INDEX(found != jobs_.end(), "ticket ", ticket, " is not of a job");
-    return found->second;
+    const auto found = tasks_.find(ticket);
+    TORCH_CHECK_INDEX(found != tasks_.end(), "ticket ", ticket, " is not of a job");
+    return found->second.job;
   }
 
   std::shared_ptr<Job> find_done(int64_t ticket) {
@@ -157,13 +156,18 @@ class DecodePool : public torch::CustomClassHolder {
     return job;
   }
 
+  struct Task {
+    std::shared_ptr<Job> job;
+    at::Tensor out;  // Kept for the job, which has its address; the pool's threads know no tensor.
+  };
+
   const int64_t num_shards_;
   const Dct dct_;
-  Pool pool_;
   std::atomic<bool> is_stopped_{false};
   std::mutex mutex_;
-  std::unordered_map<int64_t, std::shared_ptr<Job>> jobs_;
+  std::unordered_map<int64_t, Task> tasks_;
   int64_t last_ticket_ = 0;
+  Pool pool_;  // The last, so that its threads end before the tensors go that they fill.
 };
 
 int64_t checksum(const at::Tensor& data, bool by_tables) {

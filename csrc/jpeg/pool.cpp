@@ -190,7 +190,8 @@ struct Pool::State {
   std::condition_variable has_result;
   std::deque<std::shared_ptr<Job>> jobs;  // Those with rows that nobody has taken.
   std::atomic<bool> stopping{false};
-  int num_running = 0;
+  int num_running = 0;  // Threads that have not ended.
+  int num_reading = 0;  // Those of them that a disk may hold up.
 
   // Takes a row that the system has not been told of; false where there is none. For a thread that
   // holds the lock.
@@ -215,6 +216,16 @@ struct Bench {
   std::vector<uint8_t> payload;
 };
 
+// Reads a row's bytes into the thread's memory.
+void read_row(Bench* bench, Shards* shards, Job* job, size_t index,
+              const std::atomic<bool>& stopping) {
+  const Row& row = job->rows[index];
+  StopWatch watch;
+  bench->payload.resize(row.length + kReadPast);
+  shards->read(row, bench->payload.data(), &job->results[index], stopping);
+  watch.add_to(&job->cost.read_ns);
+}
+
 void decode_row(Bench* bench, Job* job, size_t index, RowResult* result) {
   const Row& row = job->rows[index];
   const size_t row_bytes = static_cast<size_t>(job->num_views) * job->side * job->side * 3;
@@ -236,17 +247,14 @@ void decode_row(Bench* bench, Job* job, size_t index, RowResult* result) {
   }
 }
 
-void do_row(Bench* bench, Shards* shards, Job* job, size_t index,
-            const std::atomic<bool>& stopping) {
+// Checks the bytes of a row that was read and makes them its pixels.
+void finish_row(Bench* bench, Job* job, size_t index) {
   const Row& row = job->rows[index];
   RowResult* const result = &job->results[index];
-  StopWatch watch;
-  bench->payload.resize(row.length + kReadPast);
-  shards->read(row, bench->payload.data(), result, stopping);
-  watch.add_to(&job->cost.read_ns);
   if (result->status != RowStatus::ok) {
     return;
   }
+  StopWatch watch;
   const uint32_t found = crc32(bench->payload.data(), row.length);
   watch.add_to(&job->cost.check_ns);
   if (found != row.crc) {
@@ -265,6 +273,17 @@ void do_row(Bench* bench, Shards* shards, Job* job, size_t index,
   }
 }
 
+// Takes a step of a row; no memory for it is a result as good as any.
+template <typename Step>
+void try_step(RowResult* result, const Step& step) {
+  try {
+    step();
+  } catch (const std::bad_alloc&) {
+    result->status = RowStatus::unreadable;
+    result->detail = ENOMEM;
+  }
+}
+
 }  // namespace
 
 Pool::Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shards)
@@ -275,11 +294,9 @@ Pool::Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shar
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    threads_.emplace_back(announce, state_);
-    pthread_setname_np(threads_.back().native_handle(), "fastssl-ahead");
+    start(announce, "fastssl-ahead");
     for (int i = 0; i < num_threads; ++i) {
-      threads_.emplace_back(work, state_);
-      pthread_setname_np(threads_.back().native_handle(), "fastssl-decode");
+      start(work, "fastssl-decode");
     }
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -290,6 +307,13 @@ Pool::Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shar
 }
 
 Pool::~Pool() { stop(); }
+
+void Pool::start(void (*run)(const std::shared_ptr<State>&), const char* name) {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  threads_.emplace_back(run, state_);
+  pthread_setname_np(threads_.back().native_handle(), name);
+  ++state_->num_running;
+}
 
 void Pool::stop() {
   if (::getpid() != owner_) {
@@ -306,16 +330,24 @@ void Pool::stop() {
   if (state_ == nullptr || threads_.empty()) {
     return;
   }
+  bool is_over = false;
   {
     std::unique_lock<std::mutex> lock(state_->mutex);
     state_->stopping = true;
     state_->jobs.clear();
     state_->has_work.notify_all();
     state_->has_result.notify_all();
-    state_->has_result.wait_for(lock, kStopWait, [&] { return state_->num_running == 0; });
+    auto& has_result = state_->has_result;
+    is_over = has_result.wait_for(lock, kStopWait, [&] { return state_->num_running == 0; });
+    // Who reads may do so for ever; all else comes to its end.
+    has_result.wait(lock, [&] { return state_->num_running == state_->num_reading; });
   }
   for (std::thread& thread : threads_) {
-    thread.detach();
+    if (is_over) {
+      thread.join();
+    } else {
+      thread.detach();
+    }
   }
   threads_.clear();
 }
@@ -327,6 +359,9 @@ void Pool::submit(const std::shared_ptr<Job>& job, bool is_urgent) {
     return;
   }
   const std::lock_guard<std::mutex> lock(state_->mutex);
+  if (state_->stopping) {
+    return;
+  }
   if (is_urgent) {
     state_->jobs.push_front(job);
   } else {
@@ -346,53 +381,51 @@ bool Pool::wait(const Job& job, int64_t timeout_ms) {
 // may take as long as to read from it, and nobody should wait for one that he does not need yet.
 void Pool::announce(const std::shared_ptr<State>& state) {
   std::unique_lock<std::mutex> lock(state->mutex);
-  ++state->num_running;
   Row row{};
   while (true) {
     state->has_work.wait(lock, [&] { return state->stopping || state->take_unannounced(&row); });
     if (state->stopping) {
       break;
     }
+    ++state->num_reading;
     lock.unlock();
     state->shards.announce(row);
     lock.lock();
+    --state->num_reading;
   }
   --state->num_running;
   state->has_result.notify_all();
 }
 
 void Pool::work(const std::shared_ptr<State>& state) {
+  Bench bench;
   std::unique_lock<std::mutex> lock(state->mutex);
-  ++state->num_running;
-  lock.unlock();
-  {
-    Bench bench;
+  while (true) {
+    state->has_work.wait(lock, [&] { return state->stopping || !state->jobs.empty(); });
+    if (state->stopping) {
+      break;
+    }
+    const std::shared_ptr<Job> job = state->jobs.front();
+    const size_t index = job->next++;
+    if (job->next == job->rows.size()) {
+      state->jobs.pop_front();
+    }
+    RowResult* const result = &job->results[index];
+    ++state->num_reading;
+    lock.unlock();
+    try_step(result, [&] { read_row(&bench, &state->shards, job.get(), index, state->stopping); });
     lock.lock();
-    while (true) {
-      state->has_work.wait(lock, [&] { return state->stopping || !state->jobs.empty(); });
-      if (state->stopping) {
-        break;
-      }
-      const std::shared_ptr<Job> job = state->jobs.front();
-      const size_t index = job->next++;
-      if (job->next == job->rows.size()) {
-        state->jobs.pop_front();
-      }
-      lock.unlock();
-      try {
-        do_row(&bench, &state->shards, job.get(), index, state->stopping);
-      } catch (const std::bad_alloc&) {
-        job->results[index].status = RowStatus::unreadable;
-        job->results[index].detail = ENOMEM;
-      }
-      lock.lock();
-      if (--job->num_left == 0) {
-        state->has_result.notify_all();
-      }
+    --state->num_reading;
+    if (state->stopping) {
+      break;  // The pixels may be gone.
     }
     lock.unlock();
+    try_step(result, [&] { finish_row(&bench, job.get(), index); });
+    lock.lock();
+    if (--job->num_left == 0) {
+      state->has_result.notify_all();
+    }
   }
-  lock.lock();
   --state->num_running;
   state->has_result.notify_all();
 }

@@ -69,8 +69,7 @@ struct Job {
   int32_t num_views = 0;
   int32_t side = 0;
   Dct dct = Dct::exact;
-  uint8_t* out = nullptr;           // (places, num_views, side, side, 3).
-  std::shared_ptr<void> out_owner;  // Keeps `out` while a thread may write to it.
+  uint8_t* out = nullptr;  // (places, num_views, side, side, 3); the caller's, see Pool.
 
   std::vector<RowResult> results;
   Cost cost;
@@ -108,6 +107,9 @@ class Shards {
   std::unordered_map<int32_t, Entry> files_;
 };
 
+// The pixels that a job fills belong to whoever handed it in, and may go once the job is done or
+// the pool has stopped. Threads own nothing but memory of their own: the last one to let go of a
+// tensor could be the one that has to ask Python, and a Python that is ending kills who asks.
 class Pool {
  public:
   Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shards);
@@ -115,18 +117,19 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Hands in a job; one that is urgent goes before all others.
+  // Hands in a job; one that is urgent goes before all others. A pool that has stopped takes none.
   void submit(const std::shared_ptr<Job>& job, bool is_urgent);
 
   // Waits for a job. False if it was not done in time, or the pool stops.
   bool wait(const Job& job, int64_t timeout_ms);
 
-  // Ends the threads at their next row. One that hangs in a read is left to itself: it holds all
-  // that it uses.
+  // Ends the threads at their next row; no job is written to any more. One that hangs in a read is
+  // left to itself: it holds all that it uses.
   void stop();
 
  private:
   struct State;
+  void start(void (*run)(const std::shared_ptr<State>&), const char* name);
   static void announce(const std::shared_ptr<State>& state);
   static void work(const std::shared_ptr<State>& state);
 
