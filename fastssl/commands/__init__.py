@@ -30,7 +30,7 @@ class Command:
 COMMANDS = {
     "make-shards": Command(
         "fastssl.commands.make_shards",
-        "turn a folder of images, a list, a table or tars into shards",
+        "turn a folder of images, a list, a table, PASCAL VOC or tars into shards",
     ),
     "check-shards": Command(
         "fastssl.commands.check_shards", "check a dataset against all that it says of itself"

@@ -44,6 +44,7 @@ from .sources import open_source
 from .tables import TableColumns
 from .target_columns import TargetColumn, parse_target_columns
 from .tiled import require_transcoder
+from .voc import DEFAULT_SPLIT
 from .workers import run_jobs
 from .writer import shard_name
 
@@ -61,7 +62,8 @@ class ConvertConfig(Checked):
 
     source: Path
     """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
-    label name), table (.csv, .tsv, .parquet), tar, or folder of WebDataset tars."""
+    label name), table (.csv, .tsv, .parquet), PASCAL VOC folder (several labels an image, boxes),
+    tar, or folder of WebDataset tars."""
     out: Path
     """OUT: folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
@@ -90,6 +92,8 @@ class ConvertConfig(Checked):
     targets: tuple[str, ...] = ()
     """Columns of a table that become arrays beside the index, each COLUMN:TYPE, as age:float32;
     COLUMN:TYPE:MISSING says what stands for an empty value, NAME=COLUMN:TYPE names the array."""
+    voc_split: str = DEFAULT_SPLIT
+    """List of a PASCAL VOC folder to take: ImageSets/Main/<this>.txt."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
 
@@ -111,11 +115,15 @@ class ConvertConfig(Checked):
         """
         targets = parse_target_columns(self.targets)
         columns = TableColumns(self.path_column, self.label_column, targets)
-        source = open_source(self.source, columns)
+        source = open_source(self.source, columns, self.voc_split)
         if source.kind != "table" and targets:
             raise InputError(
                 f"--targets {targets[0].text}: {self.source} is no table; wanted a .csv, .tsv or "
                 ".parquet with that column"
+            )
+        if source.kind != "voc" and self.voc_split != DEFAULT_SPLIT:
+            warnings.warn(
+                f"--voc-split is ignored: {self.source} is no PASCAL VOC folder", stacklevel=2
             )
         if source.kind != "table" and columns != TableColumns():
             warnings.warn(
@@ -267,7 +275,7 @@ def _remove_leftovers(building: Path) -> None:
 
 
 def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
-    if source.kind == "folder":
+    if source.kind in ("folder", "voc"):
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
             raise InputError(

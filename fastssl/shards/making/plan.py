@@ -54,7 +54,7 @@ class Plan:
     root: str
     """Absolute path that the entries' names are relative to."""
     kind: str
-    """``folder``, ``list``, ``table`` or ``tars``."""
+    """``folder``, ``list``, ``table``, ``voc`` or ``tars``."""
     encoding: str
     """Name of the encoding."""
     encoding_options: dict[str, int]

@@ -14,14 +14,16 @@ import stat
 import tarfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
 from ..manifest import MANIFEST_NAME, read_manifest
 from ..reader import open_dataset
+from ..targets import FOLDER_NAME as TARGETS_NAME
 from .entries import Entry, LeftOut, Source
 from .tables import TableColumns, TableSource, is_table
+from .voc import DEFAULT_SPLIT, VocSource, is_voc
 
 MAX_FILE_BYTES = 2**30
 """Size of the largest file that is read as an image."""
@@ -29,7 +31,7 @@ MAX_FILE_BYTES = 2**30
 _TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split())
 # Of raw datasets; elsewhere often something else that goes with the image, so images come first.
 _TAR_PIXELS = "npy"
-_BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt")
+_BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt", TARGETS_NAME)
 _SNIFF_BYTES = 4096
 
 
@@ -139,7 +141,7 @@ class TarSource(Source):
     """WebDataset tars: members that share a name up to its first dot are a sample.
 
     Of a dataset of ours it takes the shards that the manifest names, and of those the samples and
-    labels that the index names.
+    labels that the index names, with their targets.
     """
 
     def __init__(self, root: Path, tars: list[str]):
@@ -150,25 +152,43 @@ class TarSource(Source):
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a sample, in the order of the tars."""
         self.class_names = []
-        tars, labels_of = self._tars, {}
+        manifest = None
         if (self.root / MANIFEST_NAME).exists():
             with contextlib.suppress(InputError):  # tars of somebody else, with their own manifest
                 manifest = read_manifest(self.root)
-                self.class_names = list(manifest.class_names)
-                named = {shard.name for shard in manifest.shards}
-                tars = [name for name in self._tars if name in named]
-                if not all(shard.is_plain for shard in manifest.shards):
-                    labels_of = _read_labels(self.root)
-        for name in tars:
-            for entry in self._walk(name):
-                if name not in labels_of:
-                    yield entry
+        if manifest is None:
+            for name in self._tars:
+                yield from self._walk(name)
+            return
+        self.class_names = list(manifest.class_names)
+        self.targets = tuple(entry.spec for entry in manifest.targets)
+        if manifest.targets or not all(shard.is_plain for shard in manifest.shards):
+            yield from self._walk_index()
+            return
+        for shard in manifest.shards:
+            if shard.name in self._tars:
+                yield from self._walk(shard.name)
+
+    def _walk_index(self) -> Iterator[Entry]:
+        """Yield the samples that the index of a dataset names, in the order of their ids."""
+        with contextlib.closing(open_dataset(self.root)) as dataset:
+            targets = [dataset.targets[spec.name] for spec in self.targets]
+            for number, shard in enumerate(dataset.manifest.shards):
+                if shard.name not in self._tars:
                     continue
-                place = entry.members.get("image", (-1, 0))[0]
-                if place in labels_of[name]:
-                    members = {k: v for k, v in entry.members.items() if k != "cls"}
-                    label = labels_of[name][place]
-                    yield Entry(entry.name, label, entry.tar, members)
+                start = dataset.shard_start(number)
+                rows = dataset.index[start : start + shard.samples]
+                ids = {offset: i for i, offset in enumerate(rows["offset"].tolist(), start)}
+                for entry in self._walk(shard.name):
+                    sample_id = ids.get(entry.members.get("image", (-1, 0))[0])
+                    if sample_id is None:
+                        continue
+                    yield replace(
+                        entry,
+                        label=int(dataset.index["label"][sample_id]),
+                        members={k: v for k, v in entry.members.items() if k != "cls"},
+                        targets=tuple(target[sample_id] for target in targets),
+                    )
 
     def _walk(self, tar: str) -> Iterator[Entry]:
         key: str | None = None
@@ -201,21 +221,6 @@ class TarSource(Source):
         return Entry(f"{tar}/{key}", -1, tar, kept)
 
 
-def _read_labels(folder: Path) -> dict[str, dict[int, int]]:
-    """Return for shards that the tar alone does not describe: labels by offset of the image."""
-    dataset = open_dataset(folder)
-    found = {}
-    for number, shard in enumerate(dataset.manifest.shards):
-        if not shard.is_plain:
-            start = dataset.shard_start(number)
-            rows = dataset.index[start : start + shard.samples]
-            found[shard.name] = dict(
-                zip(rows["offset"].tolist(), rows["label"].tolist(), strict=True)
-            )
-    dataset.close()
-    return found
-
-
 def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (name, offset, size) of the regular files of any kind of uncompressed tar."""
     try:
@@ -240,12 +245,16 @@ def _is_tar(path: Path) -> bool:
         return file.read(512)[257:262] == b"ustar"
 
 
-def open_source(path: Path, columns: TableColumns | None = None) -> Source:
+def open_source(
+    path: Path, columns: TableColumns | None = None, voc_split: str = DEFAULT_SPLIT
+) -> Source:
     """Find out what a source is.
 
     Args:
-        path: a folder tree of images, a folder of tars, a tar, a table, or a text list.
+        path: a folder tree of images, a PASCAL VOC folder, a folder of tars, a tar, a table, or a
+            text list.
         columns: which columns of a table to use; None takes ``path`` and ``label``.
+        voc_split: which list of a PASCAL VOC folder to take.
 
     Returns:
         The source; nothing is listed yet.
@@ -254,6 +263,8 @@ def open_source(path: Path, columns: TableColumns | None = None) -> Source:
         InputError: if it is none of these.
     """
     if path.is_dir():
+        if is_voc(path):
+            return VocSource(path, voc_split)
         with os.scandir(path) as found:
             names = sorted(item.name for item in found if not item.name.startswith("."))
         tars = [name for name in names if name.endswith(".tar")]
