@@ -17,7 +17,6 @@ import functools
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,9 +33,10 @@ from ..errors import InputError
 from ..shards.beton import BETON_NAME, JPG, RAW, ROW, Beton
 from ..shards.checksum import crc32
 from ..shards.picture import open_picture, to_upright_rgb
-from ..shards.reader import READ_TRIES, RETRY_WAIT_S
+from ..shards.reader import RETRY_WAIT_S
 from ..stages import StageClock
 from ..system.cpus import cpus_per_rank
+from ..system.files import retried
 from ..views import intermediate_sizes, scale_boxes
 from .ahead import Ahead
 from .base import Loader, Plan
@@ -207,9 +207,7 @@ class FfcvLoader(Loader):
 
     def _read_content(self, content: NDArray[np.uint8], offset: int) -> str:
         reason = ""
-        for attempt in range(READ_TRIES):
-            if attempt:
-                time.sleep(RETRY_WAIT_S * 4 ** (attempt - 1))
+        for _ in retried(RETRY_WAIT_S):
             try:
                 done = 0
                 while done < len(content):

@@ -47,7 +47,7 @@ from ..fields import Checked, Count, CountOrZero, Rounds
 from ..loaders.device import move_batches
 from ..shards.making.convert import ConvertConfig, convert
 from ..studies import build_recipe, recipe_names
-from ..system.signals import StopSignals
+from ..system.signals import noting_signals
 from ..training.trainer import Trainer
 from ..world import join_world
 
@@ -326,7 +326,7 @@ def measure(config: RunConfig, bench: BenchConfig) -> dict[str, Any]:
     world = join_world(config.device)
     if world.size > 1:
         raise InputError(f"world size ({world.size}) must be 1; run it without torchrun")
-    with tempfile.TemporaryDirectory() as folder, StopSignals() as signals:
+    with tempfile.TemporaryDirectory() as folder, noting_signals() as signals:
         config = dataclasses.replace(
             config,
             output_dir=Path(folder),

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import EXIT_STOPPED
-from ..system.lifelines import die_with_launcher, stop_at_once_on_signals
+from ..system.lifelines import die_with_launcher
+from ..system.signals import stop_at_once_on_signals
 
 
 @dataclass(frozen=True)

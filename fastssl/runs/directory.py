@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import math
 import os
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..config import LoaderName
 from ..errors import InputError
-from ..system.files import naming_file, publish_bytes
+from ..system.files import locked, naming_file, publish_bytes
 
 CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
@@ -27,44 +27,29 @@ def ledger_name(rank: int) -> str:
     return f"ledger.rank{rank}.jsonl"
 
 
-class RunLock:
-    """Keeps a second run out of the directory for as long as this process lives."""
+@contextlib.contextmanager
+def locked_run(folder: Path) -> Iterator[None]:
+    """Make a run directory and keep a second run out of it for as long as the block lasts.
 
-    def __init__(self, folder: Path) -> None:
-        """Make the folder and take its lock.
+    Args:
+        folder: the run directory.
 
-        Args:
-            folder: the run directory.
-
-        Raises:
-            InputError: if another run holds it for longer than ten seconds.
-        """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
-            what = "is a file" if folder.is_file() else f"cannot be made ({error.strerror})"
-            raise InputError(
-                f"--output-dir ({folder}) {what}; a run needs a directory; choose another"
-            ) from None
-        self._file = (folder / LOCK_NAME).open("a")
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self._file.close()
-                    raise InputError(
-                        f"--output-dir ({folder}) is in use by another run; wait for it, stop it, "
-                        "or choose another directory"
-                    ) from None
-                time.sleep(0.2)
-
-    def release(self) -> None:
-        """Let the next run in; a worker that still lives has inherited the file, so unlock it."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._file.close()
+    Raises:
+        InputError: if another run holds it for longer than ten seconds.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        what = "is a file" if folder.is_file() else f"cannot be made ({error.strerror})"
+        raise InputError(
+            f"--output-dir ({folder}) {what}; a run needs a directory; choose another"
+        ) from None
+    busy = (
+        f"--output-dir ({folder}) is in use by another run; wait for it, stop it, or choose "
+        "another directory"
+    )
+    with locked(folder / LOCK_NAME, busy, LOCK_PATIENCE_S):
+        yield
 
 
 def check_identity(folder: Path, identity: dict[str, Any], defaults: dict[str, Any]) -> None:

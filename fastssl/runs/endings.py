@@ -7,13 +7,13 @@ its own, for rank 0 sees only that it is gone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError, describe_failure
+from ..system.files import locked
 from ..world import World
 from .directory import CONFIG_NAME, LOCK_NAME, write_json
 
@@ -64,8 +64,8 @@ def record_refusal(arguments: Sequence[str], error: InputError) -> None:
         folder = Path(value if has_value else following)
         if name.replace("_", "-") != "--output-dir" or not (folder / CONFIG_NAME).is_file():
             continue
-        with (folder / LOCK_NAME).open("a") as lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Where a run is at work, the file is that run's.
+        with contextlib.suppress(InputError), locked(folder / LOCK_NAME, "in use"):
             step = 0
             with contextlib.suppress(OSError, ValueError, KeyError):
                 step = json.loads((folder / EXIT_NAME).read_bytes())["step"]

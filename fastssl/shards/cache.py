@@ -7,24 +7,22 @@ time: a dataset that was replaced has another digest, so nothing in the cache is
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import logging
+import math
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 from ..errors import InputError
-from ..system.files import naming_file, published
+from ..system.files import READ_TRIES, locked, naming_file, published, retried
 from .index import HEADER_BYTES, INDEX_NAME, IndexHeader, parse_index_header, read_index_header
 from .manifest import MANIFEST_NAME, Manifest, check_agreement, parse_manifest
 from .remote import NUM_REQUESTS, RemoteStore, StoreError
-from .store import READ_TRIES
 from .targets import TargetEntry, check_target
 
 CACHE_VARIABLE = "FASTSSL_CACHE"
@@ -140,16 +138,15 @@ def _find_index(path: Path, manifest: Manifest) -> IndexHeader | None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder of the cache; ranks wait here for the one that fetches."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("wb")
-    except OSError as error:
-        raise InputError(
-            f"{folder}: what is fetched of a remote dataset is kept here, but {error.strerror}; "
-            f"set {CACHE_VARIABLE} to a folder that can be written"
-        ) from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as lock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(locked(folder / ".lock", busy="", patience_s=math.inf))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: what is fetched of a remote dataset is kept here, but "
+                f"{error.strerror}; set {CACHE_VARIABLE} to a folder that can be written"
+            ) from None
         yield
 
 
@@ -206,11 +203,7 @@ def _read(store: RemoteStore, name: str, offset: int, length: int) -> bytes:
 
 def _ask(store: RemoteStore, name: str, read: Callable[[], bytes]) -> bytes:
     """Read while opening a dataset; what fails is the user's to know at once."""
-    wait = OPEN_RETRY_WAIT_S
-    for attempt in range(READ_TRIES):
-        if attempt:
-            time.sleep(wait)
-            wait *= 4
+    for _ in retried(OPEN_RETRY_WAIT_S):
         try:
             return read()
         except StoreError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from bisect import bisect_right
 from concurrent.futures import Future
 from functools import partial
@@ -15,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..address import parse_place
 from ..errors import InputError
+from ..system.files import retried
 from .checksum import crc32
 from .index import INDEX_NAME, map_index, read_index_header
 from .manifest import check_agreement, read_manifest
-from .store import READ_TRIES, LocalStore, Store
+from .store import LocalStore, Store
 from .tar import BLOCK, TarError, padding, parse_header
 from .targets import TargetEntry, Targets, check_target
 
@@ -209,11 +209,7 @@ class ShardDataset:
     def _read(self, sample_id: int, shard: int, offset: int, length: int) -> bytes:
         """Read bytes of a shard; an I/O error or a short read is tried again."""
         name = self.manifest.shards[shard].name
-        wait = RETRY_WAIT_S * self._store.patience
-        for attempt in range(READ_TRIES):
-            if attempt:
-                time.sleep(wait)
-                wait *= 4
+        for _ in retried(RETRY_WAIT_S * self._store.patience):
             try:
                 content = self._store.read_range(name, offset, length)
             except OSError as error:
@@ -235,7 +231,7 @@ class ShardDataset:
             The bytes of the image file.
 
         Raises:
-            BadSample: if the bytes cannot be had after ``READ_TRIES`` tries, or have changed.
+            BadSample: if the bytes cannot be had after three tries, or have changed.
             IndexError: if the id is out of range.
         """
         payload = self.fetch_payload(sample_id)

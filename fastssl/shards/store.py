@@ -16,9 +16,6 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-READ_TRIES = 3
-"""How often a read is tried before it has failed."""
-
 MAX_OPEN_FILES = 128
 """Shards that one process holds open."""
 

@@ -1,12 +1,22 @@
-"""Files that appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+"""Files: published whole or not at all, locked, read with retries, and hashed."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from ..errors import InputError
+
+READ_TRIES = 3
+"""How often a read is tried before it has failed."""
+
+_LOCK_POLL_S = 0.1
 
 
 @contextlib.contextmanager
@@ -29,6 +39,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# Temporary name, fsync, rename, fsync of the folder.
 @contextlib.contextmanager
 def published(target: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when the block has ended well.
@@ -59,3 +70,60 @@ def publish_bytes(target: Path, content: bytes, scratch: Path | None = None) -> 
     """Write a small file that appears whole or not at all."""
     with published(target, scratch) as file:
         file.write(content)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str, patience_s: float = 0.0) -> Iterator[None]:
+    """Keep other processes out of what a lock stands for, for as long as the block lasts.
+
+    Args:
+        path: a file, made if there is none and left behind, or a folder.
+        busy: what to say where another process holds it.
+        patience_s: how long to wait for that process; ``math.inf`` for as long as it takes.
+
+    Raises:
+        InputError: with ``busy``, if another process still holds it then.
+        OSError: if the file cannot be opened.
+    """
+    # Read and write: NFS grants an exclusive lock on nothing less. A folder opens for neither.
+    mode = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, mode | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise InputError(busy) from None
+                time.sleep(_LOCK_POLL_S)
+        try:
+            yield
+        finally:
+            # Closing is not enough: a forked worker that still lives holds the same open file.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def retried(wait_s: float) -> Iterator[int]:
+    """Yield the number of each try of a read, ``READ_TRIES`` of them; leave the loop on success.
+
+    Args:
+        wait_s: pause before the second try in seconds; before each later one four times as long.
+    """
+    for attempt in range(READ_TRIES):
+        if attempt:
+            time.sleep(wait_s * 4 ** (attempt - 1))
+        yield attempt
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, as ``sha256sum`` does.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with naming_file(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

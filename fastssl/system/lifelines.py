@@ -5,39 +5,36 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
 
+def _receive_at_parents_end(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, be it by kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+
+
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, be it by kill -9.
+    """Have the kernel kill this process when its parent ends.
 
     Args:
         parent: process id of the parent; if it is gone already, this process ends at once.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _receive_at_parents_end(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def ending_with_parent() -> None:
     """Have the kernel send SIGTERM to this process, a fresh child, when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def stop_at_once_on_signals(code: int) -> None:
-    """End at once on a signal while there is nothing to save yet.
-
-    Args:
-        code: exit code.
-    """
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(code))
+    _receive_at_parents_end(signal.SIGTERM)
 
 
 def die_with_launcher() -> None:
-    """Do so where torchrun started this process; elsewhere do nothing."""
+    """Die with torchrun where it started this process; elsewhere do nothing."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     parent = os.getppid()

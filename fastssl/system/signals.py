@@ -1,4 +1,4 @@
-"""Signals that ask for a stop: at the end of a step, or at once where every file is good anyway."""
+"""Signals that ask for a stop: noted for the end of a step, raised, or obeyed at once."""
 
 from __future__ import annotations
 
@@ -6,43 +6,35 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 
 from ..errors import StoppedBySignal
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+"""What a terminal, a scheduler or a user sends to have a process stop."""
+
+
+@contextlib.contextmanager
+def _handling(
+    handler: Callable[[int, FrameType | None], None],
+    numbers: Iterable[signal.Signals] = STOP_SIGNALS,
+) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 class StopSignals:
-    """Notes a signal for the end of the step; a context manager that restores the handlers."""
+    """The signal that was received, if any; it is obeyed at the end of the step."""
 
-    def __init__(self, is_telling: bool = True) -> None:
-        """Note nothing yet.
-
-        Args:
-            is_telling: answer Ctrl-C on stderr at once, for a step may take long.
-        """
+    def __init__(self, is_telling: bool) -> None:
+        """Note nothing yet."""
         self.received: signal.Signals | None = None
         self._is_telling = is_telling
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        """Take the signals over."""
-        for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received is signal.SIGINT:
@@ -54,8 +46,20 @@ class StopSignals:
 
 
 @contextlib.contextmanager
+def noting_signals(is_telling: bool = True) -> Iterator[StopSignals]:
+    """Note a signal, for a process that has to save before it stops.
+
+    Args:
+        is_telling: answer Ctrl-C on stderr at once, for a step may take long.
+    """
+    signals = StopSignals(is_telling)
+    with _handling(signals._note):
+        yield signals
+
+
+@contextlib.contextmanager
 def stopping_on_signals(message: str) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into StoppedBySignal.
+    """Turn signals into StoppedBySignal, where every file is good at every moment.
 
     Args:
         message: what the user has to know after the name of the signal.
@@ -64,17 +68,13 @@ def stopping_on_signals(message: str) -> Iterator[None]:
         yield  # only the main thread may handle signals; its owner decides
         return
 
-    def stop(number: int, _frame: object) -> None:
-        for name in (signal.SIGTERM, signal.SIGINT):
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for name in STOP_SIGNALS:
             signal.signal(name, signal.SIG_IGN)  # the tidying up is not interrupted
         raise StoppedBySignal(f"{signal.Signals(number).name}; {message}")
 
-    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handling(stop):
         yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @contextlib.contextmanager
@@ -87,10 +87,17 @@ def postponing_ctrl_c() -> Iterator[None]:
         yield
         return
     noted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
-    try:
+    with _handling(lambda number, _: noted.append(number), (signal.SIGINT,)):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
     if noted:
         signal.raise_signal(signal.SIGINT)
+
+
+def stop_at_once_on_signals(code: int) -> None:
+    """End at once on a signal while there is nothing to save yet.
+
+    Args:
+        code: exit code.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: os._exit(code))

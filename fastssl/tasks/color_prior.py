@@ -6,7 +6,6 @@ Shape legend: B images, H W pixels, Q bins.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from ..errors import InputError
 from ..ops import color_bins, rgb_to_lab
 from ..system.files import publish_bytes
 
-_REMEDY = "count again with tools/color_prior.py"
+PRIOR_REMEDY = "count again with tools/color_prior.py"
+"""What to do where there is no good file."""
 _HALF = 128
 """a and b of sRGB, rounded, lie in -128 .. 127."""
 
@@ -68,22 +68,6 @@ def write_prior(path: Path, counts_Q: np.ndarray, grid: int, dataset: str, image
     publish_bytes(path, (json.dumps(content) + "\n").encode("ascii"))
 
 
-def digest_prior(path: str | Path) -> str:
-    """Return the SHA-256 of a prior's file in hexadecimal, as ``sha256sum`` does.
-
-    Raises:
-        InputError: if it is not a file.
-    """
-    return hashlib.sha256(_read_bytes(Path(path))).hexdigest()
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"prior {path} is not a file; {_REMEDY}") from None
-
-
 def read_prior(path: str | Path, grid: int = 10) -> np.ndarray:
     """Read a prior for ``ColorLoss``.
 
@@ -97,8 +81,11 @@ def read_prior(path: str | Path, grid: int = 10) -> np.ndarray:
     Raises:
         InputError: if the file is missing, damaged or of another set of bins.
     """
-    path, remedy = Path(path), _REMEDY
-    data = _read_bytes(path)
+    path, remedy = Path(path), PRIOR_REMEDY
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"prior {path} is not a file; {remedy}") from None
     try:
         content = json.loads(data.decode("ascii"))
         counts = np.array(content["counts"], dtype=np.float64)

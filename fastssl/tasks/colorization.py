@@ -30,7 +30,8 @@ from ..shards import ShardDataset
 from ..shards.index import SampleFlags
 from ..views import ViewSpec
 from .base import Features, Inputs, Resize, Side, Task
-from .color_prior import digest_prior, read_prior
+from .checksums import note_checksum
+from .color_prior import PRIOR_REMEDY, read_prior
 from .pictures import frame_picture
 
 TRUNK_STRIDE = 16
@@ -91,24 +92,7 @@ class ColorizationConfig(Checked, prefix="task."):
                 f"task.resize_short ({self.resize_short}) must be at least task.crop "
                 f"({self.crop}); enlarge --task.resize-short"
             )
-        self._note_checksum()
-
-    def _note_checksum(self) -> None:
-        given = self.prior_sha256
-        if not self.prior_file:
-            if given:
-                raise InputError(
-                    f"task.prior_sha256 ({given[:12]}...) belongs to a file; set "
-                    "--task.prior-file too"
-                )
-            return
-        found = digest_prior(self.prior_file)
-        if given and given != found:
-            raise InputError(
-                f"task.prior_file {self.prior_file} has SHA-256 {found}, task.prior_sha256 wants "
-                f"{given}; give the file that this prior came from"
-            )
-        object.__setattr__(self, "prior_sha256", found)
+        note_checksum(self, "prior", PRIOR_REMEDY)
 
 
 class Colorization(Task):

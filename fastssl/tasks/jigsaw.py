@@ -29,9 +29,10 @@ from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_bat
 from ..models.input_spec import InputSpec
 from ..randomness import Seed, Stream, draw_words, is_below, to_below
 from .base import Features, Inputs, Resize, Side, Task
+from .checksums import note_checksum
 from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
 from .patch_look import choose_look
-from .permutation_files import digest_file, read_permutations
+from .permutation_files import read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
 from .puzzle_pictures import draw_puzzle
 
@@ -105,24 +106,7 @@ class JigsawConfig(Checked, prefix="task."):
                 f"task.permutations_per_image ({self.permutations_per_image}) must be 1 with "
                 "task.batch_norm tower: the trunk has to see the patches in the puzzle's order"
             )
-        self._note_checksum()
-
-    def _note_checksum(self) -> None:
-        given = self.permutations_sha256
-        if not self.permutations_file:
-            if given:
-                raise InputError(
-                    f"task.permutations_sha256 ({given[:12]}...) belongs to a file; set "
-                    "--task.permutations-file too"
-                )
-            return
-        found = digest_file(self.permutations_file)
-        if given and given != found:
-            raise InputError(
-                f"task.permutations_file {self.permutations_file} has SHA-256 {found}, "
-                f"task.permutations_sha256 wants {given}; give the file that this set came from"
-            )
-        object.__setattr__(self, "permutations_sha256", found)
+        note_checksum(self, "permutations", "name a file, or leave it out to generate a set")
 
     @classmethod
     def noroozi(cls, **changes: Any) -> JigsawConfig:

@@ -9,7 +9,6 @@ Shape legend: Q permutations, P patches.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from pathlib import Path
@@ -24,15 +23,6 @@ _NPY_MAGIC = b"\x93NUMPY"
 _TEXT = frozenset(b"0123456789+-,;\t\r\n ")
 _HEADER_VALUES = 2
 _MAX_BYTES = 1 << 30
-
-
-def digest_file(path: str | Path) -> str:
-    """Return the SHA-256 of a permutations file in hexadecimal, as ``sha256sum`` does.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    return hashlib.sha256(_read_bytes(Path(path))).hexdigest()
 
 
 def read_permutations(path: str | Path, num_permutations: int, num_patches: int) -> PermutationSet:

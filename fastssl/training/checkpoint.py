@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..system.files import publish_bytes, published, sync_folder
+from ..system.files import publish_bytes, published, sha256_of, sync_folder
 
 _log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ def find_damage(folder: Path) -> str | None:
             size = (folder / name).stat().st_size
             if size != entry["bytes"]:
                 return f"{name} has {size} bytes, {entry['bytes']} were written"
-            if _hash_file(folder / name) != entry["sha256"]:
+            if sha256_of(folder / name) != entry["sha256"]:
                 return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -213,11 +213,6 @@ def find_damage(folder: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST_NAME} cannot be read: {error!r}"
     return None
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _set_aside(folder: Path) -> None:

@@ -25,16 +25,16 @@ from ..models import build_trunk, save_trunk
 from ..models.input_spec import INPUT_KEY
 from ..randomness import step_seed
 from ..runs.directory import (
-    RunLock,
     check_identity,
     compare_identities,
+    locked_run,
     read_chosen_loader,
     write_config,
 )
 from ..runs.endings import clear_endings, recorded_exit
 from ..sampling import ChunkLayout
 from ..shards import open_dataset
-from ..system.signals import StopSignals
+from ..system.signals import StopSignals, noting_signals
 from ..tasks import build_task
 from ..world import World, check_device, join_world
 from .bad_samples import list_bad
@@ -69,10 +69,10 @@ def train(config: RunConfig) -> None:
     if config.output_dir == Path():
         raise InputError("--output-dir (none given) must name the run directory; set it")
     world = join_world(config.device)
-    locks: list[RunLock] = []
     try:
-        world.on_zero(lambda: locks.append(RunLock(config.output_dir)))
-        with StopSignals(is_telling=world.is_zero) as signals:
+        with contextlib.ExitStack() as held:
+            world.on_zero(lambda: held.enter_context(locked_run(config.output_dir)))
+            signals = held.enter_context(noting_signals(is_telling=world.is_zero))
             trainer = Trainer(config, world, signals)
             with recorded_exit(config.output_dir, world, lambda: trainer.step):
                 with contextlib.closing(trainer):
@@ -83,9 +83,6 @@ def train(config: RunConfig) -> None:
         if not world.is_zero:
             leave_to_another_rank(outcome)
         raise
-    finally:
-        for lock in locks:
-            lock.release()
     # Only here: taking a group down waits for ranks that may have failed.
     world.leave()
 

@@ -9,30 +9,31 @@ import pytest
 from fastssl.config import identity, list_defaults
 from fastssl.errors import InputError, RunFailed
 from fastssl.runs import directory as run_directory
-from fastssl.runs.directory import RunLock, check_identity, cut_logs, write_config
+from fastssl.runs.directory import check_identity, cut_logs, locked_run, write_config
 from fastssl.studies import build_recipe
 from fastssl.training.bad_samples import BadSample, BadSampleAccount
 
 
 def test_a_second_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(run_directory, "LOCK_PATIENCE_S", 0.3)
-    lock = RunLock(tmp_path / "run")
-    with pytest.raises(InputError, match="in use by another run"):
-        RunLock(tmp_path / "run")
-    lock.release()
-    RunLock(tmp_path / "run").release()
+    with locked_run(tmp_path / "run"):
+        with pytest.raises(InputError, match="in use by another run"):
+            with locked_run(tmp_path / "run"):
+                pass
+    with locked_run(tmp_path / "run"):
+        pass
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(InputError, match="is a file"):
-        RunLock(tmp_path / "run")
+    with pytest.raises(InputError, match="is a file"), locked_run(tmp_path / "run"):
+        pass
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be made"):
-        RunLock(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="cannot be made"), locked_run(tmp_path / "file" / "run"):
+        pass
 
 
 def test_another_identity_is_refused_with_every_difference(tmp_path):

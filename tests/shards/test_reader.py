@@ -14,6 +14,7 @@ from fastssl.errors import InputError
 from fastssl.shards import BadSample, ShardDataset, open_dataset, reader, store
 from fastssl.shards.index import ROW, IndexHeader
 from fastssl.shards.manifest import Manifest, ShardEntry
+from fastssl.system.files import READ_TRIES
 from tests.holdings import list_open_files
 
 
@@ -148,7 +149,7 @@ def test_io_errors_are_tried_again(folder, monkeypatch, num_failures):
         return pread(*arguments)
 
     monkeypatch.setattr(os, "pread", faulty)
-    if num_failures < reader.READ_TRIES:
+    if num_failures < READ_TRIES:
         assert dataset.read_payload(0) == wanted
     else:
         with pytest.raises(BadSample, match="Input/output error"):

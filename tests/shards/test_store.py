@@ -18,6 +18,7 @@ import pytest
 from fastssl.errors import InputError
 from fastssl.shards import BadSample, open_dataset, reader
 from fastssl.shards.index import HEADER_BYTES
+from fastssl.system import files
 from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
@@ -352,7 +353,7 @@ def test_a_child_that_lets_go_of_a_dataset_leaves_the_parents_connections_alone(
 ):
     # Where the child closes what it inherited, the parent's next answer never comes.
     monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 5.0)
-    monkeypatch.setattr(reader, "READ_TRIES", 1)
+    monkeypatch.setattr(files, "READ_TRIES", 1)
     dataset = open_dataset(address)
     wanted = open_dataset(folder).read_payload(3)
     assert dataset.read_payload(3) == wanted

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...system.files import naming_file, publish_bytes, published, sync_folder
+from ...system.files import locked, naming_file, publish_bytes, published, sync_folder
 from ...system.signals import stopping_on_signals
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..making.writer import dali_index_name, shard_name
@@ -195,14 +194,8 @@ def _staged(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.combining")
     staging.mkdir(exist_ok=True)
-    descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{out}: another combine_shards is at work on it; wait for it or stop it"
-            ) from None
+    busy = f"{out}: another combine_shards is at work on it; wait for it or stop it"
+    with locked(staging, busy):
         for path in staging.iterdir():
             path.unlink()
         try:
@@ -213,8 +206,6 @@ def _staged(out: Path) -> Iterator[Path]:
             shutil.rmtree(staging)
             raise
         sync_folder(out.parent)
-    finally:
-        os.close(descriptor)
 
 
 def _link(source: Path, target: Path, kind: str) -> None:

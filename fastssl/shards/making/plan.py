@@ -7,10 +7,8 @@ their part of it and a continued conversion can tell whether it is the same one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +18,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...randomness import Stream, draw_words
-from ...system.files import publish_bytes, published
+from ...system.files import locked, publish_bytes, published
 from ..targets import DTYPES, TargetSpec
 from .encode import Encoding
 from .entries import Entry, Source
@@ -292,34 +290,19 @@ def read_targets(
         yield rows[order[start:stop][is_kept]]
 
 
-@contextlib.contextmanager
-def lock_building(building: Path) -> Iterator[None]:
+def lock_building(building: Path) -> contextlib.AbstractContextManager[None]:
     """Keep a second conversion out of a target.
 
     Raises:
-        InputError: if another process holds it.
+        InputError: on entering, if another process holds it.
     """
-    descriptor = os.open(building / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{building.parent}: another make_shards is at work in it; wait for it or stop it"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def clear_building(building: Path) -> None:
-    """Remove the state of a conversion; its lock stays."""
-    for path in building.iterdir():
-        if path.name != _LOCK:
-            path.unlink()
+    busy = f"{building.parent}: another make_shards is at work in it; wait for it or stop it"
+    return locked(building / _LOCK, busy)
 
 
 def remove_building(building: Path) -> None:
     """Remove the state of a conversion; its lock goes last."""
-    clear_building(building)
+    for path in building.iterdir():
+        if path.name != _LOCK:
+            path.unlink()
     shutil.rmtree(building)
