@@ -12,14 +12,12 @@ table of allocations is for FFCV alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import itertools
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -30,6 +28,7 @@ from PIL import Image
 from ..errors import InputError
 from ..fields import Checked, Range
 from ..system.files import published
+from ..system.workers import Report, run_jobs
 from ..views import MAX_SIDE
 from .checksum import crc32
 from .index import Payload, SampleFlags
@@ -64,7 +63,7 @@ JPG, RAW = 0, 1
 
 _FIELDS = (("image", 2), ("label", 1), ("source", 1), ("stored", 1))
 _MIN_PAGE, _MAX_PAGE = 8 << 20, 1 << 31
-_CHUNK = 32
+_CHUNK = 16
 
 Encoding = Literal["jpg", "keep", "raw", "smart"]
 
@@ -98,8 +97,8 @@ class StoredPicture:
     """The bytes of a JPEG, or rows of RGB pixels."""
 
 
-def encode_picture(payload: bytes, flags: SampleFlags, options: BetonOptions) -> StoredPicture:
-    """Encode one picture.
+def store_picture(payload: bytes, flags: SampleFlags, options: BetonOptions) -> StoredPicture:
+    """Make of a picture what lies in the beton.
 
     Args:
         payload: the bytes of its image in the dataset.
@@ -137,7 +136,7 @@ def write_beton(
     out: Path,
     options: BetonOptions,
     workers: int,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Report = lambda _: None,
 ) -> dict[str, int]:
     """Write a dataset's pictures to a beton; it appears whole or not at all.
 
@@ -146,7 +145,7 @@ def write_beton(
         out: the file.
         options: how pictures are stored.
         workers: processes that encode.
-        on_progress: told how many more samples are written.
+        on_progress: told how many more samples are encoded.
 
     Returns:
         ``samples``, ``jpg`` and ``raw`` of them, ``bytes`` of the file.
@@ -154,16 +153,23 @@ def write_beton(
     Raises:
         InputError: if a picture does not fit a page, or the disk.
         BadSample: if bytes of the dataset have changed or cannot be read.
-        RuntimeError: if a worker process dies.
+        WorkerDied: if a worker process is killed.
     """
     num = dataset.num_samples
     page_size = _choose_page_size(dataset)
     rows, table = np.zeros(num, ROW), np.zeros(num, ALLOCATION)
     start = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize
     offset = -(-(start + rows.nbytes) // page_size) * page_size
-    with published(out) as file:
+    chunks = run_jobs(
+        functools.partial(_encode_chunk, path=dataset.path, options=options),
+        range(0, num, _CHUNK),
+        workers,
+        on_progress,
+        describe=lambda first: f"samples {first} .. {min(first + _CHUNK, num) - 1}",
+    )
+    with contextlib.closing(chunks), published(out) as file:
         file.seek(offset)
-        for sample_id, stored in enumerate(_encode_all(dataset, options, workers)):
+        for sample_id, stored in enumerate(itertools.chain.from_iterable(chunks)):
             size = len(stored.content)
             if size > page_size - offset % page_size:  # a picture lies in one page
                 offset = -(-offset // page_size) * page_size
@@ -176,7 +182,6 @@ def write_beton(
             table[sample_id] = (sample_id, offset, size)
             file.write(stored.content)
             offset += size
-            on_progress(1)
         # FFCV reads whole pages.
         end = -(-offset // page_size) * page_size
         file.truncate(end)
@@ -190,44 +195,20 @@ def write_beton(
     return {"samples": num, "jpg": num - raw, "raw": raw, "bytes": out.stat().st_size}
 
 
-def _encode_all(
-    dataset: ShardDataset, options: BetonOptions, workers: int
-) -> Iterator[StoredPicture]:
-    """Yield all pictures in order; as many chunks are under way as keep the workers busy."""
-    waiting: deque[Future[list[StoredPicture]]] = deque()
-    chunks = iter(range(0, dataset.num_samples, _CHUNK))
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            while True:
-                while len(waiting) < 2 * workers and (first := next(chunks, None)) is not None:
-                    waiting.append(pool.submit(_encode_chunk, dataset.path, first, options))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        except BrokenProcessPool:
-            raise RuntimeError(
-                "a worker process was killed; the machine may be out of memory: start again with "
-                "fewer --workers"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 # Opened in the worker and not pickled: what fails while a task is unpickled kills the worker.
 _open = functools.lru_cache(maxsize=1)(open_dataset)
 
 
-def _encode_chunk(path: Path | str, first: int, options: BetonOptions) -> list[StoredPicture]:
+def _encode_chunk(
+    first: int, report: Report, path: Path | str, options: BetonOptions
+) -> list[StoredPicture]:
     dataset = _open(path)
-    stop = min(first + _CHUNK, dataset.num_samples)
-    return [
-        encode_picture(
-            dataset.read_payload(sample_id),
-            SampleFlags.unpack(int(dataset.index["flags"][sample_id])),
-            options,
-        )
-        for sample_id in range(first, stop)
-    ]
+    pictures = []
+    for sample_id in range(first, min(first + _CHUNK, dataset.num_samples)):
+        flags = SampleFlags.unpack(int(dataset.index["flags"][sample_id]))
+        pictures.append(store_picture(dataset.read_payload(sample_id), flags, options))
+        report(1)
+    return pictures
 
 
 def _choose_page_size(dataset: ShardDataset) -> int:

@@ -8,14 +8,8 @@ Shape legend: H W pixels.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-import multiprocessing
-import signal
-import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +24,7 @@ from ..errors import InputError
 from ..fields import Checked, Count, Range
 from ..randomness import Seed
 from ..system.files import publish_bytes, published
+from ..system.workers import Report, run_jobs
 from .scene import Scene, Variant, draw_scene
 from .shapes import CLASSES, build_model
 
@@ -219,25 +214,16 @@ def _scene_at(config: RenderConfig, index: int) -> Scene:
     return draw_scene(config.seed, index, Variant.parse(config.variant), config.models)
 
 
-def _render_job(out: Path, config: RenderConfig, start: int) -> int:
-    """Render the images of one job that are not there yet; return how many the job has."""
-    stop = min(start + _IMAGES_PER_JOB, config.images)
-    for index in range(start, stop):
+def _render_job(start: int, report: Report, out: Path, config: RenderConfig) -> None:
+    """Render the images of one job that are not there yet."""
+    for index in range(start, min(start + _IMAGES_PER_JOB, config.images)):
         scene = _scene_at(config, index)
         path = out / scene.file_name
         if not path.exists():
             picture = Image.fromarray(render_scene(scene, config.size, config.samples))
             with published(path) as file:
                 picture.save(file, format="PNG")
-    return stop - start
-
-
-def _enter_worker() -> None:
-    """Leave Ctrl-C to the parent, and ask Linux to end this process when the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        report(1)
 
 
 def _prepare_folder(out: Path, config: RenderConfig) -> None:
@@ -262,7 +248,7 @@ def render_set(
     out: Path,
     config: RenderConfig,
     workers: int = 1,
-    on_progress: Callable[[int], object] | None = None,
+    on_progress: Report = lambda _: None,
 ) -> None:
     """Render a set: ``OUT/<class>/<class>_m<model>_<index>.png`` and ``OUT/metadata.jsonl``.
 
@@ -286,22 +272,8 @@ def render_set(
     _prepare_folder(out, config)
     for name in CLASSES[: config.images]:
         (out / name).mkdir(exist_ok=True)
-    job = partial(_render_job, out, config)
-    starts = range(0, config.images, _IMAGES_PER_JOB)
-    report = on_progress or (lambda _: None)
-    if workers == 1:
-        for done in map(job, starts):
-            report(done)
-    else:
-        # Forked children would inherit mitsuba's threads in an unknown state.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_enter_worker) as pool:
-            try:
-                for done in pool.map(job, starts):
-                    report(done)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+    job = partial(_render_job, out=out, config=config)
+    list(run_jobs(job, range(0, config.images, _IMAGES_PER_JOB), workers, on_progress))
     for leftover in out.glob("**/.*.tmp"):
         leftover.unlink()
     _write_metadata(out / _METADATA_FILE, config)

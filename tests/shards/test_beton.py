@@ -17,7 +17,7 @@ from fastssl.shards.beton import (
     RAW,
     Beton,
     BetonOptions,
-    encode_picture,
+    store_picture,
     write_beton,
 )
 from fastssl.shards.index import Payload, SampleFlags
@@ -79,7 +79,7 @@ def test_smart_keeps_pixels_where_they_are_small(dataset, tmp_path):
 def test_the_longer_side_is_reduced(dataset, encode):
     payload = dataset.read_payload(3)
     height, width = decode_picture(payload).shape[:2]
-    stored = encode_picture(payload, SampleFlags(), BetonOptions(encode, max_side=20))
+    stored = store_picture(payload, SampleFlags(), BetonOptions(encode, max_side=20))
     assert max(stored.width, stored.height) == 20
     assert abs(stored.width / stored.height - width / height) < 0.1
 
@@ -95,7 +95,7 @@ def test_a_turned_picture_is_stored_upright():
     exif[0x0112] = 6
     pixels = np.arange(40 * 60 * 3, dtype=np.int64).reshape(40, 60, 3) // 29 % 256
     payload = save(Image.fromarray(pixels.astype(np.uint8)), quality=95, exif=exif)
-    stored = encode_picture(payload, SampleFlags(orientation=6), BetonOptions("keep"))
+    stored = store_picture(payload, SampleFlags(orientation=6), BetonOptions("keep"))
     assert (stored.width, stored.height) == (40, 60)
     difference = decode_picture(stored.content).astype(int) - decode_picture(payload)
     assert np.abs(difference).mean() < 4  # encoded once more, at quality 90
@@ -103,7 +103,7 @@ def test_a_turned_picture_is_stored_upright():
 
 def test_what_libffcv_cannot_decode_is_encoded_anew():
     payload = save(Image.new("CMYK", (30, 20), (10, 200, 30, 0)))
-    stored = encode_picture(payload, SampleFlags(use_reference=True), BetonOptions("keep"))
+    stored = store_picture(payload, SampleFlags(use_reference=True), BetonOptions("keep"))
     assert Image.open(io.BytesIO(stored.content)).mode == "RGB"
     assert stored.mode == JPG
     assert SampleFlags().payload == Payload.JPEG

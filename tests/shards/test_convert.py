@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 import tarfile
 import zlib
@@ -21,7 +20,6 @@ from fastssl.shards import (
     open_picture,
 )
 from fastssl.shards.making.encode import shrunk_size
-from fastssl.shards.making.workers import run_jobs
 from fastssl.shards.manifest import begin_digest
 
 
@@ -50,19 +48,6 @@ def test_the_order_is_shuffled_by_the_seed(photographs, make_dataset):
     assert kept == sorted(kept)
     assert sorted(first) == sorted(second) == kept
     assert len({tuple(kept), tuple(first), tuple(second)}) == 3
-
-
-def count_threads(_number, _report) -> int:
-    assert np.ones((2, 2)).sum() == 4  # NumPy is there, and with it what it started
-    return len(os.listdir("/proc/self/task"))
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
-def test_workers_come_without_threads_and_leave_the_environment_alone(monkeypatch):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    counts = dict(run_jobs(count_threads, [0, 1], 2, str, [].append))
-    assert counts == {0: 1, 1: 1}
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
 
 
 def test_workers_do_not_change_a_byte(photographs, make_dataset, read_tree):

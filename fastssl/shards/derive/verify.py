@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
+import itertools
 import json
 import os
 import re
@@ -15,18 +15,18 @@ import numpy as np
 
 from ...errors import InputError
 from ...system.cpus import available_cpus
+from ...system.files import sha256_of
+from ...system.workers import Report, run_jobs
 from ..checksum import crc32
 from ..index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
 from ..jpeg import JpegError, parse_jpeg
 from ..making.encode import describe_payload
-from ..making.workers import Report, run_jobs
 from ..making.writer import dali_index, dali_index_name
 from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
 from ..tar import BLOCK, Member, TarError, parse_header, walk_tar
 from ..targets import check_target
 
-_HASH_BYTES = 1 << 20
 _ROWS_AT_ONCE = 1 << 18
 _KEY = re.compile(r"[0-9]{9}")
 _EXTENSIONS = {int(Payload.JPEG): "jpg", int(Payload.PNG): "png", int(Payload.NPY): "npy"}
@@ -102,8 +102,7 @@ def _check_targets(path: Path, manifest: Manifest) -> Iterator[Fault]:
     for entry in manifest.targets:
         try:
             check_target(path / entry.file_name, entry)
-            with (path / entry.file_name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(path / entry.file_name)
         except InputError as error:
             yield Fault(entry.file_name, None, str(error))
         except OSError as error:
@@ -112,14 +111,6 @@ def _check_targets(path: Path, manifest: Manifest) -> Iterator[Fault]:
             if digest != entry.sha256:
                 reason = "changed: its SHA-256 is not the one in the manifest"
                 yield Fault(entry.file_name, None, reason)
-
-
-def _hash_file(descriptor: int) -> str:
-    digest, position = hashlib.sha256(), 0
-    while chunk := os.pread(descriptor, _HASH_BYTES, position):
-        digest.update(chunk)
-        position += len(chunk)
-    return digest.hexdigest()
 
 
 class _ShardCheck:
@@ -163,7 +154,7 @@ class _ShardCheck:
         if size != self._shard.bytes:
             what = "truncated" if size < self._shard.bytes else "longer than it was"
             self._add(None, f"{what}: {size} bytes, {self._shard.bytes} were written")
-        if _hash_file(descriptor) != self._shard.sha256:
+        if sha256_of(self._path / self._shard.name) != self._shard.sha256:
             self._add(None, "changed: its SHA-256 is not the one in the manifest")
         samples, is_whole = self._walk(descriptor)
         if is_whole and len(samples) != self._shard.num_stored:
@@ -360,15 +351,12 @@ def verify_dataset(
 
     report(0)
     faults = [*_check_index(path, manifest), *_check_targets(path, manifest)]
-    found = dict(
-        run_jobs(
-            functools.partial(check_shard, path=path, deep=deep),
-            range(len(manifest.shards)),
-            workers or available_cpus(),
-            describe=lambda number: manifest.shards[number].name,
-            on_progress=report,
-        )
+    found = run_jobs(
+        functools.partial(check_shard, path=path, deep=deep),
+        range(len(manifest.shards)),
+        workers or available_cpus(),
+        on_progress=report,
+        describe=lambda number: manifest.shards[number].name,
     )
-    for number in range(len(manifest.shards)):
-        faults += found[number]
+    faults += itertools.chain.from_iterable(found)
     return CheckReport(manifest.num_samples, tuple(faults))

@@ -23,6 +23,7 @@ from ...randomness import Seed
 from ...system.cpus import available_cpus
 from ...system.files import naming_file
 from ...system.signals import stopping_on_signals
+from ...system.workers import run_jobs
 from ...views import MAX_SIDE
 from ..jpeg import Quality
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
@@ -45,7 +46,6 @@ from .tables import TableColumns
 from .target_columns import TargetColumn, parse_target_columns
 from .tiled import require_transcoder
 from .voc import DEFAULT_SPLIT
-from .workers import run_jobs
 from .writer import shard_name
 
 Progress = Callable[[int, int], None]
@@ -310,11 +310,10 @@ def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) ->
         functools.partial(convert_slice, out=config.out, plan=plan),
         waiting,
         config.workers or available_cpus(),
-        describe=shard_name,
         on_progress=lambda count: on_progress(count, plan.num_entries),
+        describe=shard_name,
     )
-    for number, record in jobs:
-        records[number] = record
+    records.update(zip(waiting, list(jobs), strict=True))
     return [records[number] for number in range(plan.num_slices)]
 
 

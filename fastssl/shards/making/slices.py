@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...system.files import publish_bytes, published
+from ...system.workers import Report
 from ..index import ROW
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
@@ -15,7 +16,6 @@ from .encode import Encoding, encode_picture
 from .entries import Entry, LeftOut
 from .plan import Plan, PlannedEntries
 from .sources import read_entry
-from .workers import Report
 from .writer import ShardWriter, dali_index_name, shard_name
 
 
