@@ -171,7 +171,8 @@ class LogConfig(Checked, prefix="log."):
     every_steps: Count = free(50)
     """Steps between lines of metrics.jsonl and points in TensorBoard."""
     pictures_every_steps: CountOrZero = free(1000)
-    """Steps between pictures in TensorBoard; 0 for none."""
+    """Steps between pictures in TensorBoard, which come at steps 1, 10, 100 ... and at the last one
+    too; 0 for none."""
     tensorboard: bool = free(True)
     """Write TensorBoard events."""
     progress: bool = free(True)

@@ -18,6 +18,9 @@ CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
+EXIT_NAME = "exit.json"
+TENSORBOARD_NAME = "tensorboard"
+PICTURES_NAME = "pictures.safetensors"
 LOCK_PATIENCE_S = 10.0
 _CUT_WINDOW = 1 << 16
 

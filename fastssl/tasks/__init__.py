@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError, nearest
 from ..models import Trunk
 from ..models.input_spec import InputSpec
-from .base import Inputs, Task
+from .base import Inputs, Metric, Task
 from .colorization import Colorization, ColorizationConfig
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
@@ -25,6 +24,7 @@ __all__ = [
     "Inputs",
     "Jigsaw",
     "JigsawConfig",
+    "Metric",
     "RelativeLocation",
     "RelativeLocationConfig",
     "Rotation",
@@ -33,17 +33,31 @@ __all__ = [
     "SupervisedConfig",
     "Task",
     "build_task",
+    "find_task",
 ]
 
-# (config, trunk, number of classes) -> task; a pretext task is not told of classes.
-_TASKS: dict[str, Callable[[Any, Trunk, int], Task]] = {
-    "colorization": lambda config, trunk, _: Colorization(config, trunk),
-    "exemplar": lambda config, trunk, _: Exemplar(config, trunk),
-    "jigsaw": lambda config, trunk, _: Jigsaw(config, trunk),
-    "relative_location": lambda config, trunk, _: RelativeLocation(config, trunk),
-    "rotation": lambda config, trunk, _: Rotation(config, trunk),
+_TASKS: dict[str, type[Task]] = {
+    "colorization": Colorization,
+    "exemplar": Exemplar,
+    "jigsaw": Jigsaw,
+    "relative_location": RelativeLocation,
+    "rotation": Rotation,
     "supervised": Supervised,
 }
+
+
+def find_task(name: str) -> type[Task]:
+    """Return the class of a task.
+
+    Args:
+        name: of its config.
+
+    Raises:
+        InputError: for an unknown task.
+    """
+    if name not in _TASKS:
+        raise InputError(f"task ('{name}') is not known{nearest(name, _TASKS)}")
+    return _TASKS[name]
 
 
 def build_task(config: Any, trunk: Trunk, num_classes: int = 0) -> Task:
@@ -61,9 +75,9 @@ def build_task(config: Any, trunk: Trunk, num_classes: int = 0) -> Task:
         InputError: for an unknown task, one that needs labels where there are none, or a trunk that
             takes other images than the task has.
     """
-    if config.name not in _TASKS:
-        raise InputError(f"task ('{config.name}') is not known{nearest(config.name, _TASKS)}")
-    task = _TASKS[config.name](config, trunk, num_classes)
+    kind: Any = find_task(config.name)
+    # A pretext task is not told of classes.
+    task = kind(config, trunk, num_classes) if kind.needs_labels else kind(config, trunk)
     if trunk.in_channels != task.input_spec.channels:
         raise InputError(
             f"trunk ('{trunk.name}') takes images of {trunk.in_channels} channel(s), task "

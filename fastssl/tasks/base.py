@@ -6,9 +6,11 @@ Shape legend: B images, V views.
 from __future__ import annotations
 
 import abc
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..shards import ShardDataset
 from ..views import MAX_SIDE, ViewSpec
+from .pictures import Picture
 
 Inputs = dict[str, Tensor]
 
@@ -28,6 +31,29 @@ Resize = Annotated[int, Range(1, MAX_SIDE)]
 """Side in pixels that an image is brought to before something is cut from it."""
 Features = Annotated[int, Range(1, 65_536)]
 """Width of a head's layer."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a run records."""
+
+    name: str
+    """Key in a line of metrics.jsonl."""
+    unit: str
+    """``share`` is 0 .. 1; empty for a number without a unit."""
+    meaning: str
+    """What it is, in a line."""
+    group: str = "task"
+    """Folder of its curve in TensorBoard; empty for what is no curve."""
+
+    @property
+    def tag(self) -> str:
+        """Place of its curve in TensorBoard."""
+        return f"{self.group}/{self.name.removeprefix(f'{self.group}_')}"
+
+    def of_chance(self) -> Metric:
+        """Return what guessing would reach, as a number of its own."""
+        return Metric(f"{self.name}_of_chance", self.unit, f"{self.name} of a guess", self.group)
 
 
 class Task(nn.Module, abc.ABC):
@@ -41,6 +67,10 @@ class Task(nn.Module, abc.ABC):
     """Whether the dataset's labels reach the task; a pretext task never sees them."""
     batch_multiple: int = 1
     """Images that belong together: a micro-batch is a multiple of it."""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What ``forward`` returns beside ``loss``."""
+    class_names: Sequence[str] = ()
+    """Of the dataset's labels, for the words of pictures; the trainer sets it."""
 
     views: tuple[ViewSpec, ...]
     """What to ask of the loader."""
@@ -107,21 +137,32 @@ class Task(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return scalars by name: ``loss`` to be minimised, and what else is worth a curve."""
+        """Return scalars by name: ``loss`` to be minimised, and those of ``metrics``."""
 
     @abc.abstractmethod
     def chance(self) -> dict[str, float]:
         """Return what guessing would reach, for the names of ``forward``."""
 
     @abc.abstractmethod
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
         """Show the first images of a batch: what was asked and what the network answered.
 
         Args:
-            batch: from the loader.
+            batch: from the loader, images on the training device.
             seed: the run's seed.
             count: pictures wanted.
 
         Returns:
-            uint8 (H, W, 3) pictures.
+            Pictures with their words.
         """
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Answer as in evaluation while the block runs: no dropout, no statistics of the batch."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, was_training in modes:  # a frozen stage stays in evaluation mode
+                module.training = was_training

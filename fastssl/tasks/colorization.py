@@ -29,10 +29,10 @@ from ..randomness import Stream, draw_words, is_below
 from ..shards import ShardDataset
 from ..shards.index import SampleFlags
 from ..views import ViewSpec
-from .base import Features, Inputs, Resize, Side, Task
+from .base import Features, Inputs, Metric, Resize, Side, Task
 from .checksums import note_checksum
 from .color_prior import PRIOR_REMEDY, read_prior
-from .pictures import frame_picture
+from .pictures import Picture, frame_picture
 
 TRUNK_STRIDE = 16
 """Pixels to one place of the maps below."""
@@ -97,6 +97,15 @@ class ColorizationConfig(Checked, prefix="task."):
 
 class Colorization(Task):
     """A map of colour bins on a trunk that sees lightness."""
+
+    metrics = (
+        Metric("accuracy", "share", "places whose nearest colour bin is the most likely one"),
+        Metric("accuracy_of_grey", "share", "accuracy of an answer that is grey everywhere"),
+        Metric(
+            "error", "units of Lab", "mean distance of the annealed mean from the target in a and b"
+        ),
+        Metric("error_of_grey", "units of Lab", "error of an answer that is grey everywhere"),
+    )
 
     def __init__(self, config: ColorizationConfig, trunk: Trunk) -> None:
         """Build the head and the loss.
@@ -191,14 +200,12 @@ class Colorization(Task):
         return {"accuracy": 1 / self.criterion.num_bins}
 
     @torch.no_grad()
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
         """Show each image as it was seen, in its own colours, and in those of the network."""
         shown = batch.rows(0, min(count, len(batch)))
-        was_training = self.training
-        self.eval()
-        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
-        ab = decode_colors(self._logits(inputs), self.criterion.bins_Q2)
-        self.train(was_training)
+        with self.answering():
+            inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+            ab = decode_colors(self._logits(inputs), self.criterion.bins_Q2)
         lightness = inputs["lightness"].float() + _MIDDLE_OF_LIGHTNESS
         ab = functional.interpolate(ab, lightness.shape[-2:], mode="bilinear")
         grey = lab_to_rgb(torch.cat([lightness, torch.zeros_like(ab)], 1))
@@ -208,7 +215,10 @@ class Colorization(Task):
         original = torch.where(flips, images.flip(2), images)
         rows = (part.cpu().numpy() for part in (grey, original, painted))
         return [
-            np.concatenate([frame_picture(picture, None) for picture in row], axis=1)
+            Picture(
+                np.concatenate([frame_picture(picture, None) for picture in row], axis=1),
+                "As the network saw it, in its own colours, and as painted",
+            )
             for row in zip(*rows, strict=True)
         ]
 

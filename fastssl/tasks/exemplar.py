@@ -21,7 +21,7 @@ from ..fields import Range, Share
 from ..models import Trunk
 from ..models.heads import build_linear_head
 from ..models.input_spec import InputSpec
-from .base import Features, Inputs, Task
+from .base import Features, Inputs, Metric, Task
 from .inception_views import (
     InceptionConfig,
     check_size,
@@ -29,7 +29,7 @@ from .inception_views import (
     prepare_views,
     to_pictures,
 )
-from .pictures import frame_picture
+from .pictures import Picture, frame_picture
 from .triplets import find_nearest, measure_distances, normalize_embeddings, semihard_loss
 
 
@@ -58,6 +58,12 @@ class ExemplarConfig(InceptionConfig):
 
 class Exemplar(Task):
     """A linear embedding of crops on a trunk."""
+
+    metrics = (
+        Metric(
+            "accuracy", "share", "crops whose nearest other crop of the group is of their image"
+        ),
+    )
 
     def __init__(self, config: ExemplarConfig, trunk: Trunk) -> None:
         """Build the embedding.
@@ -111,7 +117,7 @@ class Exemplar(Task):
         return {"accuracy": (crops - 1) / (crops * self.config.group_images - 1)}
 
     @torch.no_grad()
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
         """Show each image's crops, and below each the nearest other crop.
 
         It is sought among the first ``group_images`` images, which are shown and not mined
@@ -119,24 +125,26 @@ class Exemplar(Task):
         """
         config = self.config
         shown = batch.rows(0, config.group_images)
-        was_training = self.training
-        self.eval()
-        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
-        nearest = find_nearest(self._distances(inputs))[0].cpu().numpy()
-        self.train(was_training)
+        with self.answering():
+            inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+            nearest = find_nearest(self._distances(inputs))[0].cpu().numpy()
         appearance = draw_appearance(config, shown, seed, config.num_crops)
         crops = to_pictures(shown.images, appearance, config)
         flat = crops.reshape(-1, *crops.shape[2:])
         labels = self._label_crops(inputs)[0].cpu().numpy()
+        is_right = labels == labels[nearest]
         columns = [
-            np.concatenate(
-                [frame_picture(crop, None), frame_picture(flat[other], labels[n] == labels[other])]
-            )
-            for n, (crop, other) in enumerate(zip(flat, nearest, strict=True))
+            np.concatenate([frame_picture(crop, None), frame_picture(flat[other], right)])
+            for crop, other, right in zip(flat, nearest, is_right.tolist(), strict=True)
         ]
+        rows = [slice(b * config.num_crops, (b + 1) * config.num_crops) for b in range(len(shown))]
         return [
-            np.concatenate(columns[b * config.num_crops : (b + 1) * config.num_crops], axis=1)
-            for b in range(min(count, len(shown)))
+            Picture(
+                np.concatenate(columns[row], axis=1),
+                f"Crops, and below each the nearest other crop: {is_right[row].sum()} of "
+                f"{config.num_crops} of the same image",
+            )
+            for row in rows[:count]
         ]
 
     def _label_crops(self, inputs: Inputs) -> Tensor:

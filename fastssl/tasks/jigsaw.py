@@ -28,12 +28,13 @@ from ..fields import Checked, Range, Share, free
 from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
 from ..models.input_spec import InputSpec
 from ..randomness import Seed, Stream, draw_words, is_below, to_below
-from .base import Features, Inputs, Resize, Side, Task
+from .base import Features, Inputs, Metric, Resize, Side, Task
 from .checksums import note_checksum
 from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
 from .patch_look import choose_look
 from .permutation_files import read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
+from .pictures import Picture
 from .puzzle_pictures import draw_puzzle
 
 _log = logging.getLogger(__name__)
@@ -200,6 +201,8 @@ def draw_distinct(words_BK: np.ndarray, bound: int) -> np.ndarray:
 class Jigsaw(Task):
     """The jigsaw task on a trunk."""
 
+    metrics = (Metric("accuracy", "share", "puzzles whose order is found"),)
+
     permutations_QP: Tensor
     """int64, the set."""
 
@@ -297,18 +300,16 @@ class Jigsaw(Task):
         return {"accuracy": 1 / self.config.num_permutations}
 
     @torch.no_grad()
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
         """Show each image's puzzle as asked beside the arrangement that the network believes in.
 
         The tiles of the answer have a green frame where they lie right and a red one elsewhere.
         """
         shown = batch.rows(0, min(count, len(batch)))
         puzzles = self.draw(shown, seed)
-        was_training = self.training
-        self.eval()
-        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
-        answers = self._logits(inputs)[:, 0].argmax(-1).cpu()
-        self.train(was_training)
+        with self.answering():
+            inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+            answers = self._logits(inputs)[:, 0].argmax(-1).cpu()
         tiles = self._look.show(shown.images[:, 0].cpu().contiguous(), puzzles)
         pixels = tiles.clamp(0, 255).round().to(torch.uint8).numpy()
         permutations = self.permutations_QP.cpu().numpy()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .pictures import PAPER, frame_picture
+from .pictures import PAPER, Picture, frame_picture
 
 
-def draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int) -> np.ndarray:
+def draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: int) -> Picture:
     """Lay out the puzzle and its answered arrangement side by side.
 
     The tiles of the answer have a green frame where they lie right and a red one elsewhere.
@@ -22,16 +22,18 @@ def draw_puzzle(tiles: np.ndarray, asked: np.ndarray, answer: np.ndarray, grid: 
         grid: cells a side.
 
     Returns:
-        uint8 (H, W, 3).
+        The picture and how many tiles lie right.
     """
     size = tiles.shape[1]
     puzzle = _lay_out(tiles[asked], grid, None)
     # Undoing the believed permutation: slot j's tile goes to place answer[j].
     placed = np.empty_like(asked)
     placed[answer] = asked
-    solved = _lay_out(tiles[placed], grid, placed == np.arange(len(asked)))
+    is_right = placed == np.arange(len(asked))
+    solved = _lay_out(tiles[placed], grid, is_right)
     space = np.full((puzzle.shape[0], size // 2, 3), PAPER, np.uint8)
-    return np.concatenate([puzzle, space, solved], axis=1)
+    words = f"Puzzle, and its answer: {is_right.sum()} of {len(tiles)} tiles in their place"
+    return Picture(np.concatenate([puzzle, space, solved], axis=1), words)
 
 
 def _lay_out(tiles: np.ndarray, grid: int, is_right: np.ndarray | None) -> np.ndarray:

@@ -23,10 +23,10 @@ from ..fields import Checked, Share
 from ..models import JointHead, Trunk
 from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, is_below
-from .base import Features, Inputs, Resize, Side, Task
+from .base import Features, Inputs, Metric, Resize, Side, Task
 from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
 from .patch_look import choose_look
-from .pictures import GAP, PAPER, RIGHT, WRONG, frame_picture
+from .pictures import GAP, PAPER, RIGHT, WRONG, Picture, frame_picture
 
 _CENTRE = 4
 PAIRS = tuple((place, _CENTRE) for place in range(9) if place != _CENTRE)
@@ -96,6 +96,8 @@ class Places:
 class RelativeLocation(Task):
     """The relative-location task on a trunk."""
 
+    metrics = (Metric("accuracy", "share", "patches whose place beside the centre is found"),)
+
     pairs_K2: Tensor
     """int64, (patch, centre) of each class."""
 
@@ -154,18 +156,16 @@ class RelativeLocation(Task):
         return {"accuracy": 1 / len(PAIRS)}
 
     @torch.no_grad()
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
         """Show each image's patches in their places, and beside them the pairs with the answers.
 
         A map follows each pair: green is where the patch lies, red where the network believes it.
         """
         shown = batch.rows(0, min(count, len(batch)))
         places = self.draw(shown, seed)
-        was_training = self.training
-        self.eval()
-        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
-        answers = self._logits(inputs).argmax(-1).cpu().tolist()
-        self.train(was_training)
+        with self.answering():
+            inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+            answers = self._logits(inputs).argmax(-1).cpu().tolist()
         tiles = self._look.show(shown.images[:, 0].cpu().contiguous(), places)
         tiles = tiles.round().to(torch.uint8)
         return [draw_pairs(*row) for row in zip(tiles.numpy(), answers, strict=True)]
@@ -176,7 +176,7 @@ class RelativeLocation(Task):
         return self.head(features, self.pairs_K2.expand(len(patches), -1, -1))
 
 
-def draw_pairs(tiles: np.ndarray, answers: list[int]) -> np.ndarray:
+def draw_pairs(tiles: np.ndarray, answers: list[int]) -> Picture:
     """Lay out the patches in their places, and beside them the pairs, four in a row.
 
     Args:
@@ -184,7 +184,7 @@ def draw_pairs(tiles: np.ndarray, answers: list[int]) -> np.ndarray:
         answers: K classes, the network's answer for each pair.
 
     Returns:
-        uint8 (H, W, 3).
+        The picture and how many places are found.
     """
     framed = [frame_picture(tile, None) for tile in tiles]
     whole = np.concatenate([np.concatenate(framed[i : i + 3], axis=1) for i in (0, 3, 6)])
@@ -197,7 +197,12 @@ def draw_pairs(tiles: np.ndarray, answers: list[int]) -> np.ndarray:
     space = np.full((len(whole), tiles.shape[1] // 2, 3), PAPER, np.uint8)
     sheet = np.full((len(whole), table.shape[1], 3), PAPER, np.uint8)
     sheet[: len(table)] = table
-    return np.concatenate([whole, space, sheet], axis=1)
+    num_right = sum(label == answer for label, answer in enumerate(answers))
+    words = (
+        f"The patches, and each beside the centre with its place in green and a wrong answer in "
+        f"red: {num_right} of {len(answers)} found"
+    )
+    return Picture(np.concatenate([whole, space, sheet], axis=1), words)
 
 
 def _draw_map(side: int, label: int, answer: int) -> np.ndarray:

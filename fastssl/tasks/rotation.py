@@ -21,7 +21,7 @@ from ..models import Trunk
 from ..models.heads import build_linear_head
 from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, to_below
-from .base import Inputs, Task
+from .base import Inputs, Metric, Task
 from .inception_views import (
     InceptionConfig,
     check_size,
@@ -29,7 +29,7 @@ from .inception_views import (
     prepare_views,
     to_pictures,
 )
-from .pictures import frame_picture
+from .pictures import Picture, frame_picture
 
 NUM_TURNS = 4
 
@@ -46,6 +46,8 @@ class RotationConfig(InceptionConfig):
 
 class Rotation(Task):
     """A linear classifier of four turns on a trunk."""
+
+    metrics = (Metric("accuracy", "share", "views whose turn is found"),)
 
     def __init__(self, config: RotationConfig, trunk: Trunk) -> None:
         """Build the classifier.
@@ -95,17 +97,15 @@ class Rotation(Task):
         return {"accuracy": 1 / NUM_TURNS}
 
     @torch.no_grad()
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
         """Show each image's turns as asked, and below them turned back by what was answered.
 
         The answer has a green frame where it is right and a red one elsewhere.
         """
         shown = batch.rows(0, min(count, len(batch)))
-        was_training = self.training
-        self.eval()
-        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
-        answers = self._logits(inputs).argmax(-1).cpu().tolist()
-        self.train(was_training)
+        with self.answering():
+            inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+            answers = self._logits(inputs).argmax(-1).cpu().tolist()
         appearance = draw_appearance(self.config, shown, seed, 1)
         upright = to_pictures(shown.images[:, :1], appearance, self.config)[:, 0]
         asked = inputs["labels"].cpu().tolist()
@@ -137,10 +137,15 @@ def turn_images(images_BCHW: Tensor, turns_BK: Tensor) -> Tensor:
     return turned.contiguous().movedim(-1, 2)
 
 
-def _draw_turns(upright: np.ndarray, asked: list[int], answered: list[int]) -> np.ndarray:
+def _draw_turns(upright: np.ndarray, asked: list[int], answered: list[int]) -> Picture:
     columns = []
     for turn, answer in zip(asked, answered, strict=True):
         puzzle = np.rot90(upright, turn)
         solved = frame_picture(np.rot90(puzzle, -answer), turn == answer)
         columns.append(np.concatenate([frame_picture(puzzle, None), solved]))
-    return np.concatenate(columns, axis=1)
+    num_right = sum(turn == answer for turn, answer in zip(asked, answered, strict=True))
+    words = (
+        f"Above as it was turned, below turned back by the answer: {num_right} of {len(asked)} "
+        "found"
+    )
+    return Picture(np.concatenate(columns, axis=1), words)

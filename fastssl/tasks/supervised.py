@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +18,7 @@ from ..fields import Share
 from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..views import ViewSpec
-from .base import Inputs, Task
+from .base import Inputs, Metric, Task
 from .inception_views import (
     Area,
     InceptionConfig,
@@ -28,7 +27,7 @@ from .inception_views import (
     prepare_views,
     to_pictures,
 )
-from .pictures import frame_picture
+from .pictures import Picture, frame_picture
 
 _NO_LABEL = -1
 
@@ -71,6 +70,7 @@ class Supervised(Task):
     """A linear classifier on a trunk; images without a label do not enter the loss."""
 
     needs_labels = True
+    metrics = (Metric("accuracy", "share", "labelled images whose class is found"),)
 
     def __init__(self, config: SupervisedConfig, trunk: Trunk, num_classes: int) -> None:
         """Build the classifier.
@@ -134,15 +134,25 @@ class Supervised(Task):
         return {"accuracy": 1 / self.num_classes}
 
     @torch.no_grad()
-    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[np.ndarray]:
-        """Show the crops, framed green where the class is recognised and red elsewhere."""
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
+        """Show the crops, framed green where the class is found and red where it is not."""
         shown = batch.rows(0, min(count, len(batch)))
-        was_training = self.training
-        self.eval()
-        inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
-        answers = self.head(self.trunk(inputs["images"])).argmax(-1)
-        self.train(was_training)
-        is_right = (answers == inputs["labels"]).tolist()
+        with self.answering():
+            inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
+            answers = self.head(self.trunk(inputs["images"])).argmax(-1)
         appearance = draw_appearance(self.config, shown, seed, 1)
         crops = to_pictures(shown.images[:, :1], appearance, self.config)[:, 0]
-        return [frame_picture(crop, right) for crop, right in zip(crops, is_right, strict=True)]
+        rows = zip(crops, inputs["labels"].tolist(), answers.tolist(), strict=True)
+        return [
+            Picture(
+                frame_picture(crop, None if label == _NO_LABEL else label == answer),
+                self._name(label)
+                + (", found" if label == answer else f", taken for {self._name(answer)}"),
+            )
+            for crop, label, answer in rows
+        ]
+
+    def _name(self, label: int) -> str:
+        if label == _NO_LABEL:
+            return "no label"
+        return self.class_names[label] if self.class_names else f"class {label}"

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -21,33 +20,22 @@ from ..config import RunConfig
 from ..errors import RunFailed
 from ..loaders import Loader
 from ..loaders.telemetry import StageReport, describe_data, merge_reports
-from ..runs.directory import BAD_SAMPLES_NAME, METRICS_NAME, JsonLines, cut_logs, ledger_name
-from ..stages import STAGES
+from ..runs.directory import (
+    BAD_SAMPLES_NAME,
+    METRICS_NAME,
+    PICTURES_NAME,
+    TENSORBOARD_NAME,
+    JsonLines,
+    cut_logs,
+    ledger_name,
+)
+from ..runs.metrics import check_names, list_metrics, order_line
 from ..tasks import Task
 from ..world import World
 from .bad_samples import BadSample, BadSampleAccount
+from .shown import NUM_PICTURES, is_due, keep_shown
 
 _log = logging.getLogger(__name__)
-
-_NUM_PICTURES = 4
-
-# Where each number of metrics.jsonl is shown; what is not here is the task's own.
-_GROUPS = {
-    "loss": "train/loss",
-    "lr": "train/lr",
-    "epoch": "train/epoch",
-    "images_per_s": "speed/images_per_s",
-    "data_wait_ms": "speed/data_wait_ms",
-    "step_ms": "speed/step_ms",
-    "data_wait_share": "speed/data_wait_share",
-    "loader_ready_batches": "loader/ready_batches",
-    "loader_entropy_decoded_share": "loader/entropy_decoded_share",
-    **{f"loader_{stage}_images_per_s": f"loader/{stage}_images_per_s" for stage in STAGES},
-    "skipped": "health/skipped_steps",
-    "substituted": "health/substituted_samples",
-    "fallback_decodes": "health/fallback_decodes",
-}
-_NOT_SHOWN = ("step", "samples")
 
 
 class Journal:
@@ -69,6 +57,9 @@ class Journal:
         self._folder = config.output_dir
         self._account = BadSampleAccount(loader.num_samples, config.data.max_bad_share)
         self._meter = Meter(world, config.data.global_batch_size)
+        self._table = list_metrics(task)
+        self._chance = task.chance()
+        self._shown: Batch | None = None
         self._board: SummaryWriter | None = None
         self._bar: tqdm | None = None
         self._ledger: JsonLines | None = None
@@ -107,7 +98,7 @@ class Journal:
             _log.info("going on after step %d", step)
         if self._config.log.tensorboard:
             # What a resumed run does again is purged: it is of a life that was lost.
-            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+            self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
             self._files.callback(self._board.close)
 
     @contextlib.contextmanager
@@ -151,6 +142,7 @@ class Journal:
 
     def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
         """Add a step's scalars to those of the interval; see ``Meter.add``."""
+        check_names(means, self._table)
         self._meter.add(means, is_finite, fallback_decodes)
 
     def add_bad_samples(self, bad: list[BadSample], step: int) -> None:
@@ -207,35 +199,47 @@ class Journal:
         """
         measured = self._meter.collect(self._loader.telemetry.take())
         samples = self._count_samples(step)
-        line = {
+        values = {
             "step": step,
             "epoch": samples / self._loader.num_samples,
             "samples": samples,
-            "loss": measured.pop("loss", None),
+            "loss": None,
             "lr": lr,
             "skipped": skipped,
             "substituted": self._account.total,
             **measured,
+            **{f"{name}_of_chance": value for name, value in self._chance.items()},
         }
+        line = order_line(values, self._table)
         if self._world.is_zero:
             self._metrics.write(line)
             self._show_on_bar(line)
         if self._board is not None:
-            self._draw_points(self._board, line)
+            for name, value in line.items():
+                if self._table[name].group and value is not None:
+                    self._board.add_scalar(self._table[name].tag, value, step)
 
-    def write_pictures(self, batch: Batch, step: int) -> None:
+    def write_pictures(self, batch: Batch, step: int, is_last: bool) -> None:
         """Draw what was asked and answered, where pictures are due.
+
+        They show the samples that the run's first pictures showed, so that they compare.
 
         Args:
             batch: that the step used.
             step: steps done.
+            is_last: whether this life ends with it.
         """
         every = self._config.log.pictures_every_steps
-        if self._board is None or not every or (step % every and step != 1):
+        if self._board is None or not every or not (is_last or is_due(step, every)):
             return
-        pictures = self._task.draw_pictures(batch, self._config.seed, _NUM_PICTURES)
+        if self._shown is None:
+            self._shown = keep_shown(self._folder / PICTURES_NAME, batch, self._task)
+        seed, device = self._config.seed, self._world.device
+        shown = dataclasses.replace(self._shown, images=self._shown.images.to(device))
+        pictures = self._task.draw_pictures(shown, seed, NUM_PICTURES)
         for number, picture in enumerate(pictures):
-            self._draw_picture(self._board, f"{self._config.task.name}/{number}", picture, step)
+            tag = f"{self._config.task.name}/{number}"
+            self._board.add_image(tag, picture.captioned(), step, dataformats="HWC")
         self._board.flush()
 
     def judge_data(self) -> None:
@@ -262,22 +266,12 @@ class Journal:
 
     def _show_on_bar(self, line: dict[str, Any]) -> None:
         if self._bar is not None and line["loss"] is not None:
-            self._bar.set_postfix(
-                loss=f"{line['loss']:.4f}",
-                img_per_s=f"{line['images_per_s']:.0f}",
-                wait=f"{line['data_wait_share']:.0%}",
-                refresh=False,
-            )
-
-    def _draw_points(self, board: SummaryWriter, line: dict[str, Any]) -> None:
-        for name, value in line.items():
-            if name not in _NOT_SHOWN and value is not None:
-                board.add_scalar(_GROUPS.get(name, f"task/{name}"), value, line["step"])
-        for name, value in self._task.chance().items():
-            board.add_scalar(f"task/{name}_of_chance", value, line["step"])
-
-    def _draw_picture(self, board: SummaryWriter, tag: str, picture: np.ndarray, step: int) -> None:
-        board.add_image(tag, torch.from_numpy(picture), step, dataformats="HWC")
+            shown = {"loss": f"{line['loss']:.4f}"}
+            for name, chance in self._chance.items():
+                shown[name] = f"{line[name]:.1%} (chance {chance:.1%})"
+            shown["img_per_s"] = f"{line['images_per_s']:.0f}"
+            shown["wait"] = f"{line['data_wait_share']:.0%}"
+            self._bar.set_postfix(shown, refresh=False)
 
 
 class Meter:

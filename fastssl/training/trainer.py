@@ -133,7 +133,8 @@ class Trainer:
         if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
         with contextlib.closing(open_dataset(config.data.path)) as dataset:
-            num_classes = len(dataset.class_names)
+            class_names = dataset.class_names
+        num_classes = len(class_names)
         outline = outline_task(config, num_classes)
         outline.check_batch(size)
         check_memory(outline, config, size, world.size, read_capacity(world))
@@ -141,6 +142,7 @@ class Trainer:
         torch.manual_seed(step_seed(config.seed, 0, 0))
         self.trunk = build_trunk(config.trunk, config.width)
         self.task = build_task(config.task, self.trunk, num_classes)
+        self.task.class_names = class_names
         self.loader_choice = resolve_loader(config.data, str(world.device), self._earlier_loader)
         data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
@@ -337,7 +339,7 @@ class Trainer:
             self.journal.write_metrics(self.step, self.optimizer.param_groups[0]["lr"], skipped)
             if tripped_at:
                 self._stop_on_nonfinite(tripped_at)
-        self.journal.write_pictures(batch, self.step)
+        self.journal.write_pictures(batch, self.step, is_last)
 
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
         """Go back to the batch that tripped the guard, and leave with it and its weights."""

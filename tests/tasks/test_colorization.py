@@ -242,7 +242,7 @@ def test_pictures_are_grey_original_and_painted_side_by_side():
         task.head.classify.weight.zero_()
         task.head.classify.bias.zero_()
         task.head.classify.bias[red] = 50
-    pictures = task.draw_pictures(batch, 3, 2)
+    pictures = [picture.pixels for picture in task.draw_pictures(batch, 3, 2)]
     assert [(p.shape, p.dtype) for p in pictures] == [((40, 120, 3), np.uint8)] * 2
     grey, original, painted = (pictures[0][4:36, 40 * i + 4 : 40 * i + 36] for i in range(3))
     assert int(np.ptp(grey.astype(int), axis=-1).max()) <= 1

@@ -215,7 +215,7 @@ def test_distances_are_taken_in_float32_under_autocast():
 
 def test_pictures_show_each_crop_above_its_nearest():
     task, batch = build(), make_batch(8)
-    pictures = task.draw_pictures(batch, 3, 2)
+    pictures = [picture.pixels for picture in task.draw_pictures(batch, 3, 2)]
     assert [(p.shape, p.dtype) for p in pictures] == [((48, 72, 3), np.uint8)] * 2
     inputs = task.eval().prepare(batch.rows(0, 4), 3, torch.float32)
     nearest = find_nearest(task._distances(inputs))[0]

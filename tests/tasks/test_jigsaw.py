@@ -165,7 +165,7 @@ def test_a_fresh_network_is_at_chance_and_learns_a_batch():
 
 def test_pictures_show_the_puzzle_and_the_answer():
     task, batch = build(), make_batch()
-    pictures = task.draw_pictures(batch, 5, 3)
+    pictures = [picture.pixels for picture in task.draw_pictures(batch, 5, 3)]
     assert len(pictures) == 3
     assert task.training
     side = 3 * (10 + 8)

@@ -198,7 +198,7 @@ def test_each_form_learns_a_batch(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_shows_its_puzzles(form):
-    pictures = build(form).draw_pictures(make_batch(), 5, 2)
+    pictures = [picture.pixels for picture in build(form).draw_pictures(make_batch(), 5, 2)]
     assert [(p.shape, p.dtype) for p in pictures] == [((54, 113, 3), np.uint8)] * 2
 
 

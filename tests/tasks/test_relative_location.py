@@ -133,7 +133,7 @@ def test_pictures_show_the_patches_and_a_map_of_each_answer():
     with torch.no_grad():  # a head that always answers class 2, above right of the centre
         task.head.classify[-1].weight.zero_()
         task.head.classify[-1].bias.copy_(torch.eye(8)[2])
-    pictures = task.draw_pictures(batch, 5, 2)
+    pictures = [picture.pixels for picture in task.draw_pictures(batch, 5, 2)]
     assert len(pictures) == 2
     assert pictures[0].dtype == np.uint8
     y, x = task.draw(batch, 5).corners_BP2[0, 0].tolist()

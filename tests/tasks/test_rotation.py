@@ -104,7 +104,7 @@ def test_pictures_are_turned_back_by_the_answer_and_framed():
     with torch.no_grad():  # a head that always answers "a quarter"
         task.head.weight.zero_()
         task.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
-    pictures = task.draw_pictures(batch, 3, 2)
+    pictures = [picture.pixels for picture in task.draw_pictures(batch, 3, 2)]
     assert [(p.shape, p.dtype) for p in pictures] == [((48, 96, 3), np.uint8)] * 2
     upright = batch.images[0, 0].numpy()
     for turn in range(4):

@@ -95,7 +95,7 @@ def test_it_learns_a_batch():
 
 def test_pictures_are_framed_by_the_answer():
     task, batch = build(), make_batch([0, 1, 2, 0])
-    pictures = task.draw_pictures(batch, 3, 3)
+    pictures = [picture.pixels for picture in task.draw_pictures(batch, 3, 3)]
     assert [p.shape for p in pictures] == [(24, 24, 3)] * 3
     inputs = task.eval().prepare(batch, 3, torch.float32)
     is_right = (task.head(task.trunk(inputs["images"])).argmax(-1) == inputs["labels"]).tolist()

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastssl.config import LogConfig
 from fastssl.errors import InputError, RunFailed, StoppedBySignal
 from fastssl.models import build_trunk, load_trunk
 from fastssl.ops.jpeg import has_jpeg
+from fastssl.runs.metrics import list_metrics
 from fastssl.shards import open_dataset
 from fastssl.studies import build_recipe
 from fastssl.tasks import Jigsaw
@@ -196,6 +201,21 @@ def test_metrics_have_the_contracts_fields(configure):
         assert line["images_per_s"] == pytest.approx(BATCH * 1000 / line["step_ms"])
 
 
+def test_a_line_holds_what_the_table_and_the_task_declare_in_their_order(configure):
+    config = configure(max_steps=2)
+    train(config)
+    (line,) = read_lines(config.output_dir / "metrics.jsonl")
+    table = list(list_metrics(Jigsaw))
+    assert list(line) == [name for name in table if name in line]
+    assert {"accuracy", "accuracy_of_chance", "substituted"} <= set(line)
+    assert line["accuracy_of_chance"] == 1 / config.task.num_permutations
+
+
+def test_the_bar_shows_accuracy_beside_chance(configure, capsys):
+    train(configure(nested={"log": {"progress": True}}, max_steps=4))
+    assert re.search(r"accuracy=\d+\.\d% \(chance 10\.0%\)", capsys.readouterr().err)
+
+
 def test_metrics_and_curves_show_what_each_stage_of_the_loader_does(configure):
     config = configure()
     train(config)
@@ -360,7 +380,30 @@ def test_tensorboard_has_curves_and_pictures_and_purges_lost_steps(configure):
         events.Tags()["scalars"]
     )
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8]
-    assert [event.step for event in events.Images("jigsaw/0")] == [1, 3, 6]
+    assert [event.step for event in events.Images("jigsaw/0")] == [1, 3, 6, 8]
+
+
+def test_pictures_show_the_same_puzzles_also_in_the_next_life(configure):
+    config = configure(nested={"log": {"pictures_every_steps": 3}})
+    crash_after(config, 3)
+    train(dataclasses.replace(config, max_steps=9))
+    events = EventAccumulator(str(config.output_dir / "tensorboard"), {"images": 0}).Reload()
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+        for event in events.Images("jigsaw/0")
+    ]
+    side = 3 * (config.task.patch + 8)  # the puzzle as asked, left of the answer
+    assert len(pictures) == 4
+    for picture in pictures[1:]:
+        np.testing.assert_array_equal(picture[:side, :side], pictures[0][:side, :side])
+
+
+def test_a_run_with_pictures_equals_the_one_without(configure):
+    plain = configure("plain", nested={"log": {"tensorboard": False}})
+    drawn = configure("drawn", nested={"log": {"pictures_every_steps": 1}})
+    train(plain)
+    train(drawn)
+    assert_equal_states(load_state(plain), load_state(drawn))
 
 
 def test_metrics_of_a_resumed_run_are_those_of_the_undisturbed_one(configure):
