@@ -204,7 +204,7 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Micro-batches a step on each rank."""
     precision: Precision = "fp32"
     """Number format of the forward and backward pass; fp16 scales the loss."""
-    loss_scale: Annotated[float, Range(0, 2**32, without=0)] = 2.0**16
+    loss_scale: Annotated[float, Range(0, 2.0**127, without=0)] = 2.0**16
     """First scale of the loss in fp16; it then halves after an overflow and doubles in time."""
     channels_last: bool = True
     """Keep activations in channels_last memory order."""
