@@ -37,6 +37,8 @@ class CombineShards:
     """Unite class lists that differ, by name: the first dataset's labels stay, new names follow."""
     drop_empty_classes: bool = False
     """Take classes without a sample out of the class list and number the others anew."""
+    drop_targets: tuple[str, ...] = ()
+    """Leave these targets behind; any other has to be in all datasets."""
     link: Literal["hard", "symbolic"] = "hard"
     """hard: the shards live as long as any dataset names them; needs one file system. symbolic:
     the datasets have to stay where they are."""
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     from tqdm import tqdm
 
     command = parse_arguments(CombineShards, arguments)
-    refuse_repeated(arguments, "--classes")
+    for option in ("--classes", "--drop-targets"):
+        refuse_repeated(arguments, option)
     selection = Selection(command.ids, command.classes, command.sources, command.path_column)
     config = CombineConfig(
         command.datasets,
@@ -64,6 +67,7 @@ def main(arguments: Sequence[str]) -> None:
         selection,
         command.merge_classes,
         command.drop_empty_classes,
+        command.drop_targets,
         command.link,
     )
     with tqdm(unit="img", desc="combine", dynamic_ncols=True) as bar:

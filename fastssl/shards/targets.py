@@ -25,8 +25,10 @@ FOLDER_NAME = "targets"
 """Folder of a dataset that holds its targets."""
 
 LABELS = "labels"
-"""Target with several labels an image: int8 (N, C) of 1 present, 0 not counted, -1 absent, a column
-a class of the manifest."""
+"""Target with several labels an image: int8 (N, C), a column a class of the manifest."""
+
+PRESENT, NOT_COUNTED, ABSENT = 1, 0, -1
+"""What ``labels`` holds; 0 for difficult objects only, and where nobody looked."""
 
 DTYPES = {
     "bool": "|b1",

@@ -27,8 +27,10 @@ from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..making.writer import dali_index_name, shard_name
 from ..manifest import MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
 from ..reader import ShardDataset, open_dataset
+from ..targets import LABELS, TargetEntry
 from .classes import ClassList, compose_maps, unite_classes
 from .select import Selection
+from .targets import check_targets, count_present, unite_targets, write_targets
 
 NOT_SELECTED = "not-selected"
 """Reason under which the manifest counts what a selection left aside; it is not listed."""
@@ -53,6 +55,8 @@ class CombineConfig:
     """Unite class lists that differ, by name: the first dataset's labels stay, new names follow."""
     drop_empty_classes: bool = False
     """Take classes without a sample out of the class list and number the others anew."""
+    drop_targets: tuple[str, ...] = ()
+    """Leave these targets behind; any other has to be in all datasets."""
     link: Literal["hard", "symbolic"] = "hard"
     """hard: the shards live as long as any dataset names them; needs one file system. symbolic:
     the datasets have to stay where they are."""
@@ -84,6 +88,11 @@ class _Part:
     label_map: tuple[int, ...] | None
     """New label by old label; None: equal."""
 
+    @property
+    def ids(self) -> slice:
+        """Its samples, counted through all parts."""
+        return slice(self.start, self.start + self.dataset.num_samples)
+
     def rows_of(self, shard: int) -> np.ndarray:
         start = self.dataset.shard_start(shard)
         return self.dataset.index[start : start + self.dataset.manifest.shards[shard].samples]
@@ -108,12 +117,6 @@ def _check_target(config: CombineConfig) -> None:
 
 def _open_parts(config: CombineConfig) -> tuple[list[_Part], tuple[str, ...]]:
     datasets = [open_dataset(path) for path in config.datasets]
-    for dataset in datasets:
-        if dataset.targets:
-            raise InputError(
-                f"{dataset.folder}: has targets ({', '.join(dataset.targets)}), which cannot be "
-                "combined yet; convert its source together with the others'"
-            )
     lists = [ClassList(str(d.folder), d.class_names, d.has_labels) for d in datasets]
     names, maps = unite_classes(lists, config.merge_classes)
     parts, start = [], 0
@@ -124,7 +127,7 @@ def _open_parts(config: CombineConfig) -> tuple[list[_Part], tuple[str, ...]]:
 
 
 def _check_digest(part: _Part) -> None:
-    """An index that was changed must not get a fresh digest that vouches for it."""
+    """An index or target that was changed must not get a fresh digest that vouches for it."""
     manifest = part.dataset.manifest
     digest = manifest.begin_digest()
     for shard in range(len(manifest.shards)):
@@ -135,6 +138,7 @@ def _check_digest(part: _Part) -> None:
             f"{digest.hexdigest()[:12]}, wanted {manifest.digest[:12]}; one of them was changed: "
             "see tools/check_shards.py, then restore it or make the dataset again"
         )
+    check_targets(part.dataset)
 
 
 def _check_doubled(parts: list[_Part], kept: NDArray[np.bool_]) -> None:
@@ -166,6 +170,9 @@ def _count_labels(parts: list[_Part], kept: NDArray[np.bool_], num_classes: int)
             rows = part.rows_of(number)[kept[part.ids_of(number)]]
             labels = _map_labels(rows["label"], part.label_map)
             counts += np.bincount(labels[labels >= 0], minlength=num_classes)
+        if LABELS in part.dataset.targets:
+            found = count_present(part.dataset, kept[part.ids])
+            counts[_map_labels(np.arange(len(found)), part.label_map)] += found
     return counts
 
 
@@ -197,7 +204,7 @@ def _staged(out: Path) -> Iterator[Path]:
     busy = f"{out}: another combine_shards is at work on it; wait for it or stop it"
     with locked(staging, busy):
         for path in staging.iterdir():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         try:
             yield staging
             sync_folder(staging)
@@ -296,7 +303,12 @@ class _Builder:
         return digest.hexdigest()
 
 
-def _unite_manifests(parts: list[_Part], names: tuple[str, ...], builder: _Builder) -> Manifest:
+def _unite_manifests(
+    parts: list[_Part],
+    names: tuple[str, ...],
+    builder: _Builder,
+    targets: tuple[TargetEntry, ...],
+) -> Manifest:
     """Say what the parts say together; the digest is not known yet."""
     manifests = [part.dataset.manifest for part in parts]
     first = manifests[0]
@@ -328,6 +340,7 @@ def _unite_manifests(parts: list[_Part], names: tuple[str, ...], builder: _Build
         ),
         shards=tuple(builder.shards),
         label_maps=tuple(builder.label_maps),
+        targets=targets,
     )
 
 
@@ -372,6 +385,8 @@ def combine(config: CombineConfig, on_progress: Progress | None = None) -> Combi
         _check_doubled(parts, kept)
         if config.drop_empty_classes and names:
             parts, names = _drop_empty(parts, names, kept)
+        datasets = [part.dataset for part in parts]
+        specs = unite_targets(datasets, len(names), config.drop_targets)
         with _staged(config.out) as folder:
             builder = _Builder(folder, config.link)
             for part in parts:
@@ -379,7 +394,9 @@ def combine(config: CombineConfig, on_progress: Progress | None = None) -> Combi
                     builder.add(part, number, kept[part.ids_of(number)])
                     if on_progress is not None:
                         on_progress(shard.samples, total)
-            draft = _unite_manifests(parts, names, builder)
+            maps = [part.label_map for part in parts]
+            targets = write_targets(folder, specs, datasets, maps, kept)
+            draft = _unite_manifests(parts, names, builder, targets)
             _unite_skipped(parts, folder / SKIPPED_NAME)
             manifest = replace(draft, digest=builder.write_index(draft))
             publish_bytes(folder / MANIFEST_NAME, manifest.to_json().encode("ascii"))

@@ -13,6 +13,7 @@ from ...errors import InputError, nearest
 from ..making.sources import open_source
 from ..making.tables import TableColumns
 from ..reader import ShardDataset
+from ..targets import LABELS, PRESENT
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ def _mark_classes(
     for dataset in datasets:
         # One place more: -1, no label, finds it from behind and is not kept.
         wanted = np.array([*(name in set(classes) for name in dataset.class_names), False])
-        marks.append(wanted[dataset.index["label"]])
+        is_kept = wanted[dataset.index["label"]]
+        if LABELS in dataset.targets:
+            is_kept |= (dataset.targets[LABELS][:, wanted[:-1]] == PRESENT).any(axis=1)
+        marks.append(is_kept)
     return np.concatenate(marks)
 
 

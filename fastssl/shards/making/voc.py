@@ -16,11 +16,10 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ...errors import InputError, nearest
-from ..targets import LABELS, TargetSpec
+from ..targets import ABSENT, LABELS, NOT_COUNTED, PRESENT, TargetSpec
 from .entries import Entry, Source
 
 DEFAULT_SPLIT = "trainval"
-PRESENT, NOT_COUNTED, ABSENT = 1, 0, -1
 
 _PICTURES, _ANNOTATIONS, _LISTS = "JPEGImages", "Annotations", "ImageSets/Main"
 _MAX_BYTES = 16 << 20

@@ -1,0 +1,142 @@
+"""Targets of several datasets brought together: rows that are kept, columns of classes moved.
+
+Shape legend: N samples of all datasets together, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError, nearest
+from ..reader import ShardDataset
+from ..targets import LABELS, NOT_COUNTED, PRESENT, TargetEntry, TargetSpec, write_target
+
+LabelMap = tuple[int, ...] | None
+"""New label by old label, -1 for a class that is dropped; None: equal."""
+
+
+def unite_targets(
+    datasets: Sequence[ShardDataset], num_classes: int, dropped: Sequence[str]
+) -> list[TargetSpec]:
+    """Say which targets datasets have together.
+
+    Args:
+        datasets: at least one.
+        num_classes: C of all together.
+        dropped: names of targets to leave behind.
+
+    Returns:
+        The targets, sorted by name.
+
+    Raises:
+        InputError: if one is not in all of them or not the same in all, or a dropped one is in
+            none.
+    """
+    names = sorted({name for dataset in datasets for name in dataset.targets})
+    for name in dropped:
+        if name not in names:
+            tail = nearest(name, names) if names else "; the datasets have no targets"
+            raise InputError(f"--drop-targets: no target {name!r}{tail}")
+    return [_unite_one(name, datasets, num_classes) for name in names if name not in dropped]
+
+
+def _unite_one(name: str, datasets: Sequence[ShardDataset], num_classes: int) -> TargetSpec:
+    remedy = f"leave it behind by --drop-targets {name}, or convert one of them again"
+    lacking = [dataset for dataset in datasets if name not in dataset.targets]
+    if lacking:
+        owner = next(dataset for dataset in datasets if name in dataset.targets)
+        raise InputError(
+            f"{lacking[0].folder}: no target {name!r}, {owner.folder} has it; {remedy}"
+        )
+    first, *others = (_spec_of(dataset, name) for dataset in datasets)
+    if name == LABELS:  # its columns are moved to where the classes go
+        return replace(first, row_shape=(num_classes,))
+    for dataset, spec in zip(datasets[1:], others, strict=True):
+        if spec != first:
+            raise InputError(
+                f"target {name!r} is {first.describe()} in {datasets[0].folder}, "
+                f"{spec.describe()} in {dataset.folder}; {remedy}"
+            )
+    return first
+
+
+def _spec_of(dataset: ShardDataset, name: str) -> TargetSpec:
+    return next(entry.spec for entry in dataset.manifest.targets if entry.name == name)
+
+
+def check_targets(dataset: ShardDataset) -> None:
+    """See that targets are what was written: a changed one must not get a SHA-256 that fits it.
+
+    Raises:
+        InputError: if one is not.
+    """
+    for entry in dataset.manifest.targets:
+        with (dataset.folder / entry.file_name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != entry.sha256:
+            raise InputError(
+                f"{dataset.folder / entry.file_name}: changed: its SHA-256 is not the one in the "
+                "manifest; restore it, or make the dataset again"
+            )
+
+
+def count_present(dataset: ShardDataset, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return in how many of the kept samples each of a dataset's classes is present: int64 (C,)."""
+    counts = np.zeros(len(dataset.class_names), np.int64)
+    for rows in _kept_rows(dataset, LABELS, kept):
+        counts += (rows == PRESENT).sum(axis=0)
+    return counts
+
+
+def write_targets(
+    folder: Path,
+    specs: Sequence[TargetSpec],
+    datasets: Sequence[ShardDataset],
+    label_maps: Sequence[LabelMap],
+    kept: NDArray[np.bool_],
+) -> tuple[TargetEntry, ...]:
+    """Write the targets of a dataset that is made of datasets.
+
+    Args:
+        folder: of the new one.
+        specs: from ``unite_targets``.
+        datasets: counted through in this order.
+        label_maps: of each dataset.
+        kept: (N,) samples to take.
+
+    Returns:
+        What its manifest shall list.
+    """
+    starts = np.cumsum([0, *(dataset.num_samples for dataset in datasets)])
+
+    def rows_of(spec: TargetSpec) -> Iterator[np.ndarray]:
+        for i, (dataset, label_map) in enumerate(zip(datasets, label_maps, strict=True)):
+            for rows in _kept_rows(dataset, spec.name, kept[starts[i] : starts[i + 1]]):
+                is_moved = spec.name == LABELS
+                yield _move_columns(rows, label_map, spec.row_shape[0]) if is_moved else rows
+
+    num_samples = int(kept.sum())
+    return tuple(write_target(folder, spec, num_samples, rows_of(spec)) for spec in specs)
+
+
+def _kept_rows(dataset: ShardDataset, name: str, kept: NDArray[np.bool_]) -> Iterator[np.ndarray]:
+    """Yield the kept rows of a target, a shard's at once."""
+    rows, start = dataset.targets[name], 0
+    for shard in dataset.manifest.shards:
+        stop = start + shard.samples
+        yield np.asarray(rows[start:stop])[kept[start:stop]]
+        start = stop
+
+
+def _move_columns(rows: np.ndarray, label_map: LabelMap, num_classes: int) -> np.ndarray:
+    """Put the columns of classes where their labels go; nobody looked for a class that is new."""
+    numbers = np.arange(rows.shape[1]) if label_map is None else np.array(label_map)
+    moved = np.full((len(rows), num_classes), NOT_COUNTED, rows.dtype)
+    moved[:, numbers[numbers >= 0]] = rows[:, numbers >= 0]
+    return moved
