@@ -41,12 +41,12 @@ class LoaderConfig(Checked, prefix="data."):
     """Where samples come from, in which order, and by which back end."""
 
     path: Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = free(Path())
-    """Dataset: the folder that make_shards wrote, or its address in an object store
+    """Dataset: the folder that make-shards wrote, or its address in an object store
     (s3://bucket/folder, https://host/folder)."""
     loader: LoaderName = free("auto")
     """Back end: auto chooses and says why."""
     beton: Path = free(Path())
-    """Loader ffcv: the file that make_beton wrote; without it dataset.beton in the dataset's
+    """Loader ffcv: the file that make-beton wrote; without it dataset.beton in the dataset's
     folder."""
     global_batch_size: Annotated[int, Range(1, 1_000_000)] = 256
     """Images a step over all ranks; must divide by world size x accumulation."""

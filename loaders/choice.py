@@ -1,6 +1,6 @@
 """How ``auto`` chooses a back end: a rule, not a measurement.
 
-``tools/bench_loaders.py --recommend`` measures.
+``fastssl bench-loaders --recommend`` measures.
 """
 
 from __future__ import annotations

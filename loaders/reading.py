@@ -156,7 +156,7 @@ class PlanReading:
         if attempt == MAX_SUBSTITUTES:
             raise RunFailed(
                 f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be "
-                f"read; see that {reader.dataset.path} is whole: tools/check_shards.py"
+                f"read; see that {reader.dataset.path} is whole: fastssl check-shards"
             )
         self._attempts[row] = attempt + 1
         used = reader.order.substitute(int(plan.epochs[row]), planned, attempt)

@@ -16,7 +16,8 @@ _REMEDIES = {
     "more reads overlap (--data.num-threads)",
     "check": "give the loader more cores (--data.num-threads)",
     "decode": "give the loader more cores (--data.num-threads), store smaller pictures "
-    "(make_shards --encode resized), or let tools/bench_loaders.py --recommend compare back ends",
+    "(fastssl make-shards --encode resized), or let fastssl bench-loaders --recommend compare back "
+    "ends",
     "collate": "give the loader more cores (--data.num-threads), or ask for fewer or smaller views",
     "copy": "ask for fewer or smaller views, or see that the GPU's link has its full width",
 }

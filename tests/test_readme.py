@@ -26,6 +26,13 @@ NOT_SOURCE = re.compile(
 USER_FOLDERS = [ROOT / name for name in ("photos", "shards", "runs")]
 # What makes the README's real run a matter of seconds.
 SMALL_RUN = "--max-steps 2 --data.global-batch-size 4 --data.num-threads 1"
+# What pip writes for [project.scripts]; test_packaging.py has it written by pip.
+CONSOLE_SCRIPT = """#!{}
+from fastssl.__main__ import main
+
+if __name__ == "__main__":
+    main()
+"""
 
 
 def read_tree() -> set[str]:
@@ -101,13 +108,13 @@ def test_make_targets_exist(document: str):
 def test_commands_pretrain_on_a_folder_of_photographs(tmp_path: Path):
     write_photographs(tmp_path / "photos")
     # The commands are run to the letter, from a folder that looks like the checkout.
-    (tmp_path / "tools").symlink_to(ROOT / "tools")
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "activate").write_text(
-        f'export PATH="{Path(sys.executable).parent}:$PATH"\n', encoding="utf-8"
-    )
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'export PATH="{programs}:$PATH"\n', encoding="utf-8")
+    (programs / "fastssl").write_text(CONSOLE_SCRIPT.format(sys.executable), encoding="utf-8")
+    (programs / "fastssl").chmod(0o755)
     lines = [
-        f"{line} {SMALL_RUN}" if "tools/train.py" in line else line
+        f"{line} {SMALL_RUN}" if "fastssl train" in line else line
         for line in read_commands().splitlines()
     ]
     done = subprocess.run(

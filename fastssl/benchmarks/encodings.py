@@ -40,7 +40,7 @@ _QUALITY = 90
 
 @dataclass(frozen=True)
 class BenchEncodings(Checked):
-    """bench_encodings.py SOURCE: bytes and images a second of every encoding."""
+    """Bytes and images a second of every encoding."""
 
     source: tyro.conf.Positional[Path]
     """Folder tree of photographs."""
@@ -51,9 +51,9 @@ class BenchEncodings(Checked):
     sampling: str = "444,420"
     """Chroma sampling of the JPEGs, comma-separated: 444, 422, 420."""
     encodings: str = ",".join(ENCODINGS)
-    """Of make_shards, comma-separated; resized and raw have a short side of 256 px."""
+    """Of make-shards, comma-separated; resized and raw have a short side of 256 px."""
     views: str = "rrc224,rrc96,jigsaw255,color224"
-    """As bench_loaders has them, comma-separated."""
+    """As bench-loaders has them, comma-separated."""
     images: Count = 256
     """Photographs at the smallest side; larger ones are fewer, of as many pixels in all."""
     turn: Count = 512

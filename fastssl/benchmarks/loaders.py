@@ -48,10 +48,10 @@ VIEWS |= {"color224": ("resize", 256, 224), "rrc96": ("rrc", 0, 96)}
 
 @dataclass(frozen=True)
 class BenchLoaders(Checked):
-    """bench_loaders.py DATASET: images a second of loaders, in interleaved rounds."""
+    """Images a second of loaders, in interleaved rounds."""
 
     dataset: tyro.conf.Positional[Path]
-    """The folder that make_shards wrote."""
+    """The folder that make-shards wrote."""
     loaders: str = ""
     """Names, comma-separated: ours (webdataset, native, dali, ffcv) and peers (torchvision,
     wds-plain, dali-plain, ffcv-plain, spdl); without it all that can run here."""
@@ -121,7 +121,7 @@ def find_lack(name: str, settings: PeerSettings) -> str:
                 continue
         return f"{package} is not installed"
     if name in ("ffcv", "ffcv-plain") and not settings.beton.exists():
-        return f"there is no {settings.beton}; make it: tools/make_beton.py {settings.path}"
+        return f"there is no {settings.beton}; make it: fastssl make-beton {settings.path}"
     return ""
 
 
@@ -274,7 +274,7 @@ def recommend(config: BenchLoaders, result: dict[str, Any]) -> str:
             cores = -(-config.needed // best["img_per_s_per_core"])
             advice += f"; {cores:.0f} cores would do"
     if result["encoding"] == "keep" and (not config.needed or rate < config.needed):
-        advice += "; pictures stored smaller decode faster: make_shards --encode resized"
+        advice += "; pictures stored smaller decode faster: fastssl make-shards --encode resized"
     return advice
 
 

@@ -10,7 +10,7 @@ Beside it stand the bytes that autograd keeps from the forward pass, and what
 The second table is about precision: reversible units see activations that were computed again, so
 in float32 their gradients carry a little more error, which grows with the units of a stage.
 
-Example: python tools/bench_memory.py --batch-size 16 --json memory.json
+Example: fastssl bench-memory --batch-size 16 --json memory.json
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ is the median of the rounds, and the spread of the ratio stands beside it. A rat
 another machine better than a time. Where an operator moves pixels, the bytes that it must read and
 write are set against a plain copy, measured in the same rounds: its share of the copy's bandwidth.
 
-Example: python tools/bench_ops.py --rounds 9 --json ops.json
+Example: fastssl bench-ops --rounds 9 --json ops.json
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Other loaders as their documentation uses them, for tools/bench_loaders.py to compare with.
+"""Other loaders as their documentation uses them, for fastssl bench-loaders to compare with.
 
 Each function yields uint8 batches for ever, in random order, on the CPU. ``NOTES`` says what each
 does otherwise than ours. Shape legend: B images of a batch, S side of a view.

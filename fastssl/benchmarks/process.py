@@ -1,4 +1,4 @@
-"""One loader in a process of its own, for tools/bench_loaders.py: asked for batches over a pipe.
+"""One loader in a process of its own, for fastssl bench-loaders: asked for batches over a pipe.
 
 It tells how long they took, the CPU time that it and its descendants spent, and their memory.
 """

@@ -1,4 +1,4 @@
-"""Measure how many photographs a second one worker of make_shards converts, and what takes time.
+"""Measure how many photographs a second one worker of make-shards converts, and what takes time.
 
 A round converts the photographs once in every encoding, in another order each time; figures are
 medians. The parts are measured in this process, by the functions that a worker calls, file by file.
@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BenchShards(Checked):
-    """bench_shards.py SOURCE: photographs a second of one worker of make_shards."""
+    """Photographs a second of one worker of make-shards."""
 
     source: tyro.conf.Positional[Path]
     """Folder tree of photographs."""
     encodings: str = "keep,tiled"
-    """Of make_shards, comma-separated."""
+    """Of make-shards, comma-separated."""
     rounds: Rounds = 5
     """Rounds, at least 3."""
     json: Path | None = None

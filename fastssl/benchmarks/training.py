@@ -16,7 +16,7 @@ resident step is none of forward, backward, optimiser and waiting for the batch.
 same forward pass differ by more than that on most machines. Without --data.path it makes
 photographs of its own.
 
-Example: python tools/bench_training.py goyal19_jigsaw --data.path shards/ --precision bf16
+Example: fastssl bench-training goyal19_jigsaw --data.path shards/ --precision bf16
 """
 
 from __future__ import annotations

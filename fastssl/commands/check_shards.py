@@ -17,7 +17,7 @@ _SHOWN_ERRORS = 20
 
 @dataclass(frozen=True)
 class CheckShards(Checked):
-    """check_shards.py DATASET: check sizes, digests, structure and the CRC-32 of every image."""
+    """Check sizes, digests, structure and the CRC-32 of every image."""
 
     dataset: Path
     """Folder of the dataset."""

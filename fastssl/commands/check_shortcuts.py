@@ -1,6 +1,6 @@
 """Show what low-level cues give away of a jigsaw's answer, defence by defence.
 
-``tools/check_shortcuts.py DATASET``: for each published form, and for each with a defence switched
+``fastssl check-shortcuts DATASET``: for each published form, and for each with a defence switched
 off, how often a linear classifier on brightness, colour shift or borders alone is right.
 """
 
@@ -36,7 +36,7 @@ class ShortcutConfig(Checked):
     """What to check."""
 
     path: Path
-    """Dataset: the folder that make_shards wrote."""
+    """Dataset: the folder that make-shards wrote."""
     images: Annotated[int, Range(4, 1_000_000_000)] = 400
     """Images to look at; half of them fit the classifiers, the others test them."""
     seed: Seed = 0

@@ -2,7 +2,7 @@
 
 Every image is squashed to a square and every pixel of it counts for its nearest bin.
 
-Example: python tools/color_prior.py shards prior.json --max-samples 100000
+Example: fastssl color-prior shards prior.json --max-samples 100000
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Options(Checked):
     """Count how often each colour bin is met in a dataset."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """Folder that make_shards wrote, or its address in an object store."""
+    """Folder that make-shards wrote, or its address in an object store."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, JSON."""
     grid: Annotated[int, Range(MIN_GRID, MAX_GRID)] = 10

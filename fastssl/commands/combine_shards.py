@@ -14,7 +14,7 @@ from .frame import parse_arguments, refuse_repeated
 
 @dataclass(frozen=True)
 class CombineShards:
-    """combine_shards.py OUT DATASET [DATASET ...]: merge datasets, or take a part of them.
+    """Merge datasets, or take a part of them.
 
     The shards are linked, not copied; OUT gets an index, a manifest and a digest of its own.
     """

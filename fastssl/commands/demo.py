@@ -1,7 +1,7 @@
 """A first look: render or take images, shard them, pretrain on jigsaw, and see what it is worth.
 
-    python tools/demo.py --output-dir runs/demo
-    python tools/demo.py --data /my/photos --output-dir runs/demo-photos
+    fastssl demo --output-dir runs/demo
+    fastssl demo --data /my/photos --output-dir runs/demo-photos
 
 An interrupted demo goes on where it was when the same command is given again.
 """
@@ -61,7 +61,7 @@ class Demo(Checked):
     output_dir: Path = Path("runs/demo")
     """Folder for everything: images, shards, runs, report.html. A demo found there goes on."""
     data: Path | None = None
-    """Photographs (anything make_shards reads, or a dataset it made; first-level folders are the
+    """Photographs (anything make-shards reads, or a dataset it made; first-level folders are the
     labels, if any); None renders the synthetic set."""
     images: Annotated[int | None, Range(MIN_IMAGES, 1_000_000_000)] = None
     """Images to render (1600), or to take of the photographs at most (3000)."""
@@ -384,12 +384,12 @@ def list_commands(demo: Demo, dataset: ShardDataset) -> dict[str, str]:
         "Curves and puzzles in TensorBoard": f"tensorboard --logdir {out}",
         "The same with your own photographs": "make demo DATA=/my/photos",
         "One of these runs by hand, longer": (
-            f"python tools/train.py {RECIPE} --data.path {path} --output-dir runs/longer "
+            f"fastssl train {RECIPE} --data.path {path} --output-dir runs/longer "
             "--schedule.epochs 30"
         ),
         "Goyal et al. 2019 on a folder of images": (
-            "python tools/make_shards.py /my/photos /my/shards --encode resized\n"
-            "torchrun --nproc-per-node 8 tools/train.py goyal19_jigsaw --data.path /my/shards "
+            "fastssl make-shards /my/photos /my/shards --encode resized\n"
+            "torchrun --nproc-per-node 8 -m fastssl train goyal19_jigsaw --data.path /my/shards "
             "--output-dir runs/jigsaw"
         ),
     }

@@ -23,10 +23,10 @@ from .frame import check_json_path, parse_arguments
 
 @dataclass(frozen=True)
 class MakeBeton(BetonOptions):
-    """make_beton.py DATASET: write a dataset's pictures to a beton for --data.loader ffcv."""
+    """Write a dataset's pictures to a beton for --data.loader ffcv."""
 
     dataset: tyro.conf.Positional[Path] = Path()
-    """The folder that make_shards wrote."""
+    """The folder that make-shards wrote."""
     out: Path = Path()
     """The file to write; without it dataset.beton in the dataset's folder."""
     workers: NumThreads = 0

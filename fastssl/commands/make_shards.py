@@ -14,7 +14,7 @@ from .frame import check_json_path, parse_arguments, refuse_repeated
 
 @dataclass(frozen=True)
 class MakeShards(ConvertConfig):
-    """make_shards.py SOURCE OUT: turn images into a dataset of shards (docs/shards.md)."""
+    """Turn images into a dataset of shards (docs/shards.md)."""
 
     json: Path | None = None
     """Write the report as JSON to this file."""
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     if any(word.partition("=")[0] == "--append" for word in arguments):
         raise InputError(
             "--append is gone: a finished dataset never changes; convert the new images into a "
-            "folder of their own and link both into a third, which takes no space: make_shards "
-            "MORE NEW, then combine_shards ALL OLD NEW"
+            "folder of their own and link both into a third, which takes no space: fastssl "
+            "make-shards MORE NEW, then fastssl combine-shards ALL OLD NEW"
         )
     command = parse_arguments(MakeShards, arguments)
     refuse_repeated(arguments, "--targets")

@@ -1,6 +1,6 @@
 """Render the embedded synthetic set: ten classes of procedural models, path-traced.
 
-    python tools/render_synthetic.py OUT --variant 0100 --images 1600 --size 64 --seed 0 --workers 2
+    fastssl render-synthetic OUT --variant 0100 --images 1600 --size 64 --seed 0 --workers 2
 
 OUT/<class>/<class>_m<model>_<index>.png, and OUT/metadata.jsonl with every number of every scene.
 An interrupted run goes on where it was when the same command is given again; docs/synthetic.md.

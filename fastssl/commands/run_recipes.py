@@ -1,7 +1,7 @@
-"""Run the recipes' small forms and cells of the studies through tools/train.py.
+"""Run the recipes' small forms and cells of the studies through fastssl train.
 
 Each smoke form runs as long as it says; of the studies' cells one of each task and family of trunks
-takes a step, at the study's smallest width, with few images. ``python tools/run_recipes.py [--data
+takes a step, at the study's smallest width, with few images. ``fastssl run-recipes [--data
 shards/] [--only WORD]``; the same command goes on with smoke forms that were interrupted.
 """
 
@@ -48,7 +48,7 @@ class RecipesConfig(Checked):
     """Which recipes to run, on what."""
 
     data: Path | None = None
-    """Dataset by make_shards, or anything that make_shards reads, with labels; None renders the
+    """Dataset by make-shards, or anything that make-shards reads, with labels; None renders the
     synthetic set."""
     output_dir: Path = Path("runs/recipes")
     """Folder of the runs, one a recipe. A smoke form found there goes on; a cell is removed once

@@ -1,6 +1,6 @@
 """Pretrain a trunk; a run found in the directory goes on by itself.
 
-``[torchrun --nproc-per-node N] tools/train.py RECIPE --data.path DATASET --output-dir RUN``
+``[torchrun --nproc-per-node N] -m fastssl train RECIPE --data.path DATASET --output-dir RUN``
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def _choose_page_size(dataset: ShardDataset) -> int:
     if size > _MAX_PAGE:
         raise InputError(
             f"the largest picture ({largest >> 20} MiB) must fit FFCV's largest page "
-            f"({_MAX_PAGE >> 20} MiB); leave it out of the dataset: tools/combine_shards.py"
+            f"({_MAX_PAGE >> 20} MiB); leave it out of the dataset: fastssl combine-shards"
         )
     return size
 
@@ -262,12 +262,12 @@ class Beton:
             InputError: if it is absent, no beton, not ours, of another dataset, or truncated.
         """
         self.path = path
-        remake = "make it again: tools/make_beton.py"
+        remake = "make it again: fastssl make-beton"
         try:
             file = path.open("rb")
         except FileNotFoundError:
             raise InputError(
-                f"{path}: there is no such beton; make it: tools/make_beton.py {path.parent}, or "
+                f"{path}: there is no such beton; make it: fastssl make-beton {path.parent}, or "
                 "name another by --data.beton"
             ) from None
         with file:
@@ -279,7 +279,7 @@ class Beton:
             self.about = {} if fields is None else _read_about(fields[0])
             if self.about.get("fastssl") != VERSION:
                 raise InputError(
-                    f"{path}: a beton, but not one of this version's make_beton, so nothing says "
+                    f"{path}: a beton, but not one of this version's make-beton, so nothing says "
                     f"which dataset it holds; {remake}"
                 )
             if self.about["digest"] != digest:

@@ -217,7 +217,7 @@ def _remedy(address: str, kind: str) -> str:
     if kind == "missing":
         return (
             "see that the address is that of a dataset's folder, or make one (python "
-            "tools/make_shards.py SOURCE OUT) and upload it whole"
+            "fastssl make-shards SOURCE OUT) and upload it whole"
         )
     if kind == "denied" and address.startswith("s3"):
         return (

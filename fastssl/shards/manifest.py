@@ -241,7 +241,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise InputError(
             f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; wanted a "
-            "dataset, made by: python tools/make_shards.py SOURCE OUT"
+            "dataset, made by: fastssl make-shards SOURCE OUT"
         )
     path = folder / MANIFEST_NAME
     try:
@@ -252,7 +252,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(
             f"{folder}: no {MANIFEST_NAME}, so it is not a finished dataset; "
             f"{'finish it' if is_begun else 'make one of it'} by: "
-            f"python tools/make_shards.py {remedy}"
+            f"fastssl make-shards {remedy}"
         ) from None
     return parse_manifest(content, path)
 

@@ -349,7 +349,7 @@ def open_dataset(path: str | os.PathLike[str]) -> ShardDataset:
     """Open a dataset.
 
     Versions, sizes of all files and the digest of the index's header are checked, which takes no
-    reading of shards; ``tools/check_shards.py`` checks their bytes. Of a dataset in an object store
+    reading of shards; ``fastssl check-shards`` checks their bytes. Of a dataset in an object store
     the index is fetched into a cache on this machine, once, and checked whole; its shards' sizes
     are not asked for.
 

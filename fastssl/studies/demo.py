@@ -18,7 +18,7 @@ from ..tasks import JigsawConfig
 def demo() -> RunConfig[JigsawConfig]:
     """Jigsaw at 96 px with ResNet9, for the synthetic set or any photographs on a CPU.
 
-    Command: ``make demo``, or ``python tools/train.py demo --data.path shards/ --output-dir
+    Command: ``make demo``, or ``fastssl train demo --data.path shards/ --output-dir
     runs/demo``. Minutes on two CPU cores.
     """
     return RunConfig(

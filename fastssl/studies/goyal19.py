@@ -33,7 +33,7 @@ def jigsaw(
 ) -> RunConfig[JigsawConfig]:
     """Jigsaw as in Goyal et al. 2019, on a set of ImageNet-1k's size (105 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py goyal19_jigsaw --data.path shards/
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train goyal19_jigsaw --data.path shards/
     --output-dir runs/jigsaw``. Hardware of the original: 8 GPUs. Expected on ImageNet-1k (the same
     authors' zoo): linear top-1 46.7 with 2,000 permutations. Not yet measured by this project.
 
@@ -66,7 +66,7 @@ def jigsaw_yfcc() -> RunConfig[JigsawConfig]:
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
     """The same path on a CPU in seconds: a narrow trunk, small puzzles, a few steps.
 
-    Command: ``python tools/train.py goyal19_jigsaw_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train goyal19_jigsaw_smoke --data.path shards/ --output-dir
     runs/smoke``. Any dataset of 16 samples or more will do; nothing useful is learnt.
     """
     return RunConfig(
@@ -108,7 +108,7 @@ def jigsaw_alexnet() -> RunConfig[JigsawConfig]:
 def jigsaw_alexnet_smoke() -> RunConfig[JigsawConfig]:
     """The same path on a CPU, long enough to see it learn; AlexNet takes patches of 55 px and more.
 
-    Command: ``python tools/train.py goyal19_jigsaw_alexnet_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train goyal19_jigsaw_alexnet_smoke --data.path shards/ --output-dir
     runs/smoke``. Half a minute on one core. Seen, of 8 puzzles (chance 0.125), mean accuracy of the
     last 20 of 100 steps: 0.35 on 4,586 photographs of Caltech-101, 0.30 on 300 of ImageNet-1k.
     """
@@ -159,9 +159,9 @@ def colorization(
 ) -> RunConfig[ColorizationConfig]:
     """Colorization as in Goyal et al. 2019, on a set of ImageNet-1k's size (105 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py goyal19_colorization --data.path shards/
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train goyal19_colorization --data.path shards/
     --output-dir runs/colorization``; with ``--task.prior-file prior.json`` from
-    ``tools/color_prior.py`` rare colours count more (whether the study did so is not known). Views,
+    ``fastssl color-prior`` rare colours count more (whether the study did so is not known). Views,
     trunk, 8-bit Lab, bins and K are the study's; batch, rate and schedule those of its jigsaw, for
     its own were never published, nor the head. Hardware of the original: 8 GPUs. Expected on
     ImageNet-1k (the same authors' zoo): linear top-1 40.1. Not yet measured by this project.
@@ -197,7 +197,7 @@ def colorization_alexnet() -> RunConfig[ColorizationConfig]:
 def colorization_smoke() -> RunConfig[ColorizationConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet-50 of width 1, crops of 64 px.
 
-    Command: ``python tools/train.py goyal19_colorization_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train goyal19_colorization_smoke --data.path shards/ --output-dir
     runs/smoke``. A minute on one core. Seen, mean error in a and b of steps 501 to 600 (of grey):
     14.5 (14.9) on 4,586 photographs of Caltech-101, 15.6 (16.3) on 300 of ImageNet-1k.
     """
@@ -207,7 +207,7 @@ def colorization_smoke() -> RunConfig[ColorizationConfig]:
 def colorization_alexnet_smoke() -> RunConfig[ColorizationConfig]:
     """The same path on a CPU, long enough to see it learn: AlexNet of width 1, crops of 112 px.
 
-    Command: ``python tools/train.py goyal19_colorization_alexnet_smoke --data.path shards/
+    Command: ``fastssl train goyal19_colorization_alexnet_smoke --data.path shards/
     --output-dir runs/smoke``. Half a minute on one core. Seen, mean error in a and b of steps 501
     to 600 (of grey): 14.4 (14.8) on 4,586 photographs of Caltech-101; of steps 401 to 500 on 300
     of ImageNet-1k 15.8 (16.4).

@@ -91,7 +91,7 @@ def goyal19(
 ) -> RunConfig[Any]:
     """Return one cell of the study: a task of a difficulty with a trunk on a data set.
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py goyal19_jigsaw_resnet50_p2000_yfcc10m
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train goyal19_jigsaw_resnet50_p2000_yfcc10m
     --data.path shards/ --output-dir runs/cell``. A subset of YFCC-100M is the first 1, 10 or 50
     million samples of the whole dataset, which conversion has shuffled: they are nested, the same
     for every seed, and a smaller dataset is refused. A cell of a whole data set takes all samples

@@ -148,11 +148,11 @@ def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
 def rotation() -> RunConfig[RotationConfig]:
     """Rotation as in Kolesnikov et al. 2019, RevNet-50 of width 16 (35 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py kolesnikov19_rotation --data.path shards/
-    --output-dir runs/rotation``; ``kolesnikov19_rotation_revnet50_4x`` and so on are the study's
-    other cells. Batch 64 of the public configuration, four turns of each; the paper's runs are
-    remembered to have had 1024. Expected on ImageNet-1k: linear accuracy 53.7 (width 4: 47.3). Not
-    yet measured by this project.
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train kolesnikov19_rotation --data.path
+    shards/ --output-dir runs/rotation``; ``kolesnikov19_rotation_revnet50_4x`` and so on are the
+    study's other cells. Batch 64 of the public configuration, four turns of each; the paper's runs
+    are remembered to have had 1024. Expected on ImageNet-1k: linear accuracy 53.7 (width 4: 47.3).
+    Not yet measured by this project.
     """
     return kolesnikov19("rotation")
 
@@ -160,10 +160,10 @@ def rotation() -> RunConfig[RotationConfig]:
 def exemplar() -> RunConfig[ExemplarConfig]:
     """Exemplar as in Kolesnikov et al. 2019, ResNet-50 v1 of width 12 (35 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py kolesnikov19_exemplar --data.path shards/
-    --output-dir runs/exemplar``. Batch 64 of the public configuration, eight crops of each, mined 8
-    images at a time; the paper's runs are remembered to have had 512. Expected on ImageNet-1k:
-    linear accuracy 47.7 (width 4: 42.8). Not yet measured by this project.
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train kolesnikov19_exemplar --data.path
+    shards/ --output-dir runs/exemplar``. Batch 64 of the public configuration, eight crops of each,
+    mined 8 images at a time; the paper's runs are remembered to have had 512. Expected on
+    ImageNet-1k: linear accuracy 47.7 (width 4: 42.8). Not yet measured by this project.
     """
     return kolesnikov19("exemplar")
 
@@ -171,7 +171,7 @@ def exemplar() -> RunConfig[ExemplarConfig]:
 def jigsaw() -> RunConfig[JigsawConfig]:
     """Jigsaw as in Kolesnikov et al. 2019, ResNet-50 v1 with patch strides (35 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py kolesnikov19_jigsaw --data.path shards/
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train kolesnikov19_jigsaw --data.path shards/
     --output-dir runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the
     original's set. The settings of the public configuration: batch 128 and 8 permutations an image;
     the paper's runs are remembered to have had 1024 and 16 (``--data.global-batch-size 1024
@@ -185,10 +185,10 @@ def jigsaw() -> RunConfig[JigsawConfig]:
 def relative_location() -> RunConfig[RelativeLocationConfig]:
     """Relative patch location as in Kolesnikov et al. 2019, ResNet-50 v1 (35 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py kolesnikov19_relative_location --data.path
-    shards/ --output-dir runs/location``. Batch 128 of the public configuration, eight pairs of
-    each; the paper's runs are remembered to have had 1024. Expected on ImageNet-1k: linear accuracy
-    50.5 (width 8), 46.8 (width 4). Not yet measured by this project.
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train kolesnikov19_relative_location
+    --data.path shards/ --output-dir runs/location``. Batch 128 of the public configuration, eight
+    pairs of each; the paper's runs are remembered to have had 1024. Expected on ImageNet-1k: linear
+    accuracy 50.5 (width 8), 46.8 (width 4). Not yet measured by this project.
     """
     return kolesnikov19("relative_location")
 
@@ -196,7 +196,7 @@ def relative_location() -> RunConfig[RelativeLocationConfig]:
 def supervised() -> RunConfig[SupervisedConfig]:
     """Cross-entropy on labels as in Kolesnikov et al. 2019, ResNet-50 v2 (90 epochs).
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py kolesnikov19_supervised --data.path
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train kolesnikov19_supervised --data.path
     shards/ --output-dir runs/supervised``. Expected on ImageNet-1k: accuracy 75.8, RevNet-50 74.4,
     VGG19-BN 75.0. Not yet measured by this project.
     """
@@ -225,7 +225,7 @@ def _describe_published(task: str, trunk: str, column: int) -> str:
 def rotation_smoke() -> RunConfig[RotationConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on views of 64 px.
 
-    Command: ``python tools/train.py kolesnikov19_rotation_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train kolesnikov19_rotation_smoke --data.path shards/ --output-dir
     runs/smoke``. Seen: accuracy of the last 20 of 200 steps (chance 0.25): 0.37 on 4,586
     photographs of Caltech-101, 0.36 on 300 of ImageNet-1k; a minute and a half on one core.
     """
@@ -235,7 +235,7 @@ def rotation_smoke() -> RunConfig[RotationConfig]:
 def exemplar_smoke() -> RunConfig[ExemplarConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on crops of 48 px.
 
-    Command: ``python tools/train.py kolesnikov19_exemplar_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train kolesnikov19_exemplar_smoke --data.path shards/ --output-dir
     runs/smoke``. Seen: nearest crop of the same image, last 20 of 200 steps (chance 0.11, a fresh
     network 0.70): 0.94 on 4,586 photographs of Caltech-101, 0.92 on 300 of ImageNet-1k; a minute
     and a half on one core.
@@ -246,7 +246,7 @@ def exemplar_smoke() -> RunConfig[ExemplarConfig]:
 def relative_location_smoke() -> RunConfig[RelativeLocationConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on patches of 32 px.
 
-    Command: ``python tools/train.py kolesnikov19_relative_location_smoke --data.path shards/
+    Command: ``fastssl train kolesnikov19_relative_location_smoke --data.path shards/
     --output-dir runs/smoke``. Seen: accuracy of the last 20 of 200 steps (chance 0.125): 0.21 on
     4,586 photographs of Caltech-101, 0.20 on 300 of ImageNet-1k; a minute on one core.
     """
@@ -264,7 +264,7 @@ def relative_location_smoke() -> RunConfig[RelativeLocationConfig]:
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
     """The same path on a CPU in seconds: ResNet-50 v1 of width 1 with patch strides.
 
-    Command: ``python tools/train.py kolesnikov19_jigsaw_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train kolesnikov19_jigsaw_smoke --data.path shards/ --output-dir
     runs/smoke``.
     """
     task = JigsawConfig.kolesnikov(
@@ -288,7 +288,7 @@ def jigsaw_smoke() -> RunConfig[JigsawConfig]:
 def supervised_smoke() -> RunConfig[SupervisedConfig]:
     """The same path on a CPU in seconds: ResNet-50 v2 of width 1 on views of 32 px.
 
-    Command: ``python tools/train.py kolesnikov19_supervised_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train kolesnikov19_supervised_smoke --data.path shards/ --output-dir
     runs/smoke``; the dataset needs 16 samples or more of two classes or more.
     """
     config = supervised()

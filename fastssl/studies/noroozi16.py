@@ -10,7 +10,7 @@ from . import goyal19
 def jigsaw() -> RunConfig[JigsawConfig]:
     """Jigsaw as in Noroozi and Favaro 2016, AlexNet without batch norm (70 epochs).
 
-    Command: ``python tools/train.py noroozi16_jigsaw --data.path shards/ --output-dir
+    Command: ``fastssl train noroozi16_jigsaw --data.path shards/ --output-dir
     runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the authors' own set.
     70 epochs of ImageNet-1k are the original's 350,000 steps of 256 images, the rate falls each
     100,000. Biases learn at the same rate as weights here, at twice that in the original. Not yet
@@ -34,7 +34,7 @@ def jigsaw() -> RunConfig[JigsawConfig]:
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
     """The same path on a CPU, long enough to see it learn.
 
-    Command: ``python tools/train.py noroozi16_jigsaw_smoke --data.path shards/ --output-dir
+    Command: ``fastssl train noroozi16_jigsaw_smoke --data.path shards/ --output-dir
     runs/smoke``. Half a minute on one core. Seen, of 8 puzzles (chance 0.125), mean accuracy of the
     last 20 of 100 steps: 0.34 on 4,586 photographs of Caltech-101, 0.34 on 300 of ImageNet-1k.
     """

@@ -16,7 +16,7 @@ from ..tasks import SupervisedConfig
 def supervised(trunk: str = "resnet50", width: int = 4) -> RunConfig[SupervisedConfig]:
     """Cross-entropy on labels, 90 epochs: the baseline, and the one row that others publish.
 
-    Command: ``torchrun --nproc-per-node 8 tools/train.py supervised --data.path shards/
+    Command: ``torchrun --nproc-per-node 8 -m fastssl train supervised --data.path shards/
     --output-dir runs/supervised --precision bf16``. Settings of He et al. 2016 with the linear
     scaling of Goyal et al. 2017. Not yet measured by this project.
 
@@ -38,7 +38,7 @@ def supervised(trunk: str = "resnet50", width: int = 4) -> RunConfig[SupervisedC
 def supervised_smoke() -> RunConfig[SupervisedConfig]:
     """The same path on a CPU in seconds.
 
-    Command: ``python tools/train.py supervised_smoke --data.path shards/ --output-dir runs/smoke``;
+    Command: ``fastssl train supervised_smoke --data.path shards/ --output-dir runs/smoke``;
     the dataset needs 16 samples or more of two classes or more.
     """
     return RunConfig(

@@ -1,6 +1,6 @@
 """The embedded synthetic set: ten classes of procedural models, path-traced (Newell and Deng 2020).
 
-``tools/render_synthetic.py`` is the command; ``docs/synthetic.md`` says what is shown and why.
+``fastssl render-synthetic`` is the command; ``docs/synthetic.md`` says what is shown and why.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _SUN_IRRADIANCE = 1.0
 _SKY_RADIANCE = 0.05
 _EXPOSURE = 0.75
 _IMAGES_PER_JOB = 20
-# Hidden, so that make_shards passes it over.
+# Hidden, so that make-shards passes it over.
 _SETTINGS_FILE, _METADATA_FILE = ".render.json", "metadata.jsonl"
 
 

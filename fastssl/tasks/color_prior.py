@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..ops import color_bins, rgb_to_lab
 from ..system.files import publish_bytes
 
-PRIOR_REMEDY = "count again with tools/color_prior.py"
+PRIOR_REMEDY = "count again with fastssl color-prior"
 """What to do where there is no good file."""
 _HALF = 128
 """a and b of sRGB, rounded, lie in -128 .. 127."""

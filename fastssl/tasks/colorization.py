@@ -57,7 +57,7 @@ class ColorizationConfig(Checked, prefix="task."):
     bin_grid: Annotated[int, Range(MIN_GRID, MAX_GRID)] = 10
     """Step of the bins, in units of a and b; 10 gives 313, the study has 5, 15 and 20 too."""
     prior_file: str = free("")
-    """Count rare colours more by this file of tools/color_prior.py; without one all count alike."""
+    """Count rare colours more by this file of fastssl color-prior; without one all count alike."""
     prior_sha256: str = ""
     """SHA-256 of that file; filled in where it is not given, so that a run keeps its prior."""
     uniform_share: Share = 0.5

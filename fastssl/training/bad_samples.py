@@ -72,7 +72,7 @@ class BadSampleAccount:
                 raise RunFailed(
                     f"{len(planned)} of {so_far} samples of epoch {epoch} are bad (allowed: "
                     f"--data.max-bad-share {self._max_share}); the last: {shown} ({reasons}); "
-                    "all stand in bad_samples.jsonl; mend the data (tools/check_shards.py) and "
+                    "all stand in bad_samples.jsonl; mend the data (fastssl check-shards) and "
                     "start again: the run goes on from its last checkpoint"
                 )
         current = position // self._num_samples

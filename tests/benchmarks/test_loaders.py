@@ -61,7 +61,7 @@ def test_a_recommendation_names_what_to_set(dataset_path, tmp_path):
     advice = json.loads(path.read_text())["recommendation"]
     assert advice.startswith("set --data.loader webdataset --data.num-threads 1: ")
     assert "too few for the 1000000000" in advice
-    assert "make_shards --encode resized" in advice
+    assert "fastssl make-shards --encode resized" in advice
 
 
 @pytest.mark.slow

@@ -166,5 +166,5 @@ def test_it_says_what_it_will_hold(build, caplog):
 
 
 def test_a_missing_beton_tells_the_command(build, tmp_path):
-    with pytest.raises(InputError, match=r"make it: tools/make_beton\.py .* or name another"):
+    with pytest.raises(InputError, match=r"make it: fastssl make-beton .* or name another"):
         build(beton=tmp_path / "none.beton")

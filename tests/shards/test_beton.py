@@ -131,7 +131,7 @@ def test_ffcv_itself_reads_the_file(dataset, tmp_path):
 
 
 def test_a_file_that_is_not_there_tells_the_command(dataset, tmp_path):
-    with pytest.raises(InputError, match=r"no such beton; make it: tools/make_beton\.py"):
+    with pytest.raises(InputError, match=r"no such beton; make it: fastssl make-beton"):
         Beton(tmp_path / "none.beton", dataset.digest)
 
 

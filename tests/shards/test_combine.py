@@ -351,7 +351,7 @@ def test_an_index_that_was_changed_gets_no_new_digest(animals, make):
     content = bytearray((animals / "index.bin").read_bytes())
     content[64 + 24] ^= 1
     (animals / "index.bin").write_bytes(content)
-    with pytest.raises(InputError, match=r"give the digest .*check_shards"):
+    with pytest.raises(InputError, match=r"give the digest .*fastssl check-shards"):
         make(animals)
 
 

@@ -97,7 +97,9 @@ def test_a_conversion_that_was_begun_goes_on(begun, photographs, make_dataset, r
 
 def test_an_unfinished_append_is_refused_with_what_to_do(begun, photographs, make_dataset):
     edit_plan(begun, **{**OF_A_NEW_DATASET, "base_digest": "ab" * 32})
-    with pytest.raises(InputError, match=r"unfinished --append of .*photographs.*combine_shards"):
+    with pytest.raises(
+        InputError, match=r"unfinished --append of .*photographs.*fastssl combine-shards"
+    ):
         make_dataset(photographs, resume=True)
 
 
@@ -120,5 +122,5 @@ def test_append_names_the_two_commands_that_do_it(tmp_path, photographs, run_too
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: --append is gone")
-    assert "make_shards" in line
-    assert "combine_shards ALL OLD NEW" in line
+    assert "fastssl make-shards MORE NEW" in line
+    assert "combine-shards ALL OLD NEW" in line

@@ -198,7 +198,7 @@ def test_two_conversions_in_one_target_are_refused(tmp_path, many_photographs, r
         process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=60) == 0
     assert second.returncode == 2
-    assert "another make_shards is at work" in second.stderr
+    assert "another fastssl make-shards is at work" in second.stderr
 
 
 def test_resume_of_a_finished_dataset_says_so(tmp_path, photographs, make_dataset, run_tool):

@@ -56,7 +56,7 @@ def test_the_command_counts_all_pixels_and_its_file_serves_the_loss(dataset_path
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (None, "is not a file; count again with tools/color_prior.py"),
+        (None, "is not a file; count again with fastssl color-prior"),
         ("{", "is damaged"),
         ('{"grid": 10}', "is damaged .*counts"),
         (

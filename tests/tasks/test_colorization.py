@@ -263,7 +263,7 @@ def test_pictures_are_grey_original_and_painted_side_by_side():
         ({"head_stride": 2}, r"task\.head_stride \(2\) must be one of 4, 8, 16"),
         ({"flip_probability": 1.5}, r"task\.flip_probability \(1\.5\) must lie in 0 \.\. 1"),
         ({"grey_threshold": -1.0}, r"task\.grey_threshold \(-1\.0\)"),
-        ({"prior_file": "none.json"}, r"prior_file none\.json is not a file.*tools/color_prior"),
+        ({"prior_file": "none.json"}, r"prior_file none\.json is not a file.*fastssl color-prior"),
         ({"prior_sha256": "ab"}, r"set --task\.prior-file too"),
     ],
 )

@@ -107,7 +107,7 @@ class _Part:
 
 def _check_target(config: CombineConfig) -> None:
     if not config.datasets:
-        raise InputError("no dataset given; name one or more folders made by make_shards")
+        raise InputError("no dataset given; name one or more folders made by fastssl make-shards")
     out = config.out
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: not a folder; choose a new folder for the dataset")
@@ -136,7 +136,7 @@ def _check_digest(part: _Part) -> None:
         raise InputError(
             f"{part.dataset.path}: its index and manifest give the digest "
             f"{digest.hexdigest()[:12]}, wanted {manifest.digest[:12]}; one of them was changed: "
-            "see tools/check_shards.py, then restore it or make the dataset again"
+            "see fastssl check-shards, then restore it or make the dataset again"
         )
     check_targets(part.dataset)
 
@@ -201,7 +201,7 @@ def _staged(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.combining")
     staging.mkdir(exist_ok=True)
-    busy = f"{out}: another combine_shards is at work on it; wait for it or stop it"
+    busy = f"{out}: another fastssl combine-shards is at work on it; wait for it or stop it"
     with locked(staging, busy):
         for path in staging.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -224,7 +224,7 @@ def _link(source: Path, target: Path, kind: str) -> None:
             os.link(real, target)
     except FileNotFoundError:
         raise InputError(
-            f"{source}: missing; restore it, or make the dataset again (tools/check_shards.py "
+            f"{source}: missing; restore it, or make the dataset again (fastssl check-shards "
             "says what else is wrong)"
         ) from None
     except OSError as error:

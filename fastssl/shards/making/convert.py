@@ -202,7 +202,8 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
         if not config.resume:
             raise InputError(
                 f"{out}: holds a finished dataset of {manifest.num_samples:,} samples; choose a "
-                "new folder (combine_shards links several datasets into one), or remove it first"
+                "new folder (fastssl combine-shards links several datasets into one), or remove it "
+                "first"
             )
         return manifest
     if (out / BUILDING_NAME).is_dir():

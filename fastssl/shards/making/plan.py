@@ -214,7 +214,8 @@ def load_plan(building: Path) -> Plan | None:
         raise InputError(
             f"{building.parent}: holds an unfinished --append of {fields['source']}, which this "
             f"fastssl cannot go on with; remove {building}, then convert those images into a "
-            "folder of their own (make_shards) and link both into a new one (combine_shards)"
+            "folder of their own (fastssl make-shards) and link both into a new one (fastssl "
+            "combine-shards)"
         )
     for name in _OF_APPEND:
         fields.pop(name, None)
@@ -296,7 +297,9 @@ def lock_building(building: Path) -> contextlib.AbstractContextManager[None]:
     Raises:
         InputError: on entering, if another process holds it.
     """
-    busy = f"{building.parent}: another make_shards is at work in it; wait for it or stop it"
+    busy = (
+        f"{building.parent}: another fastssl make-shards is at work in it; wait for it or stop it"
+    )
     return locked(building / _LOCK, busy)
 
 
