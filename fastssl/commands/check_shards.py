@@ -10,7 +10,7 @@ from ..address import parse_place
 from ..errors import EXIT_ELSE, InputError
 from ..fields import Checked, NumWorkers
 from ..shards.derive.verify import CheckReport, verify_dataset
-from .frame import check_json_path, parse_arguments
+from .frame import check_json_path, parse_arguments, progress_bar
 
 _SHOWN_ERRORS = 20
 
@@ -43,8 +43,6 @@ def describe(report: CheckReport, dataset: Path) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Check, with a progress bar, and report."""
-    from tqdm import tqdm
-
     command = parse_arguments(CheckShards, arguments)
     check_json_path(command.json)
     place = parse_place(command.dataset)
@@ -53,12 +51,7 @@ def main(arguments: Sequence[str]) -> None:
             f"{place}: every byte of the shards is read; check the dataset in a folder, before it "
             "is uploaded or on a machine beside the store (loaders check each image as they read)"
         )
-    with tqdm(unit="img", desc="check", dynamic_ncols=True) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
+    with progress_bar("check") as advance:
         report = verify_dataset(command.dataset, command.deep, command.workers, advance)
     if command.json is not None:
         command.json.write_text(report.to_json())

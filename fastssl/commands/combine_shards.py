@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..shards.derive.combine import CombineConfig, CombineReport, combine
 from ..shards.derive.select import Selection
-from .frame import parse_arguments, refuse_repeated
+from .frame import parse_arguments, progress_bar, refuse_repeated
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,6 @@ def describe(report: CombineReport, out: Path) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Combine, with a progress bar, and report."""
-    from tqdm import tqdm
-
     command = parse_arguments(CombineShards, arguments)
     for option in ("--classes", "--drop-targets"):
         refuse_repeated(arguments, option)
@@ -70,11 +68,6 @@ def main(arguments: Sequence[str]) -> None:
         command.drop_targets,
         command.link,
     )
-    with tqdm(unit="img", desc="combine", dynamic_ncols=True) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
+    with progress_bar("combine") as advance:
         report = combine(config, advance)
     print(describe(report, command.out))

@@ -15,11 +15,12 @@ import signal
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import EXIT_DONE, InputError, describe_failure, is_left_to_another_rank, nearest
 from ..fields import Item, walk
+from ..system.workers import Progress
 
 _PLAIN_FORMAT = warnings.formatwarning
 
@@ -209,3 +210,29 @@ def check_json_path(path: Path | None) -> None:
     """
     if path is not None and not path.parent.is_dir():
         raise InputError(f"--json {path}: no such folder; make it, or name a file elsewhere")
+
+
+@contextlib.contextmanager
+def progress_bar(task: str) -> Iterator[Progress]:
+    """Show one bar of images with rate and time to go, from the first report on.
+
+    Args:
+        task: named before it.
+
+    Yields:
+        What to report to. What the first report counts was done before, and is no part of the rate.
+    """
+    from tqdm import tqdm
+
+    with contextlib.ExitStack() as stack:
+        bar: tqdm | None = None
+
+        def advance(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = tqdm(total=total, initial=done, unit="img", desc=task, dynamic_ncols=True)
+                stack.enter_context(bar)
+            else:
+                bar.update(done)
+
+        yield advance

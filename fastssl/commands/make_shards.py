@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..shards.making.convert import ConversionReport, ConvertConfig, convert
-from .frame import check_json_path, parse_arguments, refuse_repeated
+from .frame import check_json_path, parse_arguments, progress_bar, refuse_repeated
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,6 @@ def describe(report: ConversionReport, out: Path) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Convert, with a progress bar, and report."""
-    from tqdm import tqdm
-
     if any(word.partition("=")[0] == "--append" for word in arguments):
         raise InputError(
             "--append is gone: a finished dataset never changes; convert the new images into a "
@@ -59,21 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     command = parse_arguments(MakeShards, arguments)
     refuse_repeated(arguments, "--targets")
     check_json_path(command.json)
-    bar = None
-
-    def advance(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            # What an earlier run did is no part of this run's rate.
-            bar = tqdm(total=total, initial=done, unit="img", desc="shards", dynamic_ncols=True)
-        else:
-            bar.update(done)
-
-    try:
+    with progress_bar("shards") as advance:
         report = convert(command, advance)
-    finally:
-        if bar is not None:
-            bar.close()
     if command.json is not None:
         command.json.write_text(report.to_json())
     print(describe(report, command.out), file=sys.stdout)

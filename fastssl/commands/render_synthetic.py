@@ -24,7 +24,7 @@ from .frame import parse_arguments
 
 
 @dataclass(frozen=True)
-class Command(Checked):
+class RenderSynthetic(Checked):
     """Render a set of synthetic images; an interrupted run goes on where it was."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="OUT")]
@@ -37,7 +37,7 @@ class Command(Checked):
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the command line and render."""
-    command = parse_arguments(Command, arguments)
+    command = parse_arguments(RenderSynthetic, arguments)
     workers = command.workers or available_cpus()
     kept = "every finished image is kept, the same command goes on with the rest"
     bar = tqdm(total=command.render.images, unit="img", desc="render")

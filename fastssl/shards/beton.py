@@ -28,7 +28,7 @@ from PIL import Image
 from ..errors import InputError
 from ..fields import Checked, Range
 from ..system.files import published
-from ..system.workers import Report, run_jobs
+from ..system.workers import Report, run_jobs, say_nothing
 from ..views import MAX_SIDE
 from .checksum import crc32
 from .index import Payload, SampleFlags
@@ -136,7 +136,7 @@ def write_beton(
     out: Path,
     options: BetonOptions,
     workers: int,
-    on_progress: Report = lambda _: None,
+    on_progress: Report = say_nothing,
 ) -> dict[str, int]:
     """Write a dataset's pictures to a beton; it appears whole or not at all.
 

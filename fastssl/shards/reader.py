@@ -19,7 +19,7 @@ from .checksum import crc32
 from .index import INDEX_NAME, map_index, read_index_header
 from .manifest import check_agreement, read_manifest
 from .store import LocalStore, Store
-from .tar import BLOCK, TarError, padding, parse_header
+from .tar import BLOCK, TarError, padding, parse_member
 from .targets import TargetEntry, Targets, check_target
 
 RETRY_WAIT_S = 0.05
@@ -307,7 +307,7 @@ class ShardDataset:
         position = 0
         while position < len(content):
             try:
-                member = parse_header(content[position : position + BLOCK], position)
+                member = parse_member(content[position : position + BLOCK], position)
             except TarError as error:
                 name = self.manifest.shards[shard].name
                 raise BadSample(int(sample_id), f"{name}: {error}") from None

@@ -82,7 +82,7 @@ def _octal(field: bytes, what: str, start: int) -> int:
         raise TarError(f"the header at byte {start} has a {what} of {text!r}") from None
 
 
-def parse_header(header: bytes, start: int) -> Member:
+def parse_member(header: bytes, start: int) -> Member:
     """Take the header of a regular file apart.
 
     Args:
@@ -125,7 +125,7 @@ def walk_tar(descriptor: int) -> Iterator[Member]:
             if os.pread(descriptor, BLOCK, start + BLOCK) != bytes(BLOCK):
                 raise TarError(f"only one block of zeros at byte {start}, two end a tar")
             return
-        member = parse_header(header, start)
+        member = parse_member(header, start)
         end = member.offset + member.size
         if end > size:
             raise TarError(f"the tar has {size} bytes, {member.name} ends at {end}")

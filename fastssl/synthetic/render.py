@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..fields import Checked, Count, Range
 from ..randomness import Seed
 from ..system.files import publish_bytes, published
-from ..system.workers import Report, run_jobs
+from ..system.workers import Report, run_jobs, say_nothing
 from .scene import Scene, Variant, draw_scene
 from .shapes import CLASSES, build_model
 
@@ -248,7 +248,7 @@ def render_set(
     out: Path,
     config: RenderConfig,
     workers: int = 1,
-    on_progress: Report = lambda _: None,
+    on_progress: Report = say_nothing,
 ) -> None:
     """Render a set: ``OUT/<class>/<class>_m<model>_<index>.png`` and ``OUT/metadata.jsonl``.
 

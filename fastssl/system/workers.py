@@ -26,6 +26,10 @@ Result = TypeVar("Result")
 Report = Callable[[int], object]
 """Says that so many more samples are done."""
 
+Progress = Callable[[int, int], object]
+"""Told how many more samples are done, and how many there are in all; the first call, what was done
+before."""
+
 _REPORT_EVERY_S = 0.1
 # Jobs of each worker that are under way, or done and not yet taken: a slow one does not stop the
 # others, and results do not pile up.
@@ -39,6 +43,10 @@ _work: Callable[[Any], Any]
 
 class WorkerDied(RunFailed):
     """A worker process was killed from outside."""
+
+
+def say_nothing(*_counts: int) -> None:
+    """Report no progress."""
 
 
 class _Context(SpawnContext):

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...system.files import locked, naming_file, publish_bytes, published, sync_folder
 from ...system.signals import stopping_on_signals
+from ...system.workers import Progress, say_nothing
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..making.writer import dali_index_name, shard_name
 from ..manifest import MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
@@ -36,9 +37,6 @@ NOT_SELECTED = "not-selected"
 """Reason under which the manifest counts what a selection left aside; it is not listed."""
 
 _NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP)
-
-Progress = Callable[[int, int], None]
-"""Called with (samples done since the last call, samples in all)."""
 
 
 @dataclass(frozen=True)
@@ -354,12 +352,12 @@ def _unite_skipped(parts: list[_Part], target: Path) -> None:
                 shutil.copyfileobj(lines, file)
 
 
-def combine(config: CombineConfig, on_progress: Progress | None = None) -> CombineReport:
+def combine(config: CombineConfig, on_progress: Progress = say_nothing) -> CombineReport:
     """Make a dataset out of datasets; their shards are linked, not copied.
 
     Args:
         config: of which, where to, what to keep.
-        on_progress: called with (samples done since the last call, samples in all), if given.
+        on_progress: told of samples.
 
     Returns:
         What was made.
@@ -389,11 +387,11 @@ def combine(config: CombineConfig, on_progress: Progress | None = None) -> Combi
         specs = unite_targets(datasets, len(names), config.drop_targets)
         with _staged(config.out) as folder:
             builder = _Builder(folder, config.link)
+            on_progress(0, total)
             for part in parts:
                 for number, shard in enumerate(part.dataset.manifest.shards):
                     builder.add(part, number, kept[part.ids_of(number)])
-                    if on_progress is not None:
-                        on_progress(shard.samples, total)
+                    on_progress(shard.samples, total)
             maps = [part.label_map for part in parts]
             targets = write_targets(folder, specs, datasets, maps, kept)
             draft = _unite_manifests(parts, names, builder, targets)

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import InputError
 from ...system.cpus import available_cpus
 from ...system.files import sha256_of
-from ...system.workers import Report, run_jobs
+from ...system.workers import Progress, Report, run_jobs, say_nothing
 from ..checksum import crc32
 from ..index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
 from ..jpeg import JpegError, parse_jpeg
@@ -24,7 +24,7 @@ from ..making.encode import describe_payload
 from ..making.writer import dali_index, dali_index_name
 from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
-from ..tar import BLOCK, Member, TarError, parse_header, walk_tar
+from ..tar import BLOCK, Member, TarError, parse_member, walk_tar
 from ..targets import check_target
 
 _ROWS_AT_ONCE = 1 << 18
@@ -254,7 +254,7 @@ class _ShardCheck:
         offset, length = int(row["offset"]), int(row["length"])
         content = os.pread(descriptor, length + BLOCK, max(0, offset - BLOCK))
         try:
-            key = parse_header(content[:BLOCK], offset - BLOCK).name.partition(".")[0]
+            key = parse_member(content[:BLOCK], offset - BLOCK).name.partition(".")[0]
         except TarError:
             key = None
         payload = content[BLOCK:]
@@ -325,7 +325,7 @@ def verify_dataset(
     path: Path,
     deep: bool = False,
     workers: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = say_nothing,
 ) -> CheckReport:
     """Check the files of a dataset: sizes, digests, tar structure, indexes, every payload's CRC-32.
 
@@ -333,7 +333,7 @@ def verify_dataset(
         path: the dataset's folder.
         deep: decode every image too, and compare its size and kind with the index.
         workers: worker processes; None takes the CPUs that this process may use.
-        on_progress: called with (samples done since the last call, samples in all), if given.
+        on_progress: told of samples.
 
     Returns:
         What is wrong.
@@ -344,18 +344,13 @@ def verify_dataset(
     if workers is not None and workers < 1:
         raise InputError(f"--workers ({workers}) must be at least 1")
     manifest = read_manifest(path)
-
-    def report(count: int) -> None:
-        if on_progress is not None:
-            on_progress(count, manifest.num_samples)
-
-    report(0)
+    on_progress(0, manifest.num_samples)
     faults = [*_check_index(path, manifest), *_check_targets(path, manifest)]
     found = run_jobs(
         functools.partial(check_shard, path=path, deep=deep),
         range(len(manifest.shards)),
         workers or available_cpus(),
-        on_progress=report,
+        on_progress=lambda count: on_progress(count, manifest.num_samples),
         describe=lambda number: manifest.shards[number].name,
     )
     faults += itertools.chain.from_iterable(found)

@@ -12,7 +12,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ from ...randomness import Seed
 from ...system.cpus import available_cpus
 from ...system.files import naming_file
 from ...system.signals import stopping_on_signals
-from ...system.workers import run_jobs
+from ...system.workers import Progress, run_jobs, say_nothing
 from ...views import MAX_SIDE
 from ..jpeg import Quality
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
@@ -32,7 +32,7 @@ from .encode import Encoding, EncodingName
 from .entries import Source
 from .finish import finish
 from .plan import (
-    Plan,
+    ConversionPlan,
     check_same_listing,
     list_differences,
     load_plan,
@@ -47,13 +47,6 @@ from .target_columns import TargetColumn, parse_target_columns
 from .tiled import require_transcoder
 from .voc import DEFAULT_SPLIT
 from .writer import shard_name
-
-Progress = Callable[[int, int], None]
-"""Called with (entries done since the last call, entries in all)."""
-
-
-def _say_nothing(_done: int, _total: int) -> None:
-    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +220,7 @@ def _describe_order(seed: int | None) -> str:
 
 
 def _check_same_options(
-    config: ConvertConfig, before: Plan | Manifest, source: Source | None = None
+    config: ConvertConfig, before: ConversionPlan | Manifest, source: Source | None = None
 ) -> None:
     """Make sure that --resume means the conversion that was begun."""
     options = config.encoding.options
@@ -240,7 +233,7 @@ def _check_same_options(
             pairs[f"--{name.replace('_', '-')}"] = (old, options[name])
     if config.samples_per_shard is not None:
         pairs["--samples-per-shard"] = (before.samples_per_shard, config.samples_per_shard)
-    if isinstance(before, Plan) and source is not None:
+    if isinstance(before, ConversionPlan) and source is not None:
         pairs["SOURCE"] = (before.source, str(config.source.absolute()))
         for name in before.source_options | source.options:
             pairs[name] = (before.source_options.get(name), source.options.get(name))
@@ -275,7 +268,7 @@ def _remove_leftovers(building: Path) -> None:
 # --- The steps ------------------------------------------------------------------------------------
 
 
-def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
+def _get_plan(config: ConvertConfig, source: Source, building: Path) -> ConversionPlan:
     if source.kind in ("folder", "voc"):
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
@@ -297,7 +290,9 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Plan:
     return plan
 
 
-def _convert_slices(config: ConvertConfig, plan: Plan, on_progress: Progress) -> list[SliceRecord]:
+def _convert_slices(
+    config: ConvertConfig, plan: ConversionPlan, on_progress: Progress
+) -> list[SliceRecord]:
     records: dict[int, SliceRecord] = {}
     for number in range(plan.num_slices):
         record = load_record(config.out, number)
@@ -349,12 +344,12 @@ def _report(manifest: Manifest) -> ConversionReport:
     )
 
 
-def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConversionReport:
+def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> ConversionReport:
     """Convert a source into a dataset.
 
     Args:
         config: what, where to and how.
-        on_progress: called with (entries done since the last call, entries in all), if given.
+        on_progress: told of entries; the first time of those that an earlier call had done.
 
     Returns:
         What was done.
@@ -376,9 +371,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         try:
             building.mkdir(parents=True, exist_ok=True)
             with lock_building(building):
-                manifest, records = _convert_locked(
-                    config, source, building, on_progress or _say_nothing
-                )
+                manifest, records = _convert_locked(config, source, building, on_progress)
         finally:
             if is_new and config.out.is_dir() and not any(config.out.iterdir()):
                 shutil.rmtree(config.out)

@@ -12,14 +12,14 @@ from ...system.files import publish_bytes, published, sync_folder
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
 from ..targets import TargetEntry, write_target
-from .plan import Plan, read_targets, remove_building
+from .plan import ConversionPlan, read_targets, remove_building
 from .slices import SliceRecord, rows_path
 from .writer import shard_name
 
 _MAX_NUMBERED_CLASSES = 100_000
 
 
-def _choose_class_names(plan: Plan, records: list[SliceRecord]) -> tuple[str, ...]:
+def _choose_class_names(plan: ConversionPlan, records: list[SliceRecord]) -> tuple[str, ...]:
     """Return the names of the labels; those of tars without any are their numbers."""
     num_classes = max(record.max_label for record in records) + 1
     if len(plan.class_names) >= num_classes or num_classes > _MAX_NUMBERED_CLASSES:
@@ -58,7 +58,7 @@ def _write_index(
 
 
 def _write_targets(
-    out: Path, building: Path, plan: Plan, records: list[SliceRecord]
+    out: Path, building: Path, plan: ConversionPlan, records: list[SliceRecord]
 ) -> tuple[TargetEntry, ...]:
     """Put the rows of every target in the order of sample ids."""
     if not plan.targets:
@@ -74,7 +74,7 @@ def _write_targets(
 
 
 def _draft_manifest(
-    plan: Plan, records: list[SliceRecord], targets: tuple[TargetEntry, ...]
+    plan: ConversionPlan, records: list[SliceRecord], targets: tuple[TargetEntry, ...]
 ) -> Manifest:
     """Say what the dataset consists of; the digest is not known yet."""
     return Manifest(
@@ -99,7 +99,7 @@ def _draft_manifest(
     )
 
 
-def finish(source: Path, out: Path, plan: Plan, records: list[SliceRecord]) -> Manifest:
+def finish(source: Path, out: Path, plan: ConversionPlan, records: list[SliceRecord]) -> Manifest:
     """Write what belongs to the whole dataset.
 
     Args:

@@ -44,7 +44,7 @@ def choose_samples_per_shard(num_entries: int) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """What a conversion does; a continued one must have an equal plan."""
 
     source: str
@@ -151,7 +151,7 @@ def make_plan(
     seed: int | None,
     samples_per_shard: int | None,
     building: Path,
-) -> Plan:
+) -> ConversionPlan:
     """List the source and write the plan.
 
     Args:
@@ -181,7 +181,7 @@ def make_plan(
         )
     with published(building / _ORDER) as file:
         np.save(file, order_entries(count, seed))
-    plan = Plan(
+    plan = ConversionPlan(
         source=str(source_path.absolute()),
         root=str(source.root.absolute()),
         kind=source.kind,
@@ -200,7 +200,7 @@ def make_plan(
     return plan
 
 
-def load_plan(building: Path) -> Plan | None:
+def load_plan(building: Path) -> ConversionPlan | None:
     """Read the plan of a conversion that is under way; None if it has not been made yet.
 
     Raises:
@@ -224,7 +224,7 @@ def load_plan(building: Path) -> Plan | None:
         TargetSpec(**{**spec, "row_shape": tuple(spec["row_shape"])})
         for spec in fields.get("targets", ())
     )
-    return Plan(**fields)
+    return ConversionPlan(**fields)
 
 
 def list_differences(pairs: dict[str, tuple[object, object]]) -> str:
@@ -234,7 +234,7 @@ def list_differences(pairs: dict[str, tuple[object, object]]) -> str:
     )
 
 
-def check_same_listing(plan: Plan, source: Source) -> None:
+def check_same_listing(plan: ConversionPlan, source: Source) -> None:
     """Make sure that a source still lists what the plan was made from.
 
     Raises:
@@ -268,7 +268,7 @@ class PlannedEntries:
 
 
 def read_targets(
-    building: Path, plan: Plan, spec: TargetSpec, left_out: Sequence[Sequence[int]]
+    building: Path, plan: ConversionPlan, spec: TargetSpec, left_out: Sequence[Sequence[int]]
 ) -> Iterator[np.ndarray]:
     """Yield the rows of a target in the order in which samples are written, slice by slice.
 

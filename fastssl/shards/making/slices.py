@@ -14,7 +14,7 @@ from ..manifest import BUILDING_NAME
 from ..picture import PictureError
 from .encode import Encoding, encode_picture
 from .entries import Entry, LeftOut
-from .plan import Plan, PlannedEntries
+from .plan import ConversionPlan, PlannedEntries
 from .sources import read_entry
 from .writer import ShardWriter, dali_index_name, shard_name
 
@@ -76,7 +76,7 @@ def load_record(out: Path, number: int) -> SliceRecord | None:
 
 
 def _add_entry(
-    writer: ShardWriter, position: int, entry: Entry, plan: Plan, record: SliceRecord
+    writer: ShardWriter, position: int, entry: Entry, plan: ConversionPlan, record: SliceRecord
 ) -> None:
     sample = read_entry(Path(plan.root), entry)
     record.bytes_in += len(sample.data)
@@ -98,7 +98,7 @@ def _add_entry(
         _count(record.tiling, "bytes_after", len(picture.payload))
 
 
-def convert_slice(number: int, report: Report, out: Path, plan: Plan) -> SliceRecord:
+def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) -> SliceRecord:
     """Convert one slice and publish its shard, its indexes, and at last its record.
 
     Args:
