@@ -46,7 +46,22 @@ def choose_loader(config: LoaderConfig, device: str) -> tuple[LoaderName, str]:
         InputError: for a dataset that cannot be opened.
     """
     with closing(open_dataset(config.path)) as dataset:
-        is_local, encoding = isinstance(dataset.path, Path), dataset.encoding
+        return prefer_loader(device, isinstance(dataset.path, Path), dataset.encoding)
+
+
+def prefer_loader(
+    device: str, is_local: bool = True, encoding: str = "keep"
+) -> tuple[LoaderName, str]:
+    """Choose for a dataset of a kind.
+
+    Args:
+        device: where the images shall lie.
+        is_local: whether the dataset is in a folder.
+        encoding: how its pictures are stored.
+
+    Returns:
+        The name of the back end and the reason.
+    """
     if torch.device(device).type == "cuda" and encoding != "raw" and is_installed("dali"):
         return "dali", "nvidia-dali is installed and decodes on the GPU"
     if not is_local:

@@ -7,6 +7,7 @@ imported before the command is known.
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,48 +25,41 @@ class Command:
     """Where its ``main`` stands."""
     summary: str
     """What it does, in one line."""
+    group: str
+    """Where it stands in the list of commands."""
     has_ranks: bool = False
     """Whether torchrun starts it on several ranks."""
 
 
+_DATA, _TRAINING, _HERE, _MEASURING = "data", "training", "this installation", "measuring"
+
 COMMANDS = {
-    "make-shards": Command(
-        "fastssl.commands.make_shards",
-        "turn a folder of images, a list, a table, PASCAL VOC or tars into shards",
-    ),
-    "check-shards": Command(
-        "fastssl.commands.check_shards", "check a dataset against all that it says of itself"
-    ),
-    "combine-shards": Command(
-        "fastssl.commands.combine_shards", "merge datasets, or take a part of one"
-    ),
-    "make-beton": Command("fastssl.commands.make_beton", "write a dataset in FFCV's file format"),
-    "train": Command(
-        "fastssl.commands.train", "pretrain a trunk; a run found there goes on", has_ranks=True
-    ),
-    "demo": Command("fastssl.commands.demo", "a first look, in minutes on two CPU cores"),
-    "render-synthetic": Command(
-        "fastssl.commands.render_synthetic", "render the embedded synthetic set"
-    ),
-    "run-recipes": Command(
-        "fastssl.commands.run_recipes", "run the recipes' small forms and one step of every cell"
-    ),
-    "color-prior": Command(
-        "fastssl.commands.color_prior", "count how often each colour is met in a dataset"
-    ),
-    "check-shortcuts": Command(
-        "fastssl.commands.check_shortcuts", "show what low-level cues give away of a puzzle"
-    ),
-    "bench-loaders": Command("fastssl.benchmarks.loaders", "measure loaders beside their peers"),
-    "bench-encodings": Command(
-        "fastssl.benchmarks.encodings", "measure bytes and speed of every encoding"
-    ),
-    "bench-shards": Command("fastssl.benchmarks.shards", "measure the conversion of photographs"),
-    "bench-ops": Command("fastssl.benchmarks.ops", "measure operators against plain PyTorch"),
-    "bench-memory": Command("fastssl.benchmarks.memory", "measure a training step's memory"),
-    "bench-training": Command(
-        "fastssl.benchmarks.training", "measure the trainer's step on shards and on one batch"
-    ),
+    name: Command(f"fastssl.{module}", summary, group, has_ranks=name == "train")
+    for name, module, group, summary in (
+        (
+            "make-shards",
+            "commands.make_shards",
+            _DATA,
+            "photographs, a list, a table, PASCAL VOC or tars into shards",
+        ),
+        ("check-shards", "commands.check_shards", _DATA, "check all that a dataset says of itself"),
+        ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),
+        ("make-beton", "commands.make_beton", _DATA, "write a dataset in FFCV's file format"),
+        ("render-synthetic", "commands.render_synthetic", _DATA, "render the synthetic set"),
+        ("color-prior", "commands.color_prior", _DATA, "count the colours of a dataset"),
+        ("check-shortcuts", "commands.check_shortcuts", _DATA, "what low-level cues give away"),
+        ("train", "commands.train", _TRAINING, "pretrain a trunk; a run found there goes on"),
+        ("demo", "commands.demo", _TRAINING, "a first look, in minutes on two CPU cores"),
+        ("run-recipes", "commands.run_recipes", _TRAINING, "recipes' small forms, one by one"),
+        ("doctor", "commands.doctor", _HERE, "what is there, what is missing, what is used"),
+        ("completion", "commands.completion", _HERE, "complete commands in bash or zsh"),
+        ("bench-loaders", "benchmarks.loaders", _MEASURING, "loaders beside their peers"),
+        ("bench-encodings", "benchmarks.encodings", _MEASURING, "bytes and speed of encodings"),
+        ("bench-shards", "benchmarks.shards", _MEASURING, "the conversion of photographs"),
+        ("bench-ops", "benchmarks.ops", _MEASURING, "operators against plain PyTorch"),
+        ("bench-memory", "benchmarks.memory", _MEASURING, "a training step's memory"),
+        ("bench-training", "benchmarks.training", _MEASURING, "steps on shards and on one batch"),
+    )
 }
 
 
@@ -97,13 +91,15 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
 def describe_commands() -> str:
     """Return the list of commands for ``--help``."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    lines = []
+    for group, members in itertools.groupby(COMMANDS.items(), lambda item: item[1].group):
+        lines += ["", group]
+        lines += [f"  {name:<{width}}  {command.summary}" for name, command in members]
     return "\n".join(
         [
             "usage: fastssl COMMAND [options]",
             "",
             "Pretrain vision trunks on pretext tasks at the speed of the GPU.",
-            "",
             *lines,
             "",
             "fastssl COMMAND --help shows a command's options, fastssl --version the version.",

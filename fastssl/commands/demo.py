@@ -43,6 +43,7 @@ from ..shards.making.sources import FolderSource, open_source
 from ..studies import build_recipe
 from ..system.cpus import available_cpus
 from ..system.files import publish_bytes
+from ..system.machine import read_processor
 from ..system.signals import stopping_on_signals
 from ..tasks import InputSpec
 from ..views import ViewSpec
@@ -414,11 +415,3 @@ def draw_sheet(demo: Demo, dataset: ShardDataset, num: int) -> tuple[np.ndarray,
             tile = np.asarray(ImageOps.fit(picture, (side, side)))
             sheet[y * side : (y + 1) * side, x * side : (x + 1) * side] = tile
     return sheet, caption
-
-
-def read_processor() -> str:
-    """Return the processor's model where the system names it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

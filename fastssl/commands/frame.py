@@ -163,7 +163,7 @@ def parse_arguments(
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 config_class,
-                prog=program,
+                prog=program or program_name(),
                 args=spell_booleans(arguments, boolean_options(shape)),
                 default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
