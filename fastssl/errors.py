@@ -43,19 +43,23 @@ def is_left_to_another_rank(error: BaseException) -> bool:
     return error.__dict__.get("is_left_to_another_rank", False)
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
+def nearest(given: str, known: Iterable[str], lists_all: bool = False) -> str:
     """Say which known name is nearest, as the tail of an error message.
 
     Args:
         given: the name that is not known.
         known: the names that are.
+        lists_all: name them all, even where one is close: they are what a user chooses from.
 
     Returns:
         ``"; did you mean 'x'?"`` when one is close, else the list of all known names.
     """
     known = sorted(known)
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    if close and not lists_all:
+        return hint
+    return f"{hint or ';'} known: {', '.join(known)}"
 
 
 def describe_failure(error: BaseException) -> tuple[int, str | None]:

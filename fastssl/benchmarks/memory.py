@@ -56,7 +56,7 @@ class Options(Checked):
     """Of every trunk."""
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16
     """Images in a step."""
-    side: Annotated[int, Range(1, 2048)] = 224
+    side: Annotated[int, Range(1, 1024)] = 224
     """Of the images, in pixels."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast."""

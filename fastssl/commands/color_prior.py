@@ -42,7 +42,7 @@ class Options(Checked):
     """File to write, JSON."""
     grid: Annotated[int, Range(MIN_GRID, MAX_GRID)] = 10
     """Step of the bins, in units of a and b; 10 gives 313."""
-    size: Annotated[int, Range(1, 2048)] = 256
+    size: Annotated[int, Range(1, 1024)] = 256
     """Side that images are squashed to, in pixels."""
     max_samples: Annotated[int, Range(0, MAX_SAMPLES)] = 0
     """Look at the samples with ids below this; 0 looks at all."""

@@ -87,7 +87,7 @@ def build_trunk(name: str, width: int = STANDARD_WIDTH) -> Trunk:
     if body in _IMPOSSIBLE:
         raise InputError(f"trunk ('{name}') cannot be: {_IMPOSSIBLE[body]}")
     if body not in _TRUNKS:
-        raise InputError(f"trunk ('{name}') is not known{nearest(body, _TRUNKS)}")
+        raise InputError(f"trunk ('{name}') is not known{nearest(body, _TRUNKS, lists_all=True)}")
     if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
         standard = STANDARD_VGG_WIDTH if body.startswith("vgg") else STANDARD_WIDTH
         raise InputError(

@@ -111,16 +111,14 @@ def goyal19(
         InputError: for a cell that the study does not have.
     """
     if task not in _DIFFICULTIES:
-        raise InputError(
-            f"task ('{task}') is not of Goyal et al. 2019{nearest(task, _DIFFICULTIES)}"
-        )
+        hint = nearest(task, _DIFFICULTIES, lists_all=True)
+        raise InputError(f"task ('{task}') is not of Goyal et al. 2019{hint}")
     letter, values, usual = _DIFFICULTIES[task]
     difficulty = difficulty or usual
     for what, given, known in (("trunk", trunk, TRUNKS), ("data", data, _TASK_DATA[task])):
         if given not in known:
-            raise InputError(
-                f"{what} ('{given}') of {task} is not of Goyal et al. 2019{nearest(given, known)}"
-            )
+            hint = nearest(given, known, lists_all=True)
+            raise InputError(f"{what} ('{given}') of {task} is not of Goyal et al. 2019{hint}")
     if difficulty not in values:
         field = {"jigsaw": "num-permutations", "colorization": "num-neighbors"}.get(task)
         remedy = f"; set --task.{field} for others" if field else ""

@@ -114,9 +114,8 @@ def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
     """
     for what, given, known in (("task", task, _TASKS), ("trunk", trunk or TRUNKS[0], TRUNKS)):
         if given not in known:
-            raise InputError(
-                f"{what} ('{given}') is not of Kolesnikov et al. 2019{nearest(given, known)}"
-            )
+            hint = nearest(given, known, lists_all=True)
+            raise InputError(f"{what} ('{given}') is not of Kolesnikov et al. 2019{hint}")
     make_config, batch_size, usual_trunk, usual_width = _TASKS[task]
     width = width or usual_width
     name = f"kolesnikov19_{task}" + (f"_{trunk}_{width}x" if trunk else "")

@@ -56,7 +56,8 @@ def find_task(name: str) -> type[Task]:
         InputError: for an unknown task.
     """
     if name not in _TASKS:
-        raise InputError(f"task ('{name}') is not known{nearest(name, _TASKS)}")
+        hint = nearest(name, _TASKS, lists_all=True)
+        raise InputError(f"task ('{name}') is not known{hint}")
     return _TASKS[name]
 
 

@@ -25,7 +25,7 @@ from .pictures import Picture
 
 Inputs = dict[str, Tensor]
 
-Side = Annotated[int, Range(1, 2048)]
+Side = Annotated[int, Range(1, 1024)]
 """Side in pixels of what a trunk sees."""
 Resize = Annotated[int, Range(1, MAX_SIDE)]
 """Side in pixels that an image is brought to before something is cut from it."""

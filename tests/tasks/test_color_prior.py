@@ -84,7 +84,7 @@ def test_a_prior_comes_back(tmp_path):
     ("options", "match"),
     [
         (["--grid", "1"], "grid (1) must lie in 2 .. 50"),
-        (["--size", "0"], "size (0) must lie in 1 .. 2,048"),
+        (["--size", "0"], "size (0) must lie in 1 .. 1,024"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, match, tmp_path):

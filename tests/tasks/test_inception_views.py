@@ -167,7 +167,7 @@ def test_an_image_may_be_of_one_colour():
         ({"saturation": 1.5}, r"task\.saturation \(1\.5\) must lie in 0 \.\. 1"),
         ({"max_ratio": 0.5}, r"task\.max_ratio \(0\.5\) must lie in 1 \.\. 100"),
         ({"min_area": 0.0}, r"task\.min_area \(0\.0\) must lie in 0 \.\. 1, 0 excluded"),
-        ({"size": 0}, r"task\.size \(0\) must lie in 1 \.\. 2,048"),
+        ({"size": 0}, r"task\.size \(0\) must lie in 1 \.\. 1,024"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):

@@ -153,7 +153,7 @@ def test_pictures_show_the_patches_and_a_map_of_each_answer():
     [
         ({"patch": 13}, r"task\.patch \(13\) must fit a cell of 12 px"),
         ({"jitter": 4}, "lower the jitter to 3"),
-        ({"jitter": 0}, r"task\.jitter \(0\) must lie in 1 \.\. 2,048; set --task\.jitter"),
+        ({"jitter": 0}, r"task\.jitter \(0\) must lie in 1 \.\. 1,024; set --task\.jitter"),
         ({"grey_probability": 2.0}, r"task\.grey_probability \(2\.0\) must lie in 0 \.\. 1"),
     ],
 )

@@ -1,0 +1,105 @@
+"""Whatever number stands on the command line: a config, or one line that says what is wrong.
+
+A config that is made bears what a run begins with: the schedule, the order of samples and, at the
+upper end of a range, the estimate of memory.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastssl.commands.train import read_command_line
+from fastssl.config import RunConfig, check_batch_size
+from fastssl.errors import InputError
+from fastssl.fields import Item, walk
+from fastssl.sampling import SampleOrder
+from fastssl.studies import build_recipe
+from fastssl.training.memory import Capacity, check_memory, outline_task
+from fastssl.training.schedule import build_schedule
+
+HOSTILE = ("nan", "inf", "-1", "0", "1e308", str(2**31), str(2**63), str(10**23))
+# One for each task's config; the fields that all runs have are tried with the first.
+RECIPES = (
+    "goyal19_jigsaw_smoke",
+    "goyal19_colorization_smoke",
+    "kolesnikov19_exemplar_smoke",
+    "kolesnikov19_relative_location_smoke",
+    "kolesnikov19_rotation_smoke",
+    "supervised_smoke",
+)
+NUM_SAMPLES = 1000
+
+
+def is_number(kind: Any) -> bool:
+    """Return whether a type is of numbers, a choice among a few aside."""
+    if typing.get_origin(kind) is typing.Literal:
+        return False
+    return kind in (int, float) or any(map(is_number, typing.get_args(kind)))
+
+
+def list_numbers(recipe: str) -> list[Item]:
+    """List the fields of a recipe that take numbers."""
+    return [
+        item
+        for item in walk(build_recipe(recipe))
+        if is_number(item.kind)
+        and item.name != "data.seed"  # no option
+        and (item.name.startswith("task.") or recipe == RECIPES[0])
+    ]
+
+
+def check_size(config: RunConfig) -> None:
+    """Check a micro-batch and its memory as a run does before it begins."""
+    size = check_batch_size(config.data.global_batch_size, 1, config.accumulation)
+    outline = outline_task(config, num_classes=3)
+    outline.check_batch(size)
+    check_memory(outline, config, size, 1, Capacity(16 * 2**30, "a machine"))
+
+
+def begin(config: RunConfig) -> None:
+    """Do what a run does with numbers before it opens its data."""
+    data = config.data
+    schedule = build_schedule(config.schedule, config.optim, NUM_SAMPLES, data.global_batch_size)
+    rates = [schedule.lr_at(epoch * NUM_SAMPLES) for epoch in (0, 1, 50, 10**6)]
+    assert all(0 <= rate < 1e12 for rate in rates)
+    assert 0 < schedule.total_steps < 2**63
+    for order in ("global", "chunked"):
+        drawn = SampleOrder("ab" * 32, NUM_SAMPLES, config.seed, order, data.layout)
+        assert (drawn.at(np.arange(50))[1] < NUM_SAMPLES).all()
+
+
+def is_about_size(option: str) -> bool:
+    """Return whether a field changes what a step holds."""
+    return option.startswith(("--task.", "--width", "--accumulation", "--data.global"))
+
+
+def attempt(recipe: str, option: str, value: str, is_end: bool) -> str:
+    """Say what becomes of a command line."""
+    try:
+        config = read_command_line([recipe, option, value])
+        begin(config)
+        if is_end and is_about_size(option):
+            check_size(config)
+    except InputError as error:
+        return "refused" if "\n" not in str(error) else "refused at length"
+    except SystemExit as end:  # the parser's own message
+        return f"no number, {end.code}"
+    return "taken"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_number_on_the_command_line_is_taken_or_refused_in_one_line(recipe):
+    outcomes = set()
+    for item in list_numbers(recipe):
+        option, high = f"--{item.name.replace('_', '-')}", str(item.limits.high)
+        for value in (*HOSTILE, str(item.limits.low), high):
+            try:
+                outcomes.add(attempt(recipe, option, value, value == high))
+            except Exception as error:
+                raise AssertionError(f"{recipe} {option} {value}") from error
+    assert outcomes == {"taken", "refused", "no number, 2"}
