@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastssl.training import train
-from tests.training.test_trainer import (
+from tests.small_runs import (
     assert_equal_states,
     crash_after,
     load_state,

@@ -27,84 +27,18 @@ from fastssl.models import build_trunk, load_trunk
 from fastssl.ops.jpeg import has_jpeg
 from fastssl.runs.metrics import list_metrics
 from fastssl.shards import open_dataset
-from fastssl.studies import build_recipe
 from fastssl.tasks import Jigsaw
 from fastssl.training import train
 from tests.conftest import NUM_SAMPLES
+from tests.small_runs import (
+    BATCH,
+    assert_equal_states,
+    crash_after,
+    load_state,
+    read_lines,
+)
 
 CHOSEN = "native" if has_jpeg() else "webdataset"
-BATCH = 8  # 47 samples: steps 6 and 12 cross an epoch's border
-
-
-@pytest.fixture
-def configure(dataset_path, tmp_path):
-    """Return small runs: a narrow ResNet9 on 24 px puzzles."""
-
-    def make(name="run", **changes):
-        config = build_recipe("demo")
-        nested = {
-            "task": {"num_permutations": 10, "hidden": 8, "resize_short": 36, "crop": 36}
-            | {"patch": 10, "jitter": 3},
-            "data": {"path": dataset_path, "global_batch_size": BATCH, "num_threads": 1}
-            | {"ledger": True},
-            "schedule": {"epochs": 2.5},
-            "checkpoint": {"every_steps": 3},
-            "log": {"every_steps": 2, "progress": False, "pictures_every_steps": 0},
-        }
-        for key, value in changes.pop("nested", {}).items():
-            nested[key] = nested[key] | value
-        parts = {
-            key: dataclasses.replace(getattr(config, key), **values)
-            for key, values in nested.items()
-        }
-        return dataclasses.replace(config, **parts, output_dir=tmp_path / name, **changes)
-
-    return make
-
-
-def load_state(config):
-    newest = sorted((config.output_dir / "checkpoints").glob("0*"))[-1]
-    return torch.load(newest / "state.pt", weights_only=True)
-
-
-def flat(value, name=""):
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from flat(item, f"{name}.{key}")
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from flat(item, f"{name}.{number}")
-    else:
-        yield name, value
-
-
-def assert_equal_states(a, b):
-    a, b = dict(flat(a)), dict(flat(b))
-    assert a.keys() == b.keys()
-    different = [
-        name
-        for name in a
-        if not (torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name])
-    ]
-    assert different == []
-
-
-def read_lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def crash_after(config, step):
-    """Train to a step, then throw away what a killed process would not have saved."""
-    train(dataclasses.replace(config, max_steps=step))
-    checkpoints = config.output_dir / "checkpoints"
-    for folder in checkpoints.glob("0*"):
-        if int(folder.name) % config.checkpoint.every_steps:
-            shutil.rmtree(folder)
-    kept = sorted(folder.name for folder in checkpoints.glob("0*"))
-    if kept:
-        (checkpoints / "latest").write_text(kept[-1])
-    else:
-        (checkpoints / "latest").unlink()
 
 
 @pytest.mark.parametrize(
@@ -316,8 +250,10 @@ def test_a_signal_saves_and_stops(configure, number):
 
 
 def test_a_non_finite_loss_stops_with_its_batch_saved(configure):
-    config = configure()
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=1e30))
+    # The head's weights grow without end until their product overflows.
+    config = configure(
+        nested={"optim": {"lr": 1e3, "head_weight_decay": 100.0, "lr_batch_size": 0}}
+    )
     with pytest.raises(RunFailed, match="the loss was not finite at step"):
         train(config)
     ending = json.loads((config.output_dir / "exit.json").read_text())
