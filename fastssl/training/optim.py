@@ -23,8 +23,8 @@ def build_optimizer(config: OptimConfig, network: nn.Module) -> torch.optim.Opti
 
     Args:
         config: what to build.
-        network: whose parameters learn; normalisation layers and biases form their own groups, and
-            so does its ``head`` where it has a decay of its own.
+        network: whose parameters learn, but for the frozen ones; normalisation layers and biases
+            form their own groups, and so does its ``head`` where it has a decay of its own.
 
     Returns:
         An optimiser; those of torch honour ``found_inf`` on the device.
@@ -74,6 +74,8 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
         own = dict.fromkeys(_list_head(network), config.head_weight_decay)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:  # frozen
+                continue
             is_norm, is_bias = isinstance(module, norms), name.endswith("bias")
             is_exempt = not config.decay_norm if is_norm else is_bias and not config.decay_bias
             decay = 0.0 if is_exempt else own.get(parameter, config.weight_decay)
@@ -128,6 +130,19 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def list_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """Return by name what a forward pass changes: running statistics of batch norms that train.
+
+    Other buffers, such as tables of any size, are no concern of a step.
+    """
+    return {
+        name: buffer
+        for prefix, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training
+        for name, buffer in module.named_buffers(prefix, recurse=False)
+    }
+
+
 class UpdateGuard:
     """Masks updates on the device, so that no step waits for the host to look at a loss.
 
@@ -144,11 +159,12 @@ class UpdateGuard:
 
         Args:
             optimizer: whose updates are masked.
-            network: whose floating-point buffers are guarded.
+            network: whose running statistics are guarded.
             device: of both.
         """
         self._network = network
-        self._statistics: Tensor | None = None
+        self._statistics: list[Tensor] = []
+        self._kept: Tensor | None = None
         self._is_bad = torch.zeros((), dtype=torch.bool, device=device)
         self._streak = torch.zeros((), dtype=torch.int64, device=device)
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
@@ -157,8 +173,9 @@ class UpdateGuard:
 
     def remember(self) -> None:
         """Keep the running statistics as they are before the forward pass."""
-        buffers = self._flat_buffers()
-        self._statistics = torch.cat(buffers) if buffers else None
+        buffers = list_statistics(self._network).values()
+        self._statistics = [b.view(-1) for b in buffers if b.is_floating_point()]
+        self._kept = torch.cat(self._statistics) if self._statistics else None
 
     def observe(
         self, mean_loss: Tensor, step: int, gradients: list[Tensor] | tuple[Tensor, ...] = ()
@@ -217,16 +234,13 @@ class UpdateGuard:
     def _is_masked(self) -> Tensor:
         return self._is_bad | (self._tripped_at > 0)
 
-    def _flat_buffers(self) -> list[Tensor]:
-        return [b.view(-1) for b in self._network.buffers() if b.is_floating_point()]
-
     @torch.no_grad()
     def _restore_statistics(self, is_masked: Tensor) -> None:
         """Five launches whatever the number of layers."""
-        if self._statistics is None:
+        if self._kept is None:
             return
-        buffers = self._flat_buffers()
-        kept = torch.where(is_masked, self._statistics, torch.cat(buffers))
+        buffers = self._statistics
+        kept = torch.where(is_masked, self._kept, torch.cat(buffers))
         torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
 
     def _mask(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:

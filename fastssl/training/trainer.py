@@ -43,7 +43,7 @@ from .journal import Journal
 from .machine import describe_machine, set_determinism, warn_of_other_machine
 from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
-from .optim import UpdateGuard, build_optimizer, set_lr
+from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
 from .schedule import build_schedule
 
 _log = logging.getLogger(__name__)
@@ -186,6 +186,9 @@ class Trainer:
         config, device = self.config, self.world.device
         self.network: nn.Module = self.task
         if self.world.size > 1:
+            # Every forward pass hands rank 0's buffers on: of all there are, running statistics.
+            others = {name for name, _ in self.task.named_buffers()} - {*list_statistics(self.task)}
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.task, others)
             self.network = DistributedDataParallel(
                 self.task,
                 device_ids=[device.index] if device.type == "cuda" else None,
@@ -318,11 +321,12 @@ class Trainer:
         ranks are summed depends on the bucket. Without this a resumed run would sum its first step
         in another order than the undisturbed one.
         """
-        buffers = {name: buffer.clone() for name, buffer in self.task.named_buffers()}
+        statistics = list_statistics(self.task).values()
+        kept = [buffer.clone() for buffer in statistics]
         self._forward_backward(part)
         self.optimizer.zero_grad(set_to_none=True)
-        for name, buffer in self.task.named_buffers():
-            buffer.copy_(buffers[name])
+        for buffer, value in zip(statistics, kept, strict=True):
+            buffer.copy_(value)
         self._has_fixed_buckets = True
 
     def _gradients_stay_here(self, is_partial: bool) -> contextlib.AbstractContextManager:

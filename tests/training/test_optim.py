@@ -5,13 +5,21 @@ import importlib.util
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fastssl.config import OptimConfig
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
 from fastssl.studies import build_recipe
 from fastssl.tasks import RotationConfig, build_task
-from fastssl.training.optim import UpdateGuard, build_optimizer, load_apex_optimizers, set_lr
+from fastssl.training.optim import (
+    UpdateGuard,
+    build_optimizer,
+    list_statistics,
+    load_apex_optimizers,
+    set_lr,
+)
 
 
 def network():
@@ -301,3 +309,52 @@ def test_a_finite_loss_with_a_non_finite_gradient_is_masked():
     assert not guard.observe(torch.tensor(1.0), 1, gradients)
     optimizer.step()
     assert all(map(torch.equal, before, snapshot(net, optimizer)))
+
+
+class Touched(TorchDispatchMode):
+    """Notes the memory that operators are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, torch.Tensor):
+                self.storages.add(value.untyped_storage().data_ptr())
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_guard_touches_running_statistics_and_no_other_buffer():
+    net = network()
+    net.register_buffer("table", torch.zeros(1000))
+    net.append(nn.BatchNorm1d(2))
+    net[-1].eval()  # as of a frozen stage: its statistics do not change
+    guard = UpdateGuard(build_optimizer(OptimConfig(), net), net, torch.device("cpu"))
+    with Touched() as touched:
+        guard.remember()
+        guard.observe(torch.tensor(float("nan")), 1)
+    assert net[1].running_mean.untyped_storage().data_ptr() in touched.storages
+    assert net.table.untyped_storage().data_ptr() not in touched.storages
+    assert net[-1].running_mean.untyped_storage().data_ptr() not in touched.storages
+
+
+def test_statistics_are_those_of_batch_norms_that_train():
+    net = network()
+    net.register_buffer("table", torch.zeros(1000))
+    names = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    assert list(list_statistics(net)) == names
+    assert list(list_statistics(net.eval())) == []
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_frozen_parameters_are_not_the_optimisers(name):
+    net = network()
+    net[0].requires_grad_(False)
+    optimizer = build_optimizer(OptimConfig(name=name, weight_decay=0.5), net)
+    before = net[0].weight.clone()
+    take_step(net, optimizer)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert set(held) == {p for part in net[1:] for p in part.parameters()}
+    assert set(optimizer.state) <= set(held)
+    assert torch.equal(net[0].weight, before)
