@@ -198,8 +198,14 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Width factor of the trunk; 4 is the standard ResNet."""
     seed: Seed = 0
     """Seed of everything."""
-    max_steps: CountOrZero = free(0)
-    """Stop after this many steps in all, counted from the run's beginning; 0 for the schedule."""
+    trunk_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN|FILE")] = None
+    """Start with the weights of a trunk that a run has exported: the run, or its trunk.safetensors.
+    A run keeps to its start's weights, not to their place."""
+    frozen_stages: Annotated[int, Range(0, 1000)] = 0
+    """Stages of the trunk that do not learn, from the first; docs/trunks.md names them."""
+    max_steps: Annotated[int | None, Range(0, 1_000_000_000)] = free(None)
+    """Stop after this many steps in all, counted from the run's beginning; 0 exports the untrained
+    trunk; None is the whole schedule."""
     accumulation: Annotated[int, Range(1, 1_000_000)] = 1
     """Micro-batches a step on each rank."""
     precision: Precision = "fp32"
@@ -254,14 +260,22 @@ def flatten(config: Any) -> dict[str, Any]:
     return {item.name: _plain(item.value) for item in walk(config) if item.name != "data.seed"}
 
 
-def identity(config: RunConfig, dataset_digest: str) -> dict[str, Any]:
+def identity(
+    config: RunConfig, dataset_digest: str, trunk_digest: str | None = None
+) -> dict[str, Any]:
     """Return what makes the run itself: every field that is not free, and the dataset's digest.
 
-    The place of the data and of the run may change; their content may not.
+    The place of the data, of the run and of the trunk it starts from may change; their content may
+    not.
+
+    Args:
+        config: the run.
+        dataset_digest: of its data.
+        trunk_digest: of the trunk at ``trunk_from``, whose place it takes.
     """
     free_names = {item.name for item in walk(config) if item.is_free}
     flat = {name: value for name, value in flatten(config).items() if name not in free_names}
-    return {**flat, "dataset_digest": dataset_digest}
+    return {**flat, "trunk_from": trunk_digest, "dataset_digest": dataset_digest}
 
 
 def list_defaults(config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from .base import Trunk
 from .export import digest_trunk, load_trunk, save_trunk
 from .heads import ConcatHead, FullyConnectedHead, JointHead
 from .towers import split_batch_norms
-from .trunks import build_trunk, trunk_names
+from .trunks import build_trunk, is_one_network, trunk_names
 
 __all__ = [
     "ConcatHead",
@@ -13,6 +13,7 @@ __all__ = [
     "Trunk",
     "build_trunk",
     "digest_trunk",
+    "is_one_network",
     "load_trunk",
     "save_trunk",
     "split_batch_norms",

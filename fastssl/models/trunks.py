@@ -53,6 +53,9 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "vgg19_bn_patch": partial(VGG19BN, side=64),
 }
 
+# Options without weights: forms of one network that differ in these take the same ones.
+_WEIGHTLESS = {"stride", "root_stride", "last_stride", "lrn"}
+
 # What is asked for and cannot be: the study's other switches on the wrong trunk.
 _IMPOSSIBLE = {
     "resnet50_minus": "the units of v1 end with a ReLU; take resnet50_v2_minus",
@@ -66,6 +69,26 @@ _IMPOSSIBLE = {
 def trunk_names() -> list[str]:
     """Return the names that ``build_trunk`` knows, sorted."""
     return sorted(_TRUNKS)
+
+
+def is_one_network(name: str, other: str) -> bool:
+    """Tell whether two names are forms of one network, so that the weights of one fit the other.
+
+    Args:
+        name: of a trunk.
+        other: of another.
+    """
+    return _network_of(name) == _network_of(other)
+
+
+def _network_of(name: str) -> tuple[Any, ...]:
+    """Return what of a name its weights belong to: all but options that have none."""
+    body, _, size = name.partition("_linear")
+    built: Any = _TRUNKS[body]
+    if not isinstance(built, partial):
+        return built, {}, size
+    options = {key: value for key, value in built.keywords.items() if key not in _WEIGHTLESS}
+    return built.func, options, size
 
 
 def build_trunk(name: str, width: int = STANDARD_WIDTH) -> Trunk:

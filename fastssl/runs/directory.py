@@ -17,6 +17,7 @@ from ..system.files import locked, naming_file, publish_bytes
 CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
+TRUNK_NAME = "trunk.safetensors"
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
 EXIT_NAME = "exit.json"
 TENSORBOARD_NAME = "tensorboard"

@@ -47,7 +47,7 @@ class CheckpointStore:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._num_failed = 0
-        self.last_step = 0
+        self.last_step: int | None = None
         """Step of the newest checkpoint that was saved or loaded."""
 
     def find_newest(self) -> int | None:
@@ -128,7 +128,7 @@ class CheckpointStore:
         if self._error is None:
             return
         error, self._error = self._error, None
-        self.last_step = 0
+        self.last_step = None
         self._num_failed += 1
         if is_final or self._num_failed >= MAX_FAILED_SAVES or not isinstance(error, OSError):
             raise error

@@ -57,7 +57,10 @@ def outline_task(config: RunConfig, num_classes: int) -> Task:
         InputError: if the task cannot be built.
     """
     with torch.device("meta"):
-        return build_task(config.task, build_trunk(config.trunk, config.width), num_classes)
+        trunk = build_trunk(config.trunk, config.width)
+        task = build_task(config.task, trunk, num_classes)
+    trunk.freeze(config.frozen_stages)
+    return task
 
 
 def check_memory(
@@ -134,11 +137,11 @@ def estimate_step(task: Task, size: int, precision: str, momentums: int) -> Memo
     Returns:
         The bytes by what they are for.
     """
-    parameters = _count_bytes(task.parameters())
+    learning = _count_bytes(p for p in task.parameters() if p.requires_grad)
     return MemoryEstimate(
-        weights=parameters + _count_bytes(task.buffers()),
-        gradients=parameters,
-        optimizer=momentums * parameters,
+        weights=_count_bytes(task.parameters()) + _count_bytes(task.buffers()),
+        gradients=learning,
+        optimizer=momentums * learning,
         activations=count_step_bytes(task, size, precision),
     )
 

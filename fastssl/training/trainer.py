@@ -25,6 +25,7 @@ from ..models import build_trunk, save_trunk
 from ..models.input_spec import INPUT_KEY
 from ..randomness import step_seed
 from ..runs.directory import (
+    TRUNK_NAME,
     check_identity,
     compare_identities,
     locked_run,
@@ -45,10 +46,10 @@ from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
 from .schedule import build_schedule
+from .start import read_start
 
 _log = logging.getLogger(__name__)
 
-TRUNK_NAME = "trunk.safetensors"
 _COMPRESSION = {
     "bf16": default_hooks.bf16_compress_hook,
     "fp16": default_hooks.fp16_compress_hook,
@@ -113,7 +114,7 @@ class Trainer:
         self.world.on_zero(lambda: clear_endings(self.folder))
         self._earlier_loader = self.world.on_zero(lambda: read_chosen_loader(self.folder))
         self.world.together(self._open_loader)
-        self.identity = identity(self.config, self.loader.dataset.digest)
+        self.identity = identity(self.config, self.loader.dataset.digest, self.start_digest)
         self.defaults = list_defaults(self.config)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)
@@ -138,11 +139,16 @@ class Trainer:
         outline = outline_task(config, num_classes)
         outline.check_batch(size)
         check_memory(outline, config, size, world.size, read_capacity(world))
+        start = read_start(config, outline)
+        self.start_digest = None if start is None else start.digest
         # The order of weights' draws is the order of building: trunk, then head.
         torch.manual_seed(step_seed(config.seed, 0, 0))
         self.trunk = build_trunk(config.trunk, config.width)
+        if start is not None:
+            self.trunk.load_state_dict(start.trunk.state_dict())
         self.task = build_task(config.task, self.trunk, num_classes)
         self.task.class_names = class_names
+        self.trunk.freeze(config.frozen_stages)
         self.loader_choice = resolve_loader(config.data, str(world.device), self._earlier_loader)
         data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
         self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
@@ -249,7 +255,9 @@ class Trainer:
     def run(self) -> None:
         """Train to the end of the schedule, to ``max_steps``, or to a signal; then save."""
         config, world = self.config, self.world
-        last_step = min(self.schedule.total_steps, config.max_steps or self.schedule.total_steps)
+        last_step = self.schedule.total_steps
+        if config.max_steps is not None:
+            last_step = min(last_step, config.max_steps)
         if world.is_zero:
             self._announce(last_step)
         batches = iter(self.loader)
@@ -367,13 +375,15 @@ class Trainer:
                 "fastssl": __version__,
                 INPUT_KEY: self.task.input_spec.to_text(),
             }
+            if self.start_digest is not None:
+                metadata["trunk_from"] = self.start_digest
             save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
             _log.info("trunk: %s", self.folder / TRUNK_NAME)
         self.journal.judge_data()
 
     def _announce(self, last_step: int) -> None:
         if self.step >= last_step:
-            _log.info("step %d of %d is done already: nothing to do", self.step, last_step)
+            _log.info("step %d of %d is done already: nothing to train", self.step, last_step)
             return
         data = self.config.data
         if data.order == "global" and data.layout != ChunkLayout():

@@ -168,7 +168,7 @@ def undisturbed(dataset_path, tmp_path_factory):
     return get
 
 
-BF16 = ("--precision", "bf16", "--accumulation", "2")
+BF16 = ("--precision", "bf16", "--accumulation", "2", "--frozen-stages", "1")
 
 
 @pytest.mark.parametrize(
