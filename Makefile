@@ -1,6 +1,7 @@
 # Every target sets up what it needs by itself; a second call finds that done and is instant.
 #
-#   make demo [DATA=photos/] [OUTPUT=runs/demo]   a first look, minutes on two CPU cores
+#   make demo [DATA=photos/] [OUTPUT=runs/demo]   a first look, minutes on two CPU cores;
+#             [STEPS=600] [SEEDS=5]               more of it
 #   make test [PYTEST_ARGS="-k shards"]           the whole suite
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
@@ -20,7 +21,9 @@ SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
 DATA ?=
-OUTPUT ?= runs/$(if $(DATA),demo-photos,demo)
+STEPS ?=
+SEEDS ?=
+OUTPUT ?= runs/$(if $(DATA),demo-photos,demo)$(if $(STEPS),-$(STEPS)-steps)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 RECIPES_ARGS ?=
@@ -35,7 +38,8 @@ setup:
 
 demo: setup
 	@data="$(DATA)"; \
-	$(BIN)/python tools/demo.py $${data:+--data "$${data/#\~/$$HOME}"} --output-dir "$(OUTPUT)"
+	$(BIN)/python tools/demo.py $${data:+--data "$${data/#\~/$$HOME}"} --output-dir "$(OUTPUT)" \
+	    $(if $(STEPS),--steps $(STEPS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 # Nothing after pytest: its closing line is the last one.
 test: setup

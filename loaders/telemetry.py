@@ -11,7 +11,7 @@ from ..stages import STAGES
 STARVED_SHARE = 0.02
 """Share of a run's time spent waiting for data above which the loader counts as holding it up."""
 
-_REMEDIES = {
+REMEDIES = {
     "read": "read longer runs (--data.order chunked), keep the shards on a faster disk, or let "
     "more reads overlap (--data.num-threads)",
     "check": "give the loader more cores (--data.num-threads)",
@@ -21,6 +21,7 @@ _REMEDIES = {
     "collate": "give the loader more cores (--data.num-threads), or ask for fewer or smaller views",
     "copy": "ask for fewer or smaller views, or see that the GPU's link has its full width",
 }
+"""What helps where a stage holds the run up."""
 
 
 @dataclass(frozen=True)
@@ -154,4 +155,4 @@ def describe_data(name: str, wait_share: float, report: StageReport) -> str:
     rate += f" with {workers} worker{'s' if workers > 1 else ''}"
     if wait_share <= STARVED_SHARE:
         return f"{waited}: data is no bottleneck ({rate})"
-    return f"{waited}: {rate}; remedy: {_REMEDIES[stage]}"
+    return f"{waited}: {rate}; remedy: {REMEDIES[stage]}"

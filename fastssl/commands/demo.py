@@ -13,31 +13,24 @@ import os
 import platform
 import shlex
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 import fastssl
 
-from ..config import LoaderConfig
 from ..errors import InputError
-from ..evaluation import Features, evaluate_knn, extract_features, split_by_group
-from ..evaluation.report import Comparison, Report, read_run, write_report
+from ..evaluation.report import Report, write_report
 from ..fields import Checked, Range
-from ..loaders import build_loader
-from ..models import build_trunk, load_trunk
-from ..randomness import step_seed
-from ..runs.launch import run_child, training_command
-from ..shards import ShardDataset, decode_picture, open_dataset
+from ..runs.launch import describe_command, run_child, training_command
+from ..runs.read import read_ending, read_run
+from ..shards import ShardDataset, open_dataset
 from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.sources import FolderSource, open_source
 from ..studies import build_recipe
@@ -45,13 +38,13 @@ from ..system.cpus import available_cpus
 from ..system.files import publish_bytes
 from ..system.machine import read_processor
 from ..system.signals import stopping_on_signals
-from ..tasks import InputSpec
 from ..views import ViewSpec
+from .demo_worth import RECIPE, Worth, cut_tile, measure_worth
 from .frame import parse_arguments
 
-RECIPE = "demo"
-NEIGHBOURS, TEMPERATURE = 20, 0.07
 MIN_IMAGES = 16
+LONGER = 4
+"""Times the steps that are offered next."""
 TRAIN_FAILURES = {2: "its input is wrong", 75: "it was stopped by a signal"}
 
 
@@ -124,14 +117,28 @@ def run_stages(demo: Demo) -> None:
         for seed in range(demo.seeds):
             pretrain(demo, dataset, seed)
     with stage("k nearest neighbours", seconds):
-        comparison, reason = compare(demo, dataset)
+        num = min(len(dataset), demo.num_images)
+        groups = [model_of(dataset, i) for i in range(num)] if demo.data is None else None
+        runs = [demo.run_dir(seed) for seed in range(demo.seeds)]
+        worth = measure_worth(dataset, num, demo.view, runs, groups)
     with stage("report", seconds):
         report = demo.output_dir / "report.html"
-        write_report(report, describe(demo, dataset, comparison, reason, seconds))
+        write_report(report, describe(demo, dataset, worth, seconds))
     print()
-    print(comparison.headline().replace("\u00b1", "+-") if comparison else reason)
+    print_result(demo, worth)
     print(f"report:      {report.resolve()}")
-    print(f"tensorboard: tensorboard --logdir {shlex.quote(str(demo.output_dir))}")
+    print(f"tensorboard: tensorboard --logdir {quote(demo.output_dir)}")
+
+
+def print_result(demo: Demo, worth: Worth) -> None:
+    """Say in a line or two what was found."""
+    if worth.comparison is None:
+        print(worth.reason)
+        return
+    print(worth.comparison.headline().replace("\u00b1", "+-"))
+    if not worth.comparison.is_clear:
+        for purpose, command in list_longer(demo).items():
+            print(f"{purpose}: {command}")
 
 
 @contextmanager
@@ -169,6 +176,11 @@ def check_output(demo: Demo) -> None:
         raise InputError(f"output_dir ({out}) holds other files; choose another --output-dir")
     out.mkdir(parents=True, exist_ok=True)
     publish_bytes(record, json.dumps(settings).encode())
+
+
+def quote(path: Path) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -233,7 +245,8 @@ def thin_out(source: Path, demo: Demo) -> Path:
 def pretrain(demo: Demo, dataset: ShardDataset, seed: int) -> None:
     """Train one trunk in a process of its own; a run found there goes on."""
     run = demo.run_dir(seed)
-    if (run / "trunk.safetensors").exists() and is_done(run):
+    ending = read_ending(run)
+    if (run / "trunk.safetensors").exists() and ending is not None and ending.code == 0:
         return
     num = min(len(dataset), demo.num_images)
     batch = min(build_recipe(RECIPE).data.global_batch_size, num // 2)
@@ -243,98 +256,16 @@ def pretrain(demo: Demo, dataset: ShardDataset, seed: int) -> None:
     options += ["--schedule.epochs", repr(demo.num_steps * batch / num)]
     options += ["--schedule.warmup-epochs", repr(demo.num_steps * batch / num / 10)]
     options += ["--checkpoint.every-steps", str(max(10, demo.num_steps // 5))]
-    # A picture of the last step, whatever the number of steps.
     options += ["--log.every-steps", str(max(1, min(10, demo.num_steps // 10)))]
-    options += ["--log.pictures-every-steps", str(demo.num_steps)]
     code, _ = run_child(training_command(RECIPE, *options))
     if code:
         print(f"error: training stopped: {TRAIN_FAILURES.get(code, f'exit {code}')}; see {run}")
         raise SystemExit(code)
 
 
-def is_done(run: Path) -> bool:
-    """Return whether a run has come to its end."""
-    path = run / "exit.json"
-    return path.is_file() and json.loads(path.read_text())["code"] == 0
-
-
-# --- What it is worth -----------------------------------------------------------------------------
-
-
-def compare(demo: Demo, dataset: ShardDataset) -> tuple[Comparison | None, str]:
-    """Compare pretrained and random trunks by nearest neighbours; else say why that cannot be."""
-    num = min(len(dataset), demo.num_images)
-    labels = np.asarray(dataset.index["label"][:num], np.int64)
-    if demo.data is None:
-        groups, unit = [model_of(dataset, i) for i in range(num)], "no model on both sides"
-    else:
-        groups, unit = list(range(num)), "split by image"
-    if len(np.unique(labels[labels >= 0])) < 2:
-        return None, (
-            "The images have no labels, so there is nothing to compare the trunks by; put them "
-            "into one folder a class for that. The curves and puzzles show what was learnt."
-        )
-    try:
-        split = split_by_group(labels, groups)
-    except InputError as error:
-        return None, f"The labels do not allow a comparison: {error}."
-    truth = torch.from_numpy(labels)
-    results = {"pretrained": [], "random": []}
-    for seed in range(demo.seeds):
-        pretrained, metadata = load_trunk(demo.run_dir(seed) / "trunk.safetensors")
-        spec = InputSpec.from_metadata(metadata)
-        for kind, trunk in (("pretrained", pretrained), ("random", build_random_twin(seed))):
-            features = look(demo, dataset, num, trunk, spec).features
-            results[kind].append(
-                evaluate_knn(features, truth, groups, NEIGHBOURS, TEMPERATURE, split=split)
-            )
-            print(f"seed {seed}, {kind}: {100 * results[kind][-1].accuracy:.1f} %", flush=True)
-    first = results["pretrained"][0]
-    names = dataset.class_names
-    per_class = {
-        names[label]: tuple(
-            fmean(result.per_class[label] for result in results[kind])
-            for kind in ("pretrained", "random")
-        )
-        for label in first.per_class
-    }
-    return Comparison(
-        measure=f"k nearest neighbours by cosine (k {first.k}, votes weighted by "
-        f"exp(cosine / {TEMPERATURE})), {unit}",
-        pretrained=tuple(result.accuracy for result in results["pretrained"]),
-        random=tuple(result.accuracy for result in results["random"]),
-        chance=max(Counter(labels[split.test].tolist()).values()) / len(split.test),
-        num_train=first.num_train,
-        num_test=first.num_test,
-        per_class=per_class if len(per_class) <= 20 else {},
-    ), ""
-
-
 def model_of(dataset: ShardDataset, sample_id: int) -> str:
     """Return the model that a rendered image shows; its file is named <model>_<index>.png."""
     return Path(dataset.read_metadata(sample_id)["source"]).stem.rpartition("_")[0]
-
-
-def build_random_twin(seed: int) -> torch.nn.Module:
-    """Build the trunk that a run with this seed starts from."""
-    recipe = build_recipe(RECIPE)
-    torch.manual_seed(step_seed(seed, 0, 0))
-    return build_trunk(recipe.trunk, recipe.width)
-
-
-def look(
-    demo: Demo, dataset: ShardDataset, num: int, trunk: torch.nn.Module, spec: InputSpec
-) -> Features:
-    """Extract the features of the first samples of the data set."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = LoaderConfig(
-        path=dataset.path, max_samples=num, global_batch_size=min(100, num), num_threads=1
-    )
-    loader = build_loader(config, demo.view)
-    try:
-        return extract_features(trunk, loader, spec, device)
-    finally:
-        loader.close()
 
 
 # --- The report -----------------------------------------------------------------------------------
@@ -343,24 +274,25 @@ def look(
 def describe(
     demo: Demo,
     dataset: ShardDataset,
-    comparison: Comparison | None,
-    reason: str,
+    worth: Worth,
     seconds: dict[str, float],
 ) -> Report:
     """Gather what stands in the report."""
     recipe = build_recipe(RECIPE)
     num = min(len(dataset), demo.num_images)
     kind = "rendered images of ten classes" if demo.data is None else f"images of {demo.data}"
-    times = "once" if demo.seeds == 1 else f"{demo.seeds} times"
+    times = "" if demo.seeds == 1 else f"{demo.seeds} times with other weights, "
     sheet, caption = draw_sheet(demo, dataset, num)
     return Report(
         title="fastssl demo",
         lead=f"A small {recipe.trunk} learnt to solve jigsaw puzzles made of {num:,} {kind}, "
-        f"{times}, {demo.num_steps} steps each, without any label.",
+        f"{times}{demo.num_steps} steps{' each' if times else ''}, without any label.",
         runs=[read_run(demo.run_dir(seed), f"seed {seed}") for seed in range(demo.seeds)],
-        chance={"accuracy": 1 / recipe.task.num_permutations},
-        comparison=comparison,
-        no_comparison=reason,
+        comparison=worth.comparison,
+        no_comparison=worth.reason,
+        clearer=list_longer(demo),
+        neighbours=worth.neighbours,
+        neighbours_caption=worth.caption,
         samples=sheet,
         samples_caption=caption,
         commands=list_commands(demo, dataset),
@@ -378,22 +310,40 @@ def describe(
     )
 
 
+def list_longer(demo: Demo) -> dict[str, str]:
+    """Return the demo again with more steps than this one had, by purpose."""
+    options = [] if demo.data is None else ["--data", str(demo.data)]
+    if demo.images is not None:
+        options += ["--images", str(demo.images)]
+    steps = LONGER * demo.num_steps
+    place = demo.output_dir.with_name(f"{demo.output_dir.name}-{steps}-steps")
+    options += ["--steps", str(steps), "--seeds", str(demo.seeds), "--output-dir", str(place)]
+    return {f"The same with {LONGER} times the steps": describe_command("demo", *options)}
+
+
 def list_commands(demo: Demo, dataset: ShardDataset) -> dict[str, str]:
-    """Return what to run next, by purpose."""
-    out, path = (shlex.quote(str(p)) for p in (demo.output_dir, dataset.path))
-    return {
-        "Curves and puzzles in TensorBoard": f"tensorboard --logdir {out}",
-        "The same with your own photographs": "make demo DATA=/my/photos",
-        "One of these runs by hand, longer": (
-            f"fastssl train {RECIPE} --data.path {path} --output-dir runs/longer "
-            "--schedule.epochs 30"
-        ),
-        "Goyal et al. 2019 on a folder of images": (
-            "fastssl make-shards /my/photos /my/shards --encode resized\n"
-            "torchrun --nproc-per-node 8 -m fastssl train goyal19_jigsaw --data.path /my/shards "
-            "--output-dir runs/jigsaw"
-        ),
+    """Return what to run next, by purpose; nothing that was just done."""
+    num = min(len(dataset), demo.num_images)
+    batch = min(build_recipe(RECIPE).data.global_batch_size, num // 2)
+    epochs = f"{10 * demo.num_steps * batch / num:.0f}"
+    commands = {
+        "Curves and pictures in TensorBoard": f"tensorboard --logdir {quote(demo.output_dir)}",
+        **list_longer(demo),
     }
+    if demo.data is None:
+        commands["The same with your own photographs"] = describe_command(
+            "demo", "--data", "/my/photos", "--output-dir", "runs/demo-photos"
+        )
+    train = ["train", RECIPE, "--data.path", str(dataset.path), "--schedule.epochs", epochs]
+    commands["One of these runs by hand, ten times as long"] = describe_command(
+        *train, "--output-dir", "runs/longer"
+    )
+    commands["Goyal et al. 2019 on a folder of images, on eight GPUs"] = (
+        describe_command("make-shards", "/my/photos", "/my/shards", "--encode", "resized")
+        + "\ntorchrun --nproc-per-node 8 -m fastssl train goyal19_jigsaw --data.path /my/shards "
+        "--output-dir runs/jigsaw"
+    )
+    return commands
 
 
 def draw_sheet(demo: Demo, dataset: ShardDataset, num: int) -> tuple[np.ndarray, str]:
@@ -410,8 +360,6 @@ def draw_sheet(demo: Demo, dataset: ShardDataset, num: int) -> tuple[np.ndarray,
     sheet = np.full((side * len(rows), side * max(map(len, rows)), 3), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, sample_id in enumerate(row):
-            payload = dataset.read_payload(int(sample_id))
-            picture = Image.fromarray(decode_picture(payload))
-            tile = np.asarray(ImageOps.fit(picture, (side, side)))
+            tile = cut_tile(dataset, int(sample_id), side)
             sheet[y * side : (y + 1) * side, x * side : (x + 1) * side] = tile
     return sheet, caption

@@ -7,12 +7,12 @@ shards/] [--only WORD]``; the same command goes on with smoke forms that were in
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 from tqdm import tqdm
@@ -21,6 +21,7 @@ from ..config import RunConfig
 from ..errors import InputError, RunFailed
 from ..fields import Checked, Count, CountOrZero, Range
 from ..runs.launch import run_child, training_command
+from ..runs.read import read_run
 from ..shards import open_dataset
 from ..shards.making.convert import ConvertConfig, convert
 from ..studies import build_recipe, recipe_names
@@ -132,17 +133,18 @@ def run_one(config: RecipesConfig, name: str, data: Path) -> tuple[str, ...]:
     if code:
         said = said_all.strip().splitlines() or ["(nothing said)"]
         return name, trunk, "", "", "", "", seconds, f"exit {code}: {said[-1]}"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "loss" in line]
-    # The last tenth: a single step of few images says little.
-    tail = steps[-max(1, len(steps) // 10) :]
+    run = read_run(folder)
+    losses, accuracies = run.curve("loss")[1], run.curve("accuracy")[1]
 
-    def mean(key: str) -> str:
-        return f"{sum(line[key] for line in tail) / len(tail):.3f}" if key in tail[0] else ""
+    def last(values: list[float]) -> str:
+        # The last tenth: a single step of few images says little.
+        tail = values[-max(1, len(values) // 10) :]
+        return f"{fmean(tail):.3f}" if tail else ""
 
     if name in CELLS:
         shutil.rmtree(folder)
-    numbers = (str(len(steps)), f"{steps[0]['loss']:.3f}", mean("loss"), mean("accuracy"))
+    first = f"{losses[0]:.3f}" if losses else "not finite"
+    numbers = (str(len(run.lines)), first, last(losses), last(accuracies))
     return name, trunk, *numbers, seconds, "done"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .features import Features, extract_features
-from .knn import KnnResult, classify_by_neighbours, evaluate_knn
+from .knn import KnnResult, classify_by_neighbours, evaluate_knn, find_neighbours
 from .splits import Split, split_by_group
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "classify_by_neighbours",
     "evaluate_knn",
     "extract_features",
+    "find_neighbours",
     "split_by_group",
 ]

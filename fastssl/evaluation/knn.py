@@ -53,6 +53,23 @@ def _find_neighbours(
     return torch.cat(cosines), torch.cat(rows)
 
 
+def find_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024) -> Tensor:
+    """Return the rows of a bank that lie nearest to each query by cosine, the nearest first.
+
+    Args:
+        queries: float (N, D) on any device.
+        bank: float (M, D) on the same device.
+        k: neighbours; the whole bank where it holds fewer.
+        chunk: queries at a time.
+
+    Returns:
+        int64 (N, min(k, M)).
+    """
+    queries = functional.normalize(queries.float(), dim=1)
+    bank = functional.normalize(bank.float(), dim=1)
+    return _find_neighbours(queries, bank, k, chunk)[1]
+
+
 def classify_by_neighbours(
     queries: Tensor,
     bank: Tensor,

@@ -15,9 +15,9 @@ from pathlib import Path
 from ..errors import InputError, describe_failure
 from ..system.files import locked
 from ..world import World
-from .directory import CONFIG_NAME, LOCK_NAME, write_json
+from .directory import CONFIG_NAME, EXIT_NAME, LOCK_NAME, write_json
+from .read import read_ending
 
-EXIT_NAME = "exit.json"
 _FAILURES = "exit.rank*.json"
 _FAILURE_PATIENCE_S = 2.0
 
@@ -66,9 +66,8 @@ def record_refusal(arguments: Sequence[str], error: InputError) -> None:
             continue
         # Where a run is at work, the file is that run's.
         with contextlib.suppress(InputError), locked(folder / LOCK_NAME, "in use"):
-            step = 0
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                step = json.loads((folder / EXIT_NAME).read_bytes())["step"]
+            last = read_ending(folder)
+            step = 0 if last is None else last.step
             _write_ending(folder / EXIT_NAME, 2, f"error: {error}", step)
 
 

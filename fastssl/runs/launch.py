@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..system.lifelines import ending_with_parent
+
+
+def describe_command(*words: str) -> str:
+    """Return a command line of ours as a person types it in this shell.
+
+    Args:
+        words: the command's name and what stands behind it.
+    """
+    python = Path(sys.executable)
+    if shutil.which("fastssl") == str(python.with_name("fastssl")):
+        return shlex.join(["fastssl", *words])
+    here = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return shlex.join([str(here), "-m", "fastssl", *words])
 
 
 def training_command(recipe: str, *options: str) -> list[str]:

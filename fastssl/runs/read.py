@@ -1,32 +1,54 @@
-"""Read what a run directory tells: curves, pictures, how it ended."""
+"""The only reader of run directories: curves, pictures, settings, how a run ended.
+
+Whatever stands in a directory is read in pieces of bounded size: a killed run may leave a torn last
+line, a full disk or a crash a long tail of rubbish.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from .directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, TENSORBOARD_NAME
 
-# Of every run, in every task; what else a line holds is the task's own.
-_COMMON = {
-    "step",
-    "epoch",
-    "samples",
-    "loss",
-    "lr",
-    "images_per_s",
-    "data_wait_ms",
-    "step_ms",
-    "skipped",
-    "substituted",
-    "fallback_decodes",
-}
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is none of ours."""
+MAX_LINES = 10_000
+"""Of a run with more than twice as many lines every second one is kept, and again."""
+_MAX_FILE_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run's last life ended."""
+
+    code: int
+    """Exit code; 0 done, 75 stopped by a signal after saving."""
+    reason: str
+    """In a line."""
+    step: int
+    """Steps done."""
+
+
+@dataclass(frozen=True)
+class LoggedPicture:
+    """One of TensorBoard's pictures."""
+
+    tag: str
+    """Its place, such as ``jigsaw/0``."""
+    step: int
+    """Steps done when it was drawn."""
+    pixels: NDArray[np.uint8]
+    """uint8 (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -35,27 +57,26 @@ class Run:
 
     name: str
     """Name to show, such as ``seed 0``."""
-    lines: tuple[dict, ...]
-    """The logged steps of ``metrics.jsonl``, in order."""
-    num_resumes: int
+    lines: tuple[dict[str, Any], ...]
+    """The logged steps of ``metrics.jsonl``, in order; of very many an even choice."""
+    num_resumes: int = 0
     """How often the run went on after a stop."""
-    pictures: tuple[NDArray[np.uint8], ...]
-    """The newest pictures of the task in TensorBoard's log, uint8 (H, W, 3)."""
+    pictures: tuple[LoggedPicture, ...] = ()
+    """The first and the newest picture of each place in TensorBoard's log."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The config of the last start, by dotted name; empty if it cannot be read."""
+    ending: Ending | None = None
+    """How it ended; None while it runs, and after a kill."""
 
     def curve(self, key: str) -> tuple[list[float], list[float]]:
         """Return (steps, values) of a number, without the lines that lack it."""
-        points = [(line["step"], line[key]) for line in self.lines if line.get(key) is not None]
+        found = [(line["step"], line.get(key)) for line in self.lines]
+        points = [(x, y) for x, y in found if isinstance(y, (int, float))]
         return [x for x, _ in points], [y for _, y in points]
 
-    def task_scalars(self) -> list[str]:
-        """Return the names of the numbers that the task itself logs, such as its accuracy."""
-        names = {
-            key: None
-            for line in self.lines
-            for key, value in line.items()
-            if key not in _COMMON and isinstance(value, (int, float))
-        }
-        return list(names)
+    def names(self) -> list[str]:
+        """Return the names of all numbers that stand in its lines, in their order."""
+        return list(dict.fromkeys(key for line in self.lines for key in line))
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
@@ -71,37 +92,97 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     Raises:
         InputError: if there is no ``metrics.jsonl``.
     """
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        raise InputError(f"run ({folder}) has no metrics.jsonl; give the folder of a training run")
-    lines, num_resumes = [], 0
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            # A killed run may leave its last line torn; the next start cuts it off.
+    lines: list[dict[str, Any]] = []
+    last: dict[str, Any] | None = None
+    num_resumes, stride, number = 0, 1, 0
+    for line in _read_lines(folder):
+        if "event" in line:
+            num_resumes += line["event"] == "resume"
             continue
-        if line.get("event") == "resume":
-            num_resumes += 1
-        elif "event" not in line:
+        last = line
+        if number % stride == 0:
             lines.append(line)
-    pictures = _read_pictures(folder / "tensorboard")
-    return Run(name or folder.name, tuple(lines), num_resumes, tuple(pictures))
+        number += 1
+        if len(lines) == 2 * MAX_LINES:
+            lines, stride = lines[::2], 2 * stride
+    if last is not None and lines[-1] is not last:
+        lines.append(last)
+    settings = _read_object(folder / CONFIG_NAME).get("config", {})
+    return Run(
+        name or folder.name,
+        tuple(lines),
+        num_resumes,
+        tuple(_read_pictures(folder / TENSORBOARD_NAME)),
+        settings if isinstance(settings, dict) else {},
+        read_ending(folder),
+    )
 
 
-def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    """Return the newest picture of each tag in a TensorBoard log; none without a log."""
+def read_ending(folder: Path) -> Ending | None:
+    """Return how a run's last life ended, or None if it has not, or was killed.
+
+    Args:
+        folder: the run directory.
+    """
+    found = _read_object(folder / EXIT_NAME)
+    try:
+        return Ending(int(found["code"]), str(found["reason"]), int(found["step"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of metrics.jsonl that are ours, an object with an event or a step."""
+    path = folder / METRICS_NAME
+    if not path.is_file():
+        raise InputError(f"run ({folder}) has no {METRICS_NAME}; give the folder of a training run")
+    with path.open("rb") as file:
+        is_inside = False  # a line too long to be read whole
+        while text := file.readline(MAX_LINE_BYTES):
+            was_inside, is_inside = is_inside, not text.endswith(b"\n")
+            if was_inside or (is_inside and len(text) == MAX_LINE_BYTES):
+                continue
+            line = _parse_object(text)
+            if "event" in line or isinstance(line.get("step"), int):
+                yield line
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return what stands in a small JSON file, empty if it is not there or is no object."""
+    try:
+        with path.open("rb") as file:
+            return _parse_object(file.read(_MAX_FILE_BYTES))
+    except OSError:
+        return {}
+
+
+def _parse_object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_pictures(folder: Path) -> list[LoggedPicture]:
+    """Return the first and the newest picture of each tag; none without a log.
+
+    What a lost life left behind has a lower step than the newest.
+    """
     if not folder.is_dir():
         return []
     # Slow to import, and only a report needs it.
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    # What a lost life left behind has a lower step than the newest: no need to purge, and to warn.
-    sizes = {"images": 0, "scalars": 1}
-    log = EventAccumulator(str(folder), size_guidance=sizes, purge_orphaned_data=False)
-    log.Reload()
-    pictures = []
-    for tag in sorted(log.Tags()["images"]):
-        encoded = max(log.Images(tag), key=lambda event: event.step).encoded_image_string
-        pictures.append(np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
-    return pictures
+    ends: dict[str, dict[int, bytes]] = {}
+    for path in sorted(folder.glob("*tfevents*")):
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.HasField("image"):
+                    steps = ends.get(value.tag, {}) | {event.step: value.image.encoded_image_string}
+                    ends[value.tag] = {s: steps[s] for s in (min(steps), max(steps))}
+    return [
+        LoggedPicture(tag, step, np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
+        for tag, steps in sorted(ends.items())
+        for step, encoded in steps.items()
+    ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from fastssl.commands import demo as demo_command
+from fastssl.commands import demo_worth
 from fastssl.errors import InputError
 from fastssl.models import load_trunk
 from fastssl.shards.making.convert import ConvertConfig, convert
@@ -57,6 +59,12 @@ def test_demo_on_labelled_photographs_compares_trunks(labelled):
     page = (out / "report.html").read_text()
     assert "k nearest neighbours by cosine" in page
     assert "split by image" in page
+    shown = page.split("<details>")[0]
+    assert "Nearest neighbours" in shown
+    assert "loader_" not in shown
+    assert "Pretext" not in page
+    assert "your own photographs" not in page  # that is what was just done
+    assert "--steps 12" in page  # more than this demo had
     assert list((out / "seed0" / "tensorboard").iterdir())
 
 
@@ -89,7 +97,8 @@ def test_demo_without_labels_shows_curves_and_says_why_not_more(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (out / "report.html").read_text()
     assert "The images have no labels" in page
-    assert "Pretext loss" in page
+    assert "Nearest neighbours" in page
+    assert 'aria-label="Loss"' in page
 
 
 @pytest.mark.slow
@@ -102,7 +111,7 @@ def test_random_twin_is_where_a_run_starts(tmp_path):
     command += ["--optim.lr", "0", "--seed", "7", "--log.tensorboard", "false"]
     subprocess.run(command, check=True, capture_output=True)
     trained, _ = load_trunk(tmp_path / "run" / "trunk.safetensors")
-    twin = demo_command.build_random_twin(7)
+    twin = demo_worth.build_random_twin(7)
     for (name, a), b in zip(trained.named_parameters(), twin.parameters(), strict=True):
         assert torch.equal(a, b), name
 
@@ -150,6 +159,16 @@ def test_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
         demo_command.check_output(demo_command.Demo(output_dir=tmp_path))
+
+
+@pytest.mark.parametrize("steps", [None, 40])
+def test_what_is_offered_next_has_more_steps_than_this_demo(tmp_path, steps):
+    demo = demo_command.Demo(output_dir=tmp_path / "out", steps=steps, seeds=2)
+    (command,) = demo_command.list_longer(demo).values()
+    words = shlex.split(command)
+    longer = int(words[words.index("--steps") + 1])
+    assert longer == 4 * demo.num_steps
+    assert words[words.index("--output-dir") + 1] == str(tmp_path / f"out-{longer}-steps")
 
 
 def test_too_few_photographs_are_refused(tmp_path):

@@ -1,31 +1,39 @@
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import torch
 
-from fastssl.errors import InputError
-from fastssl.evaluation.report import Comparison, Report, read_run, write_report
+from fastssl.evaluation.report import Comparison, Report, write_report
+from fastssl.evaluation.report.training import describe_speed
+from fastssl.runs.read import Run, read_run
+from fastssl.studies import build_recipe
+from fastssl.training import train
 
-LINE = {"epoch": 0.5, "samples": 640, "lr": 0.1, "images_per_s": 90.0, "data_wait_ms": 1.5}
 
-
-def write_metrics(folder, lines):
-    folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text)
+@pytest.fixture(scope="module")
+def trained(dataset_path, tmp_path_factory):
+    """A run directory that the trainer wrote: four steps of a narrow network, stopped once."""
+    config = build_recipe("demo_smoke")
+    small = {"num_permutations": 10, "hidden": 8, "patch": 10, "jitter": 3}
+    config = dataclasses.replace(
+        config,
+        task=dataclasses.replace(config.task, **small, resize_short=36, crop=36),
+        data=dataclasses.replace(config.data, path=dataset_path, num_threads=1),
+        log=dataclasses.replace(config.log, every_steps=1, progress=False),
+        output_dir=tmp_path_factory.mktemp("trained") / "run",
+    )
+    train(dataclasses.replace(config, max_steps=2))
+    train(config)
+    return config.output_dir
 
 
 @pytest.fixture
-def run(tmp_path):
-    folder = tmp_path / "run"
-    lines = [{**LINE, "step": s, "loss": 4.0 / s, "accuracy": s / 40} for s in (10, 20)]
-    write_metrics(folder, [lines[0], {"event": "resume", "step": 10}, lines[1]])
-    return folder
+def run(trained):
+    return read_run(trained, "seed 0")
 
 
 class Page(HTMLParser):
@@ -36,12 +44,14 @@ class Page(HTMLParser):
     def __init__(self, source):
         super().__init__()
         self.text, self.sources, self.tags, self.open = "", [], [], []
+        self.titles = []
         self.feed(source)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.sources += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
+        self.titles += [v for k, v in attrs if tag == "svg" and k == "aria-label"]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -67,45 +77,10 @@ def compare(pretrained, random, **fields):
     return Comparison(pretrained=pretrained, random=random, **measure, **fields)
 
 
-def test_run_gives_curves_and_counts_resumes(run):
-    read = read_run(run, "seed 0")
-    assert (read.name, read.num_resumes) == ("seed 0", 1)
-    assert read.curve("loss") == ([10, 20], [0.4, 0.2])
-    assert read.task_scalars() == ["accuracy"]
-
-
-def test_torn_last_line_of_a_killed_run_is_left_out(run):
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 30, "lo')
-    assert [line["step"] for line in read_run(run).lines] == [10, 20]
-
-
-def test_steps_whose_loss_is_not_finite_leave_a_gap(run):
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({**LINE, "step": 30, "loss": None}) + "\n")
-    assert read_run(run).curve("loss") == ([10, 20], [0.4, 0.2])
-
-
-def test_newest_pictures_are_read_from_tensorboard(run):
-    from torch.utils.tensorboard import SummaryWriter
-
-    newest = np.random.default_rng(0).integers(0, 255, (12, 20, 3), np.uint8)
-    with SummaryWriter(str(run / "tensorboard")) as writer:
-        writer.add_image("jigsaw/0", torch.zeros(12, 20, 3), 1, dataformats="HWC")
-        writer.add_image("jigsaw/0", torch.from_numpy(newest), 2, dataformats="HWC")
-    (picture,) = read_run(run).pictures
-    np.testing.assert_array_equal(picture, newest)
-
-
-def test_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no metrics.jsonl"):
-        read_run(tmp_path)
-
-
 def test_page_needs_nothing_from_outside(tmp_path, run):
     source = build(
         tmp_path,
-        runs=[read_run(run)],
+        runs=[run],
         comparison=compare((0.6, 0.62), (0.4, 0.42), per_class={"car": (0.7, 0.2)}),
         samples=np.zeros((8, 8, 3), np.uint8),
     )
@@ -125,8 +100,7 @@ def test_page_is_ascii(tmp_path):
 def test_charts_take_every_colour_from_the_theme(tmp_path, run):
     source = build(
         tmp_path,
-        runs=[read_run(run)],
-        chance={"accuracy": 0.01},
+        runs=[run],
         comparison=compare((0.6, 0.62), (0.4, 0.42), per_class={"car": (0.7, 0.2)}),
     )
     drawn = "".join(re.findall(r"<svg.*?</svg>", source, re.DOTALL))
@@ -135,7 +109,7 @@ def test_charts_take_every_colour_from_the_theme(tmp_path, run):
 
 
 def test_ids_of_a_page_are_unique(tmp_path, run):
-    ids = re.findall(r' id="([^"]+)"', build(tmp_path, runs=[read_run(run)]))
+    ids = re.findall(r' id="([^"]+)"', build(tmp_path, runs=[run]))
     assert len(ids) == len(set(ids))
 
 
@@ -159,13 +133,81 @@ def test_headline_says_who_won(pretrained, random, says):
 
 
 def test_page_without_labels_says_why_there_is_no_result(tmp_path, run):
-    page = Page(build(tmp_path, runs=[read_run(run)], no_comparison="There are no labels."))
+    page = Page(build(tmp_path, runs=[run], no_comparison="There are no labels."))
     assert "There are no labels." in page.text
-    assert "Pretext loss" in page.text
+    assert page.titles[:2] == ["Loss", "Accuracy"]
 
 
 def test_training_table_shows_where_each_run_stands(tmp_path, run):
-    page = Page(build(tmp_path, runs=[read_run(run, "seed 0")]))
-    assert "seed 0" in page.text
-    assert "640" in page.text
-    assert "0.200" in page.text
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", build(tmp_path, runs=[run]))
+    last = run.lines[-1]
+    numbers = [f"{last['loss']:.3g}", f"{last['accuracy']:.1%}", "1", "0"]
+    assert cells[:9] == ["seed 0", "done", "4", "64", "1.4", *numbers]
+
+
+def test_a_run_shows_loss_and_accuracy_with_chance_and_folds_the_loader_away(tmp_path, run):
+    """Of a line that the trainer wrote nothing of the loader's stands among the results."""
+    source = build(tmp_path, runs=[run])
+    shown, folded = source.split("<details>")
+    names = [name for name in run.names() if name.startswith("loader_")]
+    assert len(names) > 3
+    for name in names:
+        assert name not in shown
+        assert name in folded
+        assert name.replace("_", " ") not in shown
+    assert re.findall(r'<svg[^>]*aria-label="([^"]*)"', shown) == ["Loss", "Accuracy"]
+    accuracy = re.findall(r"<svg.*?</svg>", shown, re.DOTALL)[1]
+    assert ">chance<" in accuracy
+    assert "puzzles whose order is found" in shown
+
+
+def test_one_line_says_how_fast_and_whether_data_held_the_run_up(tmp_path, run):
+    page = Page(build(tmp_path, runs=[run]))
+    assert re.search(
+        r"Speed: [\d,]+ images a second; [\d.]+% of the time went by waiting", page.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        (0.001, "data is no bottleneck."),
+        (0.4, "decode, the loader's slowest stage, does 70 images"),
+    ],
+)
+def test_a_starved_run_is_told_what_helps(run, share, says):
+    rates = {"loader_read_images_per_s": 900.0, "loader_decode_images_per_s": 70.0}
+    lines = tuple(line | rates | {"data_wait_share": share} for line in run.lines)
+    sentence = describe_speed([dataclasses.replace(run, lines=lines)])
+    assert says in sentence
+    assert ("--encode resized" in sentence) == (share > 0.1)
+
+
+def test_pictures_show_the_same_puzzle_first_and_last(tmp_path, run):
+    page = Page(build(tmp_path, runs=[run]))
+    assert page.tags.count("img") == 2 * 4
+    assert "step 1" in page.text
+    assert "step 4" in page.text
+
+
+def test_a_run_of_an_older_version_is_shown_with_what_it_has(tmp_path):
+    """Without chance, telemetry, settings or ending; and with a number of a name long gone."""
+    lines = tuple(
+        {"step": s, "samples": 64 * s, "epoch": 0.1 * s, "loss": 4.0 / s, "accuracy": s / 40}
+        | {"lr": 0.1, "images_per_s": 90.0, "data_wait_ms": 1.5, "old_number": 7.0}
+        for s in (10, 20)
+    )
+    shown, folded = build(tmp_path, runs=[Run("old", lines)]).split("<details>")
+    assert "Speed: 90 images a second." in shown
+    assert "old_number" not in shown
+    assert "not known to this version" in folded
+
+
+def test_an_unclear_result_comes_with_what_makes_it_clear(tmp_path):
+    commands = {"The same with 4 times the steps": "fastssl demo --steps 600"}
+    unclear = compare((0.4, 0.5), (0.41, 0.48))
+    page = Page(build(tmp_path, comparison=unclear, clearer=commands))
+    assert "2 seeds and 320 test images leave that open by" in page.text
+    assert "fastssl demo --steps 600" in page.text
+    clear = Page(build(tmp_path, comparison=compare((0.6, 0.7), (0.1, 0.1)), clearer=commands))
+    assert "fastssl demo --steps 600" not in clear.text

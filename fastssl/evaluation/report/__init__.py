@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...runs.read import Run, read_run
 from .page import Comparison, Report, write_report
 
-__all__ = ["Comparison", "Report", "Run", "read_run", "write_report"]
+__all__ = ["Comparison", "Report", "write_report"]

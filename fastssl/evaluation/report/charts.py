@@ -90,7 +90,7 @@ def _finish(figure: Figure, label: str) -> str:
 def draw_curves(
     title: str,
     curves: Mapping[str, Curve],
-    chance: float | None = None,
+    references: Mapping[str, Curve],
     is_share: bool = False,
 ) -> str:
     """Draw a number over the steps, a line a run.
@@ -98,7 +98,7 @@ def draw_curves(
     Args:
         title: what the number is.
         curves: (steps, values) by the run's name, three at most in different colours.
-        chance: what guessing reaches, drawn as a dashed line.
+        references: what costs nothing, such as a guess, drawn as dashed lines, by name.
         is_share: show 0 .. 1 as per cent.
 
     Returns:
@@ -110,15 +110,19 @@ def draw_curves(
             marker = "o" if len(steps) == 1 else None
             color = _SERIES[number % len(_SERIES)]
             axes.plot(steps, values, color=color, linewidth=1.6, label=name, marker=marker)
-        if chance is not None:
-            axes.axhline(chance, color=_MUTED, linestyle=(0, (4, 3)), linewidth=1, label="chance")
+        for number, (name, (steps, values)) in enumerate(references.items()):
+            dashes = (0, (4, 3) if number == 0 else (1, 2))
+            if len(set(values)) == 1:  # also of a single line
+                axes.axhline(values[0], color=_MUTED, linestyle=dashes, linewidth=1, label=name)
+            else:
+                axes.plot(steps, values, color=_MUTED, linestyle=dashes, linewidth=1, label=name)
         if is_share:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
             axes.set_ylim(bottom=0)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        if len(curves) > 1 or chance is not None:
+        if len(curves) > 1 or references:
             axes.legend(loc="best", handlelength=1.4)
         return _finish(figure, title)
 
@@ -148,7 +152,14 @@ def draw_comparison(
             axes.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], color=color, linewidth=3)
             axes.scatter(values, [row] * len(values), s=42, color=color, edgecolor=_PAPER, zorder=3)
         axes.axvline(chance, color=_MUTED, linestyle=(0, (4, 3)), linewidth=1)
-        axes.text(chance, -0.56, " chance", color=_MUTED, fontsize=8.5, va="bottom")
+        axes.annotate(
+            "chance",
+            (chance, -0.56),
+            (4, 0),
+            textcoords="offset points",
+            color=_MUTED,
+            fontsize=8.5,
+        )
         axes.set_yticks([0, 1], ["random", "pretrained"])
         axes.tick_params(axis="y", labelcolor=_INK, length=0)
         axes.set_ylim(-0.6, 1.6)

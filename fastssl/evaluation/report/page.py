@@ -1,10 +1,7 @@
-"""Put a report together: result, puzzles, curves, data, what to run next, where it ran."""
+"""Put a report together: result, pictures, training, data, what to run next, where it ran."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +9,15 @@ from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...runs.read import Run
 from ...system.files import publish_bytes
-from .charts import classes_height_in, draw_classes, draw_comparison, draw_curves
+from .charts import classes_height_in, draw_classes, draw_comparison
+from .pieces import caption, cards, commands, image, note, section, text
 from .style import STYLE
+from .training import render_training
 
-_MAX_PUZZLES = 6
+_MAX_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -41,23 +39,43 @@ class Comparison:
     per_class: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """(pretrained, random) means over the seeds, by class."""
 
-    def headline(self) -> str:
-        """Say who won, or that the difference lies within one deviation.
+    @property
+    def gain(self) -> float:
+        """What pretraining adds to the accuracy, mean over the seeds."""
+        return fmean(self.pretrained) - fmean(self.random)
 
-        Seeds and the choice of test images both make a mean uncertain, so both enter.
-        """
-        gain = fmean(self.pretrained) - fmean(self.random)
+    @property
+    def spread(self) -> float:
+        """How far the gain may be off: one deviation of seeds and of the choice of test images."""
         variance = 0.0
         for values in (self.pretrained, self.random):
             mean = fmean(values)
             variance += _deviation(values) ** 2 + mean * (1 - mean) / self.num_test
-        spread = variance**0.5
+        return variance**0.5
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the gain, or the loss, is more than one deviation."""
+        return abs(self.gain) > self.spread
+
+    def headline(self) -> str:
+        """Say who won, or that the difference lies within one deviation."""
         numbers = f"{_percent(self.random)} to {_percent(self.pretrained)}"
-        if gain > spread:
+        if not self.is_clear:
+            return f"No clear difference in so short a run: {numbers}"
+        if self.gain > 0:
             return f"Pretraining lifts the accuracy from {numbers}"
-        if gain < -spread:
-            return f"Pretraining did not help here: from {numbers}"
-        return f"No clear difference in so short a run: {numbers}"
+        return f"Pretraining did not help here: from {numbers}"
+
+    def doubt(self) -> str:
+        """Say what would make a difference that is not clear clear."""
+        num = len(self.pretrained)
+        seeds = "one seed" if num == 1 else f"{num} seeds"
+        return (
+            f"Pretraining changes the accuracy by {100 * self.gain:+.1f} points; {seeds} and "
+            f"{self.num_test:,} test images leave that open by {100 * self.spread:.1f}. More steps "
+            "teach the trunk more; more images and seeds make the doubt smaller."
+        )
 
 
 @dataclass(frozen=True)
@@ -70,12 +88,16 @@ class Report:
     """A paragraph: what was done."""
     runs: Sequence[Run]
     """Training runs."""
-    chance: Mapping[str, float] = field(default_factory=dict)
-    """What guessing reaches in the pretext task, by the name of its number."""
     comparison: Comparison | None = None
     """The result, if there were labels."""
     no_comparison: str = ""
     """Why there is no result."""
+    clearer: Mapping[str, str] = field(default_factory=dict)
+    """What would make a result clear that is not: command by purpose."""
+    neighbours: Sequence[NDArray[np.uint8]] = ()
+    """Images beside their nearest, uint8 (H, W, 3)."""
+    neighbours_caption: str = ""
+    """What stands where in them."""
     samples: NDArray[np.uint8] | None = None
     """A sheet of the data, uint8 (H, W, 3)."""
     samples_caption: str = ""
@@ -104,10 +126,11 @@ def render_page(report: Report) -> str:
     headline = report.comparison.headline() if report.comparison else "What the trunk has seen"
     sections = [
         _result(report),
-        _puzzles(report),
-        _curves(report),
+        _neighbours(report),
+        _pictures(report.runs),
+        render_training(report.runs),
         _data(report),
-        _commands(report),
+        section("Go on", commands([*report.commands.items()])) if report.commands else "",
         _environment(report),
     ]
     return f"""<!DOCTYPE html>
@@ -115,15 +138,15 @@ def render_page(report: Report) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(report.title)}</title>
+<title>{text(report.title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <main>
 <header>
-<p class="eyebrow">{_text(report.title)}</p>
-<h1>{_text(headline)}</h1>
-<p class="lead">{_text(report.lead)}</p>
+<p class="eyebrow">{text(report.title)}</p>
+<h1>{text(headline)}</h1>
+<p class="lead">{text(report.lead)}</p>
 </header>
 {"".join(sections)}
 </main>
@@ -138,146 +161,83 @@ def render_page(report: Report) -> str:
 def _result(report: Report) -> str:
     result = report.comparison
     if result is None:
-        return _section("Result", f"<p>{_text(report.no_comparison)}</p>")
+        return section("Result", f"<p>{text(report.no_comparison)}</p>")
     seeds = len(result.pretrained)
     numbers = [
         ("one", _percent(result.pretrained), "pretrained trunk"),
         ("two", _percent(result.random), "random trunk, same seeds"),
         ("", f"{100 * result.chance:.1f} %", "chance"),
     ]
-    cards = "".join(
-        f'<div class="card number {kind}"><b>{_text(value)}</b><span>{_text(name)}</span></div>'
+    big = "".join(
+        f'<div class="card number {kind}"><b>{text(value)}</b><span>{text(name)}</span></div>'
         for kind, value, name in numbers
     )
     # Side by side the two charts are equally high; more classes than this scroll on alone.
     height = classes_height_in(min(len(result.per_class), 12)) if result.per_class else 1.75
     title = "Accuracy, a dot a seed"
-    charts = [draw_comparison(title, result.pretrained, result.random, result.chance, height)]
+    dots = draw_comparison(title, result.pretrained, result.random, result.chance, height)
+    charts = [(dots, "")]
     if result.per_class:
-        charts.append(draw_classes("Accuracy by class, mean of the seeds", result.per_class))
+        classes = draw_classes("Accuracy by class, mean of the seeds", result.per_class)
+        charts.append((classes, ""))
     spread = "One seed" if seeds == 1 else f"Mean and standard deviation of {seeds} seeds"
-    note = (
+    how = (
         f"{result.measure}. {spread}; {result.num_train:,} images known, {result.num_test:,} "
         "tested. Both trunks start from the same weights; only one has been trained, and neither "
         "has seen a label."
     )
-    body = f'<p class="note">{_text(note)}</p><div class="numbers">{cards}</div>'
-    return _section("Result", body + _cards(charts))
+    body = f'<div class="numbers">{big}</div>'
+    if not result.is_clear:
+        body += f"<p>{text(result.doubt())}</p>" + commands([*report.clearer.items()])
+    return section("Result", body + cards(charts) + note(how))
 
 
-def _puzzles(report: Report) -> str:
-    pictures = [picture for run in report.runs for picture in run.pictures][:_MAX_PUZZLES]
-    if not pictures:
+def _neighbours(report: Report) -> str:
+    if not report.neighbours:
         return ""
-    images = "".join(f"<figure>{_image(p, 'A puzzle and its answer')}</figure>" for p in pictures)
-    note = (
-        "Left the puzzle as the network saw it, right the tiles where it put them: green where "
-        "they belong, red elsewhere."
+    images = "".join(
+        f'<figure class="card">{image(sheet, "An image and its nearest")}</figure>'
+        for sheet in report.neighbours
     )
-    return _section(
-        "Puzzles", f'<p class="note">{note}</p><div class="card puzzles">{images}</div>'
-    )
+    words = note(report.neighbours_caption)
+    return section("Nearest neighbours", f'{words}<div class="grid">{images}</div>')
 
 
-def _curves(report: Report) -> str:
-    runs = [run for run in report.runs if run.lines]
-    if not runs:
+def _pictures(runs: Sequence[Run]) -> str:
+    """Return the pictures of the first run that has some: each image first and last."""
+    pictures = next((run.pictures for run in runs if run.pictures), ())
+    tags = list(dict.fromkeys(picture.tag for picture in pictures))[:_MAX_PICTURES]
+    if not tags:
         return ""
-    names = [("loss", "Pretext loss", False)]
-    for key in runs[0].task_scalars():
-        names.append((key, f"Pretext {key}", key == "accuracy"))
-    names += [
-        ("images_per_s", "Images a second", False),
-        ("data_wait_ms", "Wait for data, ms", False),
-    ]
-    charts = []
-    for key, title, is_share in names:
-        curves = {run.name: run.curve(key) for run in runs}
-        curves = {name: curve for name, curve in curves.items() if curve[0]}
-        if curves:
-            charts.append(draw_curves(title, curves, report.chance.get(key), is_share))
-    header = ("run", "steps", "images seen", "epochs", "last loss", "resumed", "bad samples")
-    rows = [_run_row(run) for run in runs]
-    return _section("Training", _cards(charts) + _table(header, rows))
-
-
-def _run_row(run: Run) -> list[str]:
-    last = run.lines[-1]
-    loss = last.get("loss")
-    return [
-        run.name,
-        f"{last['step']:,}",
-        f"{last['samples']:,}",
-        f"{last['epoch']:.1f}",
-        "not finite" if loss is None else f"{loss:.3f}",
-        f"{run.num_resumes}",
-        f"{last.get('substituted', 0):,}",
-    ]
+    pairs = []
+    for tag in tags:
+        figures = [
+            f"<figure>{image(p.pixels, p.tag)}{caption(f'step {p.step:,}')}</figure>"
+            for p in pictures
+            if p.tag == tag
+        ]
+        pairs.append(f'<div class="card pair">{"".join(figures)}</div>')
+    words = note("What the network answered: the same images in the beginning and in the end.")
+    return section("Pictures", f'{words}<div class="grid">{"".join(pairs)}</div>')
 
 
 def _data(report: Report) -> str:
     if report.samples is None:
         return ""
-    image = _image(report.samples, report.samples_caption)
-    caption = f"<figcaption>{_text(report.samples_caption)}</figcaption>"
-    return _section("Data", f'<figure class="card">{image}{caption}</figure>')
-
-
-def _commands(report: Report) -> str:
-    entries = "".join(
-        f"<dt>{_text(purpose)}</dt><dd><pre>{_text(command)}</pre></dd>"
-        for purpose, command in report.commands.items()
+    sheet = image(report.samples, report.samples_caption)
+    return section(
+        "Data", f'<figure class="card">{sheet}{caption(report.samples_caption)}</figure>'
     )
-    return _section("Go on", f"<dl>{entries}</dl>") if entries else ""
 
 
 def _environment(report: Report) -> str:
+    if not report.environment:
+        return ""
     rows = "".join(
-        f'<tr><th>{_text(name)}</th><td class="wrap">{_text(value)}</td></tr>'
+        f'<tr><th>{text(name)}</th><td class="wrap">{text(value)}</td></tr>'
         for name, value in report.environment.items()
     )
-    if not rows:
-        return ""
-    return _section("Where it ran", f'<div class="card"><table>{rows}</table></div>')
-
-
-# --- Pieces ---------------------------------------------------------------------------------------
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{_text(title)}</h2>\n{body}\n</section>\n"
-
-
-def _cards(charts: Sequence[str]) -> str:
-    cards = "".join(f'<figure class="card">{chart}</figure>' for chart in charts)
-    return f'<div class="grid">{cards}</div>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = ["", *[' class="n"'] * (len(cells) - 1)]
-        return "".join(
-            f"<{tag}{kind}>{_text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
-        )
-
-    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    table = f"<table><tr>{line('th', header)}</tr>{body}</table>"
-    return f'<div class="card scroll" style="margin-top:1rem">{table}</div>'
-
-
-def _image(pixels: NDArray[np.uint8], label: str) -> str:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", optimize=True)
-    data = base64.b64encode(out.getvalue()).decode()
-    height, width = pixels.shape[:2]
-    return (
-        f'<img alt="{_text(label)}" width="{width}" height="{height}" '
-        f'src="data:image/png;base64,{data}">'
-    )
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)
+    return section("Where it ran", f'<div class="card"><table>{rows}</table></div>')
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -43,10 +43,10 @@ svg { display: block; width: 100%; height: auto; }
 figure { margin: 0; }
 figcaption { margin-top: .5rem; color: var(--muted); font-size: .88rem; }
 img { display: block; width: 100%; height: auto; border-radius: 6px; }
-.puzzles { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
-.puzzles img, .pixels { image-rendering: pixelated; background: #fff; }
-.scroll { overflow-x: auto; }
+.pair { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+details { margin-top: 1rem; }
+summary { cursor: pointer; color: var(--muted); font-weight: 500; padding: .4rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .8rem .4rem 0; text-align: left; border-bottom: 1px solid var(--grid);

@@ -1,0 +1,108 @@
+"""Run directories are read whatever stands in them, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from fastssl.errors import InputError
+from fastssl.runs import read
+from fastssl.runs.read import Ending, read_ending, read_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lines = [{"step": step, "loss": 4.0 / step} for step in (10, 20)]
+    lines.insert(1, {"event": "resume", "step": 10})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def append(run, content):
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(content)
+
+
+def test_run_gives_curves_and_counts_resumes(run):
+    found = read_run(run, "seed 0")
+    assert (found.name, found.num_resumes) == ("seed 0", 1)
+    assert found.curve("loss") == ([10, 20], [0.4, 0.2])
+    assert found.names() == ["step", "loss"]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"step": 30, "lo',
+        b'{"step": 30, "loss": null}\n',
+        b'{"step": 30, "loss": "high"}\n',
+        b'5\n[1]\n"step"\n{}\n{"step": "x"}\n\xff\xfe\x00\n',
+        b"[" * 100_000 + b"\n",
+    ],
+    ids=["torn", "not finite", "no number", "no lines of ours", "deep"],
+)
+def test_what_is_no_number_leaves_a_gap(run, tail):
+    append(run, tail)
+    assert read_run(run).curve("loss") == ([10, 20], [0.4, 0.2])
+
+
+def test_a_long_tail_of_rubbish_is_passed_over_in_pieces(run):
+    with (run / "metrics.jsonl").open("r+b") as file:
+        file.truncate(1 << 28)
+    append(run, b'\n{"step": 30, "loss": 0.1}\n')
+    tracemalloc.start()
+    found = read_run(run)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.curve("loss")[0] == [10, 20, 30]
+    assert peak < 16 << 20
+
+
+def test_of_very_many_lines_an_even_choice_is_kept(run, monkeypatch):
+    monkeypatch.setattr(read, "MAX_LINES", 10)
+    text = "".join(f'{{"step": {step}, "loss": 1.0}}\n' for step in range(1, 1002))
+    (run / "metrics.jsonl").write_text(text)
+    steps, _ = read_run(run).curve("loss")
+    assert 10 <= len(steps) <= 21
+    assert (steps[0], steps[-1]) == (1, 1001)
+    assert len(set(np.diff(steps[:-1]))) == 1
+
+
+def test_first_and_newest_pictures_are_read_from_tensorboard(run):
+    drawn = np.random.default_rng(0).integers(0, 255, (3, 12, 20, 3), np.uint8)
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        for step, picture in enumerate(drawn, 1):
+            writer.add_image("jigsaw/0", torch.from_numpy(picture), step, dataformats="HWC")
+            writer.add_scalar("train/loss", 1.0, step)
+    first, newest = read_run(run).pictures
+    assert [(p.tag, p.step) for p in (first, newest)] == [("jigsaw/0", 1), ("jigsaw/0", 3)]
+    np.testing.assert_array_equal(first.pixels, drawn[0])
+    np.testing.assert_array_equal(newest.pixels, drawn[2])
+
+
+def test_settings_and_ending_are_read(run):
+    (run / "config.json").write_text('{"config": {"task.name": "jigsaw"}}')
+    (run / "exit.json").write_text('{"code": 75, "reason": "saved", "step": 20}')
+    found = read_run(run)
+    assert found.settings["task.name"] == "jigsaw"
+    assert found.ending == Ending(75, "saved", 20)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"code": "x"}', '{"config": 3}'])
+def test_broken_files_say_nothing(run, content):
+    (run / "config.json").write_text(content)
+    (run / "exit.json").write_text(content)
+    assert read_run(run).settings == {}
+    assert read_ending(run) is None
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no metrics.jsonl"):
+        read_run(tmp_path)
