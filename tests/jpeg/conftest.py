@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastssl.shards.making.tiled import has_transcoder
+from tests.jpeg_layout import HAS_TRANSCODER
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
@@ -33,7 +33,7 @@ class Plane:
 @pytest.fixture(scope="session")
 def build_program(tmp_path_factory) -> Callable[..., Path]:
     """(name, sources, *options) -> the program that they make, once a session."""
-    if COMPILER is None or not has_transcoder():
+    if COMPILER is None or not HAS_TRANSCODER:
         pytest.skip("needs a C++ compiler and the extension with libjpeg-turbo (libjpeg-dev)")
     folder = tmp_path_factory.mktemp("programs")
 

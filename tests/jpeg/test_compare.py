@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from fastssl.jpeg_extension import STATUSES
-from fastssl.shards.making.tiled import has_transcoder, tile_jpeg
+from fastssl.shards.making.tiled import tile_jpeg
+from tests.jpeg_layout import needs_transcoder
 
-pytestmark = pytest.mark.skipif(
-    not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"
-)
+pytestmark = needs_transcoder
 CSRC = Path(__file__).parents[2] / "csrc" / "jpeg"
 PARTS = ("compare", "scan", "entropy", "huffman", "parse", "tables")
 

@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from fastssl.shards.jpeg import parse_jpeg
-from fastssl.shards.making.tiled import NotTiledError, has_transcoder, parse_layout, tile_jpeg
+from fastssl.shards.making.tiled import NotTiledError, tile_jpeg
 from fastssl.shards.picture import decode_picture
+from tests.jpeg_layout import needs_transcoder, parse_layout
 
-pytestmark = pytest.mark.skipif(
-    not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"
-)
+pytestmark = needs_transcoder
 
 KINDS = ("444", "422", "420", "440", "411", "441", "410", "odd", "rgb", "grey", "cmyk", "ycck")
 SIZES = ("1x1", "7x9", "17x33", "41x30", "64x32")

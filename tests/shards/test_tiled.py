@@ -16,13 +16,11 @@ from fastssl.errors import InputError
 from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.index import HEADER_BYTES, INDEX_NAME, ROW, map_index
 from fastssl.shards.making.encode import Encoding, encode_picture
-from fastssl.shards.making.tiled import has_transcoder, parse_layout, tile_jpeg
+from fastssl.shards.making.tiled import tile_jpeg
 from fastssl.shards.picture import PictureError, decode_picture
 from fastssl.shards.reader import open_dataset
+from tests.jpeg_layout import needs_transcoder, parse_layout
 
-needs_transcoder = pytest.mark.skipif(
-    not has_transcoder(), reason="needs the extension with libjpeg-turbo (libjpeg-dev)"
-)
 ROOT = Path(__file__).parents[2]
 
 

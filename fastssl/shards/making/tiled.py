@@ -6,10 +6,7 @@ the extension (csrc/jpeg), which needs libjpeg when it is built.
 
 from __future__ import annotations
 
-import functools
 import importlib
-from dataclasses import dataclass
-from dataclasses import fields as list_fields
 from typing import Any
 
 from ...errors import InputError
@@ -25,81 +22,22 @@ class NotTiledError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class JpegLayout:
-    """What the extension's parser reads out of a JPEG; the fields of csrc/jpeg/parse.h."""
-
-    width: int
-    """Stored width in pixels, before orientation."""
-    height: int
-    """Stored height in pixels, before orientation."""
-    num_components: int
-    """1 grey, 3 colour, 4 CMYK or YCCK."""
-    mcu_width: int
-    """Of an MCU in pixels, if all components are interleaved."""
-    mcu_height: int
-    """Of an MCU in pixels."""
-    mcus_per_row: int
-    """MCUs that cover the width."""
-    mcu_rows: int
-    """MCUs that cover the height."""
-    blocks_per_mcu: int
-    """Blocks in an MCU; above 10 the components cannot be interleaved."""
-    precision: int
-    """Bits a sample."""
-    restart_interval: int
-    """MCUs between restart markers at the first scan; 0 none."""
-    orientation: int
-    """EXIF orientation, 1..8."""
-    frame: int
-    """The SOFn marker: 0xC0 baseline, 0xC1 extended, 0xC2 progressive."""
-    num_scans: int
-    """Scans in the file."""
-    entropy_begin: int
-    """Where the first scan's entropy-coded data begins."""
-    entropy_end: int
-    """Where the marker that ends it begins."""
-    segments: tuple[int, ...]
-    """Where each restart segment begins, and two bytes behind the marker that ends the last; empty
-    unless the JPEG has one sequential scan with all components."""
-    segments_status: str
-    """``ok``, or why the segments could not be found."""
-
-
-# What the operator gives as a list, in its order.
-_NUMBERS = [field.name for field in list_fields(JpegLayout) if field.type == "int"]
-
-
-@functools.cache
-def _load() -> tuple[Any, str]:
-    """Return the extension's module, which knows nothing of torch, or None and why."""
-    try:
-        return importlib.import_module("fastssl._C_jpeg"), ""
-    except ImportError as error:
-        return None, str(error)
-
-
-def has_transcoder() -> bool:
-    """Return whether the extension's part for tiles is there: it was built with libjpeg-turbo."""
-    return _load()[0] is not None
-
-
 def require_transcoder() -> Any:
     """Make sure that JPEGs can be tiled here.
 
     Returns:
-        The extension's module.
+        The extension's module, which knows nothing of torch.
 
     Raises:
         InputError: says how to get what is missing.
     """
-    module, reason = _load()
-    if module is None:
+    try:
+        return importlib.import_module("fastssl._C_jpeg")
+    except ImportError as error:
         raise InputError(
-            f"--encode tiled needs the extension fastssl._C_jpeg, which is missing ({reason}); "
+            f"--encode tiled needs the extension fastssl._C_jpeg, which is missing ({error}); "
             f"{BUILD_JPEG}"
-        )
-    return module
+        ) from None
 
 
 def tile_jpeg(payload: bytes, interval: int = 0) -> bytes:
@@ -123,34 +61,9 @@ def tile_jpeg(payload: bytes, interval: int = 0) -> bytes:
     if not 0 <= interval <= 65_535:
         raise InputError(f"interval ({interval}) must lie in 0 .. 65535 MCUs")
     status, tiled = transcoder.transcode(payload, interval)
-    _raise_unless_ok(status)
-    return tiled
-
-
-def parse_layout(payload: bytes) -> JpegLayout:
-    """Read the layout of a JPEG and find its restart segments by the extension's parser.
-
-    Args:
-        payload: a JPEG.
-
-    Returns:
-        Its layout.
-
-    Raises:
-        NotTiledError: if the markers cannot be followed to the end of the picture.
-        InputError: if the extension is missing.
-    """
-    status, fields, followed, starts = require_transcoder().parse(payload)
-    _raise_unless_ok(status)
-    values: dict[str, Any] = dict(zip(_NUMBERS, fields, strict=True))
-    values["segments"] = tuple(starts)
-    values["segments_status"] = STATUSES[followed]
-    return JpegLayout(**values)
-
-
-def _raise_unless_ok(status: int) -> None:
-    name = STATUSES[status]
-    if name == "no_memory":
+    reason = STATUSES[status]
+    if reason == "no_memory":
         raise MemoryError("no memory to write a JPEG as tiles")
-    if name != "ok":
-        raise NotTiledError(name)
+    if reason != "ok":
+        raise NotTiledError(reason)
+    return tiled
