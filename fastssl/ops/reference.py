@@ -33,6 +33,12 @@ def luma(images: Tensor) -> Tensor:
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8)
 
 
+def weigh_grey(values: Tensor, mean_grey: bool) -> Tensor:
+    """Return the mean of R, G and B, or their luma, not rounded: floating (..., 3) to (..., 1)."""
+    weights = values.new_tensor(_MEAN_WEIGHTS if mean_grey else _LUMA_WEIGHTS)
+    return (values * weights).sum(-1, keepdim=True)
+
+
 def _make_grey(images: Tensor, grey: Tensor | None) -> Tensor:
     """Replace R, G and B by luma where a flag of the leading dimensions says so."""
     if grey is None:
@@ -48,15 +54,22 @@ def _mirror(images_BHWC: Tensor, flip_B: Tensor | None) -> Tensor:
     return torch.where(flip_B[:, None, None, None], images_BHWC.flip(2), images_BHWC)
 
 
-def _scale(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def scale(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return float32 (x / 255 - mean) / std of values 0 .. 255, (..., 3)."""
     mean_C = torch.tensor(mean, dtype=torch.float32, device=images.device)
     std_C = torch.tensor(std, dtype=torch.float32, device=images.device)
     return (images.float() / 255 - mean_C) / std_C
 
 
-def _standardize(patches_BPSSC: Tensor) -> Tensor:
-    """Give each patch zero mean and unit variance over its pixels and channels."""
+def standardize_patches(patches_BPSSC: Tensor) -> Tensor:
+    """Give each patch zero mean and unit variance over its pixels and channels.
+
+    Args:
+        patches_BPSSC: uint8 or floating, 0 .. 255.
+
+    Returns:
+        float32 (x - mean) / max(std, 1 / sqrt(3 S S)).
+    """
     values = patches_BPSSC.float()
     count = values[0, 0].numel() if values.numel() else 1
     centred = values - values.mean((2, 3, 4), keepdim=True)
@@ -153,11 +166,11 @@ def compose_patches(
     if dtype == torch.uint8:
         return patches_BPSSC
     if standardize:
-        values = _standardize(patches_BPSSC)
+        values = standardize_patches(patches_BPSSC)
     else:
         assert mean is not None
         assert std is not None
-        values = _scale(patches_BPSSC, mean, std)
+        values = scale(patches_BPSSC, mean, std)
     return _channels_first(values, dtype, channels_last)
 
 
@@ -172,7 +185,7 @@ def normalize(
 ) -> Tensor:
     """Do what ``fastssl.ops.normalize`` does, one PyTorch operation after the other."""
     images_BHWC = _make_grey(_mirror(images_BHWC, flip_B), grey_B)
-    return _channels_first(_scale(images_BHWC, mean, std), dtype, channels_last)
+    return _channels_first(scale(images_BHWC, mean, std), dtype, channels_last)
 
 
 def paint(
@@ -207,8 +220,7 @@ def paint(
         values = torch.where(spread(flip_B), values.flip(-2), values)
     values = values.float()
     if grey_B is not None:
-        weights = values.new_tensor(_MEAN_WEIGHTS if mean_grey else _LUMA_WEIGHTS)
-        values = torch.where(spread(grey_B), (values * weights).sum(-1, keepdim=True), values)
+        values = torch.where(spread(grey_B), weigh_grey(values, mean_grey), values)
     shift, is_first = spread(brightness_B * 255), spread(brightness_first_B)
     values = saturate(values + torch.where(is_first, shift, 0.0), spread(saturation_B))
     return (values + torch.where(is_first, 0.0, shift)).clamp(0, 255)
@@ -253,11 +265,11 @@ def color_jitter(
     colours = (brightness_B, saturation_B, brightness_first_B)
     values = paint(images_BHWC, *colours, flip_B, grey_B, mean_grey)
     if standardize:
-        values = _standardize(values[:, None])[:, 0]
+        values = standardize_patches(values[:, None])[:, 0]
     else:
         assert mean is not None
         assert std is not None
-        values = _scale(values, mean, std)
+        values = scale(values, mean, std)
     return _channels_first(values, dtype, channels_last)
 
 

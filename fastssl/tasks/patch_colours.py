@@ -11,12 +11,8 @@ import torch
 from torch import Tensor
 
 from ..models.input_spec import SCALES
-from ..ops import extract_patches
+from ..ops import extract_patches, reference
 
-_GREY_WEIGHTS = {
-    "luma": (19595 / 65536, 38470 / 65536, 7471 / 65536),
-    "mean": (1 / 3, 1 / 3, 1 / 3),
-}
 _GREEN_AGAINST_MAGENTA = (-1.0, 2.0, -1.0)
 
 
@@ -59,8 +55,7 @@ def make_grey(patches_BPSSC: Tensor, grey: Tensor, kind: str) -> Tensor:
     """
     values = patches_BPSSC.float()
     flags = grey.reshape(*grey.shape, *[1] * (values.dim() - grey.dim()))
-    value = (values * values.new_tensor(_GREY_WEIGHTS[kind])).sum(-1, keepdim=True)
-    return torch.where(flags, value, values)
+    return torch.where(flags, reference.weigh_grey(values, kind == "mean"), values)
 
 
 def project_colours(patches_BPSSC: Tensor, is_projected_B: Tensor) -> Tensor:
@@ -83,22 +78,6 @@ def project_colours(patches_BPSSC: Tensor, is_projected_B: Tensor) -> Tensor:
     return torch.where(flags, values - share * direction, values)
 
 
-def standardize(patches_BPSSC: Tensor) -> Tensor:
-    """Give each patch zero mean and unit variance; what ``extract_patches`` does when it fuses.
-
-    Args:
-        patches_BPSSC: 0 .. 255.
-
-    Returns:
-        float32 (x - mean) / max(std, 1 / sqrt(3 S S)).
-    """
-    values = patches_BPSSC.float()
-    centred = values - values.mean((2, 3, 4), keepdim=True)
-    std = centred.square().mean((2, 3, 4), keepdim=True).sqrt()
-    least = max(1, values[0, 0].numel() if len(values) else 1) ** -0.5
-    return centred / std.clamp(min=least)
-
-
 def normalize_patches(pixels_BPSSC: Tensor, kind: str) -> Tensor:
     """Normalise 0 .. 255 in float32 by the rule that ``extract_patches`` has.
 
@@ -110,6 +89,5 @@ def normalize_patches(pixels_BPSSC: Tensor, kind: str) -> Tensor:
         float32 of the same shape.
     """
     if kind == "patch":
-        return standardize(pixels_BPSSC)
-    mean, std = (pixels_BPSSC.new_tensor(v, dtype=torch.float32) for v in SCALES[kind])
-    return (pixels_BPSSC.float() / 255 - mean) / std
+        return reference.standardize_patches(pixels_BPSSC)
+    return reference.scale(pixels_BPSSC, *SCALES[kind])
