@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,12 +14,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 import torch
 
-from fastssl.extension import load_extension
+import fastssl
+from fastssl.extension import load_extension, read_build
+from tests.conftest import save_photograph
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
+
+needs_extension = pytest.mark.skipif(not load_extension(), reason="the extension was not built")
 
 
 def run_python(*arguments, cwd, **environment):
@@ -65,7 +71,7 @@ def installed(pure_wheel, tmp_path_factory):
 
     def run(code):
         # -S: without the .pth files that point an editable install at the checkout.
-        path = os.pathsep.join([str(folder), sysconfig.get_path("purelib")])
+        path = os.pathsep.join([str(folder), str(Path(torch.__file__).parents[1])])
         done = run_python("-S", "-W", "always", "-c", code, cwd=folder.parent, PYTHONPATH=path)
         assert done.returncode == 0, done.stderr
         return done
@@ -255,7 +261,7 @@ def test_without_a_compiler_a_demanded_extension_fails(source, tmp_path):
     assert "error: FASTSSL_BUILD_EXT (1) asks for the extension: no C++ compiler" in done.stderr
 
 
-@pytest.mark.skipif(not load_extension(), reason="the extension was not built")
+@needs_extension
 def test_the_extension_shares_the_openmp_runtime_of_torch(tmp_path):
     # A second runtime would ignore torch.set_num_threads and oversubscribe the cores.
     code = (
@@ -267,7 +273,7 @@ def test_the_extension_shares_the_openmp_runtime_of_torch(tmp_path):
     assert done.stdout == "1\n", done.stderr
 
 
-@pytest.mark.skipif(not load_extension(), reason="the extension was not built")
+@needs_extension
 def test_the_extension_uses_the_stable_abi_of_python():
     assert (ROOT / "fastssl" / "_C.abi3.so").is_file()
 
@@ -308,3 +314,91 @@ def test_an_extension_for_another_torch_is_named_once_and_not_loaded(installed):
     warning = "RuntimeWarning: fastssl._C is not used: it was built for torch 1.13.1, and this is"
     assert done.stderr.count(warning) == 1
     assert done.stderr.count("RuntimeWarning") == 1
+
+
+# ---- a wheel in an environment of its own --------------------------------------------------------
+
+SMALL_RUN = (
+    *("--task.num-permutations", "10", "--task.hidden", "8", "--task.resize-short", "36"),
+    *("--task.crop", "36", "--task.patch", "10", "--task.jitter", "3"),
+    *("--data.global-batch-size", "8", "--data.num-threads", "1"),
+    *("--log.every-steps", "1", "--log.progress", "false", "--log.pictures-every-steps", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def environment(source, tmp_path_factory):
+    """A fresh environment with the wheel: packages of others are lent to it, fastssl is not."""
+    folder = tmp_path_factory.mktemp("environment")
+    sources = shutil.copytree(source, folder / "sources")
+    built = f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    for binary in (ROOT / "fastssl").glob("*.so"):
+        target = sources / "build" / built / "fastssl" / binary.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(binary, target)
+    # What the checkout has compiled already.
+    steps = ("build_py", "bdist_wheel", "--skip-build", "--dist-dir", str(folder))
+    cuda = "1" if read_build()["cuda"] else "0"
+    done = run_python("setup.py", *steps, cwd=sources, FASTSSL_BUILD_EXT="1", FASTSSL_CUDA=cuda)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    assert "cp311-abi3" in wheel.name
+    run_python("-m", "venv", "--without-pip", str(folder / "venv"), cwd=folder)
+    python = folder / "venv" / "bin" / "python"
+    # Paths that a .pth file names are not searched for the .pth files of an editable install.
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    places = dict.fromkeys(Path(module.__file__).parents[1] for module in (torch, setuptools))
+    (site / "lent.pth").write_text("".join(f"{place}\n" for place in places))
+    install = ("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
+    done = run_python("-m", "pip", *install, cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+    def run(program, *arguments):
+        names = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [folder / "venv" / "bin" / program, *map(str, arguments)],
+            cwd=folder,
+            env={name: os.environ[name] for name in ("PATH", "HOME")} | names,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    run.folder = folder
+    return run
+
+
+@needs_extension
+@pytest.mark.slow
+def test_the_doctor_tells_of_an_installed_wheel(environment):
+    environment("fastssl", "doctor", "--json", "doctor.json")
+    found = json.loads((environment.folder / "doctor.json").read_text())
+    package = {finding["name"]: finding["said"] for finding in found["fastssl"]}
+    assert package["version"].startswith(f"{fastssl.__version__}, {environment.folder}/venv/lib/")
+    assert package["extension"] == f"for torch {torch.__version__.split('+')[0]}, _C.abi3.so"
+    loaders = {finding["name"]: finding["said"] for finding in found["loaders"]}
+    assert loaders["webdataset"].startswith("works")
+    assert loaders["native"].startswith("works") == bool(read_build()["jpeg"])
+
+
+@needs_extension
+@pytest.mark.slow
+@pytest.mark.faults
+def test_an_installed_wheel_trains_and_goes_on_under_torchrun(environment):
+    for number in range(16):
+        save_photograph(environment.folder / "photos" / f"{number}.jpg", number)
+    environment("fastssl", "make-shards", "photos", "shards", "--workers", 1)
+    environment("fastssl", "check-shards", "shards")
+    train = ("train", "demo", "--data.path", "shards", "--output-dir", "run", *SMALL_RUN)
+    environment("fastssl", *train, "--max-steps", 2)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "fastssl")
+    done = environment("python", *launch, *train, "--max-steps", 4)
+    assert "going on after step 2" in done.stderr
+    run = environment.folder / "run"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert (run / "trunk.safetensors").is_file()
+    assert json.loads((run / "exit.json").read_text())["code"] == 0
