@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from torch import Tensor
 class Substitution:
     """One sample that was bad while training, and what took its place.
 
-    The planned id keeps its place in ``Batch.sample_ids``; pixels and label are the substitute's.
+    The planned id keeps its place in ``Batch.sample_ids``; pixels, label, targets and boxes are the
+    substitute's.
     """
 
     row: int
@@ -43,6 +45,12 @@ class Batch:
     """int64 (B,) on the CPU: the epoch of each sample; a batch may cross an epoch's border."""
     labels: Tensor | None
     """int64 (B,) on the CPU, -1 where a sample has none; None if the dataset has no labels."""
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """(B, ...) on the CPU by name, of those that ``LoaderConfig.targets`` asks for; rows of the
+    samples used."""
+    boxes: Tensor | None = None
+    """int32 (B, V, 4) on the CPU: left, top, width, height of each view in upright pixels of the
+    sample used; None in a batch that no loader made."""
     substitutions: tuple[Substitution, ...] = field(default=())
     """Samples that were bad and what took their place."""
     fallback_decodes: int = 0
@@ -56,11 +64,12 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> Batch:
         """Return the samples of rows start..stop-1 as a batch that shares their memory."""
-        cut = {
+        cut: dict[str, Any] = {
             f.name: getattr(self, f.name)[start:stop]
             for f in fields(self)
             if isinstance(getattr(self, f.name), Tensor)
         }
+        cut["targets"] = {name: rows[start:stop] for name, rows in self.targets.items()}
         kept = tuple(
             replace(s, row=s.row - start) for s in self.substitutions if start <= s.row < stop
         )

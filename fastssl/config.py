@@ -69,6 +69,8 @@ class LoaderConfig(Checked, prefix="data."):
     """Chunked order: chunks whose samples are mixed inside a lane."""
     max_samples: Annotated[int, Range(0, MAX_SAMPLES)] = 0
     """Use the samples with ids below this; 0 uses all."""
+    targets: Annotated[tuple[str, ...], tyro.conf.Suppress] = free(())
+    """Targets of the dataset that batches carry (docs/shards.md); none costs nothing."""
     nominal_samples: Annotated[int, Range(0, MAX_SAMPLES)] = free(0)
     """Samples that the recipe is meant for: a tenth more or less is a warning; 0 is any number."""
     max_bad_share: Share = 0.01

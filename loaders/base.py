@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..batch import Batch
 from ..config import LoaderConfig, check_batch_size
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..sampling import SampleOrder
 from ..shards import ShardDataset, open_dataset
 from ..stages import STAGES
@@ -84,8 +84,8 @@ class Loader(abc.ABC):
             device: where the images shall lie.
 
         Raises:
-            InputError: for a dataset that cannot be opened, a batch that does not divide, a batch
-                larger than the dataset.
+            InputError: for a dataset that cannot be opened, a target that it does not have, a batch
+                that does not divide or is larger than the dataset.
         """
         if not 0 <= rank < world_size:
             raise InputError(f"rank ({rank}) must lie in 0 .. world_size - 1 ({world_size - 1})")
@@ -103,6 +103,7 @@ class Loader(abc.ABC):
         self.world_size = world_size
         self.device = device
         self.dataset: ShardDataset = open_dataset(config.path)
+        _check_targets(config, self.dataset)
         self.num_samples = _count_samples(config, self.dataset.num_samples)
         self.order = SampleOrder(
             self.dataset.digest, self.num_samples, config.seed, config.order, config.layout
@@ -262,6 +263,18 @@ class Loader(abc.ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError("loader (closed) must be open; build a new one")
+
+
+def _check_targets(config: LoaderConfig, dataset: ShardDataset) -> None:
+    """Map what batches shall carry; of a remote dataset this fetches it."""
+    for name in config.targets:
+        if name not in dataset.targets:
+            known = "; it has none: see docs/shards.md, Targets"
+            raise InputError(
+                f"data.targets: {dataset.path} has no target {name!r}"
+                f"{nearest(name, dataset.targets) if dataset.targets else known}"
+            )
+        _ = dataset.targets[name]
 
 
 def _count_samples(config: LoaderConfig, available: int) -> int:

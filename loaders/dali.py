@@ -235,7 +235,9 @@ class _Driver:
     def __init__(self, loader: DaliLoader, plans: Iterable[Plan]) -> None:
         self.loader = loader
         self.device = torch.device(loader.device)
-        self.reader = SampleReader(loader.dataset, loader.views, loader.order)
+        self.reader = SampleReader(
+            loader.dataset, loader.views, loader.order, loader.config.targets
+        )
         self.stopping = threading.Event()
         """Set it and the readers end at their next sample."""
         self._plans = iter(plans)

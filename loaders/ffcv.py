@@ -97,7 +97,7 @@ class FfcvLoader(Loader):
         return move_batches(self._load(plans), self.device)
 
     def _load(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        reader = SampleReader(self.dataset, self.views, self.order)
+        reader = SampleReader(self.dataset, self.views, self.order, self.config.targets)
         size, depth = self.views[0].size, self.config.prefetch_batches
         shape = (self.batch_size_per_rank, len(self.views), size, size, 3)
         buffers = BatchBuffers(depth + _BATCHES_AT_WORK + 1, shape, is_shared=False)

@@ -117,7 +117,7 @@ class NativeLoader(Loader):
         return move_batches(self._load(plans), self.device)
 
     def _load(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        reader = SampleReader(self.dataset, self.views, self.order)
+        reader = SampleReader(self.dataset, self.views, self.order, self.config.targets)
         size, depth = self.views[0].size, self.config.prefetch_batches
         buffers = BatchBuffers(
             depth + _BATCHES_AT_WORK + 1,

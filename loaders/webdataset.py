@@ -60,7 +60,7 @@ class WebDatasetLoader(Loader):
         is_closing = context.Value("b", False, lock=False)
         num_finished = context.Value("q", 0)
         progress = self._progress = _Progress(num_finished)
-        reader = SampleReader(self.dataset, self.views, self.order)
+        reader = SampleReader(self.dataset, self.views, self.order, self.config.targets)
         buffers = BatchBuffers(self._num_in_flight, self._batch_shape, is_shared=True)
         under_way: deque[tuple[Plan, int]] = deque()
 

@@ -175,7 +175,7 @@ class Comparison:
         trainer, config = self.trainer, self.trainer.config
         dtype = _DTYPES[config.precision]
         if not trainer.task.needs_labels:
-            batch = dataclasses.replace(batch, labels=None)
+            batch = dataclasses.replace(batch, labels=None, targets={})
         inputs = trainer.task.prepare(batch, config.seed, dtype)
         optimizer, scaler = trainer.optimizer, trainer.scaler
 

@@ -314,8 +314,8 @@ class Trainer:
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
         dtype = DTYPES[config.precision]
-        if not self.task.needs_labels:  # labels do not reach a pretext task
-            part = dataclasses.replace(part, labels=None)
+        if not self.task.needs_labels:  # what is known of samples does not reach a pretext task
+            part = dataclasses.replace(part, labels=None, targets={})
         inputs = self.task.prepare(part, config.seed, dtype)
         with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
             scalars = self.network(inputs)

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
 from fastssl.shards import decode_picture, open_dataset
 from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
+from fastssl.shards.index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.shards.manifest import MANIFEST_NAME, read_manifest
+from fastssl.shards.targets import TargetSpec, write_target
 from fastssl.views import ViewSpec, draw_boxes, list_views
 from tests.conftest import NUM_SAMPLES, save_photograph
 from tests.holdings import list_children, list_holdings, wait_for_release
@@ -341,6 +345,110 @@ def test_bad_samples_are_the_same_at_every_world_size(build, back_end, dataset_p
     alone = replaced([build(path=path)])
     assert {planned for _, planned, _ in alone} == {3, 20, 41}
     assert replaced([build(rank, 3, path=path) for rank in range(3)]) == alone
+
+
+# ---------------------------------------------------------------- targets and boxes
+
+TARGETS = ("number", "grid")
+
+
+@pytest.fixture(scope="module")
+def with_targets(dataset_path, tmp_path_factory):
+    """The dataset with its own ids, and an array of two axes behind the first, as targets."""
+    # A beton is bound to the digest, which targets change.
+    without_beton = shutil.ignore_patterns(BETON_NAME)
+    path = tmp_path_factory.mktemp("targets") / "shards"
+    shutil.copytree(dataset_path, path, ignore=without_beton)
+    arrays = {
+        "grid": np.random.default_rng(0).normal(size=(NUM_SAMPLES, 3, 2)).astype(np.float32),
+        "number": np.arange(NUM_SAMPLES, dtype=np.int64),
+    }
+    entries = tuple(
+        write_target(path, TargetSpec(name, str(rows.dtype), rows.shape[1:]), NUM_SAMPLES, [rows])
+        for name, rows in arrays.items()
+    )
+    manifest = replace(read_manifest(path), targets=entries)
+    digest = manifest.begin_digest()
+    rows = (path / INDEX_NAME).read_bytes()[HEADER_BYTES:]
+    digest.update(rows)
+    header = IndexHeader(NUM_SAMPLES, digest.hexdigest())
+    (path / INDEX_NAME).write_bytes(header.pack() + rows)
+    (path / MANIFEST_NAME).write_text(replace(manifest, digest=header.digest).to_json())
+    return path
+
+
+def check_targets_and_boxes(batch, path):
+    """Hold a batch to the dataset: rows of the samples used, boxes of the planned draws on them."""
+    dataset = open_dataset(path)
+    used = batch.sample_ids.clone()
+    for s in batch.substitutions:
+        used[s.row] = s.used
+    assert list(batch.targets) == list(TARGETS)
+    assert torch.equal(batch.targets["number"], used)
+    assert torch.equal(batch.targets["grid"], torch.tensor(dataset.targets["grid"][used.numpy()]))
+    sizes = dataset.index[used.numpy()]
+    wanted = draw_boxes(
+        list_views(VIEWS),
+        sizes["width"],
+        sizes["height"],
+        3,
+        batch.epochs.numpy(),
+        batch.sample_ids.numpy(),
+    )
+    assert batch.boxes.dtype == torch.int32
+    assert batch.boxes.tolist() == wanted.tolist()
+    assert {rows.device.type for rows in (batch.boxes, *batch.targets.values())} == {"cpu"}
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 3)])
+def test_targets_and_boxes_are_those_of_the_samples(build, with_targets, rank, world_size):
+    loader = build(rank, world_size, path=with_targets, targets=TARGETS)
+    for batch in take(loader, 3):
+        check_targets_and_boxes(batch, with_targets)
+
+
+def test_one_pass_has_targets_and_boxes(build, with_targets):
+    batches = list(build(path=with_targets, targets=TARGETS).one_pass())
+    assert [len(batch.targets["grid"]) for batch in batches] == [24, 23]
+    for batch in batches:
+        check_targets_and_boxes(batch, with_targets)
+
+
+def test_targets_and_boxes_of_a_bad_sample_are_its_substitutes(
+    build, back_end, with_targets, tmp_path
+):
+    path = copy_dataset(with_targets, tmp_path / "shards")
+    damage(path, 7, back_end)
+    batches = take(build(path=path, targets=TARGETS), 2)
+    assert sum(len(batch.substitutions) for batch in batches) >= 1
+    for batch in batches:
+        check_targets_and_boxes(batch, path)
+
+
+def test_a_part_of_a_batch_has_its_targets_and_boxes(build, with_targets):
+    batch = take(build(path=with_targets, targets=TARGETS), 1)[0]
+    part = batch.rows(5, 9)
+    assert torch.equal(part.targets["grid"], batch.targets["grid"][5:9])
+    check_targets_and_boxes(part, with_targets)
+
+
+def test_targets_that_nobody_asked_for_are_not_handed_over(build, with_targets):
+    assert take(build(path=with_targets), 1)[0].targets == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_targets", "message"),
+    [
+        ("numbr", True, "has no target 'numbr'; did you mean 'number'"),
+        ("xyz", True, "has no target 'xyz'; known: grid, number"),
+        ("number", False, "has no target 'number'; it has none"),
+    ],
+)
+def test_a_target_that_is_not_there_is_refused(
+    build, dataset_path, with_targets, asked, has_targets, message
+):
+    with pytest.raises(InputError, match=message):
+        build(path=with_targets if has_targets else dataset_path, targets=(asked,))
 
 
 # ---------------------------------------------------------------- law 4: one read, one decode

@@ -27,6 +27,7 @@ from fastssl.models import build_trunk, load_trunk
 from fastssl.ops.jpeg import has_jpeg
 from fastssl.runs.metrics import list_metrics
 from fastssl.shards import open_dataset
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.tasks import Jigsaw
 from fastssl.training import train
 from tests.conftest import NUM_SAMPLES
@@ -417,6 +418,24 @@ def test_labels_do_not_reach_a_pretext_task(configure, monkeypatch):
     monkeypatch.setattr(Jigsaw, "prepare", spy)
     train(configure(max_steps=2))
     assert seen == [None] * 3  # one of them where the step's memory is estimated
+
+
+def test_targets_do_not_reach_a_pretext_task(configure, dataset_path, tmp_path, monkeypatch):
+    photos = sorted((dataset_path.parent / "photos").rglob("0*.jpg"))
+    rows = [f"{path},{number}\n" for number, path in enumerate(photos)]
+    (tmp_path / "table.csv").write_text("path,age\n" + "".join(rows))
+    convert(ConvertConfig(tmp_path / "table.csv", tmp_path / "aged", targets=("age:int8",)))
+    seen = []
+    prepare = Jigsaw.prepare
+
+    def spy(self, batch, seed, dtype):
+        seen.append(batch.targets)
+        return prepare(self, batch, seed, dtype)
+
+    monkeypatch.setattr(Jigsaw, "prepare", spy)
+    data = {"path": tmp_path / "aged", "targets": ("age",)}
+    train(configure(max_steps=2, nested={"data": data}))
+    assert seen == [{}] * 3
 
 
 def test_another_seed_is_another_run(configure):
