@@ -99,7 +99,7 @@ class OptimConfig(Checked, prefix="optim."):
 
     name: OptimizerName = "sgd"
     """Optimiser; those of NVIDIA apex need it installed and a GPU."""
-    lr: Annotated[float, _Factor] = 0.1
+    lr: Annotated[float, Range(0, 1e30)] = 0.1
     """Learning rate for a batch of lr_batch_size images."""
     lr_batch_size: Annotated[int, _Million] = 256
     """The rate grows linearly with the global batch over this one; 0 takes lr as it is."""
