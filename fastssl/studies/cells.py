@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import RunConfig
-from .cost import estimate_cost
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Cell:
     """Gives the run's config."""
     data: DataSet
     """What the study trained it on."""
+    gigaflops: float
+    """10^9 floating-point operations of a training step for one image."""
     published: str = ""
     """Figure that the study, or its authors later, published for it; empty if none is known."""
 
@@ -54,7 +55,7 @@ class Cell:
         Args:
             config: of the cell.
         """
-        cost = estimate_cost(config, self.data.num_images)
+        cost = self.gigaflops * self.data.num_images * config.schedule.epochs / 1e9
         digits = 2 if cost < 10 else 1 if cost < 100 else 0
         return f"{cost:,.{digits}f} EFLOP"
 

@@ -29,6 +29,7 @@ from . import goyal19 as recipes
 from . import noroozi16
 from . import supervised as supervised_recipes
 from .cells import DATA_SETS, Cell
+from .operations import GIGAFLOPS
 
 TRUNKS = ("alexnet", "resnet50")
 """The two ends of the axis of capacity."""
@@ -146,11 +147,13 @@ def list_cells() -> dict[str, Cell]:
     cells = {}
     for task, (_, difficulties, _) in _DIFFICULTIES.items():
         for trunk in TRUNKS:
-            for difficulty in difficulties:
+            figures = GIGAFLOPS[f"goyal19_{task}_{trunk}"]
+            for number, difficulty in enumerate(difficulties):
+                gigaflops = figures[number if len(figures) > 1 else 0]
                 for data in _TASK_DATA[task]:
                     build = partial(goyal19, task, trunk, difficulty, data)
                     published = _describe_published((task, trunk, difficulty, data))
-                    cells[build().recipe] = Cell(build, DATA_SETS[data], published)
+                    cells[build().recipe] = Cell(build, DATA_SETS[data], gigaflops, published)
     return cells
 
 

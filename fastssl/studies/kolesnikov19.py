@@ -33,6 +33,7 @@ from ..tasks import (
 from . import goyal19
 from . import supervised as supervised_recipes
 from .cells import IMAGENET_1K, Cell
+from .operations import GIGAFLOPS
 
 TRUNKS = (
     "resnet50_v1",
@@ -208,11 +209,12 @@ def list_cells() -> dict[str, Cell]:
         f"kolesnikov19_{task}_{trunk}_{width}x": Cell(
             partial(kolesnikov19, task, trunk, width),
             IMAGENET_1K,
-            _describe_published(task, trunk, WIDTHS.index(width)),
+            GIGAFLOPS[f"kolesnikov19_{task}_{trunk}"][column],
+            _describe_published(task, trunk, column),
         )
         for task in _TASKS
         for trunk in TRUNKS
-        for width in WIDTHS
+        for column, width in enumerate(WIDTHS)
     }
 
 

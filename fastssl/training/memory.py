@@ -5,8 +5,10 @@ Shape legend: B images of a micro-batch on one rank, V views of each, S side of 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -149,6 +151,24 @@ def estimate_step(task: Task, size: int, precision: str, momentums: int) -> Memo
 def count_step_bytes(task: Task, size: int, precision: str) -> int:
     """Count what a forward pass of a task keeps for the backward pass, on tensors without memory.
 
+    Args:
+        task: on any device, "meta" too; it stays as it is.
+        size: B.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Returns:
+        Bytes, the inputs included, without parameters and buffers.
+    """
+    with forward_without_memory(task, size, precision) as (forward, inputs, own):
+        return count_kept_bytes(forward, inputs, own)
+
+
+@contextlib.contextmanager
+def forward_without_memory(
+    task: Task, size: int, precision: str
+) -> Iterator[tuple[Callable[[], Any], list[Tensor], list[Tensor]]]:
+    """Give a task's forward pass on tensors that have shapes and no memory.
+
     Trunk, head and loss run with the task's own number and size of inputs and under its autocast,
     by the rules of a CPU; a GPU keeps the same tensors.
 
@@ -157,8 +177,8 @@ def count_step_bytes(task: Task, size: int, precision: str) -> int:
         size: B.
         precision: ``fp32``, ``bf16`` or ``fp16``.
 
-    Returns:
-        Bytes, the inputs included, without parameters and buffers.
+    Yields:
+        What runs it, its inputs, and its parameters and buffers.
     """
     dtype = DTYPES[precision]
     prepared = task.prepare(_make_batch(task), 0, dtype)
@@ -173,7 +193,7 @@ def count_step_bytes(task: Task, size: int, precision: str) -> int:
             with torch.autocast("cpu", dtype, enabled=precision != "fp32"):
                 return torch.func.functional_call(task, state, (inputs,))
 
-        return count_kept_bytes(forward, inputs.values(), state.values())
+        yield forward, list(inputs.values()), list(state.values())
 
 
 def _make_batch(task: Task) -> Batch:

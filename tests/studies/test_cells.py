@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk
-from fastssl.studies import build_recipe, describe_recipes, recipe_names
+from fastssl.studies import build_recipe, describe_recipes, goyal19_cells, recipe_names
+from fastssl.studies import kolesnikov19 as kolesnikov19_cells
 from fastssl.studies.cells import DATA_SETS
-from fastssl.studies.cost import estimate_cost
+from fastssl.studies.cost import count_operations
 from fastssl.studies.goyal19_cells import NUM_NEIGHBORS, NUM_PERMUTATIONS, goyal19
 from fastssl.studies.kolesnikov19 import kolesnikov19
 from fastssl.tasks import build_task
@@ -215,73 +216,37 @@ def test_what_the_study_of_trunks_does_not_have_is_refused(task, trunk, message)
 # ---------------------------------------------------------------------- cost
 
 
-def make_inputs(config):
-    """Return what a task's ``forward`` takes for two images, on the meta device."""
-    task = config.task
-    match task.name:
-        case "jigsaw":
-            patches = torch.empty(2, 9, 3, task.patch, task.patch)
-            labels = torch.zeros(2, task.permutations_per_image, dtype=torch.int64)
-            return {"patches": patches, "labels": labels}
-        case "relative_location":
-            return {"patches": torch.empty(2, 9, 3, task.patch, task.patch)}
-        case "rotation":
-            images = torch.empty(2, 4, 3, task.size, task.size)
-            return {"images": images, "labels": torch.zeros(2, 4, dtype=torch.int64)}
-        case "colorization":
-            side = task.crop // task.head_stride
-            return {
-                "lightness": torch.empty(2, 1, task.crop, task.crop),
-                "ab": torch.empty(2, 2, side, side),
-                "is_counted": torch.ones(2, dtype=torch.bool),
-            }
-        case "supervised":
-            images = torch.empty(2, 3, task.size, task.size)
-            return {"images": images, "labels": torch.zeros(2, dtype=torch.int64)}
-    raise AssertionError(task.name)
-
-
-def count_multiplications(run, images):
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run(images)
-    return counter.get_total_flops() / 2
-
-
-@pytest.mark.parametrize("width", [4, 16])
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"goyal19_jigsaw_{trunk}_p701_imagenet1k" for trunk in ("alexnet", "resnet50")),
-        *(f"goyal19_colorization_{trunk}_k10_yfcc1m" for trunk in ("alexnet", "resnet50")),
+        "goyal19_jigsaw_alexnet_p701_imagenet1k",
+        "goyal19_colorization_resnet50_k160_yfcc1m",
         "goyal19_supervised_alexnet_imagenet1k",
-        "kolesnikov19_supervised_resnet50_v2_4x",
-        *(f"kolesnikov19_rotation_{trunk}_4x" for trunk in ("revnet50", "vgg19_bn")),
-        *(f"kolesnikov19_jigsaw_{trunk}_4x" for trunk in ("resnet50_v2_minus", "revnet50")),
-        "kolesnikov19_relative_location_vgg19_bn_4x",
+        "kolesnikov19_rotation_revnet50_4x",
+        "kolesnikov19_exemplar_vgg19_bn_8x",
+        "kolesnikov19_jigsaw_resnet50_v2_minus_16x",
+        "kolesnikov19_relative_location_revnet50_minus_12x",
     ],
 )
-def test_the_cost_of_a_cell_is_what_torch_counts(name, width):
-    config = dataclasses.replace(build_recipe(name), width=width)
+def test_the_cost_of_a_cell_is_what_torch_counts(name):
+    cell = {**goyal19_cells.list_cells(), **kolesnikov19_cells.list_cells()}[name]
+    assert count_operations(cell.build()) == pytest.approx(cell.gigaflops, rel=1e-3)
+
+
+def test_resnet50_costs_three_times_its_published_forward_pass():
+    """4.09 x 10^9 multiplications and additions (He et al. 2016 with torchvision's strides)."""
+    counted = count_operations(build_recipe("kolesnikov19_supervised_resnet50_v2_4x"))
+    assert counted == pytest.approx(3 * 2 * 4.09, rel=0.01)
+
+
+def test_a_trunk_that_computes_its_activations_again_costs_a_pass_more():
+    config = build_recipe("kolesnikov19_rotation_revnet50_4x")
     with torch.device("meta"):
-        trunk = build_trunk(config.trunk, config.width)
-        task = build_task(config.task, trunk, num_classes=1000).to("meta")
-        inputs = make_inputs(config)
-    images = next(value for value in inputs.values() if value.dim() > 3)
-    of_trunk = count_multiplications(trunk.forward_features, images.reshape(-1, *images.shape[-3:]))
-    # Of colorization without its loss, whose autocast does not know the meta device.
-    network = task._logits if config.task.name == "colorization" else task
-    of_head = count_multiplications(network, inputs) - of_trunk
-    passes = 4 if "revnet" in config.trunk else 3
-    # Two images; a multiplication and its addition are two operations.
-    operations = 2 * (passes * of_trunk + 3 * of_head) / 2 * 1000 * config.schedule.epochs
-    # What the estimate leaves out, a Linear layer on a whole image, is a thousandth.
-    assert estimate_cost(config, 1000) == pytest.approx(operations / 1e18, rel=0.003)
-
-
-def test_a_trunk_of_no_study_has_no_estimate():
-    config = dataclasses.replace(build_recipe("kolesnikov19_rotation"), trunk="resnet9")
-    with pytest.raises(InputError, match=r"trunk \('resnet9'\) on images of 224 px is of no study"):
-        estimate_cost(config, 1000)
+        trunk, images = build_trunk(config.trunk, config.width), torch.empty(4, 3, 224, 224)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        trunk(images)
+    # Four turns of an image; the head is a thousandth of a thousandth.
+    assert count_operations(config) == pytest.approx(4 * counter.get_total_flops() / 1e9, rel=1e-3)
 
 
 # ---------------------------------------------------------------------- the table
