@@ -15,29 +15,33 @@ from fastssl.training import train
 BATCH = 8  # 47 samples: steps 6 and 12 cross an epoch's border
 
 
+def make_config(dataset_path, output_dir, **changes):
+    """Return a small run: a narrow ResNet9 on 24 px puzzles."""
+    config = build_recipe("demo")
+    nested = {
+        "task": {"num_permutations": 10, "hidden": 8, "resize_short": 36, "crop": 36}
+        | {"patch": 10, "jitter": 3},
+        "data": {"path": dataset_path, "global_batch_size": BATCH, "num_threads": 1}
+        | {"ledger": True},
+        "optim": {},
+        "schedule": {"epochs": 2.5},
+        "checkpoint": {"every_steps": 3},
+        "log": {"every_steps": 2, "progress": False, "pictures_every_steps": 0},
+    }
+    for key, value in changes.pop("nested", {}).items():
+        nested[key] = nested[key] | value
+    parts = {
+        key: dataclasses.replace(getattr(config, key), **values) for key, values in nested.items()
+    }
+    return dataclasses.replace(config, **parts, output_dir=output_dir, **changes)
+
+
 @pytest.fixture
 def configure(dataset_path, tmp_path):
-    """Return small runs: a narrow ResNet9 on 24 px puzzles."""
+    """Return small runs, each in a folder of its own."""
 
     def make(name="run", **changes):
-        config = build_recipe("demo")
-        nested = {
-            "task": {"num_permutations": 10, "hidden": 8, "resize_short": 36, "crop": 36}
-            | {"patch": 10, "jitter": 3},
-            "data": {"path": dataset_path, "global_batch_size": BATCH, "num_threads": 1}
-            | {"ledger": True},
-            "optim": {},
-            "schedule": {"epochs": 2.5},
-            "checkpoint": {"every_steps": 3},
-            "log": {"every_steps": 2, "progress": False, "pictures_every_steps": 0},
-        }
-        for key, value in changes.pop("nested", {}).items():
-            nested[key] = nested[key] | value
-        parts = {
-            key: dataclasses.replace(getattr(config, key), **values)
-            for key, values in nested.items()
-        }
-        return dataclasses.replace(config, **parts, output_dir=tmp_path / name, **changes)
+        return make_config(dataset_path, tmp_path / name, **changes)
 
     return make
 

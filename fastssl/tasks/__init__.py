@@ -9,6 +9,7 @@ from ..models import Trunk
 from ..models.input_spec import InputSpec
 from .base import Inputs, Metric, Task
 from .colorization import Colorization, ColorizationConfig
+from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
@@ -18,6 +19,7 @@ from .supervised import Supervised, SupervisedConfig
 __all__ = [
     "Colorization",
     "ColorizationConfig",
+    "DividedTable",
     "Exemplar",
     "ExemplarConfig",
     "InputSpec",

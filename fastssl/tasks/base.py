@@ -21,6 +21,8 @@ from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..shards import ShardDataset
 from ..views import MAX_SIDE, ViewSpec
+from ..world import World
+from .divided_table import DividedTable
 from .pictures import Picture
 
 Inputs = dict[str, Tensor]
@@ -120,6 +122,33 @@ class Task(nn.Module, abc.ABC):
 
         Raises:
             InputError: says why; most tasks take any images.
+        """
+
+    def open_tables(
+        self,
+        num_samples: int,  # noqa: ARG002 - for tasks that have tables
+        world: World,  # noqa: ARG002
+    ) -> dict[str, DividedTable]:
+        """Make state that is too large for a buffer, once, before the first step; not collective.
+
+        ``prepare`` reads it, ``forward`` notes what is to change, ``end_step`` changes it. All
+        three also run where there is none: a run's step is tried without memory before it starts.
+
+        Args:
+            num_samples: samples with ids below this are used.
+            world: the ranks.
+
+        Returns:
+            The tables by name (a plain word); checkpoints keep them. Most tasks have none.
+        """
+        return {}
+
+    def end_step(self, is_kept: Tensor) -> None:
+        """Do to the tables what the forward passes since the last call have noted, or forget it.
+
+        Args:
+            is_kept: bool scalar on the training device; False to forget: the loss was not finite,
+                or the pass was no step.
         """
 
     @abc.abstractmethod

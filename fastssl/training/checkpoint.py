@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill at any byte.
 
-``checkpoints/<step, 9 digits>/`` holds ``state.pt`` and ``manifest.json`` with the SHA-256 of each
-file. A checkpoint is written beside, made durable, then renamed into place; ``latest`` names it
-afterwards; only then an older one is removed. A folder whose content does not match its manifest is
-passed over and named.
+``checkpoints/<step, 9 digits>/`` holds ``state.pt``, the ranks' parts of a task's tables if it has
+any, and ``manifest.json`` with the SHA-256 of each file, written last. A checkpoint is written
+beside, made durable, then renamed into place; ``latest`` names it afterwards; only then an older
+one is removed. A folder whose content does not match its manifest is passed over and named.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import logging
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,42 @@ class CheckpointStore:
         path = self._folder_of(step) / STATE_NAME
         return torch.load(path, map_location="cpu", weights_only=True)
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def read_files(self, step: int) -> tuple[Path, dict[str, Any]]:
+        """Return the folder of a step that ``find_newest`` has found, and what it says of files."""
+        folder = self._folder_of(step)
+        return folder, json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+
+    def open_draft(self, step: int) -> Path | None:
+        """Make the folder that all ranks write parts to before ``save``; rank 0 calls it.
+
+        Waits for the write before it, as ``save`` does.
+
+        Args:
+            step: steps done.
+
+        Returns:
+            The folder; None if the step is saved already, or the folder cannot be made.
+        """
+        if step == self.last_step:
+            return None
+        self.wait(is_final=False)
+        draft = self._draft_of(step)
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            draft.mkdir(parents=True)
+        except OSError as error:
+            self.give_up(step, error)
+            return None
+        return draft
+
+    def give_up(self, step: int, error: OSError) -> None:
+        """Count a save whose parts could not be written as one that failed."""
+        shutil.rmtree(self._draft_of(step), ignore_errors=True)
+        self._error = error
+
+    def save(
+        self, step: int, state: dict[str, Any], parts: Mapping[str, Any] | None = None
+    ) -> None:
         """Take a snapshot now and write it in the background.
 
         Waits for the write before it. A save that fails is reported and the next one tried.
@@ -99,6 +135,7 @@ class CheckpointStore:
         Args:
             step: steps done; a step that is saved already is not saved again.
             state: tensors and plain values, nested in dicts and lists.
+            parts: what the manifest is to say of files that stand in the draft already, by name.
 
         Raises:
             OSError: if ``MAX_FAILED_SAVES`` saves in a row failed.
@@ -109,7 +146,7 @@ class CheckpointStore:
         snapshot = _snapshot(state)
         self.last_step = step
         self._thread = threading.Thread(
-            target=self._write_and_note, args=(step, snapshot), name="checkpoint"
+            target=self._write_and_note, args=(step, snapshot, parts or {}), name="checkpoint"
         )
         self._thread.start()
 
@@ -142,20 +179,21 @@ class CheckpointStore:
         if self._thread is not None:
             self._thread.join()
 
-    def _write_and_note(self, step: int, state: dict[str, Any]) -> None:
+    def _write_and_note(self, step: int, state: dict[str, Any], parts: Mapping[str, Any]) -> None:
         try:
-            self._write(step, state)
+            self._write(step, state, parts)
             self._num_failed = 0
         except BaseException as error:
             self._error = error
 
-    def _write(self, step: int, state: dict[str, Any]) -> None:
+    def _write(self, step: int, state: dict[str, Any], parts: Mapping[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         target = self._folder_of(step)
-        temporary = self._folder / f".tmp-{target.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = self._draft_of(step)
+        if not parts:
+            shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir()
+            temporary.mkdir(exist_ok=bool(parts))
             # Through memory: torch's writer hides the system's error when a disk is full.
             buffer = io.BytesIO()
             torch.save(state, buffer)
@@ -163,7 +201,7 @@ class CheckpointStore:
             with published(temporary / STATE_NAME) as file:
                 file.write(content)
             entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            manifest = {"step": step, "files": {STATE_NAME: entry}}
+            manifest = {"step": step, "files": {STATE_NAME: entry, **parts}}
             publish_bytes(temporary / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
             temporary.rename(target)
         except BaseException:
@@ -185,6 +223,9 @@ class CheckpointStore:
             return []
         names = (entry.name for entry in self._folder.iterdir() if entry.is_dir())
         return sorted(int(name) for name in names if name.isdecimal() and len(name) == 9)
+
+    def _draft_of(self, step: int) -> Path:
+        return self._folder / f".tmp-{step:09d}"
 
     def _folder_of(self, step: int) -> Path:
         return self._folder / f"{step:09d}"

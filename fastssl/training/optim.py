@@ -200,7 +200,7 @@ class UpdateGuard:
         self._streak = torch.where(is_finite, 0, self._streak + 1)
         trips = (self._streak >= MAX_NONFINITE_IN_A_ROW) & (self._tripped_at == 0)
         self._tripped_at = torch.where(trips, step, self._tripped_at)
-        self._restore_statistics(self._is_masked())
+        self._restore_statistics(self.is_masked())
         return is_finite
 
     def take_step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
@@ -212,7 +212,7 @@ class UpdateGuard:
         """
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.step(optimizer)  # the hook below masks it on the device
-        elif bool(self._is_masked()):  # apex knows no mask: here the host has to wait
+        elif bool(self.is_masked()):  # apex knows no mask: here the host has to wait
             self._skipped = self._skipped + 1
         else:
             scaler.step(optimizer)
@@ -231,7 +231,8 @@ class UpdateGuard:
         self._skipped.fill_(state["skipped"])
         self._streak.fill_(state["streak"])
 
-    def _is_masked(self) -> Tensor:
+    def is_masked(self) -> Tensor:
+        """Return whether the step observed last does not count: bool scalar on the device."""
         return self._is_bad | (self._tripped_at > 0)
 
     @torch.no_grad()
@@ -244,7 +245,7 @@ class UpdateGuard:
         torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
 
     def _mask(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        skip = self._is_masked().float()
+        skip = self.is_masked().float()
         # A GradScaler puts its own finding here and takes it away after the step.
         if hasattr(optimizer, "grad_scale"):
             skip = torch.maximum(skip, optimizer.found_inf)  # type: ignore[attr-defined]

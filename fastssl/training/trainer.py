@@ -47,6 +47,7 @@ from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
 from .schedule import build_schedule
 from .start import read_start
+from .tables import load_tables, save_tables
 
 _log = logging.getLogger(__name__)
 
@@ -174,6 +175,7 @@ class Trainer:
             _log.warning("gradient_compression is ignored: one rank sends no gradients")
         set_determinism(config.deterministic)
         self.task.to(device)
+        self.tables = self.task.open_tables(self.loader.num_samples, self.world)
         if config.channels_last:
             self.task.to(memory_format=torch.channels_last)
         if config.sync_bn and self.world.size > 1:
@@ -215,6 +217,7 @@ class Trainer:
         state = self.store.load(step)
         compare_identities(self.folder, state["identity"], self.identity, self.defaults)
         self.task.load_state_dict(state["task"])
+        load_tables(self.tables, *self.store.read_files(step))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.guard.load_state_dict(state["guard"])
@@ -224,12 +227,13 @@ class Trainer:
         warn_of_other_machine(state["machine"], self.world)
 
     def _save(self) -> None:
-        """Snapshot everything that the next life needs; rank 0 writes it."""
+        """Keep what the next life needs: each rank writes its tables, rank 0 all else."""
         _, tripped_at = self.guard.read()
         if tripped_at:
             self._stop_on_nonfinite(tripped_at)
         self.journal.sync()
-        if not self.world.is_zero:
+        parts = save_tables(self.tables, self.store, self.step, self.world)
+        if parts is None or not self.world.is_zero:
             return
         state = {
             "step": self.step,
@@ -242,7 +246,7 @@ class Trainer:
             "identity": self.identity,
             "machine": describe_machine(self.world),
         }
-        self.store.save(self.step, state)
+        self.store.save(self.step, state, parts)
 
     def _loader_state(self) -> dict[str, Any]:
         return {**self.loader.state_dict(), "position": self._position(self.step)}
@@ -308,6 +312,7 @@ class Trainer:
             means["loss"], self.step, () if self.scaler.is_enabled() else gradients
         )
         self.guard.take_step(self.optimizer, self.scaler)
+        self.task.end_step(~self.guard.is_masked())
         self.scaler.update()
         self.journal.add(means, is_finite, batch.fallback_decodes)
 
@@ -335,6 +340,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(statistics, kept, strict=True):
             buffer.copy_(value)
+        self.task.end_step(torch.zeros((), dtype=torch.bool, device=self.world.device))
         self._has_fixed_buckets = True
 
     def _gradients_stay_here(self, is_partial: bool) -> contextlib.AbstractContextManager:
