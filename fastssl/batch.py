@@ -22,6 +22,8 @@ class Substitution:
 
     row: int
     """Row of the batch."""
+    epoch: int
+    """Epoch of the sample."""
     planned: int
     """Sample id that the order asked for."""
     used: int
@@ -34,7 +36,9 @@ class Substitution:
 class Batch:
     """Pixels of B samples in V views, and what they are.
 
-    Valid until the second next batch of the same loader is asked for.
+    A batch stays as it is for as long as anybody refers to its pixels, by the batch, by a slice or
+    by an array of them; closing the loader does not change that. Only then their memory serves
+    another batch. On the CPU the loader lends two batches at a time; who holds more gets copies.
     """
 
     images: Tensor
@@ -57,6 +61,10 @@ class Batch:
     """Samples that the back end's own decoder refused and the reference decoder took."""
     stage_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds of work that each stage of the loader took, summed over its workers."""
+    entropy_decoded_mcus: int = 0
+    """Minimum coded units of its JPEGs whose bits were decoded; 0 where nobody counts."""
+    total_mcus: int = 0
+    """Those that its JPEGs have."""
 
     def __len__(self) -> int:
         """Return B, the number of samples."""
@@ -73,11 +81,8 @@ class Batch:
         kept = tuple(
             replace(s, row=s.row - start) for s in self.substitutions if start <= s.row < stop
         )
-        # Fallback decodes and seconds belong to the whole batch; the first part carries them.
-        return replace(
-            self,
-            **cut,
-            substitutions=kept,
-            fallback_decodes=self.fallback_decodes if start == 0 else 0,
-            stage_s=self.stage_s if start == 0 else {},
-        )
+        part = replace(self, **cut, substitutions=kept)
+        if start == 0:
+            return part
+        # What was measured is the whole batch's; the first part carries it.
+        return replace(part, fallback_decodes=0, stage_s={}, entropy_decoded_mcus=0, total_mcus=0)

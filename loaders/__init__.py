@@ -6,15 +6,19 @@ chosen, so that a package they need may be absent.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from pathlib import Path
 
 from ..config import LoaderConfig, LoaderName
 from ..errors import InputError
+from ..shards import ShardDataset, open_dataset
 from ..views import Views
-from .base import Loader, Plan
-from .choice import choose_loader, is_installed
+from .base import Loader
+from .choice import is_installed, prefer_loader
+from .plan import BatchPlan
 
-__all__ = ["Loader", "LoaderConfig", "Plan", "build_loader", "resolve_loader"]
+__all__ = ["BatchPlan", "Loader", "LoaderConfig", "build_loader", "resolve_loader"]
 
 _BACK_ENDS = {
     "webdataset": (".webdataset", "WebDatasetLoader"),
@@ -26,26 +30,27 @@ _BACK_ENDS = {
 
 
 def resolve_loader(
-    config: LoaderConfig, device: str = "cpu", earlier: LoaderName | None = None
+    config: LoaderConfig,
+    dataset: ShardDataset,
+    device: str = "cpu",
+    earlier: LoaderName | None = None,
 ) -> tuple[LoaderName, str]:
     """Choose the back end.
 
     Args:
         config: what to load.
+        dataset: the one at ``config.path``, opened.
         device: where the images shall lie.
         earlier: what ``auto`` chose when the run began; it is kept where it can be had.
 
     Returns:
         Its name and the reason, for one line to the user.
-
-    Raises:
-        InputError: for a dataset that cannot be opened, where the choice depends on it.
     """
     if config.loader != "auto":
         return config.loader, "asked for"
     if earlier is not None and earlier in _BACK_ENDS and is_installed(earlier):
         return earlier, "as the run began"
-    return choose_loader(config, device)
+    return prefer_loader(device, isinstance(dataset.path, Path), dataset.encoding)
 
 
 def build_loader(
@@ -54,6 +59,8 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
     device: str = "cpu",
+    *,
+    dataset: ShardDataset | None = None,
 ) -> Loader:
     """Build the loader that a config asks for.
 
@@ -63,6 +70,8 @@ def build_loader(
         rank: 0 .. world_size - 1.
         world_size: number of ranks.
         device: where the images shall lie.
+        dataset: the one at ``config.path``, for who has opened it already, and closes it after the
+            loader; without it the loader opens and closes one of its own.
 
     Returns:
         A loader that stands at position 0.
@@ -71,12 +80,19 @@ def build_loader(
         InputError: for a dataset that cannot be opened, a batch that does not fit, a back end
             that this version does not have.
     """
-    name, _ = resolve_loader(config, device)
-    if name not in _BACK_ENDS:
-        raise InputError(
-            f"data.loader ('{name}') is not in this version; set --data.loader to "
-            f"{' or '.join(sorted(_BACK_ENDS))}"
-        )
-    module, loader_class = _BACK_ENDS[name]
-    build = getattr(importlib.import_module(module, __name__), loader_class)
-    return build(config, views, rank, world_size, device)
+    with contextlib.ExitStack() as on_failure:
+        opened = dataset
+        if opened is None:
+            opened = on_failure.enter_context(contextlib.closing(open_dataset(config.path)))
+        name, _ = resolve_loader(config, opened, device)
+        if name not in _BACK_ENDS:
+            raise InputError(
+                f"data.loader ('{name}') is not in this version; set --data.loader to "
+                f"{' or '.join(sorted(_BACK_ENDS))}"
+            )
+        module, loader_class = _BACK_ENDS[name]
+        build = getattr(importlib.import_module(module, __name__), loader_class)
+        loader = build(opened, config, views, rank, world_size, device)
+        on_failure.pop_all()
+    loader.owns_dataset = dataset is None
+    return loader

@@ -1,7 +1,8 @@
 """The contract of every loader, and all that no back end may do differently.
 
-The base class owns the order, the boxes, the position and the state (laws 1 and 2); a back end
-turns plans into batches, in the order given, and keeps law 3 and law 4 while it does.
+The base class owns the order, the boxes, the position and the state (laws 1 and 2), the memory of
+batches, their way to the device, and what is measured of it. A back end turns plans into pixels,
+ahead and in the order given, and keeps law 3 and law 4 while it does.
 
 Shape legend: B samples of this rank in a step, V views of each, S side of a view.
 """
@@ -9,23 +10,30 @@ Shape legend: B samples of this rank in a step, V views of each, S side of a vie
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import logging
 import weakref
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..batch import Batch
 from ..config import LoaderConfig, check_batch_size
 from ..errors import InputError, nearest
 from ..sampling import SampleOrder
-from ..shards import ShardDataset, open_dataset
+from ..shards import ShardDataset
 from ..stages import STAGES
+from ..system.cpus import cpus_per_rank
 from ..views import Views, draw_boxes, list_views
+from .ahead import LookAhead
+from .buffers import BatchBuffers
+from .device import Buffers, move_batches
+from .plan import BatchPlan
+from .reading import Done, SampleReader
 from .telemetry import LoaderTelemetry
 
 _log = logging.getLogger(__name__)
@@ -34,49 +42,39 @@ _SAMPLES_PLANNED = 512
 """At once, in steps of a rank's stream."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one batch shall hold: pure functions of the position, drawn before a byte is read."""
-
-    sample_ids: NDArray[np.int64]
-    """(B,) ids that the order planned."""
-    epochs: NDArray[np.int64]
-    """(B,)."""
-    boxes: NDArray[np.int32]
-    """(B, V, 4) left, top, width, height in upright pixels."""
-
-    def __len__(self) -> int:
-        """Return B."""
-        return len(self.sample_ids)
-
-
 class Loader(abc.ABC):
     """An endless stream of batches with a position that can be saved and set.
 
     * Step k takes positions kB .. (k+1)B-1, B the global batch; rank r of W takes those with
       s mod W = r. So world size, workers and back end never change which samples a step uses.
     * The state is {seed, order, position, dataset digest}, valid for any world size.
-    * A batch is valid until the second next one is asked for.
+    * How long a batch lives: see ``Batch``.
     """
 
     name: str
     """The back end's name in ``LoaderConfig.loader``."""
     can_scale = False
     """Whether it takes ``LoaderConfig.dct``."""
-    stage_workers: dict[str, int]
-    """Workers of each stage (``fastssl.stages.STAGES``); one each unless the back end says more."""
+    decodes_on_device = False
+    """Whether pixels are made on the device where they are wanted."""
+    threaded_stages: tuple[str, ...] = ("read", "check", "decode")
+    """Stages (``fastssl.stages.STAGES``) that all its threads or processes take part in."""
+    batches_at_work = 2
+    """Batches that are being made at any time; two, so that threads do not idle at one's end."""
 
     def __init__(
         self,
+        dataset: ShardDataset,
         config: LoaderConfig,
         views: Views,
         rank: int = 0,
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        """Open the dataset and check that the batch fits it.
+        """Check that the batch fits the dataset.
 
         Args:
+            dataset: the one at ``config.path``, opened.
             config: what to load.
             views: one ViewSpec or several of equal output size.
             rank: 0 .. world_size - 1.
@@ -84,8 +82,8 @@ class Loader(abc.ABC):
             device: where the images shall lie.
 
         Raises:
-            InputError: for a dataset that cannot be opened, a target that it does not have, a batch
-                that does not divide or is larger than the dataset.
+            InputError: for a target that the dataset does not have, a batch that does not divide or
+                is larger than the dataset.
         """
         if not 0 <= rank < world_size:
             raise InputError(f"rank ({rank}) must lie in 0 .. world_size - 1 ({world_size - 1})")
@@ -102,16 +100,23 @@ class Loader(abc.ABC):
         self.rank = rank
         self.world_size = world_size
         self.device = device
-        self.dataset: ShardDataset = open_dataset(config.path)
-        _check_targets(config, self.dataset)
+        self.dataset = dataset
+        self.owns_dataset = False
+        """Whether closing the loader closes the dataset too."""
+        _check_targets(config, dataset)
         self.num_samples = _count_samples(config, self.dataset.num_samples)
         self.order = SampleOrder(
             self.dataset.digest, self.num_samples, config.seed, config.order, config.layout
         )
+        self.reader = SampleReader(dataset, self.views, self.order, config.targets)
         self.position = 0
-        self.stage_workers = dict.fromkeys(STAGES, 1)
+        self.num_threads = config.num_threads or cpus_per_rank()
+        self.stage_workers = {
+            stage: self.num_threads if stage in self.threaded_stages else 1 for stage in STAGES
+        }
         self.telemetry = LoaderTelemetry()
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._ahead: LookAhead[Done] | None = None
         self._generation = 0
         self._closed = False
 
@@ -142,11 +147,11 @@ class Loader(abc.ABC):
         self._streams.add(batches)
         return batches
 
-    def plan_step(self, position: int) -> Plan:
+    def plan_step(self, position: int) -> BatchPlan:
         """Plan this rank's share of the step that begins at a position of the global stream."""
         return self.plan_steps(position, 1)[0]
 
-    def plan_steps(self, position: int, count: int) -> list[Plan]:
+    def plan_steps(self, position: int, count: int) -> list[BatchPlan]:
         """Plan several steps in a row, which takes hardly longer than one of few samples.
 
         Args:
@@ -161,14 +166,14 @@ class Loader(abc.ABC):
         whole = self._plan(*self.order.at(positions[positions % self.world_size == self.rank]))
         # Copies: what belongs to a batch must not keep the others' memory alive.
         return [
-            Plan(ids.copy(), epochs.copy(), boxes.copy())
+            BatchPlan(ids.copy(), epochs.copy(), boxes.copy())
             for ids, epochs, boxes in zip(
                 *(np.split(part, count) for part in (whole.sample_ids, whole.epochs, whole.boxes)),
                 strict=True,
             )
         ]
 
-    def plan_ids(self, sample_ids: NDArray[np.int64]) -> Plan:
+    def plan_ids(self, sample_ids: NDArray[np.int64]) -> BatchPlan:
         """Plan a batch of given ids with the draws of epoch 0."""
         return self._plan(np.zeros_like(sample_ids), sample_ids)
 
@@ -207,15 +212,51 @@ class Loader(abc.ABC):
         self._generation += 1
         for stream in list(self._streams):
             stream.close()
-        self.dataset.close()
+        if self.owns_dataset:
+            self.dataset.close()
 
     def num_ready(self) -> int:
-        """Return how many finished batches of the stream lie ready."""
-        return 0
+        """Return how many finished batches lie ready, of the stream or pass that began last."""
+        return 0 if self._ahead is None else self._ahead.num_ready()
+
+    @property
+    def batch_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape of a full batch's pixels, (B, V, S, S, 3)."""
+        size = self.views[0].size
+        return self.batch_size_per_rank, len(self.views), size, size, 3
+
+    # ------------------------------------------------------------ what a back end does
 
     @abc.abstractmethod
-    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
+    def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> LookAhead[Done]:
+        """Begin to fill buffers with the pixels of plans, ``prefetch_batches`` ahead, in order.
+
+        Args:
+            plans: of one stream or pass.
+            buffers: from ``_reserve``; take one for each plan.
+        """
+
+    def _reserve(self) -> Buffers:
+        """Return memory for one stream or pass: being filled, on its way, and lying ready."""
+        return BatchBuffers(
+            self.batches_at_work + 1 + self.config.prefetch_batches,
+            self.batch_shape,
+            is_pinned=torch.device(self.device).type == "cuda",
+        )
+
+    # ------------------------------------------------------------ from plans to batches
+
+    def _fetch(self, plans: Iterable[BatchPlan]) -> Generator[Batch, None, None]:
         """Turn plans into batches on the device, in order. Closing the iterator stops the work."""
+        batches = self._assemble(iter(plans))
+        return batches if self.decodes_on_device else move_batches(batches, self.device)
+
+    def _assemble(self, plans: Iterator[BatchPlan]) -> Generator[Batch, None, None]:
+        buffers = self._reserve()
+        with contextlib.closing(self._run_ahead(plans, buffers)) as self._ahead:
+            for plan, outcome, number in self._ahead:
+                # Nothing here may refer to the pixels while somebody else uses them.
+                yield self.reader.to_batch(plan, outcome, buffers.hand_over(number, len(plan)))
 
     def _stream(self, generation: int) -> Generator[Batch, None, None]:
         batches = self._training_batches(self.position)
@@ -234,7 +275,7 @@ class Loader(abc.ABC):
         finally:
             batches.close()
 
-    def _plans_from(self, position: int) -> Iterator[Plan]:
+    def _plans_from(self, position: int) -> Iterator[BatchPlan]:
         # At 64 samples a batch 1.1 of the 1.7 ms that Python takes for one went into planning, most
         # of it NumPy's cost of a call.
         count = max(1, _SAMPLES_PLANNED // self.batch_size_per_rank)
@@ -245,10 +286,10 @@ class Loader(abc.ABC):
     def _training_batches(self, position: int) -> Generator[Batch, None, None]:
         return self._fetch(self._plans_from(position))
 
-    def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> Plan:
+    def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> BatchPlan:
         rows = self.dataset.index[ids]
         boxes = draw_boxes(self.views, rows["width"], rows["height"], self.config.seed, epochs, ids)
-        return Plan(ids, epochs, boxes)
+        return BatchPlan(ids, epochs, boxes)
 
     def _stream_identity(self) -> dict[str, Any]:
         config = self.config

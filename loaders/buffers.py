@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_HANDED_OVER = 2
-"""Buffers that the user may hold; a batch is valid until the second next one is asked for."""
+"""Buffers that the user may hold: the batch in use and the one before it."""
 
 
 class BatchBuffers:
     """A fixed number of buffers; one is free again when nobody refers to its pixels any more.
 
-    So a batch stays as it is for as long as it is held. Who holds more than ``MAX_HANDED_OVER`` of
-    them gets copies instead, and the buffers never run out.
+    That is what ``Batch`` promises. Who holds more than ``MAX_HANDED_OVER`` of them gets copies
+    instead, and the buffers never run out.
 
     Fresh memory for every batch costs more than it seems: at 64 x 224 x 224 px from a worker
     process 8 to 14 ms of page faults on two cores, a tenth of what it takes to decode them.

@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import closing
-from pathlib import Path
 
 import torch
 
-from ..config import LoaderConfig, LoaderName
+from ..config import LoaderName
 from ..jpeg_extension import BUILD_JPEG
 from ..ops.jpeg import has_jpeg
-from ..shards import open_dataset
 
 _PACKAGES = {"dali": "nvidia.dali", "ffcv": "ffcv"}
 
@@ -32,27 +29,10 @@ def is_installed(name: str) -> bool:
         return False
 
 
-def choose_loader(config: LoaderConfig, device: str) -> tuple[LoaderName, str]:
-    """Choose by what is installed, where the images go, and how they are stored.
-
-    Args:
-        config: what to load.
-        device: where the images shall lie.
-
-    Returns:
-        The name of the back end and the reason.
-
-    Raises:
-        InputError: for a dataset that cannot be opened.
-    """
-    with closing(open_dataset(config.path)) as dataset:
-        return prefer_loader(device, isinstance(dataset.path, Path), dataset.encoding)
-
-
 def prefer_loader(
     device: str, is_local: bool = True, encoding: str = "keep"
 ) -> tuple[LoaderName, str]:
-    """Choose for a dataset of a kind.
+    """Choose by what is installed, where the images go, and how they are stored.
 
     Args:
         device: where the images shall lie.

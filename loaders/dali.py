@@ -22,9 +22,8 @@ import math
 import os
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,16 +33,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..batch import Batch
 from ..errors import InputError
 from ..shards import Payload, SampleFlags
-from ..system.cpus import cpus_per_rank
 from ..views import ViewSpec
-from .ahead import Ahead
-from .base import Loader, Plan
-from .buffers import BatchBuffers
+from .ahead import Ahead, StoppedError, close_all
+from .base import Loader
 from .dali_pipeline import DaliPipeline, RefusedError, Run, resize_area, to_stored_boxes, turn_views
-from .reading import PlanReading, SampleReader
+from .device import Buffers, DeviceBuffers
+from .plan import BatchPlan
+from .reading import Done, PlanReading
 
 NUM_READERS = 2
 """Threads that read ahead, a whole batch each: one read may be slow, and its bytes need no core."""
@@ -60,32 +58,24 @@ class DaliLoader(Loader):
     """Loads through a DALI pipeline that is fed by ``external_source``."""
 
     name = "dali"
+    threaded_stages = ("decode",)
+    decodes_on_device = True
+    batches_at_work = _RUNS_IN_FLIGHT + 1  # those with DALI, and one that needs it not
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Open the dataset and see that DALI can work here.
+        """See that DALI can work here.
 
         Raises:
             InputError: if DALI is absent; on a GPU also if there is none or DALI was built for
                 another CUDA than torch.
         """
         super().__init__(*args, **kwargs)
-        try:
-            self._prepare_device()
-        except InputError:
-            self.close()
-            raise
-        self.num_threads = self.config.num_threads or cpus_per_rank()
+        self._prepare_device()
         # Raw pixels are cut by the readers.
         self.num_readers = self.num_threads if self.dataset.encoding == "raw" else NUM_READERS
-        workers = {"read": self.num_readers, "check": self.num_readers, "decode": self.num_threads}
-        self.stage_workers.update(workers)
+        self.stage_workers.update(read=self.num_readers, check=self.num_readers)
         self.refused: set[int] = set()
         """Ids of samples that DALI has refused; they are not offered to it again."""
-        self._ahead: Ahead[_Job] | None = None
-
-    def num_ready(self) -> int:
-        """Return the batches that are decoded and that nobody has taken."""
-        return 0 if self._ahead is None else self._ahead.num_ready()
 
     def _prepare_device(self) -> None:
         dali_cuda = check_dali()
@@ -102,16 +92,14 @@ class DaliLoader(Loader):
                 "cpu, or see that the driver runs and CUDA_VISIBLE_DEVICES names the GPU"
             )
 
-    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        driver = _Driver(self, plans)
-        ahead = self._ahead = Ahead(driver.batches(), self.config.prefetch_batches)
-        _open_streams.add(ahead)
-        try:
-            for job in ahead:
-                yield job.reading.to_batch(driver.hand_over(job))
-        finally:
-            driver.stopping.set()
-            ahead.close()
+    def _reserve(self) -> Buffers:
+        device = torch.device(self.device)
+        on_gpu = device.type == "cuda"
+        return DeviceBuffers(self.batch_shape, device) if on_gpu else super()._reserve()
+
+    def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> Ahead[Done]:
+        driver = _Driver(self, plans, buffers)
+        return Ahead(driver.run(), self.config.prefetch_batches, driver.stopping.set)
 
 
 def check_dali() -> int:
@@ -132,26 +120,11 @@ def check_dali() -> int:
             f'pip install "fastssl[dali]" or pip install {_package_for(torch.version.cuda)}, or '
             "choose another --data.loader"
         ) from None
-    _close_at_exit()
+    # Streams are closed before DALI takes their pipelines down, which it does at exit too.
+    atexit.unregister(close_all)
+    atexit.register(close_all)
     _keep_memory_flat()
     return int(dali.__cuda_version__) // 1000
-
-
-_open_streams: weakref.WeakSet[Ahead[_Job]] = weakref.WeakSet()
-
-
-@functools.cache
-def _close_at_exit() -> None:
-    """Have streams closed before DALI takes their pipelines down, which it does at exit too.
-
-    What is registered last is called first, so this comes after DALI was imported.
-    """
-    atexit.register(_close_streams)
-
-
-def _close_streams() -> None:
-    for stream in list(_open_streams):
-        stream.close()
 
 
 def check_cuda(dali_cuda: int, torch_cuda: str | None) -> None:
@@ -204,10 +177,6 @@ def _keep_memory_flat() -> None:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-class _StoppedError(Exception):
-    """The stream was closed while its threads were at work."""
-
-
 @dataclass
 class _Job:
     """A plan on its way to a batch."""
@@ -217,10 +186,8 @@ class _Job:
     """uint8 (V, S, S, 3) by row, from the reference decoder."""
     runs: deque[Run]
     """What DALI has not been given yet."""
-    images: Tensor | None = None
-    """uint8 (B, V, S, S, 3) to be filled, once DALI has begun."""
     number: int = -1
-    """Of the buffer that ``images`` is; -1 on a GPU."""
+    """Of the buffer to be filled, once DALI has begun."""
     num_decoded: int = 0
     """Rows that DALI has filled."""
 
@@ -232,42 +199,27 @@ class _Job:
 class _Driver:
     """One stream: reads ahead, feeds DALI and collates. All but reading is one thread's work."""
 
-    def __init__(self, loader: DaliLoader, plans: Iterable[Plan]) -> None:
+    def __init__(
+        self,
+        loader: DaliLoader,
+        plans: Iterator[BatchPlan],
+        buffers: Buffers,
+    ) -> None:
         self.loader = loader
         self.device = torch.device(loader.device)
-        self.reader = SampleReader(
-            loader.dataset, loader.views, loader.order, loader.config.targets
-        )
         self.stopping = threading.Event()
         """Set it and the readers end at their next sample."""
-        self._plans = iter(plans)
+        self._plans = plans
+        self._buffers = buffers
+        self._stream = buffers.stream if isinstance(buffers, DeviceBuffers) else None
         self._reads: deque[Future[_Job]] = deque()
         self._jobs: deque[_Job] = deque()  # begun and not handed over, in order
         self._owners: deque[_Job] = deque()  # of the runs that DALI has, in order
-        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self._buffers: BatchBuffers | None = None
-        if self.device.type == "cpu":
-            # Ready, with DALI, taken by the reference decoder alone, and on its way.
-            num = loader.config.prefetch_batches + _RUNS_IN_FLIGHT + 2
-            self._buffers = BatchBuffers(num, self._batch_shape(loader.batch_size_per_rank))
         self._last_done = 0.0
         self._last_rate_s = math.inf  # seconds a sample
 
-    def _batch_shape(self, num_samples: int) -> tuple[int, int, int, int, int]:
-        size = self.loader.views[0].size
-        return num_samples, len(self.loader.views), size, size, 3
-
-    def hand_over(self, job: _Job) -> Tensor:
-        """Return the pixels of a batch that is done; for the thread that uses them."""
-        assert job.images is not None, "done means filled"
-        if self._buffers is not None:
-            return self._buffers.hand_over(job.number, len(job.reading.plan))
-        # The allocator must not give the memory away before this stream is done.
-        job.images.record_stream(torch.cuda.current_stream(job.images.device))
-        return job.images
-
-    def batches(self) -> Generator[_Job, None, None]:
-        """Yield the plans' batches when they are done; closing it stops readers and frees DALI."""
+    def run(self) -> Generator[Done, None, None]:
+        """Yield the plans when they are done; closing it stops readers and frees DALI."""
         loader, device = self.loader, self.device
         batch_size, num_threads = loader.batch_size_per_rank, loader.num_threads
         with (
@@ -285,7 +237,7 @@ class _Driver:
                     while self._jobs and self._jobs[0].is_done():
                         job = self._jobs.popleft()
                         self._fill_in(job)
-                        yield job
+                        yield job.reading.done(job.number)
                     if not self._jobs and not self._reads:
                         return
             finally:
@@ -302,19 +254,19 @@ class _Driver:
                 return
             self._reads.append(readers.submit(self._read, plan))
 
-    def _read(self, plan: Plan) -> _Job:
-        reading = self.reader.begin(plan)
+    def _read(self, plan: BatchPlan) -> _Job:
+        reading = self.loader.reader.begin(plan)
         dataset, refused = self.loader.dataset, self.loader.refused
         payloads: dict[int, bytes] = {}
         for row in range(len(plan)):
             if self.stopping.is_set():
-                raise _StoppedError
+                raise StoppedError
             payloads[row] = reading.read(row)
         pixels: dict[int, NDArray[np.uint8]] = {}
         sample_ids = reading.sample_ids.tolist()
         for row, bits in enumerate(dataset.index["flags"][sample_ids].tolist()):
             if self.stopping.is_set():
-                raise _StoppedError
+                raise StoppedError
             flags = _unpack_flags(bits)
             if flags.payload == Payload.NPY:
                 pixels[row] = reading.decode_reference(row, payloads.pop(row))
@@ -360,21 +312,11 @@ class _Driver:
                 if job is None:
                     return
                 self._jobs.append(job)
-                self._give_memory(job)
+                job.number = self._buffers.take()
                 if not job.runs:  # the reference decoder took all of it
                     return
             pipeline.submit(job.runs.popleft())
             self._owners.append(job)
-
-    def _give_memory(self, job: _Job) -> None:
-        if self._buffers is not None:
-            job.number = self._buffers.take()
-            job.images = self._buffers[job.number][: len(job.reading.plan)]
-        else:
-            # Of the stream that fills it, so that what is given back is not filled too early.
-            with torch.cuda.stream(self._stream):
-                shape = self._batch_shape(len(job.reading.plan))
-                job.images = torch.empty(shape, dtype=torch.uint8, device=self.device)
 
     def _next_job(self, wait: bool) -> _Job | None:
         if not self._reads:
@@ -424,8 +366,7 @@ class _Driver:
 
     def _collate(self, job: _Job, run: Run, outputs: list[Any]) -> None:
         """Copy what DALI made of a run into its batch, upright."""
-        images, views = job.images, self.loader.views
-        assert images is not None, "a job has memory before DALI has its runs"
+        images, views = self._images(job), self.loader.views
         has_area = any(spec.filter == "area" for spec in views)
         is_whole = len(run.rows) == len(job.reading.plan)
         for v, output in enumerate(outputs):
@@ -445,11 +386,14 @@ class _Driver:
 
     def _fill_in(self, job: _Job) -> None:
         """Copy what the reference decoder made into its batch."""
-        assert job.images is not None, "a job has memory before it is done"
+        images = self._images(job)
         with job.reading.clock.time("collate"), torch.cuda.stream(self._stream):
             for row, pixels in job.pixels.items():
-                job.images[row] = torch.from_numpy(pixels)
+                images[row] = torch.from_numpy(pixels)
             self._synchronize()
+
+    def _images(self, job: _Job) -> Tensor:
+        return self._buffers[job.number][: len(job.reading.plan)]
 
     def _synchronize(self) -> None:
         if self._stream is not None:

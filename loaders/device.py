@@ -1,18 +1,72 @@
 """Moves batches to the training device while the one before is used.
 
-On the CPU a batch is there already. On a GPU the copy runs from pinned memory on a stream of its
-own, one batch ahead.
+On the CPU a batch is there already, and so it is where a back end decodes on the GPU, into
+``DeviceBuffers``. Else the copy runs from pinned memory on a stream of its own, one batch ahead.
+
+Shape legend: B samples of a full batch, V views of each, S side of a view.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from ..batch import Batch
+from .buffers import BatchBuffers
+
+
+class DeviceBuffers:
+    """Memory for pixels that are made on a GPU; otherwise as ``BatchBuffers``."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        """Make the stream that fills them.
+
+        Args:
+            shape: of a full batch, (B, V, S, S, 3).
+            device: the GPU.
+        """
+        self.stream = torch.cuda.Stream(device)
+        """Pixels are made on it, so that what is given back is not filled too early."""
+        self._shape = shape
+        self._device = device
+        self._taken: dict[int, Tensor] = {}
+        self._numbers = itertools.count()
+
+    def take(self) -> int:
+        """Return the number of a free buffer, to be filled."""
+        number = next(self._numbers)
+        with torch.cuda.stream(self.stream):
+            self._taken[number] = torch.empty(self._shape, dtype=torch.uint8, device=self._device)
+        return number
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Return a buffer, uint8 (B, V, S, S, 3), to be filled."""
+        return self._taken[number]
+
+    def hand_over(self, number: int, length: int) -> Tensor:
+        """Hand a filled buffer to the user; for the thread that uses it.
+
+        Args:
+            number: from ``take``.
+            length: samples in it.
+
+        Returns:
+            uint8 (length, V, S, S, 3).
+        """
+        pixels = self._taken.pop(number)
+        # The allocator must not give the memory away before this stream is done.
+        pixels.record_stream(torch.cuda.current_stream(self._device))
+        return pixels[:length]
+
+
+Buffers: TypeAlias = BatchBuffers | DeviceBuffers
+"""Memory for the pixels of batches, wherever they are made."""
 
 
 def move_batches(
@@ -37,7 +91,7 @@ def _copy_ahead(
     stream = torch.cuda.Stream(device)
     pending: tuple[Batch, torch.cuda.Event] | None = None
     # A loader may fill pinned memory of its own anew once nobody holds it: not before it is copied.
-    source: tuple[torch.Tensor, torch.cuda.Event] | None = None
+    source: tuple[Tensor, torch.cuda.Event] | None = None
     try:
         for batch in batches:
             began = time.perf_counter()

@@ -17,10 +17,8 @@ import functools
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,27 +26,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
 from ..errors import InputError
+from ..shards import BadSample
 from ..shards.beton import BETON_NAME, JPG, RAW, ROW, Beton
 from ..shards.checksum import crc32
 from ..shards.picture import open_picture, to_upright_rgb
 from ..shards.reader import RETRY_WAIT_S
 from ..stages import StageClock
-from ..system.cpus import cpus_per_rank
 from ..system.files import retried
 from ..views import intermediate_sizes, scale_boxes
-from .ahead import Ahead
-from .base import Loader, Plan
-from .buffers import BatchBuffers
-from .device import move_batches
-from .reading import Outcome, PlanReading, SampleReader
+from .ahead import Ahead, overlap
+from .base import Loader
+from .device import Buffers
+from .plan import BatchPlan
+from .reading import Done, PlanReading
 from .reference import cut_views
 
 _log = logging.getLogger(__name__)
 
 _ROWS_PER_TASK = 4
-_BATCHES_AT_WORK = 2  # so that threads do not idle at a batch's end
 
 
 class FfcvLoader(Loader):
@@ -57,24 +53,16 @@ class FfcvLoader(Loader):
     name = "ffcv"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Open the dataset and its beton.
+        """Open the dataset's beton.
 
         Raises:
             InputError: if ffcv is absent, or the beton is not one of this dataset.
         """
         super().__init__(*args, **kwargs)
-        try:
-            named = self.config.beton
-            path = self.dataset.folder / BETON_NAME if named == Path() else named
-            self.decode = _build_decoder()
-            self.beton = Beton(path, self.dataset.digest)
-        except BaseException:
-            super().close()
-            raise
-        self.num_threads = self.config.num_threads or cpus_per_rank()
-        for stage in ("read", "check", "decode"):
-            self.stage_workers[stage] = self.num_threads
-        self._ahead: Ahead[tuple[Plan, Outcome, int]] | None = None
+        named = self.config.beton
+        path = self.dataset.folder / BETON_NAME if named == Path() else named
+        self.decode = _build_decoder()
+        self.beton = Beton(path, self.dataset.digest)
         _log.info(
             "beton: %d samples (%s); their rows, %d bytes each, take %.1f MB of page cache, once "
             "for all ranks of a machine",
@@ -84,57 +72,29 @@ class FfcvLoader(Loader):
             self.beton.num_samples * ROW.itemsize / 1e6,
         )
 
-    def num_ready(self) -> int:
-        """Return the batches that are decoded and that nobody has taken."""
-        return 0 if self._ahead is None else self._ahead.num_ready()
-
     def close(self) -> None:
         """Stop every thread and release files and buffers; may be called twice."""
         super().close()
         self.beton.close()
 
-    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        return move_batches(self._load(plans), self.device)
-
-    def _load(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        reader = SampleReader(self.dataset, self.views, self.order, self.config.targets)
-        size, depth = self.views[0].size, self.config.prefetch_batches
-        shape = (self.batch_size_per_rank, len(self.views), size, size, 3)
-        buffers = BatchBuffers(depth + _BATCHES_AT_WORK + 1, shape, is_shared=False)
-        ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers), depth)
-        with closing(ahead):
-            for plan, outcome, number in ahead:
-                yield reader.to_batch(plan, outcome, buffers.hand_over(number, len(plan)))
+    def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> Ahead[Done]:
+        pool = ThreadPoolExecutor(self.num_threads, "ffcv")
+        drop_tasks = functools.partial(pool.shutdown, wait=False, cancel_futures=True)
+        work = self._decode_all(plans, buffers, pool)
+        return Ahead(work, self.config.prefetch_batches, drop_tasks)
 
     def _decode_all(
-        self, plans: Iterable[Plan], reader: SampleReader, buffers: BatchBuffers
-    ) -> Generator[tuple[Plan, Outcome, int], None, None]:
-        """Yield plans, what became of them, and their buffers; runs in a thread of its own."""
-        coming = iter(plans)
-        at_work: deque[tuple[PlanReading, int, list[Future[_Work]]]] = deque()
-        with ThreadPoolExecutor(self.num_threads, "ffcv") as pool:
-            try:
-                while True:
-                    while len(at_work) < _BATCHES_AT_WORK:
-                        plan = next(coming, None)
-                        if plan is None:
-                            break
-                        at_work.append(self._begin(pool, reader.begin(plan), buffers))
-                    if not at_work:
-                        return
-                    reading, number, tasks = at_work.popleft()
-                    for task in tasks:
-                        work = task.result()
-                        reading.fallback_decodes += work.num_refused
-                        for stage, seconds in work.clock.seconds.items():
-                            reading.clock.add(stage, seconds)
-                    yield reading.plan, reading.outcome(), number
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        self, plans: Iterator[BatchPlan], buffers: Buffers, pool: ThreadPoolExecutor
+    ) -> Generator[Done, None, None]:
+        try:
+            begun = (self._begin(pool, self.reader.begin(plan), buffers) for plan in plans)
+            yield from overlap(begun, self.batches_at_work)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, reading: PlanReading, buffers: BatchBuffers
-    ) -> tuple[PlanReading, int, list[Future[_Work]]]:
+        self, pool: ThreadPoolExecutor, reading: PlanReading, buffers: Buffers
+    ) -> Callable[[], Done]:
         number = buffers.take()
         images = buffers[number].numpy()
         rows = range(len(reading.plan))
@@ -144,7 +104,7 @@ class FfcvLoader(Loader):
             pool.submit(self._do, reading, rows[i : i + _ROWS_PER_TASK], stored, images)
             for i in range(0, len(rows), _ROWS_PER_TASK)
         ]
-        return reading, number, tasks
+        return functools.partial(_finish, reading, number, tasks)
 
     def _find(self, reading: PlanReading, rows: Sequence[int]) -> _Stored:
         """Say where the samples of some rows lie, and which boxes of them to cut.
@@ -153,18 +113,19 @@ class FfcvLoader(Loader):
         raw pixels that is what threads would wait for.
         """
         ids = reading.sample_ids[list(rows)]
-        lost: dict[int, str] = {}
+        lost: dict[int, BadSample] = {}
         found = np.zeros(len(ids), ROW)
         for place, sample_id in enumerate(ids.tolist()):
             try:
                 found[place] = self.beton.locate(sample_id)
             except OSError as error:
-                lost[rows[place]] = error.strerror or str(error)
+                lost[place] = self._bad(sample_id, error)
                 found[place]["image"] = (RAW, 1, 1, 0)
         image, source = found["image"], self.dataset.index[ids]
         widths, heights = image["width"].astype(np.int64), image["height"].astype(np.int64)
         boxes = reading.boxes[list(rows)]
         return _Stored(
+            ids.tolist(),
             image["mode"].tolist(),
             widths.tolist(),
             heights.tolist(),
@@ -186,27 +147,42 @@ class FfcvLoader(Loader):
         work = _Work(StageClock())
         for row in rows:
             own, place = stored, row
-            while reason := self._read(own, place, row, work):
-                reading.replace(row, f"{self.beton.path.name}: {reason}")
-                own, place = self._find(reading, [row]), 0
+            while True:
+                try:
+                    self._read(own, place, work)
+                    break
+                except BadSample as bad:
+                    reading.replace(row, bad.reason)
+                    own, place = self._find(reading, [row]), 0
             self._decode_row(own, place, images[row], work)
         return work
 
-    def _read(self, stored: _Stored, place: int, row: int, work: _Work) -> str:
-        """Read a picture's bytes into the thread's scratch; return what is wrong with them."""
-        if row in stored.lost:
-            return stored.lost[row]
+    def _read(self, stored: _Stored, place: int, work: _Work) -> None:
+        """Read a picture's bytes into the thread's scratch and check them.
+
+        Raises:
+            BadSample: if they cannot be had, or are not those that were written.
+        """
+        if place in stored.lost:
+            raise stored.lost[place]
+        sample_id = stored.sample_ids[place]
         content = _scratch.get("content", stored.sizes[place])
         with work.clock.time("read"):
-            reason = self._read_content(content, stored.offsets[place])
-        if reason:
-            return reason
+            try:
+                self._read_content(content, stored.offsets[place])
+            except OSError as error:
+                raise self._bad(sample_id, error) from None
         with work.clock.time("check"):
             found, wanted = crc32(content), stored.crcs[place]
-        return "" if found == wanted else f"CRC-32 {found:08x}, wanted {wanted:08x}"
+        if found != wanted:
+            raise self._bad(sample_id, f"CRC-32 {found:08x}, wanted {wanted:08x}")
 
-    def _read_content(self, content: NDArray[np.uint8], offset: int) -> str:
-        reason = ""
+    def _bad(self, sample_id: int, reason: str | OSError) -> BadSample:
+        if isinstance(reason, OSError):
+            reason = reason.strerror or str(reason)
+        return BadSample(sample_id, f"{self.beton.path.name}: {reason}")
+
+    def _read_content(self, content: NDArray[np.uint8], offset: int) -> None:
         for _ in retried(RETRY_WAIT_S):
             try:
                 done = 0
@@ -216,10 +192,10 @@ class FfcvLoader(Loader):
                         size = len(content)
                         raise OSError(f"{done} of {size} bytes at {offset}, then the file ends")
                     done += got
-                return ""
+                return
             except OSError as error:
-                reason = error.strerror or str(error)
-        return reason
+                failure = error
+        raise failure
 
     def _decode_row(
         self, stored: _Stored, place: int, out_VSSC: NDArray[np.uint8], work: _Work
@@ -243,6 +219,7 @@ class FfcvLoader(Loader):
 class _Stored:
     """What a beton holds of some rows of a batch, column by column."""
 
+    sample_ids: list[int]
     modes: list[int]
     widths: list[int]
     heights: list[int]
@@ -253,8 +230,8 @@ class _Stored:
     """(B, V, 4) in stored pixels."""
     middles: NDArray[np.int64]
     """(B, V, 2) width and height of the first of two resamplings; 0 where there is one."""
-    lost: dict[int, str]
-    """Why the row of a sample cannot be read, by row of the batch."""
+    lost: dict[int, BadSample]
+    """Samples whose rows cannot be read, by their place here."""
 
 
 @dataclass
@@ -263,6 +240,16 @@ class _Work:
 
     clock: StageClock
     num_refused: int = 0
+
+
+def _finish(reading: PlanReading, number: int, tasks: Iterable[Future[_Work]]) -> Done:
+    """Wait for the tasks of a batch and add up what they measured."""
+    for task in tasks:
+        work = task.result()
+        reading.fallback_decodes += work.num_refused
+        for stage, seconds in work.clock.seconds.items():
+            reading.clock.add(stage, seconds)
+    return reading.done(number)
 
 
 class _Scratch(threading.local):

@@ -17,9 +17,7 @@ import errno
 import logging
 import os
 import time
-import weakref
-from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -27,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..batch import Batch
 from ..errors import InputError
 from ..ops.jpeg import pack_views, require_jpeg
 from ..shards import ShardDataset
@@ -35,15 +32,14 @@ from ..shards.index import Payload
 from ..shards.reader import describe_short_read
 from ..shards.store import MAX_OPEN_FILES
 from ..system.cpus import cpus_per_rank
-from .ahead import Ahead
-from .base import Loader, Plan
-from .buffers import BatchBuffers
-from .device import move_batches
-from .reading import Outcome, PlanReading, SampleReader
+from .ahead import Ahead, StoppedError, overlap
+from .base import Loader
+from .device import Buffers
+from .plan import BatchPlan
+from .reading import Done, PlanReading
 
 _log = logging.getLogger(__name__)
 
-_BATCHES_AT_WORK = 2  # so that threads do not idle at a batch's end
 _STALL_S = 30.0
 
 
@@ -73,7 +69,7 @@ class NativeLoader(Loader):
     can_scale = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Open the dataset and see that the extension can decode.
+        """See that the extension can decode what the dataset holds.
 
         Raises:
             InputError: if the extension is missing or was built without libjpeg-turbo, or the
@@ -86,18 +82,15 @@ class NativeLoader(Loader):
                 str(self.dataset.folder / shard.name) for shard in self.dataset.manifest.shards
             ]
         except ImportError as error:
-            super().close()
             raise InputError(
                 f"data.loader ('native'): {error}; or choose another --data.loader"
             ) from None
         except InputError as error:
-            super().close()
             raise InputError(
                 f"data.loader ('native') reads from folders alone: {error}, or set --data.loader "
                 "to webdataset"
             ) from None
         available = cpus_per_rank()
-        self.num_threads = self.config.num_threads or available
         if self.num_threads > available:
             _log.warning(
                 "data.num_threads (%d) is more than the cores of this rank (%d); they gain nothing "
@@ -105,92 +98,47 @@ class NativeLoader(Loader):
                 self.num_threads,
                 available,
             )
-        for stage in ("read", "check", "decode"):
-            self.stage_workers[stage] = self.num_threads
-        self._ahead: Ahead[tuple[_Work, Outcome]] | None = None
 
-    def num_ready(self) -> int:
-        """Return the batches that are decoded and that nobody has taken."""
-        return 0 if self._ahead is None else self._ahead.num_ready()
-
-    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        return move_batches(self._load(plans), self.device)
-
-    def _load(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        reader = SampleReader(self.dataset, self.views, self.order, self.config.targets)
-        size, depth = self.views[0].size, self.config.prefetch_batches
-        buffers = BatchBuffers(
-            depth + _BATCHES_AT_WORK + 1,
-            (self.batch_size_per_rank, len(self.views), size, size, 3),
-            is_pinned=torch.device(self.device).type == "cuda",
-        )
+    def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> Ahead[Done]:
         # A pool a stream: what a stream leaves undone goes with it.
         pool = torch.classes.fastssl.DecodePool(
             self.paths, self.num_threads, MAX_OPEN_FILES, self.config.dct == "scaled"
         )
-        ahead = self._ahead = Ahead(self._decode_all(plans, reader, buffers, pool), depth)
-        # Ends the waiting in the other thread, however long a disk stalls; at the end of the
-        # program too, before that thread is waited for.
-        stop = weakref.finalize(ahead, pool.stop)
-        try:
-            for work, outcome in ahead:
-                self.telemetry.add_mcus(work.entropy_decoded_mcus, work.total_mcus)
-                plan = work.reading.plan
-                yield reader.to_batch(plan, outcome, buffers.hand_over(work.number, len(plan)))
-        finally:
-            stop()
-            ahead.close()
-
-    def _decode_all(
-        self, plans: Iterable[Plan], reader: SampleReader, buffers: BatchBuffers, pool: Any
-    ) -> Generator[tuple[_Work, Outcome], None, None]:
-        """Yield batches as they are done, in order; runs in a thread of its own."""
-        coming = iter(plans)
-        at_work: deque[_Work] = deque()
-        while True:
-            while len(at_work) < _BATCHES_AT_WORK:
-                plan = next(coming, None)
-                if plan is None:
-                    break
-                at_work.append(_Work(reader.begin(plan), buffers, pool, self.dataset))
-            if not at_work:
-                return
-            work = at_work.popleft()
-            if not work.finish():
-                return  # the stream is being closed
-            yield work, work.reading.outcome()
+        begun = (_Work(self.reader.begin(plan), buffers, pool, self.dataset) for plan in plans)
+        work = overlap((one.finish for one in begun), self.batches_at_work)
+        # Stopping the pool ends the waiting in the other thread, however long a disk stalls.
+        return Ahead(work, self.config.prefetch_batches, pool.stop)
 
 
 class _Work:
     """One batch with the extension's threads."""
 
     def __init__(
-        self, reading: PlanReading, buffers: BatchBuffers, pool: Any, dataset: ShardDataset
+        self, reading: PlanReading, buffers: Buffers, pool: Any, dataset: ShardDataset
     ) -> None:
         self.reading = reading
-        self.number = buffers.take()
-        self.entropy_decoded_mcus = self.total_mcus = 0
-        self._images = buffers[self.number]
+        self._number = buffers.take()
+        self._images = buffers[self._number]
         self._pool = pool
         self._dataset = dataset
         self._ticket = self._submit(np.arange(len(reading.plan)), is_urgent=False)
 
-    def finish(self) -> bool:
-        """Wait until every row holds good pixels; False if the pool was stopped before.
+    def finish(self) -> Done:
+        """Wait until every row holds good pixels.
 
         Raises:
             RunFailed: if too many substitutes are bad.
+            StoppedError: if the pool was stopped before.
         """
         rows = np.arange(len(self.reading.plan))
         while len(rows):
-            if not self._wait():
-                return False
+            self._wait()
             bad = self._take_results(rows)
             self._pool.forget(self._ticket)
             rows = np.array(bad, np.int64)
             if bad:
                 self._ticket = self._submit(rows, is_urgent=True)
-        return True
+        return self.reading.done(self._number)
 
     def _submit(self, rows: NDArray[np.int64], is_urgent: bool) -> int:
         ids = self.reading.sample_ids[rows]
@@ -215,12 +163,12 @@ class _Work:
             torch.from_numpy(jobs), torch.from_numpy(views), self._images, is_urgent
         )
 
-    def _wait(self) -> bool:
+    def _wait(self) -> None:
         began = time.monotonic()
         told = False
         while not self._pool.wait(self._ticket, 1000):
             if self._pool.is_stopped():
-                return False
+                raise StoppedError
             if not told and time.monotonic() - began > _STALL_S:
                 told = True
                 _log.warning(
@@ -230,7 +178,6 @@ class _Work:
                     _STALL_S,
                     self._dataset.path,
                 )
-        return True
 
     def _take_results(self, rows: NDArray[np.int64]) -> list[int]:
         """Count the cost, decode what was handed over, replace what is bad.
@@ -242,8 +189,8 @@ class _Work:
         read_ns, check_ns, decode_ns, entropy_decoded, total = self._pool.cost(self._ticket)
         for stage, ns in (("read", read_ns), ("check", check_ns), ("decode", decode_ns)):
             reading.clock.add(stage, ns / 1e9)
-        self.entropy_decoded_mcus += entropy_decoded
-        self.total_mcus += total
+        reading.entropy_decoded_mcus += entropy_decoded
+        reading.total_mcus += total
         results = self._pool.results(self._ticket).numpy()
         replaced = []
         for place in np.flatnonzero(results[:, 0] != _Status.OK).tolist():

@@ -5,9 +5,11 @@ Shape legend: B samples of this rank in a step, V views of each, S side of a vie
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from ..shards import BadSample, ShardDataset
 from ..shards.picture import open_picture, to_upright_rgb
 from ..stages import StageClock
 from ..views import ViewSpec, draw_boxes
-from .base import Plan
+from .plan import BatchPlan
 from .reference import cut_views
 
 MAX_SUBSTITUTES = 20
@@ -36,12 +38,25 @@ class Outcome:
     """(B,) ids whose pixels and labels the batch holds."""
     boxes: NDArray[np.int32]
     """(B, V, 4) boxes on the pictures of ``sample_ids``."""
-    reasons: dict[int, str]
-    """Why the planned sample was bad, by row of the batch."""
+    substitutions: tuple[Substitution, ...]
+    """Samples that were bad and what took their place, by row."""
     fallback_decodes: int
     """Samples that the reference decoder took."""
     stage_s: dict[str, float]
     """Seconds of work at each stage."""
+    entropy_decoded_mcus: int
+    """Minimum coded units of JPEGs whose bits were decoded."""
+    total_mcus: int
+    """Those that the JPEGs have."""
+
+
+class Done(NamedTuple):
+    """A plan whose pixels are there."""
+
+    plan: BatchPlan
+    outcome: Outcome
+    number: int
+    """Of the buffer that holds the pixels."""
 
 
 class SampleReader:
@@ -67,11 +82,11 @@ class SampleReader:
         self.order = order
         self.targets = targets
 
-    def begin(self, plan: Plan) -> PlanReading:
+    def begin(self, plan: BatchPlan) -> PlanReading:
         """Begin a plan; each of its rows is then read, or replaced, in any order."""
         return PlanReading(self, plan)
 
-    def to_batch(self, plan: Plan, outcome: Outcome, images: Tensor) -> Batch:
+    def to_batch(self, plan: BatchPlan, outcome: Outcome, images: Tensor) -> Batch:
         """Put a batch together.
 
         Args:
@@ -83,10 +98,6 @@ class SampleReader:
         labels = self.dataset.index["label"][used].astype(np.int64)
         # Of plain arrays: picking 64 rows of a memmap takes NumPy 11 us instead of 7.
         targets = {name: np.asarray(self.dataset.targets[name])[used] for name in self.targets}
-        substitutions = tuple(
-            Substitution(row, int(plan.sample_ids[row]), int(outcome.sample_ids[row]), reason)
-            for row, reason in sorted(outcome.reasons.items())
-        )
         return Batch(
             images=images,
             sample_ids=torch.from_numpy(plan.sample_ids),
@@ -94,16 +105,18 @@ class SampleReader:
             labels=torch.from_numpy(labels) if self.dataset.has_labels else None,
             targets={name: torch.from_numpy(rows) for name, rows in targets.items()},
             boxes=torch.from_numpy(outcome.boxes),
-            substitutions=substitutions,
+            substitutions=outcome.substitutions,
             fallback_decodes=outcome.fallback_decodes,
             stage_s=outcome.stage_s,
+            entropy_decoded_mcus=outcome.entropy_decoded_mcus,
+            total_mcus=outcome.total_mcus,
         )
 
 
 class PlanReading:
     """One plan while it becomes a batch."""
 
-    def __init__(self, reader: SampleReader, plan: Plan) -> None:
+    def __init__(self, reader: SampleReader, plan: BatchPlan) -> None:
         """Begin with the plan as it is.
 
         Args:
@@ -113,14 +126,15 @@ class PlanReading:
         self.plan = plan
         self.clock = StageClock()
         self.fallback_decodes = 0
+        self.entropy_decoded_mcus = self.total_mcus = 0
         self.sample_ids: NDArray[np.int64] = plan.sample_ids.copy()
         """(B,) ids whose pixels and labels the batch shall hold: planned ids or substitutes."""
         self.boxes: NDArray[np.int32] = plan.boxes.copy()
         """(B, V, 4) boxes on the pictures of ``sample_ids``."""
         self.views = reader.views
         self._reader = reader
-        self._reasons: dict[int, str] = {}
-        self._attempts: dict[int, int] = {}
+        self._substitutions: dict[int, Substitution] = {}
+        self._attempts: Counter[int] = Counter()
 
     @cached_property
     def _ahead(self) -> dict[int, Future[bytes]]:
@@ -163,16 +177,18 @@ class PlanReading:
             RunFailed: after ``MAX_SUBSTITUTES``.
         """
         reader, plan = self._reader, self.plan
-        planned = int(plan.sample_ids[row])
-        attempt = self._attempts.get(row, 0)
-        reason = self._reasons.setdefault(row, reason)
+        epoch, planned = int(plan.epochs[row]), int(plan.sample_ids[row])
+        attempt = self._attempts[row]
+        if row in self._substitutions:
+            reason = self._substitutions[row].reason
         if attempt == MAX_SUBSTITUTES:
             raise RunFailed(
                 f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be "
                 f"read; see that {reader.dataset.path} is whole: fastssl check-shards"
             )
-        self._attempts[row] = attempt + 1
-        used = reader.order.substitute(int(plan.epochs[row]), planned, attempt)
+        self._attempts[row] += 1
+        used = reader.order.substitute(epoch, planned, attempt)
+        self._substitutions[row] = Substitution(row, epoch, planned, used, reason)
         self.sample_ids[row] = used
         # The planned sample's draws, on the substitute's picture.
         size = reader.dataset.index[[used]]
@@ -210,15 +226,13 @@ class PlanReading:
         return Outcome(
             self.sample_ids,
             self.boxes,
-            self._reasons,
+            tuple(self._substitutions[row] for row in sorted(self._substitutions)),
             self.fallback_decodes,
             self.clock.seconds,
+            self.entropy_decoded_mcus,
+            self.total_mcus,
         )
 
-    def to_batch(self, images: Tensor) -> Batch:
-        """Return the batch.
-
-        Args:
-            images: uint8 (B, V, S, S, 3).
-        """
-        return self._reader.to_batch(self.plan, self.outcome(), images)
+    def done(self, number: int) -> Done:
+        """Say that every row's pixels are in a buffer."""
+        return Done(self.plan, self.outcome(), number)

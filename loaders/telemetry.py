@@ -111,18 +111,15 @@ class LoaderTelemetry:
             num_ready: finished batches that lay ready when it was asked for.
             workers: of each stage.
         """
-        one = StageReport(1, len(batch), num_ready, batch.stage_s, workers)
-        self._interval = merge_reports((self._interval, one), are_ranks=False)
-
-    def add_mcus(self, entropy_decoded: int, total: int) -> None:
-        """Add the minimum coded units of a batch's JPEGs.
-
-        Args:
-            entropy_decoded: those whose bits were decoded.
-            total: those that the files have.
-        """
-        workers = self._interval.workers
-        one = StageReport(workers=workers, entropy_decoded_mcus=entropy_decoded, total_mcus=total)
+        one = StageReport(
+            1,
+            len(batch),
+            num_ready,
+            batch.stage_s,
+            workers,
+            batch.entropy_decoded_mcus,
+            batch.total_mcus,
+        )
         self._interval = merge_reports((self._interval, one), are_ranks=False)
 
     def take(self) -> StageReport:

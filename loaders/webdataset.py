@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -20,16 +20,16 @@ import webdataset.autodecode
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ..batch import Batch
 from ..errors import InputError, RunFailed
 from ..shards.picture import open_picture, to_upright_rgb
-from ..system.cpus import cpus_per_rank, local_world_size
+from ..system.cpus import local_world_size
 from ..system.lifelines import die_with
 from ..system.signals import postponing_ctrl_c
-from .base import Loader, Plan
+from .base import Loader
 from .buffers import BatchBuffers
-from .device import move_batches
-from .reading import Outcome, SampleReader
+from .device import Buffers
+from .plan import BatchPlan
+from .reading import Done, Outcome, SampleReader
 from .reference import cut_views
 
 
@@ -37,90 +37,35 @@ class WebDatasetLoader(Loader):
     """Loads through ``torch.utils.data.DataLoader`` worker processes."""
 
     name = "webdataset"
+    threaded_stages = ("read", "check", "decode", "collate")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Open the dataset and see that the workers' shared memory suffices."""
+        """See that the workers' shared memory suffices."""
         super().__init__(*args, **kwargs)
-        self.num_workers = self.config.num_threads or cpus_per_rank()
-        # Each worker does all of these, one after the other.
-        for stage in ("read", "check", "decode", "collate"):
-            self.stage_workers[stage] = self.num_workers
-        self._progress = _Progress(None)
         self._check_shared_memory()
 
-    def num_ready(self) -> int:
-        """Return the batches that workers have finished and nobody has taken."""
-        return self._progress.num_ready()
+    def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> _Workers:
+        return _Workers(self, plans, buffers)
 
-    def _fetch(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        return move_batches(self._read(plans), self.device)
-
-    def _read(self, plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-        context = multiprocessing.get_context("fork")
-        is_closing = context.Value("b", False, lock=False)
-        num_finished = context.Value("q", 0)
-        progress = self._progress = _Progress(num_finished)
-        reader = SampleReader(self.dataset, self.views, self.order, self.config.targets)
-        buffers = BatchBuffers(self._num_in_flight, self._batch_shape, is_shared=True)
-        under_way: deque[tuple[Plan, int]] = deque()
-
-        def hand_out() -> Iterator[tuple[Plan, int]]:
-            for plan in plans:
-                under_way.append((plan, buffers.take()))
-                yield under_way[-1]
-
-        workers = DataLoader(
-            _PlanReader(reader, buffers, num_finished),
-            batch_size=None,
-            sampler=hand_out(),
-            num_workers=self.num_workers,
-            prefetch_factor=self.config.prefetch_batches,
-            collate_fn=_as_it_is,
-            worker_init_fn=_WorkerSetup(os.getpid(), is_closing),
-            multiprocessing_context="fork",
-        )
-        outcomes = _start(workers)
-        try:
-            for outcome in outcomes:
-                if isinstance(outcome, RunFailed):
-                    raise outcome
-                progress.num_taken += 1
-                plan, number = under_way.popleft()
-                yield reader.to_batch(plan, outcome, buffers.hand_over(number, len(plan)))
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise RunFailed(
-                f"a loader worker was killed ({error}); the machine may be out of memory: lower "
-                "--data.num-threads or --data.prefetch-batches and start again"
-            ) from None
-        finally:
-            # The iterator's workers stop when it is gone; nothing else may hold it. One that hangs
-            # in a read gets SIGTERM after five seconds, and may die of it now.
-            is_closing.value = True
-            del outcomes
+    def _reserve(self) -> BatchBuffers:
+        return BatchBuffers(self._num_in_flight, self.batch_shape, is_shared=True)
 
     @property
     def _num_in_flight(self) -> int:
         """Batches that are with the workers or ready; one more where one is being handed over."""
-        return self.num_workers * self.config.prefetch_batches
-
-    @property
-    def _batch_shape(self) -> tuple[int, int, int, int, int]:
-        size = self.views[0].size
-        return self.batch_size_per_rank, len(self.views), size, size, 3
+        return self.num_threads * self.config.prefetch_batches
 
     def _check_shared_memory(self) -> None:
         """Find too small a /dev/shm before it kills a worker with SIGBUS."""
         if not os.path.isdir("/dev/shm"):
             return
-        batch_bytes = math.prod(self._batch_shape)
+        batch_bytes = math.prod(self.batch_shape)
         num_ranks = local_world_size()  # of this machine
         num_batches = num_ranks * BatchBuffers.count(self._num_in_flight)
         room = os.statvfs("/dev/shm")
         available = room.f_bavail * room.f_frsize
         if num_batches * batch_bytes > available:
-            workers = f"{self.num_workers} workers x {self.config.prefetch_batches} ready"
+            workers = f"{self.num_threads} workers x {self.config.prefetch_batches} ready"
             others = BatchBuffers.count(0)
             raise InputError(
                 f"/dev/shm ({available >> 20} MiB free) must hold {num_batches} batches of "
@@ -130,28 +75,75 @@ class WebDatasetLoader(Loader):
             )
 
 
-class _Progress:
-    """Batches that the workers of one stream have finished, and those that were taken."""
+class _Workers:
+    """Worker processes that run ahead of their consumer: a ``LookAhead`` of processes."""
 
-    def __init__(self, num_finished: Any) -> None:
-        self.num_finished = num_finished
-        self.num_taken = 0
+    def __init__(self, loader: Loader, plans: Iterator[BatchPlan], buffers: Buffers) -> None:
+        context = multiprocessing.get_context("fork")
+        self._is_closing = context.Value("b", False, lock=False)
+        self._num_finished = context.Value("q", 0)
+        self._num_taken = 0
+        self._under_way: deque[tuple[BatchPlan, int]] = deque()
+        workers = DataLoader(
+            _PlanReader(loader.reader, buffers, self._num_finished),
+            batch_size=None,
+            sampler=_hand_out(plans, buffers, self._under_way),
+            num_workers=loader.num_threads,
+            prefetch_factor=loader.config.prefetch_batches,
+            collate_fn=_as_it_is,
+            worker_init_fn=_WorkerSetup(os.getpid(), self._is_closing),
+            multiprocessing_context="fork",
+        )
+        self._outcomes = _start(workers)
+
+    def __iter__(self) -> _Workers:
+        return self
+
+    def __next__(self) -> Done:
+        try:
+            outcome = next(self._outcomes)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RunFailed(
+                f"a loader worker was killed ({error}); the machine may be out of memory: lower "
+                "--data.num-threads or --data.prefetch-batches and start again"
+            ) from None
+        if isinstance(outcome, RunFailed):
+            raise outcome
+        self._num_taken += 1
+        plan, number = self._under_way.popleft()
+        return Done(plan, outcome, number)
 
     def num_ready(self) -> int:
-        return 0 if self.num_finished is None else self.num_finished.value - self.num_taken
+        return self._num_finished.value - self._num_taken
+
+    def close(self) -> None:
+        # The iterator's workers stop when it is gone; nothing else may hold it. One that hangs in
+        # a read gets SIGTERM after five seconds, and may die of it now.
+        self._is_closing.value = True
+        self._outcomes = iter(())
+
+
+def _hand_out(
+    plans: Iterator[BatchPlan], buffers: Buffers, under_way: deque[tuple[BatchPlan, int]]
+) -> Iterator[tuple[BatchPlan, int]]:
+    for plan in plans:
+        under_way.append((plan, buffers.take()))
+        yield under_way[-1]
 
 
 class _PlanReader(Dataset):
     """Runs in the workers: turns a plan into a batch on the CPU."""
 
-    def __init__(self, reader: SampleReader, buffers: BatchBuffers, num_finished: Any) -> None:
+    def __init__(self, reader: SampleReader, buffers: Buffers, num_finished: Any) -> None:
         self.reader = reader
         self.buffers = buffers
         self.num_finished = num_finished
         # The package decodes a sample's members by handlers; ours gives the reference picture.
         self.decode = webdataset.autodecode.Decoder([_decode_member])
 
-    def __getitem__(self, job: tuple[Plan, int]) -> Outcome | RunFailed:
+    def __getitem__(self, job: tuple[BatchPlan, int]) -> Outcome | RunFailed:
         try:
             return self._load(*job)
         except RunFailed as failure:
@@ -160,7 +152,7 @@ class _PlanReader(Dataset):
             with self.num_finished.get_lock():
                 self.num_finished.value += 1
 
-    def _load(self, plan: Plan, number: int) -> Outcome:
+    def _load(self, plan: BatchPlan, number: int) -> Outcome:
         images = self.buffers[number]
         reading = self.reader.begin(plan)
         for row in range(len(plan)):

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ..batch import Batch
+from ..batch import Substitution
 from ..errors import RunFailed
 
 MIN_BAD_TO_STOP = 10
 _SHOWN = 10
-
-
-@dataclass(frozen=True)
-class BadSample:
-    """One sample that another took the place of."""
-
-    step: int
-    """Step that used it, from 1."""
-    epoch: int
-    """Epoch of the sample."""
-    planned: int
-    """Id that the order asked for."""
-    used: int
-    """Id whose pixels and label were used."""
-    reason: str
-    """Why."""
-
-
-def list_bad(batch: Batch, step: int) -> list[BadSample]:
-    """List a batch's bad samples."""
-    return [
-        BadSample(step, int(batch.epochs[s.row]), s.planned, s.used, s.reason)
-        for s in batch.substitutions
-    ]
 
 
 class BadSampleAccount:
@@ -51,7 +27,7 @@ class BadSampleAccount:
         self.total = 0
         """Bad samples met since the run began."""
 
-    def add(self, bad: list[BadSample], position: int) -> None:
+    def add(self, bad: Sequence[Substitution], position: int) -> None:
         """Add one step's bad samples of all ranks and judge.
 
         Args:

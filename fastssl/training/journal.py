@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..batch import Batch
+from ..batch import Batch, Substitution
 from ..config import RunConfig
 from ..errors import RunFailed
 from ..loaders import Loader
@@ -32,7 +32,7 @@ from ..runs.directory import (
 from ..runs.metrics import check_names, list_metrics, order_line
 from ..tasks import Task
 from ..world import World
-from .bad_samples import BadSample, BadSampleAccount
+from .bad_samples import BadSampleAccount
 from .shown import NUM_PICTURES, is_due, keep_shown
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Journal:
         check_names(means, self._table)
         self._meter.add(means, is_finite, fallback_decodes)
 
-    def add_bad_samples(self, bad: list[BadSample], step: int) -> None:
+    def add_bad_samples(self, bad: Sequence[Substitution], step: int) -> None:
         """Write down the bad samples of all ranks and judge; a collective call.
 
         Args:
@@ -158,7 +158,9 @@ class Journal:
         everywhere = [sample for part in self._world.gather(bad) for sample in part]
         if self._world.is_zero:
             for sample in everywhere:
-                self._bad_samples.write(dataclasses.asdict(sample))
+                named = dataclasses.asdict(sample)
+                del named["row"]
+                self._bad_samples.write({"step": step, **named})
             _log.warning(
                 "%d bad sample(s) at step %d, the first: %d (%s); sample %d takes its place; all "
                 "stand in bad_samples.jsonl",

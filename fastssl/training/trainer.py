@@ -38,7 +38,6 @@ from ..shards import open_dataset
 from ..system.signals import StopSignals, noting_signals
 from ..tasks import build_task
 from ..world import World, check_device, join_world
-from .bad_samples import list_bad
 from .checkpoint import CheckpointStore
 from .journal import Journal
 from .machine import describe_machine, set_determinism, warn_of_other_machine
@@ -134,9 +133,9 @@ class Trainer:
         size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
-        with contextlib.closing(open_dataset(config.data.path)) as dataset:
-            class_names = dataset.class_names
-        num_classes = len(class_names)
+        dataset = open_dataset(config.data.path)
+        self._open_files.callback(dataset.close)
+        num_classes = len(dataset.class_names)
         outline = outline_task(config, num_classes)
         outline.check_batch(size)
         check_memory(outline, config, size, world.size, read_capacity(world))
@@ -148,13 +147,16 @@ class Trainer:
         if start is not None:
             self.trunk.load_state_dict(start.trunk.state_dict())
         self.task = build_task(config.task, self.trunk, num_classes)
-        self.task.class_names = class_names
+        self.task.class_names = dataset.class_names
         self.trunk.freeze(config.frozen_stages)
-        self.loader_choice = resolve_loader(config.data, str(world.device), self._earlier_loader)
+        device = str(world.device)
+        self.loader_choice = resolve_loader(config.data, dataset, device, self._earlier_loader)
         data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
-        self.loader = build_loader(data, self.task.views, world.rank, world.size, str(world.device))
+        self.loader = build_loader(
+            data, self.task.views, world.rank, world.size, device, dataset=dataset
+        )
         self._open_files.callback(self.loader.close)
-        self.task.check_data(self.loader.dataset, self.loader.num_samples)
+        self.task.check_data(dataset, self.loader.num_samples)
         self.schedule = build_schedule(
             config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
         )
@@ -270,12 +272,11 @@ class Trainer:
             while self.step < last_step:
                 with self.journal.waiting():
                     batch = next(batches)
-                bad = list_bad(batch, self.step + 1)
-                agreed = world.sum(self.signals.received is not None, len(bad))
+                agreed = world.sum(self.signals.received is not None, len(batch.substitutions))
                 self._take_step(batch)
                 is_stopping, num_bad = agreed()
                 if num_bad:
-                    self.journal.add_bad_samples(bad, self.step)
+                    self.journal.add_bad_samples(batch.substitutions, self.step)
                 self._write_logs(batch, is_last=self.step == last_step)
                 if is_stopping:
                     self._save()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from fastssl.loaders.ahead import Ahead
 from fastssl.loaders.buffers import MAX_HANDED_OVER, BatchBuffers
 
 SHAPE = (4, 1, 2, 2, 3)
@@ -49,39 +47,3 @@ def test_a_short_batch_is_the_beginning_of_a_buffer():
     number = buffers.take()
     buffers[number].copy_(torch.arange(4).view(4, 1, 1, 1, 1).expand(SHAPE))
     assert buffers.hand_over(number, 3)[:, 0, 0, 0, 0].tolist() == [0, 1, 2]
-
-
-def count_to(limit, log):
-    try:
-        for number in range(limit):
-            log.append(number)
-            yield number
-    finally:
-        log.append("closed")
-
-
-def test_a_generator_runs_ahead_and_ends():
-    log = []
-    assert list(Ahead(count_to(50, log), depth=3)) == list(range(50))
-    assert log[-1] == "closed"
-
-
-def test_a_closed_generator_is_closed_in_its_thread():
-    log = []
-    ahead = Ahead(count_to(10**9, log), depth=2)
-    assert next(ahead) == 0
-    ahead.close()
-    ahead.close()
-    assert log[-1] == "closed"
-    assert len(log) <= 6  # one taken, two ready, one in hand
-
-
-def test_what_a_generator_raises_comes_in_its_place():
-    def fail():
-        yield 1
-        raise OSError("gone")
-
-    ahead = Ahead(fail(), depth=4)
-    assert next(ahead) == 1
-    with pytest.raises(OSError, match="gone"):
-        next(ahead)

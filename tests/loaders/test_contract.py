@@ -20,7 +20,7 @@ from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
-from fastssl.shards import decode_picture, open_dataset
+from fastssl.shards import ShardDataset, decode_picture, open_dataset
 from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
 from fastssl.shards.index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from fastssl.shards.making.convert import ConvertConfig, convert
@@ -50,12 +50,12 @@ def build(back_end, dataset_path):
     """Build loaders of the back end; close them all in the end."""
     loaders = []
 
-    def build_one(rank=0, world_size=1, views=VIEWS, path=dataset_path, **settings):
+    def build_one(rank=0, world_size=1, views=VIEWS, path=dataset_path, dataset=None, **settings):
         settings = {"global_batch_size": GLOBAL_BATCH, "num_threads": 1, "seed": 3, **settings}
         if back_end == "ffcv":
             make_beton(path)
         config = LoaderConfig(path=path, loader=back_end, **settings)
-        loaders.append(build_loader(config, views, rank, world_size))
+        loaders.append(build_loader(config, views, rank, world_size, dataset=dataset))
         return loaders[-1]
 
     yield build_one
@@ -227,12 +227,17 @@ def test_a_loader_may_be_iterated_in_inference_mode(build, back_end, tmp_path):
         assert torch.equal(next(iter(build(**settings).one_pass())).images, wanted.images)
 
 
-def test_a_batch_stays_valid_until_the_second_next(build):
-    iterator = iter(build())
-    first = next(iterator)
-    kept = first.images.clone()
-    next(iterator)
-    assert torch.equal(first.images, kept)
+def test_a_batch_stays_as_it_is_for_as_long_as_it_is_held(build):
+    loader = build()
+    iterator = iter(loader)
+    held, wanted = [], []
+    for number, batch in enumerate(itertools.islice(iterator, 8)):
+        if number in (1, 2, 3, 5):  # more than the loader lends
+            held.append(batch.images[3:, 1])  # a part is enough
+            wanted.append(held[-1].clone())
+        del batch
+    loader.close()
+    assert all(torch.equal(a, b) for a, b in zip(held, wanted, strict=True))
 
 
 # ---------------------------------------------------------------- law 3: bad samples
@@ -492,6 +497,18 @@ def test_close_leaves_nothing(build):
         next(iterator)
     del iterator
     wait_for_release(before)
+
+
+def test_a_dataset_that_was_handed_over_is_not_opened_again(build, dataset_path, monkeypatch):
+    build()  # writes the beton, which opens it too
+    with contextlib.closing(open_dataset(dataset_path)) as dataset:
+        monkeypatch.setattr(ShardDataset, "__init__", None)
+        loader = build(dataset=dataset)
+        ids = take(loader, 1)[0].sample_ids
+        loader.close()
+        with pytest.raises(InputError, match="larger than the dataset"):
+            build(dataset=dataset, global_batch_size=96)
+        assert len(dataset.read_payload(int(ids[0]))) > 0  # it is the caller's to close
 
 
 def test_a_newer_iterator_ends_the_older(build):

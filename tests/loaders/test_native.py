@@ -342,8 +342,8 @@ def test_a_program_may_end_right_after_close(dataset_path):
 
 def test_more_threads_than_cores_are_warned_of(build, dataset_path, caplog):
     with caplog.at_level(logging.WARNING):
-        build(dataset_path, num_threads=10_000)
-    assert "data.num_threads (10000) is more than the cores" in caplog.text
+        build(dataset_path, num_threads=1000)
+    assert "data.num_threads (1000) is more than the cores" in caplog.text
 
 
 def test_an_object_store_is_another_loaders(dataset_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -9,11 +10,11 @@ import torch
 
 from fastssl.batch import Batch
 from fastssl.config import LoaderConfig
-from fastssl.errors import InputError
 from fastssl.loaders import build_loader, resolve_loader
 from fastssl.loaders.choice import is_installed
 from fastssl.loaders.telemetry import LoaderTelemetry, StageReport, describe_data, merge_reports
 from fastssl.ops.jpeg import has_jpeg
+from fastssl.shards import open_dataset
 from fastssl.views import ViewSpec
 
 DECODE_BOUND = StageReport(10, 320, 5, {"read": 1.0, "decode": 8.0}, {"read": 1, "decode": 2})
@@ -76,30 +77,35 @@ def test_a_loader_measures_every_stage_of_its_stream(dataset_path):
         assert report.workers[stage] == 2
 
 
-def test_what_is_asked_for_is_taken(dataset_path):
-    config = LoaderConfig(path=dataset_path, loader="fixed")
-    assert resolve_loader(config, "cuda", "webdataset") == ("fixed", "asked for")
+@pytest.fixture(scope="module")
+def dataset(dataset_path):
+    with contextlib.closing(open_dataset(dataset_path)) as opened:
+        yield opened
+
+
+def test_what_is_asked_for_is_taken(dataset):
+    config = LoaderConfig(loader="fixed")
+    assert resolve_loader(config, dataset, "cuda", "webdataset") == ("fixed", "asked for")
 
 
 def choose_on_cpu():
     return "native" if has_jpeg() else "webdataset"
 
 
-def test_auto_takes_dali_where_it_can_decode_on_a_gpu(dataset_path):
-    config = LoaderConfig(path=dataset_path)
-    name, reason = resolve_loader(config, "cuda:0")
+def test_auto_takes_dali_where_it_can_decode_on_a_gpu(dataset):
+    name, reason = resolve_loader(LoaderConfig(), dataset, "cuda:0")
     assert name == ("dali" if is_installed("dali") else choose_on_cpu())
     assert "GPU" in reason
-    assert resolve_loader(config, "cpu")[0] == choose_on_cpu()
 
 
-def test_auto_stays_with_what_a_run_began_with(dataset_path):
-    config = LoaderConfig(path=dataset_path)
-    assert resolve_loader(config, "cuda", "webdataset")[0] == "webdataset"
+def test_auto_says_what_it_takes_and_why(dataset):
+    name, reason = resolve_loader(LoaderConfig(), dataset)
+    assert name == choose_on_cpu()
+    assert "exact pixels" in reason
+
+
+def test_auto_stays_with_what_a_run_began_with(dataset):
+    config = LoaderConfig()
+    assert resolve_loader(config, dataset, "cuda", "webdataset")[0] == "webdataset"
     # One that this version or machine lacks is no choice any more.
-    assert resolve_loader(config, "cpu", "gone")[0] == choose_on_cpu()
-
-
-def test_auto_needs_a_dataset_where_the_choice_depends_on_it(tmp_path):
-    with pytest.raises(InputError, match=r"manifest\.json"):
-        resolve_loader(LoaderConfig(path=tmp_path), "cuda")
+    assert resolve_loader(config, dataset, "cpu", "gone")[0] == choose_on_cpu()

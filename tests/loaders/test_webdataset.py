@@ -14,7 +14,7 @@ import torch
 
 from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
-from fastssl.loaders import build_loader, resolve_loader
+from fastssl.loaders import build_loader
 from fastssl.system.cpus import available_cpus, cpus_per_rank
 from fastssl.views import ViewSpec
 
@@ -123,12 +123,6 @@ def test_a_worker_that_hangs_in_a_read_does_not_outlive_close(dataset_path):
     )
     done = subprocess.run([sys.executable, "-c", script], timeout=60)
     assert done.returncode == 0
-
-
-def test_auto_says_what_it_takes_and_why(dataset_path):
-    name, reason = resolve_loader(LoaderConfig(path=dataset_path))
-    assert name in ("native", "webdataset")
-    assert "exact pixels" in reason
 
 
 def test_an_unknown_back_end_offers_the_nearest():

@@ -6,12 +6,13 @@ import logging
 
 import pytest
 
+from fastssl.batch import Substitution
 from fastssl.config import identity, list_defaults
 from fastssl.errors import InputError, RunFailed
 from fastssl.runs import directory as run_directory
 from fastssl.runs.directory import check_identity, cut_logs, locked_run, write_config
 from fastssl.studies import build_recipe
-from fastssl.training.bad_samples import BadSample, BadSampleAccount
+from fastssl.training.bad_samples import BadSampleAccount
 
 
 def test_a_second_run_is_refused(tmp_path, monkeypatch):
@@ -123,38 +124,38 @@ def test_cuts_are_found_from_the_end(tmp_path, num_lines, step):
         assert (tmp_path / name).read_text() == "".join(lines[:step])
 
 
-def bad(step, epoch, planned):
-    return BadSample(step, epoch, planned, planned + 1, "CRC")
+def bad(epoch, planned):
+    return Substitution(0, epoch, planned, planned + 1, "CRC")
 
 
 def test_ten_bad_samples_and_more_than_the_share_stop_the_run():
     account = BadSampleAccount(1000, 0.01)
-    account.add([bad(1, 0, i) for i in range(9)], 100)  # 9 %, but only nine
+    account.add([bad(0, i) for i in range(9)], 100)  # 9 %, but only nine
     with pytest.raises(RunFailed, match=r"10 of 200 samples of epoch 0 are bad"):
-        account.add([bad(2, 0, 9)], 200)
+        account.add([bad(0, 9)], 200)
 
 
 def test_the_share_is_that_of_the_epochs_samples_so_far():
     account = BadSampleAccount(10_000, 0.01)
-    account.add([bad(1, 0, i) for i in range(50)], 5000)  # exactly the share
+    account.add([bad(0, i) for i in range(50)], 5000)  # exactly the share
     with pytest.raises(RunFailed, match="51 of 5000"):
-        account.add([bad(2, 0, 50)], 5000)
+        account.add([bad(0, 50)], 5000)
 
 
 def test_every_epoch_counts_for_itself():
     account = BadSampleAccount(1000, 0.01)
     for epoch in range(5):
-        account.add([bad(1, epoch, i) for i in range(9)], 1000 * epoch + 900)
+        account.add([bad(epoch, i) for i in range(9)], 1000 * epoch + 900)
     assert account.total == 45
 
 
 def test_the_account_goes_on_after_a_resume():
     first = BadSampleAccount(1000, 0.001)
-    first.add([bad(1, 0, i) for i in range(9)], 100)
+    first.add([bad(0, i) for i in range(9)], 100)
     second = BadSampleAccount(1000, 0.001)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     with pytest.raises(RunFailed, match="10 of 110"):
-        second.add([bad(2, 0, 99)], 110)
+        second.add([bad(0, 99)], 110)
 
 
 def test_damage_to_the_config_is_named(tmp_path, caplog):

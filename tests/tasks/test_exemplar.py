@@ -151,7 +151,7 @@ def test_two_copies_of_one_sample_are_never_negatives():
 
 def test_a_substitute_is_known_by_what_it_shows():
     batch = make_batch(ids=[5, 6, 3, 7])
-    batch = dataclasses.replace(batch, substitutions=(Substitution(2, 3, 5, "CRC-32"),))
+    batch = dataclasses.replace(batch, substitutions=(Substitution(2, 0, 3, 5, "CRC-32"),))
     assert build().prepare(batch, 3, torch.float32)["labels"].tolist() == [5, 6, 5, 7]
 
 

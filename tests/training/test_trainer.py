@@ -26,7 +26,7 @@ from fastssl.errors import InputError, RunFailed, StoppedBySignal
 from fastssl.models import build_trunk, load_trunk
 from fastssl.ops.jpeg import has_jpeg
 from fastssl.runs.metrics import list_metrics
-from fastssl.shards import open_dataset
+from fastssl.shards import ShardDataset, open_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.tasks import Jigsaw
 from fastssl.training import train
@@ -281,6 +281,17 @@ def copy_with_damage(dataset_path, target, num_bad):
     return target
 
 
+def test_the_dataset_is_opened_once(configure, monkeypatch):
+    opened = []
+    open_it = ShardDataset.__init__
+    monkeypatch.setattr(
+        ShardDataset, "__init__", lambda self, path: opened.append(path) or open_it(self, path)
+    )
+    config = configure(max_steps=1)
+    train(config)
+    assert opened == [config.data.path]
+
+
 def test_bad_samples_are_named_in_ledger_and_report(configure, dataset_path, tmp_path):
     path = copy_with_damage(dataset_path, tmp_path / "damaged", 3)
     config = configure(nested={"data": {"path": path}})
@@ -292,6 +303,9 @@ def test_bad_samples_are_named_in_ledger_and_report(configure, dataset_path, tmp
         for pair in line["substituted"]
     ]
     assert [[line["planned"], line["used"]] for line in report] == ledger
+    assert {frozenset(line) for line in report} == {
+        frozenset(("step", "epoch", "planned", "used", "reason"))
+    }
     assert {line["planned"] for line in report if line["epoch"] == 0} == {0, 1, 2}
     last = read_lines(config.output_dir / "metrics.jsonl")[-1]
     assert last["substituted"] >= 6
