@@ -9,9 +9,8 @@ several are laid side by side.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-import json
-import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from ..fields import Checked, Count, NumThreads, Rounds
 from ..shards import open_dataset
 from ..shards.making.convert import ConvertConfig, convert
 from ..system.cpus import available_cpus
-from ..system.machine import describe_machine
+from ..system.machine import describe_environment
+from .harness import run_rounds, summarize, write_result
 from .loaders import VIEWS, drop_from_cache
 from .peers import PeerSettings
 from .process import OURS, Contender
@@ -154,25 +154,27 @@ def measure(
     """Return images a second of each round by encoding."""
     crop, resize, side = VIEWS[views]
     threads = config.threads or available_cpus()
-    rates: dict[str, list[float]] = {name: [] for name in datasets}
+    turns = {}
     with contextlib.ExitStack() as stack:
-        contenders = []
-        for path in datasets.values():
+        for name, path in datasets.items():
             with contextlib.closing(open_dataset(path)) as dataset:
                 batch_size = min(64, len(dataset))
             settings = PeerSettings(path, Path(), crop, resize, side, batch_size, threads)
-            contenders.append((Contender(config.loader, settings), batch_size))
-            stack.callback(contenders[-1][0].close)
-        turns = list(zip(datasets, contenders, strict=True))
-        for number in range(config.rounds):
-            first = number % len(turns)
-            for name, (contender, batch_size) in turns[first:] + turns[:first]:
-                if config.cold:
-                    drop_from_cache(datasets[name].iterdir())
-                skip, count = 3 * threads + 4, -(-config.turn // batch_size)
-                images, seconds, _, _ = contender.measure(skip, count)
-                rates[name].append(images / seconds)
-    return rates
+            contender = Contender(config.loader, settings)
+            stack.callback(contender.close)
+            turns[name] = functools.partial(take_turn, config, path, contender, settings)
+        return run_rounds(turns, config.rounds)
+
+
+def take_turn(
+    config: BenchEncodings, path: Path, contender: Contender, settings: PeerSettings
+) -> float:
+    """Return images a second of one turn."""
+    if config.cold:
+        drop_from_cache(path.iterdir())
+    count = -(-config.turn // settings.batch_size)
+    images, seconds, _, _ = contender.measure(3 * settings.threads + 4, count)
+    return images / seconds
 
 
 def measure_all(config: BenchEncodings, work: Path) -> list[dict[str, Any]]:
@@ -191,6 +193,7 @@ def measure_all(config: BenchEncodings, work: Path) -> list[dict[str, Any]]:
             for encoding, values in rates.items():
                 with contextlib.closing(open_dataset(datasets[encoding])) as dataset:
                     kilobytes = float(dataset.index["length"].mean()) / 1e3
+                rate = summarize(values)
                 rows.append(
                     {
                         "side": side,
@@ -198,8 +201,8 @@ def measure_all(config: BenchEncodings, work: Path) -> list[dict[str, Any]]:
                         "encoding": encoding,
                         "views": views,
                         "kb_per_image": round(kilobytes, 1),
-                        "img_per_s": statistics.median(values),
-                        "spread": [min(values), max(values)],
+                        "img_per_s": rate.median,
+                        "spread": rate.spread,
                         "cold": config.cold,
                     }
                 )
@@ -236,6 +239,4 @@ def main(arguments: Sequence[str]) -> None:
             raise InputError(f"--work ({work}) must be new or empty; name another folder")
         rows = measure_all(config, work)
     print(to_markdown(rows))
-    if config.json is not None:
-        result = {**describe_machine(), "loader": config.loader, "rows": rows}
-        config.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
+    write_result(config.json, {**describe_environment(), "loader": config.loader, "rows": rows})

@@ -13,10 +13,8 @@ import dataclasses
 import hashlib
 import importlib.util
 import itertools
-import json
 import multiprocessing
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -25,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -38,7 +36,8 @@ from ..shards.beton import BETON_NAME
 from ..shards.index import INDEX_NAME, IndexHeader
 from ..shards.manifest import MANIFEST_NAME
 from ..system.cpus import available_cpus
-from ..system.machine import describe_machine
+from ..system.machine import describe_environment
+from .harness import compare, run_rounds, summarize, write_result
 from .peers import NOTES, PEERS, PeerError, PeerSettings
 from .process import OURS, Contender, serve_first_batch, serve_passes
 
@@ -169,6 +168,15 @@ def drop_from_cache(paths: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
+class Turn(NamedTuple):
+    """What a loader did in one turn."""
+
+    images: int
+    seconds: float
+    cpu_s: float
+    memory_mb: float
+
+
 def measure(config: BenchLoaders) -> dict[str, Any]:
     """Run all rounds and return rows, ratios and notes."""
     notes: dict[str, str] = {}
@@ -184,34 +192,34 @@ def measure(config: BenchLoaders) -> dict[str, Any]:
         count = -(-config.images // config.batch_size)
         # More than lies ready anywhere: workers x 2 of a DataLoader, and what is half done.
         skip = 3 * settings.threads + 4
-        rates: dict[str, list[float]] = {c.name: [] for c in contenders}
-        cpu_ms: dict[str, list[float]] = {c.name: [] for c in contenders}
-        memory: dict[str, float] = dict.fromkeys(rates, 0.0)
-        for number in range(config.rounds):
-            turn = number % len(contenders)
-            for contender in contenders[turn:] + contenders[:turn]:
-                if config.cold:
-                    drop_from_cache((*config.dataset.iterdir(), settings.beton))
-                images, seconds, cpu_s, mb = contender.measure(skip, count)
-                rates[contender.name].append(images / seconds)
-                cpu_ms[contender.name].append(1e3 * cpu_s / images)
-                memory[contender.name] = max(memory[contender.name], mb)
-    rows = [
-        {
-            "loader": name,
-            "views": config.views,
-            "img_per_s": statistics.median(values),
-            "img_per_s_per_core": statistics.median(values)
-            / min(settings.threads, available_cpus()),
-            "spread": [min(values), max(values)],
-            "cold": config.cold,
-            "cpu_ms_per_image": statistics.median(cpu_ms[name]),
-            "memory_mb": memory[name],
-        }
-        for name, values in rates.items()
-    ]
+
+        def take_turn(contender: Contender) -> Turn:
+            if config.cold:
+                drop_from_cache((*config.dataset.iterdir(), settings.beton))
+            return Turn(*contender.measure(skip, count))
+
+        turns = {contender.name: partial(take_turn, contender) for contender in contenders}
+        taken = run_rounds(turns, config.rounds)
+    rates = {name: [turn.images / turn.seconds for turn in turns] for name, turns in taken.items()}
+    rows = []
+    for name, turns_taken in taken.items():
+        rate = summarize(rates[name])
+        rows.append(
+            {
+                "loader": name,
+                "views": config.views,
+                "img_per_s": rate.median,
+                "img_per_s_per_core": rate.median / min(settings.threads, available_cpus()),
+                "spread": rate.spread,
+                "cold": config.cold,
+                "cpu_ms_per_image": summarize(
+                    1e3 * turn.cpu_s / turn.images for turn in turns_taken
+                ).median,
+                "memory_mb": max(turn.memory_mb for turn in turns_taken),
+            }
+        )
     ratios = {
-        f"{a}/{b}": statistics.median(x / y for x, y in zip(rates[a], rates[b], strict=True))
+        f"{a}/{b}": compare(rates[a], rates[b]).median
         for a, b in itertools.permutations(rates, 2)
         if a in OURS
     }
@@ -224,7 +232,7 @@ def describe(config: BenchLoaders) -> dict[str, Any]:
         samples, encoding = len(dataset), dataset.encoding
         kilobytes = float(dataset.index["length"].mean()) / 1e3
     return {
-        **describe_machine(),
+        **describe_environment(),
         "threads": config.settings.threads,
         "samples": samples,
         "encoding": encoding,
@@ -336,23 +344,19 @@ def measure_scaling(config: BenchLoaders) -> dict[str, Any]:
             batches = -(-config.images * threads // counts[-1] // config.batch_size)
             turns[name, threads] = partial(measure_rate, contender, 3 * threads + 4, batches)
         turns |= {("computing", threads): partial(compute, threads) for threads in counts}
-        rates: dict[tuple[str, int], list[float]] = {key: [] for key in turns}
-        for number in range(config.rounds):
-            first = number % len(turns)
-            for key in [*turns][first:] + [*turns][:first]:
-                rates[key].append(turns[key]())
-    rows = [
-        {
-            "loader": name,
-            "threads": threads,
-            "per_s": statistics.median(values),
-            "spread": [min(values), max(values)],
-            "scaling": statistics.median(
-                more / one for more, one in zip(values, rates[name, counts[0]], strict=True)
-            ),
-        }
-        for (name, threads), values in rates.items()
-    ]
+        rates = run_rounds(turns, config.rounds)
+    rows = []
+    for (name, threads), values in rates.items():
+        rate = summarize(values)
+        rows.append(
+            {
+                "loader": name,
+                "threads": threads,
+                "per_s": rate.median,
+                "spread": rate.spread,
+                "scaling": compare(values, rates[name, counts[0]]).median,
+            }
+        )
     return {**describe(config), "views": config.views, "rows": rows, "notes": notes}
 
 
@@ -452,5 +456,4 @@ def main(arguments: Sequence[str]) -> None:
             print(result["recommendation"])
         if config.plot is not None:
             draw(result, config.plot)
-    if config.json is not None:
-        config.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
+    write_result(config.json, result)

@@ -16,11 +16,8 @@ Example: fastssl bench-memory --batch-size 16 --json memory.json
 from __future__ import annotations
 
 import copy
-import datetime
-import json
 import multiprocessing
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,6 +35,7 @@ from ..models import build_trunk
 from ..models.memory import count_saved_bytes, estimate_training_memory
 from ..models.resnet50_v2 import PreActivationBranch
 from ..models.reversible import ReversibleStage
+from .harness import describe_device, write_result
 
 MB = 2**20
 _STEPS = 3
@@ -265,12 +263,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse_arguments(Options, arguments)
     check_json_path(options.json)
     device = choose_device(options)
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     content: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": gpu or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "torch": str(torch.__version__),
+        **describe_device(device),
         "device": device.type,
         "width": options.width,
         "batch_size": options.batch_size,
@@ -299,5 +293,4 @@ def main(arguments: Sequence[str]) -> None:
     for num_units in options.units:
         content["precision_rows"].append(measure_precision(num_units))
         show_precision(content["precision_rows"][-1])
-    if options.json is not None:
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
+    write_result(options.json, content)

@@ -10,14 +10,10 @@ Example: fastssl bench-ops --rounds 9 --json ops.json
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +26,7 @@ from ..errors import InputError
 from ..fields import Checked, NumThreads, Range, Rounds
 from ..ops import reference
 from ..sampling import ChunkLayout, SampleOrder, reference_ids
+from .harness import compare, describe_device, run_rounds, summarize, write_result
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
@@ -311,36 +308,29 @@ def measure(row: Row, rounds: int, device: torch.device) -> dict[str, Any]:
     for work in sides.values():
         for _ in range(3):  # memory, thread pools, compilers
             work()
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(rounds):
-        for side, work in sides.items():
-            times[side].append(clock.measure(work))
-
-    def per_second(side: str) -> float:
-        return row.num_items / statistics.median(times[side])
-
-    def ratios(slow: str) -> list[float]:
-        return [b / a for a, b in zip(times["compiled"], times[slow], strict=True)]
-
+    turns = {side: partial(clock.measure, work) for side, work in sides.items()}
+    times = run_rounds(turns, rounds)
+    seconds = {side: summarize(values).median for side, values in times.items()}
+    ratio = compare(times["reference"], times["compiled"])
     result: dict[str, Any] = {
         "name": row.name,
         "unit": row.unit,
         "device": device.type,
-        "compiled_per_s": per_second("compiled"),
-        "compiled_ms": 1e3 * statistics.median(times["compiled"]),
-        "reference_per_s": per_second("reference"),
-        "ratio": statistics.median(ratios("reference")),
-        "ratio_min": min(ratios("reference")),
-        "ratio_max": max(ratios("reference")),
+        "compiled_per_s": row.num_items / seconds["compiled"],
+        "compiled_ms": 1e3 * seconds["compiled"],
+        "reference_per_s": row.num_items / seconds["reference"],
+        "ratio": ratio.median,
+        "ratio_min": ratio.least,
+        "ratio_max": ratio.greatest,
     }
     if "inductor" in sides:
-        result["ratio_to_inductor"] = statistics.median(ratios("inductor"))
+        result["ratio_to_inductor"] = compare(times["inductor"], times["compiled"]).median
     if "copy" in sides:
-        shares = [r * row.num_bytes / copy_bytes for r in ratios("copy")]
+        share = compare(times["copy"], times["compiled"]).median * row.num_bytes / copy_bytes
         result["bytes"] = row.num_bytes
-        result["gb_per_s"] = row.num_bytes / statistics.median(times["compiled"]) / 1e9
-        result["copy_gb_per_s"] = copy_bytes / statistics.median(times["copy"]) / 1e9
-        result["share_of_copy"] = statistics.median(shares)
+        result["gb_per_s"] = row.num_bytes / seconds["compiled"] / 1e9
+        result["copy_gb_per_s"] = copy_bytes / seconds["copy"] / 1e9
+        result["share_of_copy"] = share
     return result
 
 
@@ -400,13 +390,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     content: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": gpu or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
+        **describe_device(device),
         "batch_size": options.batch_size,
         "rounds": options.rounds,
         "rows": [],
@@ -429,5 +414,4 @@ def main(arguments: Sequence[str]) -> None:
         row_device = device if row.num_bytes else torch.device("cpu")
         content["rows"].append(measure(row, options.rounds, row_device))
         show(content["rows"][-1])
-    if options.json is not None:
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
+    write_result(options.json, content)

@@ -7,13 +7,10 @@ medians. The parts are measured in this process, by the functions that a worker 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -29,7 +26,8 @@ from ..shards.making.entries import LeftOut
 from ..shards.making.sources import read_entry
 from ..shards.making.writer import ShardWriter
 from ..shards.picture import PictureError
-from ..system.machine import describe_machine
+from ..system.machine import describe_environment
+from .harness import rotate, summarize, write_result
 
 T = TypeVar("T")
 
@@ -129,29 +127,24 @@ def measure(config: BenchShards) -> list[dict[str, Any]]:
         for name in rotate(config.names, number):
             runs[name].append(convert_once(config.source, name))
             parts[name].append(measure_parts(ConvertConfig(config.source, Path(), name)))  # type: ignore[arg-type]
-    return [
-        {
-            "encoding": name,
-            "images": runs[name][0].images,
-            "img_per_s": statistics.median(run.images / run.seconds for run in runs[name]),
-            "spread": [pick(run.images / run.seconds for run in runs[name]) for pick in (min, max)],
-            "worker_img_per_s": statistics.median(1e3 / sum(ms.values()) for ms in parts[name]),
-            "cpu_ms_per_image": statistics.median(
-                1e3 * run.cpu_s / run.images for run in runs[name]
-            ),
-            **{
-                f"{part}_ms": statistics.median(ms[part] for ms in parts[name])
-                for part in ("read", "encode", "write")
-            },
-        }
-        for name in config.names
-    ]
+    return [describe_row(name, runs[name], parts[name]) for name in config.names]
 
 
-def rotate(names: Sequence[str], number: int) -> Iterator[str]:
-    """Yield all names, from another one on each time."""
-    first = number % len(names)
-    return itertools.chain(names[first:], names[:first])
+def describe_row(name: str, runs: list[Run], parts: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the figures of an encoding."""
+    rate = summarize(run.images / run.seconds for run in runs)
+    return {
+        "encoding": name,
+        "images": runs[0].images,
+        "img_per_s": rate.median,
+        "spread": rate.spread,
+        "worker_img_per_s": summarize(1e3 / sum(ms.values()) for ms in parts).median,
+        "cpu_ms_per_image": summarize(1e3 * run.cpu_s / run.images for run in runs).median,
+        **{
+            f"{part}_ms": summarize(ms[part] for ms in parts).median
+            for part in ("read", "encode", "write")
+        },
+    }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -167,6 +160,4 @@ def main(arguments: Sequence[str]) -> None:
             f"{row['cpu_ms_per_image']:.2f} ms an image, of which read {row['read_ms']:.2f}, "
             f"encode {row['encode_ms']:.2f}, write {row['write_ms']:.2f}"
         )
-    if config.json is not None:
-        result = {**describe_machine(), "rows": rows}
-        config.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
+    write_result(config.json, {**describe_environment(), "rows": rows})

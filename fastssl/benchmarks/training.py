@@ -22,12 +22,7 @@ Example: fastssl bench-training goyal19_jigsaw --data.path shards/ --precision b
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
-import json
-import os
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +45,7 @@ from ..studies import build_recipe, recipe_names
 from ..system.signals import noting_signals
 from ..training.trainer import Trainer
 from ..world import join_world
+from .harness import compare, describe_device, rotate, summarize, write_result
 
 WAYS = ("shards", "copied", "resident", "bare")
 TURNS = ("shards", "copied", "resident")
@@ -113,8 +109,7 @@ class Comparison:
         bare = self._build_bare_step(resident)
         for number in range(self.bench.rounds):
             # Another one begins each round, so that none always follows the same.
-            turns = TURNS[number % len(TURNS) :] + TURNS[: number % len(TURNS)]
-            for way in turns:
+            for way in rotate(TURNS, number):
                 if way == "resident":
                     yield from self._time_pairs(resident, bare)
                 else:
@@ -245,41 +240,28 @@ def make_photographs(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return what the figures hold for."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": gpu or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda if gpu else None,
-    }
-
-
-def summarize(comparison: Comparison, config: RunConfig) -> dict[str, Any]:
+def describe(comparison: Comparison, config: RunConfig) -> dict[str, Any]:
     """Return rows of all ways and the ratios between them."""
     batch = config.data.global_batch_size
-    step_s = {way: statistics.median(values) for way, values in comparison.step_s.items()}
+    step_s = {way: summarize(values) for way, values in comparison.step_s.items()}
     rows = [
         {
             "way": way,
-            "img_per_s": batch / step_s[way],
-            "step_ms": 1e3 * step_s[way],
-            "step_ms_min": 1e3 * min(comparison.step_s[way]),
-            "step_ms_max": 1e3 * max(comparison.step_s[way]),
-            "data_wait_ms": 1e3 * statistics.median(comparison.wait_s[way]),
+            "img_per_s": batch / step_s[way].median,
+            "step_ms": 1e3 * step_s[way].median,
+            "step_ms_min": 1e3 * step_s[way].least,
+            "step_ms_max": 1e3 * step_s[way].greatest,
+            "data_wait_ms": 1e3 * summarize(comparison.wait_s[way]).median,
         }
         for way in WAYS
     ]
 
-    def compare(fast: str, slow: str) -> float:
-        pairs = zip(comparison.step_s[fast], comparison.step_s[slow], strict=True)
-        return statistics.median(a / b for a, b in pairs)
+    def ratio(fast: str, slow: str) -> float:
+        return compare(comparison.step_s[fast], comparison.step_s[slow]).median
 
     return {
-        **describe_machine(comparison.device),
+        **describe_device(comparison.device),
+        "device": comparison.device.type,
         "recipe": config.recipe,
         "trunk": f"{config.trunk} x{config.width}",
         "precision": config.precision,
@@ -290,10 +272,10 @@ def summarize(comparison: Comparison, config: RunConfig) -> dict[str, Any]:
         "steps": comparison.bench.steps,
         "rows": rows,
         "ratios": {
-            "shards/copied": compare("copied", "shards"),
-            "shards/resident": compare("resident", "shards"),
-            "step_overhead": 1 - compare("bare", "resident"),
-            "own_share": statistics.median(comparison.own_share) if comparison.own_share else None,
+            "shards/copied": ratio("copied", "shards"),
+            "shards/resident": ratio("resident", "shards"),
+            "step_overhead": 1 - ratio("bare", "resident"),
+            "own_share": summarize(comparison.own_share).median if comparison.own_share else None,
         },
     }
 
@@ -302,7 +284,7 @@ def show(result: dict[str, Any]) -> None:
     """Print a table."""
     print(
         f"{result['recipe']}, {result['trunk']}, {result['precision']}, batch {result['batch']}, "
-        f"loader {result['loader']}; {result['device']}, {result['cores']} cores, torch "
+        f"loader {result['loader']}; {result['machine']}, {result['cores']} cores, torch "
         f"{result['torch']}; median of {result['rounds']} rounds of {result['steps']} steps"
     )
     print(f"{'way':10} {'img/s':>10} {'step ms':>10} {'spread':>19} {'wait ms':>9}")
@@ -339,7 +321,7 @@ def measure(config: RunConfig, bench: BenchConfig) -> dict[str, Any]:
             comparison = Comparison(trainer, bench)
             trainer.config = dataclasses.replace(config, max_steps=comparison.num_steps)
             trainer.run()
-            return summarize(comparison, config)
+            return describe(comparison, config)
         finally:
             trainer.close()
 
@@ -385,5 +367,4 @@ def main(arguments: Sequence[str]) -> None:
             config = dataclasses.replace(config, data=data)
         result = measure(config, bench)
     show(result)
-    if bench.json is not None:
-        bench.json.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
+    write_result(bench.json, result)

@@ -20,7 +20,7 @@ _PACKAGES = (
 )
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Return the date, the machine, its usable cores, and the versions of what is installed."""
     versions = {}
     for package in _PACKAGES:
