@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.patience import HANGS_AFTER_S
+
 
 def list_children() -> set[int]:
     """Return the process ids of living children."""
@@ -44,25 +46,9 @@ def list_holdings() -> set[tuple]:
     }
 
 
-def wait_for_release(
-    before: set, list_held: Callable[[], set] = list_holdings, seconds: float = 60
-) -> None:
+def wait_for_release(before: set, list_held: Callable[[], set] = list_holdings) -> None:
     """Fail unless everything that came after ``before`` goes again."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HANGS_AFTER_S
     while (left := list_held() - before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert left == set()
-
-
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait for what comes by itself; the limit is for what never comes, not for a slow machine.
-
-    Args:
-        is_so: asked every 10 ms.
-        what: for the failure.
-        seconds: until it fails.
-    """
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)

@@ -29,11 +29,13 @@ class RangeServer(http.server.ThreadingHTTPServer):
         """What goes wrong for a file: 503, reset, hang, cut, short, ignore, endless; or None."""
         self.asked: list[tuple[str, str | None]] = []
         """Files and ranges, in the order of the requests."""
+        self.num_together = 0
+        """So many must be under way before one is answered; after 20 s it is all the same."""
         self.num_sent = 0
         """Bytes of endless files."""
         self.most_at_once = 0
         self._num_at_once = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -66,6 +68,8 @@ class RangeServer(http.server.ThreadingHTTPServer):
             self.asked.append((name, part))
             self._num_at_once += 1
             self.most_at_once = max(self.most_at_once, self._num_at_once)
+            self._lock.notify_all()
+            self._lock.wait_for(lambda: self.most_at_once >= self.num_together, timeout=20)
         try:
             time.sleep(self.delay_s)
             yield

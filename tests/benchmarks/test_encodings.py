@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import save_photograph
+from tests.patience import HANGS_AFTER_S
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -26,7 +27,7 @@ def photographs(tmp_path_factory):
 
 def run(*arguments, tool="bench_encodings.py"):
     command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER_S)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fastssl.commands import run_recipes
 from fastssl.studies import build_recipe, recipe_names
+from tests.patience import HANGS_AFTER_S
 
 TOOL = Path(__file__).parents[2] / "tools" / "run_recipes.py"
 
@@ -23,7 +24,7 @@ def run(*arguments):
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_AFTER_S,
         check=False,
     )
 

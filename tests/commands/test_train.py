@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import NUM_SAMPLES
+from tests.patience import HANGS_AFTER_S, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 EVERY = 2
 STEPS = 2 * EVERY
+STUCK = "the run does not get on"
 OPTIONS = [
     *("--task.num-permutations", "10", "--task.hidden", "8", "--task.resize-short", "36"),
     *("--task.crop", "36", "--task.patch", "10", "--task.jitter", "3"),
@@ -42,7 +44,7 @@ def start(*arguments):
 def run(*arguments):
     """Run to the end; return the exit code and what stands on stderr."""
     process = start(*arguments)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
     return process.returncode, said
 
 
@@ -65,14 +67,6 @@ def ending_of(folder):
 def steps_done(folder):
     path = folder / "ledger.rank0.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def wait_until(is_so, process):
-    deadline = time.monotonic() + 90
-    while not is_so():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.01)
 
 
 def contents(folder):
@@ -161,16 +155,16 @@ def test_a_second_run_in_a_directory_is_refused_and_the_first_is_not_disturbed(
     folder = tmp_path / "run"
     first = start("demo", "--data.path", dataset_path, "--output-dir", folder, *OPTIONS)
     try:
-        wait_until(lambda: steps_done(folder) >= EVERY, first)
+        wait_until(lambda: steps_done(folder) >= EVERY, STUCK, first)
         code, said = train(dataset_path, folder)
         assert code == 2
         assert "is in use by another run" in error_of(said)
         assert not (folder / "exit.json").exists()
         steps = steps_done(folder)
-        wait_until(lambda: steps_done(folder) > steps, first)
+        wait_until(lambda: steps_done(folder) > steps, STUCK, first)
         first.send_signal(signal.SIGTERM)
         first.send_signal(signal.SIGTERM)  # schedulers repeat themselves
-        _, said = first.communicate(timeout=60)
+        _, said = first.communicate(timeout=HANGS_AFTER_S)
     finally:
         first.kill()
     assert first.returncode == ending_of(folder)["code"] == 75, said
@@ -181,9 +175,9 @@ def test_a_signal_before_the_first_step_saves_and_stops(dataset_path, tmp_path):
     folder = tmp_path / "run"
     process = start("demo", "--data.path", dataset_path, "--output-dir", folder, *OPTIONS)
     try:
-        wait_until((folder / "config.json").exists, process)
+        wait_until((folder / "config.json").exists, STUCK, process)
         process.send_signal(signal.SIGUSR1)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=HANGS_AFTER_S)
     finally:
         process.kill()
     assert process.returncode == ending_of(folder)["code"] == 75, said
@@ -203,7 +197,7 @@ def test_a_killed_loader_worker_ends_the_run_instead_of_hanging_it(dataset_path,
         *("--data.loader", "webdataset"),
     )
     try:
-        wait_until(lambda: steps_done(folder) >= EVERY, process)
+        wait_until(lambda: steps_done(folder) >= EVERY, STUCK, process)
         workers = children_of(process.pid)
         assert len(workers) == 2
         # The trainer must be waiting for a batch: that is when the failure comes out of the loader.
@@ -213,9 +207,9 @@ def test_a_killed_loader_worker_ends_the_run_instead_of_hanging_it(dataset_path,
         while steps != (steps := steps_done(folder)):
             time.sleep(1)
         os.kill(workers[0], signal.SIGKILL)
-        wait_until((folder / "exit.json").exists, process)
+        wait_until((folder / "exit.json").exists, STUCK, process)
         os.kill(workers[1], signal.SIGCONT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=HANGS_AFTER_S)
     finally:
         for pid in (process.pid, *children_of(process.pid)) if process.poll() is None else ():
             os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ import torch
 
 from fastssl.shards import open_dataset
 from tests.conftest import NUM_SAMPLES
+from tests.patience import HANGS_AFTER_S, is_alive, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 BATCH = 8
 STEPS = 18  # 47 samples an epoch: steps 6, 12 and 18 cross a border
 EVERY = 4
+STUCK = "the run does not get on"
 OPTIONS = [
     *("--task.num-permutations", "10", "--task.hidden", "8", "--task.resize-short", "36"),
     *("--task.crop", "36", "--task.patch", "10", "--task.jitter", "3"),
@@ -72,13 +73,6 @@ def descendants(pid):
     return found
 
 
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def steps_done(folder):
     path = folder / "ledger.rank0.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
@@ -102,11 +96,7 @@ def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives, extra):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
-    while not has_come_to(folder, step, num_lives):
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.005)
+    wait_until(lambda: has_come_to(folder, step, num_lives), STUCK, process)
     family = descendants(process.pid)
     if victim == "group":  # each rank leads a session of its own, so everyone by name
         for pid in (process.pid, *family):
@@ -122,11 +112,8 @@ def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives, extra):
         os.kill(ranks[0], signal.SIGKILL)
     else:
         process.kill()
-    process.wait(timeout=90)
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, family)):
-        assert time.monotonic() < deadline, "processes outlive their launcher"
-        time.sleep(0.05)
+    process.wait(timeout=HANGS_AFTER_S)
+    wait_until(lambda: not any(map(is_alive, family)), "processes outlive their launcher")
 
 
 def load_state(folder):
@@ -220,13 +207,9 @@ def test_a_signal_to_the_launcher_saves_on_all_ranks(dataset_path, tmp_path, num
     process = subprocess.Popen(
         launch, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while steps_done(folder) < 3:
-        assert process.poll() is None
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.005)
+    wait_until(lambda: steps_done(folder) >= 3, STUCK, process)
     process.send_signal(number)
-    process.wait(timeout=60)
+    process.wait(timeout=HANGS_AFTER_S)
     ending = json.loads((folder / "exit.json").read_text())
     assert ending["code"] == 75
     assert load_state(folder)["step"] == ending["step"] >= 3
@@ -293,13 +276,8 @@ def test_ranks_die_with_a_launcher_that_is_killed_at_once(dataset_path, tmp_path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while len(family := descendants(process.pid)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(descendants(process.pid)) >= 2, "no ranks come")
+    family = descendants(process.pid)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, family)):
-        assert time.monotonic() < deadline, "ranks outlive a launcher killed while they start"
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(is_alive, family)), "ranks outlive a launcher killed at once")

@@ -24,6 +24,7 @@ from fastssl.shards.index import HEADER_BYTES, ROW
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.views import ViewSpec, draw_boxes, list_views
 from tests.conftest import NUM_SAMPLES, save_photograph
+from tests.patience import HANGS_AFTER_S
 
 RRC = ViewSpec.random_resized_crop(16, scale=(0.3, 1.0))
 SEED = 5
@@ -392,7 +393,7 @@ next(batches)
 raise SystemExit(75)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS_AFTER_S
     )
     assert (done.returncode, done.stderr) == (75, "")
 

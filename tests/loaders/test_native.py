@@ -34,6 +34,7 @@ from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.picture import open_picture, to_upright_rgb
 from fastssl.views import ViewSpec, draw_boxes, list_views
 from tests.conftest import save_photograph
+from tests.patience import HANGS_AFTER_S, wait_until
 
 pytestmark = pytest.mark.skipif(not has_jpeg(), reason="the extension has no libjpeg-turbo")
 
@@ -187,7 +188,7 @@ def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_pa
     assert next(batches).sample_ids.tolist() == list(range(8))
     closer = threading.Thread(target=loader.close)
     closer.start()
-    closer.join(20)
+    closer.join(HANGS_AFTER_S)
     is_closed = not closer.is_alive()
     # With a writer there, the threads that hang in it come free, and those that open it later too.
     writer = os.open(stalled, os.O_RDWR | os.O_NONBLOCK)
@@ -228,7 +229,7 @@ def stalled(dataset_path, tmp_path):
 
 
 def becomes_true(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANGS_AFTER_S
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -300,10 +301,7 @@ def test_a_fork_leaves_the_threads_alone(build, dataset_path):
     if child == 0:
         loader.close()  # must neither wait for threads that are not there nor end the parent's
         os._exit(0)
-    deadline = time.monotonic() + 20
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0), "the child does not end")
     assert len(next(batches)) == 8
 
 
@@ -323,7 +321,9 @@ def write_script(dataset_path, *lines):
 
 
 def test_a_program_may_end_in_the_middle_of_a_stream(dataset_path):
-    done = subprocess.run(write_script(dataset_path), timeout=60, capture_output=True, text=True)
+    done = subprocess.run(
+        write_script(dataset_path), timeout=HANGS_AFTER_S, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

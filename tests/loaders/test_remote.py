@@ -80,7 +80,7 @@ def test_batches_are_those_of_the_folder(folder, server, build, rank):
 
 def test_the_requests_of_a_plan_overlap(server, build):
     loader = build(server.address)
-    server.delay_s = 0.05
+    server.num_together = 6
     next(iter(loader))
     assert server.most_at_once >= 6
 
@@ -117,6 +117,7 @@ def test_dali_reads_it_too(server, folder, build):
         pytest.skip('needs pip install "fastssl[dali]"')
     here = build(folder, loader="dali")
     there = build(server.address, loader="dali")
+    server.num_together = 2
     assert_equal(itertools.islice(there, 3), itertools.islice(here, 3))
     assert server.most_at_once >= 2
 

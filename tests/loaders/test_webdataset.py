@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.system.cpus import available_cpus, cpus_per_rank
 from fastssl.views import ViewSpec
+from tests.patience import HANGS_AFTER_S, is_alive, wait_until
 
 VIEW = ViewSpec.squash(16)
 
@@ -70,17 +70,7 @@ def test_workers_die_with_a_killed_rank(dataset_path):
     rank.kill()
     rank.wait()
     assert len(workers) >= 2
-    for pid in workers:
-        for _ in range(200):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                break
-            if "Z" in open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]:
-                break
-            signal.sigtimedwait([], 0.05)
-        else:
-            pytest.fail(f"worker {pid} outlived its rank")
+    wait_until(lambda: not any(map(is_alive, workers)), "a worker outlives its rank")
 
 
 def test_fixed_repeats_one_batch_and_moves_on(dataset_path):
@@ -121,7 +111,7 @@ def test_a_worker_that_hangs_in_a_read_does_not_outlive_close(dataset_path):
         loader.close()
         """
     )
-    done = subprocess.run([sys.executable, "-c", script], timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], timeout=HANGS_AFTER_S)
     assert done.returncode == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fastssl.shards.making.convert import ConversionReport, ConvertConfig, convert
+from tests.patience import HANGS_AFTER_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,7 +76,7 @@ def run_tool() -> Callable[..., subprocess.CompletedProcess]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANGS_AFTER_S,
         )
 
     return run

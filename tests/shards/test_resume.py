@@ -16,6 +16,7 @@ from fastssl.errors import InputError
 from fastssl.shards import open_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.manifest import BUILDING_NAME
+from tests.patience import HANGS_AFTER_S, is_alive, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -79,7 +80,7 @@ def test_kill_9_at_several_moments_changes_no_byte(
         process.wait()
         assert not (out / "manifest.json").exists()
     process = start(many_photographs, out, "--resume", "true")
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=HANGS_AFTER_S) == 0
     assert read_tree(out) == undisturbed
 
 
@@ -94,7 +95,7 @@ def test_finished_shards_are_not_made_again(tmp_path, many_photographs):
         for record in (out / BUILDING_NAME).glob("slice-*.json")
     ]
     assert len(finished) >= 3
-    assert start(many_photographs, out, "--resume").wait(timeout=60) == 0
+    assert start(many_photographs, out, "--resume").wait(timeout=HANGS_AFTER_S) == 0
     inodes = {path.stat().st_ino: path.stat().st_mtime_ns for path in out.glob("shard-*.tar")}
     for status in finished:
         assert inodes[status.st_ino] == status.st_mtime_ns
@@ -108,11 +109,11 @@ def test_a_signal_to_the_group_stops_with_75_and_resume_goes_on(
     process = start(many_photographs, out)
     wait_for_shards(out, process, 3)
     os.killpg(process.pid, getattr(signal, name))
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 75
     assert errors.splitlines()[-1].startswith(f"stopped: {name}")
     assert not list((out / BUILDING_NAME).glob("*.tmp"))
-    assert start(many_photographs, out, "--resume").wait(timeout=60) == 0
+    assert start(many_photographs, out, "--resume").wait(timeout=HANGS_AFTER_S) == 0
     assert read_tree(out) == undisturbed
 
 
@@ -124,10 +125,7 @@ def test_workers_die_with_their_parent(tmp_path, many_photographs):
     assert len(workers) >= 2
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline, "workers outlive the command"
-        time.sleep(0.01)
+    wait_until(lambda: not any(map(is_alive, workers)), "workers outlive the command")
 
 
 def test_a_killed_worker_is_named_and_resume_goes_on(
@@ -143,10 +141,10 @@ def test_a_killed_worker_is_named_and_resume_goes_on(
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     os.kill(workers[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 1
     assert "the worker process at shard-0000" in errors.splitlines()[-1]
-    assert start(many_photographs, out, "--resume").wait(timeout=60) == 0
+    assert start(many_photographs, out, "--resume").wait(timeout=HANGS_AFTER_S) == 0
     assert read_tree(out) == undisturbed
 
 
@@ -196,7 +194,7 @@ def test_two_conversions_in_one_target_are_refused(tmp_path, many_photographs, r
         second = run_tool("make_shards.py", many_photographs, out, "--resume")
     finally:
         process.send_signal(signal.SIGCONT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=HANGS_AFTER_S) == 0
     assert second.returncode == 2
     assert "another fastssl make-shards is at work" in second.stderr
 
@@ -235,7 +233,7 @@ def test_a_full_disk_is_one_line_and_resume_goes_on(
 ):
     out = small_disk / "out"
     process = start(many_photographs, out)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS_AFTER_S)
     last = errors.splitlines()[-1]
     assert process.returncode == 1
     assert last.startswith("error: ")
@@ -244,7 +242,7 @@ def test_a_full_disk_is_one_line_and_resume_goes_on(
     assert not (out / "manifest.json").exists()
     assert not list((out / BUILDING_NAME).glob("*.tmp"))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    assert start(many_photographs, out, "--resume").wait(timeout=60) == 0
+    assert start(many_photographs, out, "--resume").wait(timeout=HANGS_AFTER_S) == 0
     assert read_tree(out) == undisturbed
 
 
@@ -260,7 +258,7 @@ def test_a_file_size_limit_publishes_nothing_half_done(tmp_path, many_photograph
     out = tmp_path / "out"
     command = f"ulimit -f 100; exec {sys.executable} tools/make_shards.py {many_photographs} {out}"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER_S
     )
     assert done.returncode == 1
     assert "File too large" in done.stderr

@@ -227,8 +227,8 @@ def test_a_whole_shard_is_refused_before_its_bytes_come(server, address):
 
 
 def test_a_store_that_never_answers_is_given_up(server, address, monkeypatch):
-    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 0.2)
     dataset = open_dataset(address)
+    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 0.2)
     server.troubled("ds/shard-000000.tar", "hang")
     with pytest.raises(BadSample, match="no answer in time"):
         dataset.read_payload(0)
@@ -352,7 +352,7 @@ def test_a_child_that_lets_go_of_a_dataset_leaves_the_parents_connections_alone(
     folder, address, monkeypatch
 ):
     # Where the child closes what it inherited, the parent's next answer never comes.
-    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 30.0)
     monkeypatch.setattr(files, "READ_TRIES", 1)
     dataset = open_dataset(address)
     wanted = open_dataset(folder).read_payload(3)
@@ -398,7 +398,7 @@ def test_a_pickled_remote_dataset_is_small_and_reads_the_same(address):
 
 def test_requests_ahead_are_under_way_together(server, folder, address):
     dataset = open_dataset(address)
-    server.delay_s = 0.1
+    server.num_together = 6
     futures = dataset.fetch_ahead(np.arange(12))
     local = open_dataset(folder)
     assert [future.result() for future in futures] == [local.read_payload(i) for i in range(12)]

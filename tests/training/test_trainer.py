@@ -12,7 +12,6 @@ import re
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,8 @@ from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.tasks import Jigsaw
 from fastssl.training import train
 from tests.conftest import NUM_SAMPLES
+from tests.holdings import list_children
+from tests.patience import wait_until
 from tests.small_runs import (
     BATCH,
     assert_equal_states,
@@ -226,12 +227,12 @@ def test_a_finished_run_has_nothing_more_to_do(configure):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_and_stops(configure, number):
-    config = configure()
+    # So long that the signal never finds it ended: it would then end the tests.
+    config = configure(nested={"schedule": {"epochs": 1000.0}})
     metrics = config.output_dir / "metrics.jsonl"
 
     def send_when_it_trains():
-        while not metrics.exists() or not metrics.read_text():
-            time.sleep(0.01)
+        wait_until(lambda: metrics.exists() and metrics.read_text(), "it does not train")
         os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send_when_it_trains)
@@ -391,16 +392,15 @@ def test_checkpoints_that_are_gone_are_missed(configure):
 
 
 def test_a_killed_loader_worker_ends_the_run_in_one_line(configure):
-    config = configure(nested={"schedule": {"epochs": 100.0}, "data": {"loader": "webdataset"}})
+    config = configure(nested={"schedule": {"epochs": 1000.0}, "data": {"loader": "webdataset"}})
     ledger = config.output_dir / "ledger.rank0.jsonl"
+    before = list_children()  # Inductor's workers, if another test has compiled
 
     def kill_when_it_trains():
-        while not ledger.exists() or not ledger.read_text():
-            time.sleep(0.01)
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        for child in children:
+        wait_until(lambda: ledger.exists() and ledger.read_text(), "it does not train")
+        for child in list_children() - before:
             if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_when_it_trains)
     killer.start()
