@@ -2,7 +2,8 @@
 #
 #   make demo [DATA=photos/] [OUTPUT=runs/demo]   a first look, minutes on two CPU cores;
 #             [STEPS=600] [SEEDS=5]               more of it
-#   make test [PYTEST_ARGS="-k shards"]           the whole suite
+#   make test [PYTEST_ARGS="-k shards"]           the whole suite, in random order by two processes
+#   make test-torch                               set-up, suite and demo on several torch; hours
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
 #   make bench                                    the measurements that this version has
@@ -16,7 +17,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fuzz bench recipes clean
+.PHONY: help setup demo test test-torch lint fuzz bench recipes clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -41,9 +42,13 @@ demo: setup
 	$(BIN)/python tools/demo.py $${data:+--data "$${data/#\~/$$HOME}"} --output-dir "$(OUTPUT)" \
 	    $(if $(STEPS),--steps $(STEPS)) $(if $(SEEDS),--seeds $(SEEDS))
 
-# Nothing after pytest: its closing line is the last one.
+# Nothing after pytest: its closing line is the last one. The head says the seed of the order, and
+# PYTEST_ARGS="--randomly-seed=1234" repeats it; "-n 0" runs all in one process, "-n 8" in eight.
 test: setup
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-torch:
+	@PYTEST_ARGS='$(PYTEST_ARGS)' tools/test_torch.sh
 
 lint: setup
 	@tools/lint.sh

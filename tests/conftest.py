@@ -31,7 +31,8 @@ def pytest_runtest_setup() -> None:
     """Let no test or fixture depend on what ran before it in the same process.
 
     Weights that nobody seeds are drawn alike in every order. Dynamo forgets the sizes that it has
-    seen, or it would compile the same code for sizes that it does not know.
+    seen, or it would compile the same code for sizes that it does not know. (pytest-randomly seeds
+    ``random`` and NumPy, by the order's seed; no test draws from their global generators.)
     """
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:
