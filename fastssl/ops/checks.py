@@ -39,7 +39,8 @@ def check_tensor(
         )
     if tensor.device != device:
         raise ValueError(f"{name} must be on {device} like images, got {tensor.device}")
-    if tuple(tensor.shape) not in shapes.values():
+    # A list: Dynamo of torch 2.6 cannot look into the values of a dict.
+    if tuple(tensor.shape) not in list(shapes.values()):
         wanted = " or ".join(f"{legend} = {shape}" for legend, shape in shapes.items())
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(tensor.shape)}")
 
