@@ -5,7 +5,6 @@ Shape legend: N samples of all datasets together, C classes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError, nearest
+from ...system.files import sha256_of
 from ..reader import ShardDataset
 from ..targets import LABELS, NOT_COUNTED, PRESENT, TargetEntry, TargetSpec, write_target
 
@@ -77,11 +77,10 @@ def check_targets(dataset: ShardDataset) -> None:
         InputError: if one is not.
     """
     for entry in dataset.manifest.targets:
-        with (dataset.folder / entry.file_name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != entry.sha256:
+        path = dataset.folder / entry.file_name
+        if sha256_of(path) != entry.sha256:
             raise InputError(
-                f"{dataset.folder / entry.file_name}: changed: its SHA-256 is not the one in the "
+                f"{path}: changed: its SHA-256 is not the one in the "
                 "manifest; restore it, or make the dataset again"
             )
 
