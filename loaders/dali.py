@@ -38,7 +38,14 @@ from ..shards import Payload, SampleFlags
 from ..views import ViewSpec
 from .ahead import Ahead, StoppedError, close_all
 from .base import Loader
-from .dali_pipeline import DaliPipeline, RefusedError, Run, resize_area, to_stored_boxes, turn_views
+from .dali_pipeline import (
+    DaliPipeline,
+    DaliRun,
+    RefusedError,
+    resize_area,
+    to_stored_boxes,
+    turn_views,
+)
 from .device import Buffers, DeviceBuffers
 from .plan import BatchPlan
 from .reading import Done, PlanReading
@@ -184,7 +191,7 @@ class _Job:
     reading: PlanReading
     pixels: dict[int, NDArray[np.uint8]]
     """uint8 (V, S, S, 3) by row, from the reference decoder."""
-    runs: deque[Run]
+    runs: deque[DaliRun]
     """What DALI has not been given yet."""
     number: int = -1
     """Of the buffer to be filled, once DALI has begun."""
@@ -274,8 +281,8 @@ class _Driver:
                 pixels[row] = reading.fall_back(row, payloads.pop(row))
         return _Job(reading, pixels, self._cut_runs(reading, payloads))
 
-    def _cut_runs(self, reading: PlanReading, payloads: dict[int, bytes]) -> deque[Run]:
-        runs: deque[Run] = deque()
+    def _cut_runs(self, reading: PlanReading, payloads: dict[int, bytes]) -> deque[DaliRun]:
+        runs: deque[DaliRun] = deque()
         if not payloads:
             return runs
         rows = list(payloads)
@@ -292,7 +299,7 @@ class _Driver:
         for number in np.unique(before):
             places = np.flatnonzero(before == number)
             runs.append(
-                Run(
+                DaliRun(
                     [rows[i] for i in places],
                     [np.frombuffer(payloads[rows[i]], np.uint8) for i in places],
                     boxes[places],
@@ -340,7 +347,7 @@ class _Driver:
         except RefusedError as refused:
             self._replace_refused(job, refused)
 
-    def _count_time(self, job: _Job, run: Run, asked: float) -> None:
+    def _count_time(self, job: _Job, run: DaliRun, asked: float) -> None:
         done = time.perf_counter()
         busy_s = done - max(run.began, self._last_done)
         if done - asked > _WAITED_S:
@@ -364,7 +371,7 @@ class _Driver:
 
     # ------------------------------------------------------------ collate
 
-    def _collate(self, job: _Job, run: Run, outputs: list[Any]) -> None:
+    def _collate(self, job: _Job, run: DaliRun, outputs: list[Any]) -> None:
         """Copy what DALI made of a run into its batch, upright."""
         images, views = self._images(job), self.loader.views
         has_area = any(spec.filter == "area" for spec in views)
@@ -400,7 +407,7 @@ class _Driver:
             self._stream.synchronize()
 
 
-def _cut_area(images: Tensor, v: int, spec: ViewSpec, run: Run, output: Any) -> None:
+def _cut_area(images: Tensor, v: int, spec: ViewSpec, run: DaliRun, output: Any) -> None:
     for i, row in enumerate(run.rows):
         pixels = torch.from_dlpack(output[i])
         height, width = pixels.shape[:2]

@@ -126,7 +126,7 @@ def _box_ends(length: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 @dataclass
-class Run:
+class DaliRun:
     """What DALI decodes at one go: some rows of a batch."""
 
     rows: list[int]
@@ -140,10 +140,10 @@ class Run:
     began: float = field(default_factory=time.perf_counter)
     """When it was handed to DALI (seconds of ``time.perf_counter``)."""
 
-    def part(self, picked: Sequence[int]) -> Run:
+    def part(self, picked: Sequence[int]) -> DaliRun:
         """Return a run of some of its samples, by their place in this one."""
         places = list(picked)
-        return Run(
+        return DaliRun(
             [self.rows[i] for i in places],
             [self.payloads[i] for i in places],
             self.boxes[places],
@@ -154,7 +154,7 @@ class Run:
 class RefusedError(Exception):
     """Samples of a run that DALI does not decode."""
 
-    def __init__(self, run: Run, places: list[int], message: str):
+    def __init__(self, run: DaliRun, places: list[int], message: str):
         """Keep the run, the places of the samples in it, and what DALI said."""
         super().__init__(places, message)
         self.run = run
@@ -187,20 +187,20 @@ class DaliPipeline:
         self.batch_size = batch_size
         self.num_threads = num_threads
         self.device = device
-        self._in_flight: deque[Run] = deque()
+        self._in_flight: deque[DaliRun] = deque()
         self._pipe = self._build()
 
     def __len__(self) -> int:
         """Return the number of runs that were handed over and not taken."""
         return len(self._in_flight)
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: DaliRun) -> None:
         """Hand a run over; returns at once."""
         self._in_flight.append(run)
         self._feed(run)
 
     @contextlib.contextmanager
-    def taking(self, stream: Any = None) -> Iterator[tuple[Run, list[Any]]]:
+    def taking(self, stream: Any = None) -> Iterator[tuple[DaliRun, list[Any]]]:
         """Wait for the oldest run; within the block its outputs are the caller's.
 
         Args:
@@ -260,7 +260,7 @@ class DaliPipeline:
         pipe.build()
         return pipe
 
-    def _feed(self, run: Run) -> None:
+    def _feed(self, run: DaliRun) -> None:
         pipe = self._pipe
         pipe.feed_input("payloads", run.payloads)
         for v, spec in enumerate(self.views):
@@ -277,7 +277,7 @@ class DaliPipeline:
         self._pipe.share_outputs()
         self._pipe.release_outputs()
 
-    def _find_refused(self, run: Run, message: str) -> list[int]:
+    def _find_refused(self, run: DaliRun, message: str) -> list[int]:
         """Halve the run until the samples that DALI refuses stand alone."""
         self._pipe = self._build()  # one that has raised is no longer valid
         refused: list[int] = []
@@ -299,7 +299,7 @@ class DaliPipeline:
             )
         return refused
 
-    def _decodes(self, run: Run) -> bool:
+    def _decodes(self, run: DaliRun) -> bool:
         try:
             self._feed(run)
             self._drop_outputs()
@@ -369,11 +369,11 @@ def _tiny_payload() -> bytes:
     return tiny.getvalue()
 
 
-def _tiny_run(num_views: int) -> Run:
+def _tiny_run(num_views: int) -> DaliRun:
     """Return a run of one sample that any decoder takes."""
     box = np.array([0, 0, 1, 1], np.int32)
     payload = np.frombuffer(_tiny_payload(), np.uint8)
-    return Run([0], [payload], np.tile(box, (1, num_views, 1)), np.ones(1, np.int64))
+    return DaliRun([0], [payload], np.tile(box, (1, num_views, 1)), np.ones(1, np.int64))
 
 
 def _last_words(error: RuntimeError) -> str:

@@ -33,7 +33,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Options(Checked):
+class ColorPrior(Checked):
     """Count how often each colour bin is met in a dataset."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -59,7 +59,7 @@ class Options(Checked):
 
 def main(arguments: Sequence[str]) -> None:
     """Count and write."""
-    options = parse_arguments(Options, arguments)
+    options = parse_arguments(ColorPrior, arguments)
     config = LoaderConfig(
         path=options.path,
         loader=options.loader,

@@ -69,7 +69,8 @@ def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
         with _locked(target.parent):
             # Another rank of this machine may have fetched it meanwhile.
             if _find_index(target, manifest) is None:
-                _fetch_index(store, manifest, header, target)
+                size, digest = header.num_bytes, manifest.begin_digest()
+                _fetch(store, INDEX_NAME, target, size, digest, manifest.digest, header.pack())
     return manifest, header, target
 
 
@@ -92,7 +93,8 @@ def fetch_target(store: RemoteStore, manifest: Manifest, entry: TargetEntry) -> 
         with _locked(target.parent):
             # Another rank of this machine may have fetched it meanwhile.
             if not _is_cached(target, entry):
-                _fetch_file(store, entry, target)
+                size, digest = entry.num_bytes, hashlib.sha256()
+                _fetch(store, entry.file_name, target, size, digest, entry.sha256)
     return target
 
 
@@ -105,21 +107,6 @@ def _is_cached(path: Path, entry: TargetEntry) -> bool:
         _log.warning("%s; it is fetched again", error)
         return False
     return True
-
-
-def _fetch_file(store: RemoteStore, entry: TargetEntry, target: Path) -> None:
-    name, size = entry.file_name, entry.num_bytes
-    _log.info("fetching %s of %s: %.1f MB into %s", name, store.place, size / 1e6, target.parent)
-    digest = hashlib.sha256()
-    with published(target) as file, naming_file(target):
-        for chunk in _read_chunks(store, name, 0, size):
-            file.write(chunk)
-            digest.update(chunk)
-        if digest.hexdigest() != entry.sha256:
-            raise InputError(
-                f"{store.place}/{name}: its SHA-256 is {digest.hexdigest()[:12]}, wanted "
-                f"{entry.sha256[:12]}; it is damaged: upload the dataset again"
-            )
 
 
 def _find_index(path: Path, manifest: Manifest) -> IndexHeader | None:
@@ -163,21 +150,27 @@ def _fetch_manifest(store: RemoteStore) -> Manifest:
     return manifest
 
 
-def _fetch_index(store: RemoteStore, manifest: Manifest, header: IndexHeader, target: Path) -> None:
-    """Fetch the rows by range requests, and see that they give the dataset's digest."""
-    size = header.num_bytes
-    _log.info("fetching the index of %s: %.1f MB into %s", store.place, size / 1e6, target.parent)
-    digest = manifest.begin_digest()
+def _fetch(
+    store: RemoteStore,
+    name: str,
+    target: Path,
+    size: int,
+    digest: hashlib._Hash,
+    wanted: str,
+    header: bytes = b"",
+) -> None:
+    """Fetch a file by range requests behind its header, and see that the rest gives its digest."""
+    _log.info("fetching %s of %s: %.1f MB into %s", name, store.place, size / 1e6, target.parent)
     with published(target) as file, naming_file(target):
-        file.write(header.pack())
-        for rows in _read_chunks(store, INDEX_NAME, HEADER_BYTES, size):
-            file.write(rows)
-            digest.update(rows)
-        if digest.hexdigest() != manifest.digest:
+        file.write(header)
+        for chunk in _read_chunks(store, name, len(header), size):
+            file.write(chunk)
+            digest.update(chunk)
+        if digest.hexdigest() != wanted:
             raise InputError(
-                f"{store.place}/{INDEX_NAME}: what it holds gives the digest "
-                f"{digest.hexdigest()[:12]}, wanted {manifest.digest[:12]}; it is damaged, or was "
-                "replaced while it was fetched: start again, or upload the dataset again"
+                f"{store.place}/{name}: what it holds gives the digest {digest.hexdigest()[:12]}, "
+                f"wanted {wanted[:12]}; it is damaged, or was replaced while it was fetched: start "
+                "again, or upload the dataset again"
             )
 
 

@@ -30,7 +30,7 @@ from .inception_views import (
     to_pictures,
 )
 from .pictures import Picture, frame_picture
-from .triplets import find_nearest, measure_distances, normalize_embeddings, semihard_loss
+from .triplets import find_nearest, normalize_embeddings, pair_distances, semihard_loss
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Exemplar(Task):
         # Differences of long sums: not in half precision.
         with torch.autocast(images.device.type, enabled=False):
             groups = group_images(embeddings.unflatten(0, images.shape[:2]), config.group_images)
-            return measure_distances(normalize_embeddings(groups.flatten(1, 2), config.l2_axis))
+            return pair_distances(normalize_embeddings(groups.flatten(1, 2), config.l2_axis))
 
 
 def group_images(rows_B: Tensor, size: int) -> Tensor:

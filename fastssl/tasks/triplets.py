@@ -26,7 +26,7 @@ def normalize_embeddings(embeddings_GND: Tensor, axis: str) -> Tensor:
     return embeddings_GND * square.clamp(min=_LEAST_SQUARE).rsqrt()
 
 
-def measure_distances(embeddings_GND: Tensor) -> Tensor:
+def pair_distances(embeddings_GND: Tensor) -> Tensor:
     """Return the squared Euclidean distances of each group, (G, N, N), not negative."""
     square = embeddings_GND.square().sum(-1)
     product = embeddings_GND @ embeddings_GND.mT

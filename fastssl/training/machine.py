@@ -13,7 +13,7 @@ from ..world import World
 _log = logging.getLogger(__name__)
 
 
-def describe_machine(world: World) -> dict[str, Any]:
+def describe_rank(world: World) -> dict[str, Any]:
     """Return world size, device, torch build, thread count and processor of this rank."""
     is_cuda = world.device.type == "cuda"
     return {
@@ -29,10 +29,10 @@ def warn_of_other_machine(saved: dict[str, Any], world: World) -> None:
     """Say what differs from the machine that saved a checkpoint, on rank 0.
 
     Args:
-        saved: from ``describe_machine``.
+        saved: from ``describe_rank``.
         world: the ranks now.
     """
-    for name, now in describe_machine(world).items():
+    for name, now in describe_rank(world).items():
         if saved.get(name) != now and world.is_zero:
             _log.warning(
                 "%s was %s when the checkpoint was saved and is %s now: the same samples and "

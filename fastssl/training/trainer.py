@@ -40,7 +40,7 @@ from ..tasks import build_task
 from ..world import World, check_device, join_world
 from .checkpoint import CheckpointStore
 from .journal import Journal
-from .machine import describe_machine, set_determinism, warn_of_other_machine
+from .machine import describe_rank, set_determinism, warn_of_other_machine
 from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
@@ -246,7 +246,7 @@ class Trainer:
             **self.journal.state_dict(),
             "loader": self._loader_state(),
             "identity": self.identity,
-            "machine": describe_machine(self.world),
+            "machine": describe_rank(self.world),
         }
         self.store.save(self.step, state, parts)
 

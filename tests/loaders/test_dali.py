@@ -313,7 +313,7 @@ def test_a_failure_of_dali_itself_ends_the_run():
     pipeline = dali_side.DaliPipeline((RRC,), 4, 1, torch.device("cpu"))
     payload = np.frombuffer(encode(smooth(20, 20)), np.uint8)
     box = np.array([[[0, 0, 20, 20]]], np.int32)
-    run = dali_side.Run([0], [payload], box, np.ones(1, np.int64))
+    run = dali_side.DaliRun([0], [payload], box, np.ones(1, np.int64))
     # No sample is at fault: what failed once is decoded when it is tried alone.
     with pytest.raises(RunFailed, match=r"whatever the samples \(out of memory\)"):
         pipeline._find_refused(run, "out of memory")

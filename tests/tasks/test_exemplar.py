@@ -16,8 +16,8 @@ from fastssl.tasks import ExemplarConfig, build_task
 from fastssl.tasks.exemplar import group_images
 from fastssl.tasks.triplets import (
     find_nearest,
-    measure_distances,
     normalize_embeddings,
+    pair_distances,
     semihard_loss,
 )
 from fastssl.training import train
@@ -58,7 +58,7 @@ def loss_by_hand(distances, labels, margin):
 
 def test_a_triplet_worked_out_by_hand():
     points = torch.tensor([[[0.0], [1.0], [1.1], [3.0]]])
-    distances = measure_distances(points)
+    distances = pair_distances(points)
     labels = torch.tensor([[7, 7, 9, 9]])
     # Anchor 0: d = 1, nearest farther negative 1.21; anchor 1: d = 1, 4 (0.01 is nearer); anchor 2:
     # d = 3.61, none farther, farthest 1.21; anchor 3: d = 3.61, 4.
@@ -71,7 +71,7 @@ def test_the_loss_is_that_of_all_pairs_one_by_one(seed):
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(2, 15, 3, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 4, (2, 15), generator=generator)
-    distances = measure_distances(points)
+    distances = pair_distances(points)
     exact = (points[:, :, None] - points[:, None]).square().sum(-1)
     torch.testing.assert_close(distances, exact, rtol=1e-9, atol=1e-9)
     for group in range(2):
@@ -86,14 +86,14 @@ def test_gradients_of_the_loss_are_those_of_finite_differences():
     labels = torch.arange(9)[None] // 3
 
     def loss(values):
-        return semihard_loss(measure_distances(values), labels, 0.5)
+        return semihard_loss(pair_distances(values), labels, 0.5)
 
     assert torch.autograd.gradcheck(loss, points)
 
 
 def test_a_group_of_one_image_alone_costs_nothing():
     points = torch.randn(1, 6, 4, requires_grad=True)
-    loss = semihard_loss(measure_distances(points), torch.zeros(1, 6, dtype=torch.int64), 0.5)
+    loss = semihard_loss(pair_distances(points), torch.zeros(1, 6, dtype=torch.int64), 0.5)
     assert loss == 0
     loss.backward()
     assert points.grad.abs().max() == 0
