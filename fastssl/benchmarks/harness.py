@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..errors import InputError
 from ..system.machine import describe_environment
 
 T = TypeVar("T")
@@ -72,6 +73,21 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda if gpu else None,
     }
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device to measure on.
+
+    Args:
+        wanted: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: if there is no GPU where one is wanted.
+    """
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise InputError("--device (cuda) needs a GPU that torch can use; set --device cpu")
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
 
 
 def write_result(path: Path | None, result: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ from ..models import build_trunk
 from ..models.memory import count_saved_bytes, estimate_training_memory
 from ..models.resnet50_v2 import PreActivationBranch
 from ..models.reversible import ReversibleStage
-from .harness import describe_device, write_result
+from .harness import choose_device, describe_device, write_result
 
 MB = 2**20
 _STEPS = 3
@@ -44,7 +44,7 @@ _PLAIN = "_plain"
 
 
 @dataclass(frozen=True)
-class Options(Checked):
+class BenchMemory(Checked):
     """Measure the memory of a training step, trunk by trunk."""
 
     trunks: tuple[str, ...] = ("resnet50_v2", "revnet50", "revnet50_plain")
@@ -89,7 +89,7 @@ def build(name: str, width: int) -> nn.Module:
 class Step:
     """One training step of a trunk on resident images."""
 
-    def __init__(self, name: str, options: Options, device: torch.device, side: int) -> None:
+    def __init__(self, name: str, options: BenchMemory, device: torch.device, side: int) -> None:
         """Build the trunk, its optimiser and images of noise."""
         torch.manual_seed(0)
         self.trunk = build(name, options.width).to(device)
@@ -120,7 +120,7 @@ def read_status(key: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {key}")
 
 
-def measure_step(connection: Connection, name: str, options: Options, kind: str) -> None:
+def measure_step(connection: Connection, name: str, options: BenchMemory, kind: str) -> None:
     """Train in this process and send its peak of memory, and what autograd keeps, in bytes."""
     if options.threads > 0:
         torch.set_num_threads(options.threads)
@@ -157,7 +157,7 @@ class Whole(nn.Module):
         return self._forward(images)
 
 
-def measure(name: str, options: Options, device: torch.device) -> dict[str, Any]:
+def measure(name: str, options: BenchMemory, device: torch.device) -> dict[str, Any]:
     """Measure one trunk in a process of its own.
 
     Returns:
@@ -243,26 +243,14 @@ def show_precision(row: dict[str, Any]) -> None:
     )
 
 
-def choose_device(options: Options) -> torch.device:
-    """Return where to run.
-
-    Raises:
-        InputError: if there is no GPU, or a trunk is not known.
-    """
-    for name in options.trunks:
-        with torch.device("meta"):
-            build(name, options.width)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device (cuda) needs a GPU that torch can use; set --device cpu")
-    is_cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if is_cuda else "cpu")
-
-
 def main(arguments: Sequence[str]) -> None:
     """Measure every trunk, print the tables and write the file."""
-    options = parse_arguments(Options, arguments)
+    options = parse_arguments(BenchMemory, arguments)
     check_json_path(options.json)
-    device = choose_device(options)
+    for name in options.trunks:  # one that is not known is refused before anything is measured
+        with torch.device("meta"):
+            build(name, options.width)
+    device = choose_device(options.device)
     content: dict[str, Any] = {
         **describe_device(device),
         "device": device.type,

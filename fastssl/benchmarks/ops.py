@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..fields import Checked, NumThreads, Range, Rounds
 from ..ops import reference
 from ..sampling import ChunkLayout, SampleOrder, reference_ids
-from .harness import compare, describe_device, run_rounds, summarize, write_result
+from .harness import choose_device, compare, describe_device, run_rounds, summarize, write_result
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
@@ -34,7 +34,7 @@ _GPU_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Options(Checked):
+class BenchOps(Checked):
     """Measure the compiled operators against plain PyTorch and NumPy."""
 
     rounds: Rounds = 7
@@ -334,16 +334,13 @@ def measure(row: Row, rounds: int, device: torch.device) -> dict[str, Any]:
     return result
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_kernels(wanted: str) -> torch.device:
     """Return the device of the rows about pixels.
 
     Raises:
         InputError: if there is no kernel to measure there.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device (cuda) needs a GPU that torch can use; set --device cpu")
-    is_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if is_cuda else "cpu")
+    device = choose_device(wanted)
     if not ops.build_info()[device.type]:
         raise InputError(
             f"the operators have no compiled kernels for {device.type}, so there is nothing to "
@@ -352,7 +349,7 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def build_rows(options: Options, device: torch.device) -> Iterator[Row]:
+def build_rows(options: BenchOps, device: torch.device) -> Iterator[Row]:
     """Make all rows, one at a time: those about pixels on the device, the others on the CPU."""
     is_cuda, size = device.type == "cuda", options.batch_size
     is_inductor = options.compile == "true" or (options.compile == "auto" and is_cuda)
@@ -385,11 +382,11 @@ def show(result: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure every row, print the table and write the file."""
-    options = parse_arguments(Options, arguments)
+    options = parse_arguments(BenchOps, arguments)
     check_json_path(options.json)
     if options.threads > 0:
         torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    device = choose_kernels(options.device)
     content: dict[str, Any] = {
         **describe_device(device),
         "batch_size": options.batch_size,

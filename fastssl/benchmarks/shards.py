@@ -61,7 +61,7 @@ class BenchShards(Checked):
         return [name.strip() for name in self.encodings.split(",") if name.strip()]
 
 
-class Run(NamedTuple):
+class Conversion(NamedTuple):
     """A conversion."""
 
     images: int
@@ -72,7 +72,7 @@ class Run(NamedTuple):
     """CPU time of both processes."""
 
 
-def cpu_seconds() -> float:
+def waited_cpu_seconds() -> float:
     """Return the CPU time of this process and of those that it has waited for."""
     return sum(os.times()[:4])
 
@@ -110,18 +110,18 @@ def measure_parts(config: ConvertConfig) -> dict[str, float]:
     return {name: 1e3 * seconds / count for name, seconds in watch.seconds.items()}
 
 
-def convert_once(source: Path, encoding: str) -> Run:
+def convert_once(source: Path, encoding: str) -> Conversion:
     """Convert all with one worker."""
     with tempfile.TemporaryDirectory() as work:
-        cpu = cpu_seconds()
+        cpu = waited_cpu_seconds()
         report = convert(ConvertConfig(source, Path(work) / "all", encoding, workers=1))  # type: ignore[arg-type]
-        cpu = cpu_seconds() - cpu
-        return Run(report.read, report.seconds, cpu)
+        cpu = waited_cpu_seconds() - cpu
+        return Conversion(report.read, report.seconds, cpu)
 
 
 def measure(config: BenchShards) -> list[dict[str, Any]]:
     """Return a row for each encoding."""
-    runs: dict[str, list[Run]] = {name: [] for name in config.names}
+    runs: dict[str, list[Conversion]] = {name: [] for name in config.names}
     parts: dict[str, list[dict[str, float]]] = {name: [] for name in config.names}
     for number in range(config.rounds):
         for name in rotate(config.names, number):
@@ -130,7 +130,9 @@ def measure(config: BenchShards) -> list[dict[str, Any]]:
     return [describe_row(name, runs[name], parts[name]) for name in config.names]
 
 
-def describe_row(name: str, runs: list[Run], parts: list[dict[str, float]]) -> dict[str, Any]:
+def describe_row(
+    name: str, runs: list[Conversion], parts: list[dict[str, float]]
+) -> dict[str, Any]:
     """Return the figures of an encoding."""
     rate = summarize(run.images / run.seconds for run in runs)
     return {

@@ -68,7 +68,7 @@ class BenchConfig(Checked, prefix="bench."):
     """File for the results."""
 
 
-class Comparison:
+class TimedLoader:
     """Stands where the trainer looks for its loader, and times what the trainer does with batches.
 
     A step lasts from one batch being asked for to the next; on a GPU the first and the last of a
@@ -240,7 +240,7 @@ def make_photographs(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
-def describe(comparison: Comparison, config: RunConfig) -> dict[str, Any]:
+def describe(comparison: TimedLoader, config: RunConfig) -> dict[str, Any]:
     """Return rows of all ways and the ratios between them."""
     batch = config.data.global_batch_size
     step_s = {way: summarize(values) for way, values in comparison.step_s.items()}
@@ -318,7 +318,7 @@ def measure(config: RunConfig, bench: BenchConfig) -> dict[str, Any]:
         trainer = Trainer(config, world, signals)
         try:
             trainer.set_up()
-            comparison = Comparison(trainer, bench)
+            comparison = TimedLoader(trainer, bench)
             trainer.config = dataclasses.replace(config, max_steps=comparison.num_steps)
             trainer.run()
             return describe(comparison, config)

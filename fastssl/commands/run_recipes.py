@@ -107,7 +107,7 @@ def prepare_data(config: RecipesConfig) -> Path:
     return out
 
 
-def list_options(config: RecipesConfig, name: str, recipe: RunConfig[Any]) -> list[str]:
+def choose_options(config: RecipesConfig, name: str, recipe: RunConfig[Any]) -> list[str]:
     """Return what makes a recipe small."""
     # Every step's figures, and no bar inside the bar.
     options = ["--log.every-steps", "1", "--log.progress", "false"]
@@ -125,7 +125,7 @@ def run_one(config: RecipesConfig, name: str, data: Path) -> tuple[str, ...]:
     recipe = build_recipe(name)
     folder = config.output_dir / name
     options = ["--data.path", str(data), "--output-dir", str(folder)]
-    options += list_options(config, name, recipe)
+    options += choose_options(config, name, recipe)
     began = time.monotonic()
     code, said_all = run_child(training_command(name, *options), is_quiet=True)
     seconds = f"{time.monotonic() - began:.0f}"
