@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -203,7 +203,7 @@ def shard(demo: Demo, source: Path) -> Path:
     if (source / "manifest.json").is_file():
         return source
     out = demo.output_dir / "shards"
-    options = {}
+    options: dict[str, Any] = {}
     if demo.data is not None:
         source = thin_out(source, demo)
         # The puzzles are 96 px: decoding whole photographs would only keep the trunk waiting.
@@ -302,7 +302,7 @@ def describe(
             "python": platform.python_version(),
             "processor": f"{read_processor()}, {available_cpus()} usable cores",
             "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-            "data set": f"{dataset.path.resolve()}, digest {dataset.digest[:16]}",
+            "data set": f"{dataset.path}, digest {dataset.digest[:16]}",
             "seconds, this call": ", ".join(
                 f"{name} {value:.0f}" for name, value in seconds.items()
             ),

@@ -25,7 +25,7 @@ from ..evaluation import (
 )
 from ..evaluation.report import Comparison
 from ..loaders import build_loader
-from ..models import build_trunk, load_trunk
+from ..models import Trunk, build_trunk, load_trunk
 from ..randomness import step_seed
 from ..shards import ShardDataset, decode_picture
 from ..studies import build_recipe
@@ -98,7 +98,7 @@ def measure_worth(
     return Worth(comparison, reason, sheets, caption)
 
 
-def build_random_twin(seed: int) -> torch.nn.Module:
+def build_random_twin(seed: int) -> Trunk:
     """Build the trunk that a run with this seed starts from."""
     recipe = build_recipe(RECIPE)
     torch.manual_seed(step_seed(seed, 0, 0))
@@ -159,8 +159,12 @@ def _compare(
         for kind, result in zip(results, both, strict=True):
             print(f"seed {seed}, {kind}: {100 * result.accuracy:.1f} %", flush=True)
     first = results["pretrained"][0]
+
+    def mean(kind: str, label: int) -> float:
+        return fmean(result.per_class[label] for result in results[kind])
+
     per_class = {
-        class_names[label]: tuple(fmean(r.per_class[label] for r in results[k]) for k in _KINDS)
+        class_names[label]: (mean("pretrained", label), mean("random", label))
         for label in first.per_class
     }
     return Comparison(

@@ -161,7 +161,7 @@ def run_all(config: RecipesConfig) -> None:
     data = prepare_data(config)
     dataset = open_dataset(data)
     header = ("recipe", "trunk", "steps", "first loss", "last", "accuracy", "seconds", "outcome")
-    table = [header]
+    table: list[tuple[str, ...]] = [header]
     for name in (bar := tqdm(list_names(config.only), unit="recipe")):
         bar.set_postfix_str(name)
         table.append(run_one(config, name, data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -45,7 +46,7 @@ def keep_shown(path: Path, batch: Batch, task: Task) -> Batch:
     """
     if path.exists():
         try:
-            return Batch(**{"labels": None} | load(path.read_bytes()))
+            return _read(path.read_bytes())
         except (OSError, SafetensorError, TypeError) as error:
             _log.warning("%s cannot be read (%s): the pictures show other samples now", path, error)
     few = batch.rows(0, min(max(NUM_PICTURES, task.batch_multiple), len(batch)))
@@ -54,4 +55,9 @@ def keep_shown(path: Path, batch: Batch, task: Task) -> Batch:
     values = {f.name: getattr(few, f.name) for f in dataclasses.fields(few)}
     content = save({n: v.cpu().contiguous() for n, v in values.items() if torch.is_tensor(v)})
     publish_bytes(path, content)
-    return Batch(**{"labels": None} | load(content))
+    return _read(content)
+
+
+def _read(content: bytes) -> Batch:
+    fields: dict[str, Any] = {"labels": None, **load(content)}
+    return Batch(**fields)
