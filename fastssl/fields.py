@@ -29,7 +29,7 @@ class Range:
     without: float | None = None
     """An end that does not belong to it."""
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         """Return whether a number lies in it; "not a number" lies nowhere."""
         return self.low <= value <= self.high and value != self.without
 
@@ -75,7 +75,8 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Check every field by itself, then what ``check`` asks of several."""
-        for field, kind, limits in list_fields(type(self)):
+        own_class: Any = type(self)
+        for field, kind, limits in list_fields(own_class):
             _check_field(self._prefix + field.name, getattr(self, field.name), kind, limits)
         self.check()
 
@@ -116,7 +117,8 @@ def walk(config: Any, prefix: str = "") -> Iterator[Item]:
         prefix: put before each name.
     """
     is_class = isinstance(config, type)
-    for field, kind, limits in list_fields(config if is_class else type(config)):
+    config_class: Any = config if is_class else type(config)
+    for field, kind, limits in list_fields(config_class):
         value = dataclasses.MISSING if is_class else getattr(config, field.name)
         inner = kind if is_class else value
         if dataclasses.is_dataclass(inner):

@@ -28,7 +28,7 @@ def read_command_line(arguments: Sequence[str]) -> RunConfig:
     """Return the config of a recipe, changed by the options behind its name."""
     default = build_recipe(arguments[0])
     return parse_arguments(
-        RunConfig[type(default.task)],
+        RunConfig[type(default.task)],  # type: ignore[misc]  # known only now
         arguments[1:],
         default=default,
         program=f"{program_name()} {arguments[0]}",
