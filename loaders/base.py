@@ -216,7 +216,7 @@ class Loader(abc.ABC):
             self.dataset.close()
 
     def num_ready(self) -> int:
-        """Return how many finished batches lie ready, of the stream or pass that began last."""
+        """Return how many finished batches of the stream lie ready."""
         return 0 if self._ahead is None else self._ahead.num_ready()
 
     @property
@@ -246,15 +246,21 @@ class Loader(abc.ABC):
 
     # ------------------------------------------------------------ from plans to batches
 
-    def _fetch(self, plans: Iterable[BatchPlan]) -> Generator[Batch, None, None]:
+    def _fetch(
+        self, plans: Iterable[BatchPlan], is_stream: bool = False
+    ) -> Generator[Batch, None, None]:
         """Turn plans into batches on the device, in order. Closing the iterator stops the work."""
-        batches = self._assemble(iter(plans))
+        batches = self._assemble(iter(plans), is_stream)
         return batches if self.decodes_on_device else move_batches(batches, self.device)
 
-    def _assemble(self, plans: Iterator[BatchPlan]) -> Generator[Batch, None, None]:
+    def _assemble(
+        self, plans: Iterator[BatchPlan], is_stream: bool
+    ) -> Generator[Batch, None, None]:
         buffers = self._reserve()
-        with contextlib.closing(self._run_ahead(plans, buffers)) as self._ahead:
-            for plan, outcome, number in self._ahead:
+        with contextlib.closing(self._run_ahead(plans, buffers)) as ahead:
+            if is_stream:
+                self._ahead = ahead
+            for plan, outcome, number in ahead:
                 # Nothing here may refer to the pixels while somebody else uses them.
                 yield self.reader.to_batch(plan, outcome, buffers.hand_over(number, len(plan)))
 
@@ -284,7 +290,7 @@ class Loader(abc.ABC):
             position += count * self.config.global_batch_size
 
     def _training_batches(self, position: int) -> Generator[Batch, None, None]:
-        return self._fetch(self._plans_from(position))
+        return self._fetch(self._plans_from(position), is_stream=True)
 
     def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> BatchPlan:
         rows = self.dataset.index[ids]

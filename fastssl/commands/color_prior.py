@@ -24,7 +24,6 @@ from ..loaders import build_loader
 from ..ops import color_bins
 from ..ops.color_grid import MAX_GRID, MIN_GRID
 from ..sampling import MAX_SAMPLES
-from ..shards import open_dataset
 from ..tasks.color_prior import count_colors, write_prior
 from ..views import ViewSpec
 from .frame import parse_arguments
@@ -73,8 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         for batch in loader.one_pass():
             counts += count_colors(batch.images[:, 0], options.grid)
             bar.update(len(batch.images))
-    digest = open_dataset(options.path).digest
-    write_prior(options.out, counts, options.grid, digest, loader.num_samples)
+    write_prior(options.out, counts, options.grid, loader.dataset.digest, loader.num_samples)
     shares = np.sort(counts)[::-1] / counts.sum()
     print(
         f"{options.out}: {loader.num_samples} images, {(counts > 0).sum()} of {len(counts)} bins "

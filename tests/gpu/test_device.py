@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastssl.batch import Batch
-from fastssl.loaders.device import move_batches
+from fastssl.loaders.device import DeviceBuffers, move_batches
 
 pytestmark = pytest.mark.gpu
 
@@ -69,3 +69,19 @@ def test_closing_closes_the_source():
     next(batches)
     batches.close()
     assert closed == [True]
+
+
+def test_pixels_made_on_the_device_are_kept_until_their_user_is_done():
+    buffers = DeviceBuffers((4, 1, 256, 256, 3), torch.device("cuda"))
+    are_whole = []
+    for value in range(30):
+        number = buffers.take()
+        with torch.cuda.stream(buffers.stream):
+            buffers[number].fill_(value)
+        buffers.stream.synchronize()
+        pixels = buffers.hand_over(number, 3)
+        assert pixels.shape == (3, 1, 256, 256, 3)
+        torch.cuda._sleep(5_000_000)  # the user is behind
+        are_whole.append(pixels.eq(value).all())
+        del pixels
+    assert all(are_whole)

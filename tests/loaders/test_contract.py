@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,18 @@ def test_one_pass_is_in_id_order_and_does_not_move_the_stream(build):
     assert pairs(first) + pairs(next(iterator)) == [
         pair for batch in take(build(), 2) for pair in pairs(batch)
     ]
+
+
+def test_batches_of_the_stream_lie_ready_after_a_pass_too(build):
+    loader = build()
+    iterator = iter(loader)
+    next(iterator)
+    assert len(list(loader.one_pass())) == 2
+    deadline = time.monotonic() + 20
+    while not loader.num_ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    iterator.close()
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
