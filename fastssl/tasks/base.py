@@ -9,10 +9,11 @@ import abc
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..batch import Batch
 from ..errors import InputError
@@ -56,6 +57,41 @@ class Metric:
     def of_chance(self) -> Metric:
         """Return what guessing would reach, as a number of its own."""
         return Metric(f"{self.name}_of_chance", self.unit, f"{self.name} of a guess", self.group)
+
+
+class Drawn:
+    """What was drawn for a batch; a task's own is a frozen dataclass of tensors on one device."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the same on another device."""
+        return type(self)(
+            **{name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
+        )
+
+
+def score_answers(logits_NQ: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
+    """Return ``loss`` (mean cross-entropy in float32) and ``accuracy`` of N answers out of Q."""
+    logits_NQ = logits_NQ.float()
+    accuracy = (logits_NQ.detach().argmax(-1) == labels_N).float().mean()
+    return {"loss": functional.cross_entropy(logits_NQ, labels_N), "accuracy": accuracy}
+
+
+def check_side(field: str, side: int, trunk: Trunk) -> None:
+    """Refuse images or patches that a trunk cannot take.
+
+    Args:
+        field: of the task's config.
+        side: its value in pixels.
+        trunk: that sees them.
+
+    Raises:
+        InputError: names the smallest side.
+    """
+    if side < trunk.min_side:
+        raise InputError(
+            f"task.{field} ({side}) must be at least {trunk.min_side} px for trunk "
+            f"'{trunk.name}'; enlarge it, or choose another --trunk"
+        )
 
 
 class Task(nn.Module, abc.ABC):

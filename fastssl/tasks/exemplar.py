@@ -21,10 +21,9 @@ from ..fields import Range, Share
 from ..models import Trunk
 from ..models.heads import build_linear_head
 from ..models.input_spec import InputSpec
-from .base import Features, Inputs, Metric, Task
+from .base import Features, Inputs, Metric, Task, check_side
 from .inception_views import (
     InceptionConfig,
-    check_size,
     draw_appearance,
     prepare_views,
     to_pictures,
@@ -76,7 +75,7 @@ class Exemplar(Task):
             InputError: if the trunk does not take images of this size.
         """
         super().__init__()
-        check_size(config, trunk)
+        check_side("size", config.size, trunk)
         self.config = config
         self.views = config.list_views(config.num_crops)
         self.batch_multiple = config.group_images

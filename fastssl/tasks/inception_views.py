@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..errors import InputError
 from ..fields import Checked, Range, Share
-from ..models import Trunk
 from ..models.input_spec import InputSpec, make_inputs
 from ..ops import color_jitter, reference
 from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
-from .base import Side
+from .base import Drawn, Side
 
 # slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
 _ATTEMPTS = 16
@@ -87,21 +85,8 @@ class InceptionConfig(Checked, prefix="task."):
         return not (self.has_jitter or (self.grey_probability > 0 and self.grey == "mean"))
 
 
-def check_size(config: InceptionConfig, trunk: Trunk) -> None:
-    """Refuse views that a trunk cannot take.
-
-    Raises:
-        InputError: names the smallest size.
-    """
-    if config.size < trunk.min_side:
-        raise InputError(
-            f"task.size ({config.size}) must be at least {trunk.min_side} px for trunk "
-            f"'{trunk.name}'; enlarge it, or choose another --trunk"
-        )
-
-
 @dataclass(frozen=True)
-class Appearance:
+class Appearance(Drawn):
     """What was drawn for the views of a batch, on one device."""
 
     flip_BV: Tensor
@@ -114,11 +99,6 @@ class Appearance:
     """float32, the saturation's factor."""
     is_brightness_first_BV: Tensor
     """bool; else the saturation changes first."""
-
-    def to(self, device: torch.device) -> Appearance:
-        """Return the same on another device."""
-        moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
-        return Appearance(**moved)
 
 
 def draw_appearance(config: InceptionConfig, batch: Batch, seed: int, num_views: int) -> Appearance:

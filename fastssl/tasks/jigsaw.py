@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..batch import Batch
 from ..errors import InputError
@@ -28,9 +27,9 @@ from ..fields import Checked, Range, Share, free
 from ..models import ConcatHead, FullyConnectedHead, JointHead, Trunk, split_batch_norms
 from ..models.input_spec import InputSpec
 from ..randomness import Seed, Stream, draw_words, is_below, to_below
-from .base import Features, Inputs, Metric, Resize, Side, Task
+from .base import Drawn, Features, Inputs, Metric, Resize, Side, Task, check_side, score_answers
 from .checksums import note_checksum
-from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
+from .patch_grid import VIEWS, check_cells, draw_corners
 from .patch_look import choose_look
 from .permutation_files import read_permutations
 from .permutations import PermutationSet, Selection, select_permutations
@@ -155,7 +154,7 @@ class JigsawConfig(Checked, prefix="task."):
 
 
 @dataclass(frozen=True)
-class Puzzles:
+class Puzzles(Drawn):
     """What was drawn for a batch, on one device."""
 
     corners_BP2: Tensor
@@ -170,11 +169,6 @@ class Puzzles:
     """int32 (y, x) pixels that each channel's corner moves on."""
     labels_BK: Tensor
     """int64, the permutation of each puzzle."""
-
-    def to(self, device: torch.device) -> Puzzles:
-        """Return the same on another device."""
-        moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
-        return Puzzles(**moved)
 
 
 def draw_distinct(words_BK: np.ndarray, bound: int) -> np.ndarray:
@@ -223,7 +217,7 @@ class Jigsaw(Task):
         self.views = (VIEWS[config.view](config.resize_short, config.crop),)
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
-        check_patch_side(config, trunk)
+        check_side("patch", config.patch, trunk)
         self._look = choose_look(
             config.patch,
             config.normalize,
@@ -290,10 +284,7 @@ class Jigsaw(Task):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy`` over all puzzles."""
-        labels = inputs["labels"].flatten()
-        logits = self._logits(inputs).flatten(0, 1).float()
-        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
-        return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy}
+        return score_answers(self._logits(inputs).flatten(0, 1), inputs["labels"].flatten())
 
     def chance(self) -> dict[str, float]:
         """Return 1 / Q for the accuracy."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..errors import InputError
-from ..models import Trunk
 from ..randomness import Stream, draw_words, to_below
 from ..views import ViewSpec
 
@@ -65,19 +64,6 @@ def check_cells(config: Cells) -> None:
             f"task.patch ({config.patch}) with task.jitter ({config.jitter}) needs a cell of "
             f"{config.patch + config.jitter - 1} px, but {config.grid} cells of crop {config.crop} "
             f"are {cell} px; lower the jitter to {cell - config.patch + 1}"
-        )
-
-
-def check_patch_side(config: Cells, trunk: Trunk) -> None:
-    """Refuse patches that a trunk cannot take.
-
-    Raises:
-        InputError: names the smallest side.
-    """
-    if config.patch < trunk.min_side:
-        raise InputError(
-            f"task.patch ({config.patch}) must be at least {trunk.min_side} px for trunk "
-            f"'{trunk.name}'; enlarge patch and crop, or choose another --trunk"
         )
 
 

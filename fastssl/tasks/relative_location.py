@@ -16,15 +16,14 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..batch import Batch
 from ..fields import Checked, Share
 from ..models import JointHead, Trunk
 from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, is_below
-from .base import Features, Inputs, Metric, Resize, Side, Task
-from .patch_grid import VIEWS, check_cells, check_patch_side, draw_corners
+from .base import Drawn, Features, Inputs, Metric, Resize, Side, Task, check_side, score_answers
+from .patch_grid import VIEWS, check_cells, draw_corners
 from .patch_look import choose_look
 from .pictures import GAP, PAPER, RIGHT, WRONG, Picture, frame_picture
 
@@ -77,7 +76,7 @@ class RelativeLocationConfig(Checked, prefix="task."):
 
 
 @dataclass(frozen=True)
-class Places:
+class Places(Drawn):
     """What was drawn for a batch, on one device."""
 
     corners_BP2: Tensor
@@ -86,11 +85,6 @@ class Places:
     """bool."""
     grey: Tensor
     """bool (B,), or (B, P) where each patch has its own coin."""
-
-    def to(self, device: torch.device) -> Places:
-        """Return the same on another device."""
-        moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
-        return Places(**moved)
 
 
 class RelativeLocation(Task):
@@ -116,7 +110,7 @@ class RelativeLocation(Task):
         self.views = (VIEWS[config.view](config.resize_short, config.crop),)
         self.input_spec = InputSpec.named(config.normalize)
         self.trunk = trunk
-        check_patch_side(config, trunk)
+        check_side("patch", config.patch, trunk)
         grey = config.grey if config.grey_probability else None
         self._look = choose_look(config.patch, config.normalize, grey)
         self.register_buffer("pairs_K2", torch.tensor(PAIRS), persistent=False)
@@ -145,11 +139,9 @@ class RelativeLocation(Task):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy`` over all pairs."""
-        logits = self._logits(inputs).float()
+        logits = self._logits(inputs)
         labels = torch.arange(len(PAIRS), device=logits.device).expand(len(logits), -1).flatten()
-        logits = logits.flatten(0, 1)
-        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
-        return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy}
+        return score_answers(logits.flatten(0, 1), labels)
 
     def chance(self) -> dict[str, float]:
         """Return 1 / 8 for the accuracy."""

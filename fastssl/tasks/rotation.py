@@ -14,17 +14,15 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..batch import Batch
 from ..models import Trunk
 from ..models.heads import build_linear_head
 from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, to_below
-from .base import Inputs, Metric, Task
+from .base import Inputs, Metric, Task, check_side, score_answers
 from .inception_views import (
     InceptionConfig,
-    check_size,
     draw_appearance,
     prepare_views,
     to_pictures,
@@ -60,7 +58,7 @@ class Rotation(Task):
             InputError: if the trunk does not take images of this size.
         """
         super().__init__()
-        check_size(config, trunk)
+        check_side("size", config.size, trunk)
         self.config = config
         self.views = config.list_views(1)
         self.input_spec = InputSpec.named(config.normalize)
@@ -87,10 +85,7 @@ class Rotation(Task):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy`` over all turns."""
-        labels = inputs["labels"].flatten()
-        logits = self._logits(inputs).flatten(0, 1).float()
-        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
-        return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy}
+        return score_answers(self._logits(inputs).flatten(0, 1), inputs["labels"].flatten())
 
     def chance(self) -> dict[str, float]:
         """Return 1 / 4 for the accuracy."""

@@ -18,11 +18,10 @@ from ..fields import Share
 from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..views import ViewSpec
-from .base import Inputs, Metric, Task
+from .base import Inputs, Metric, Task, check_side
 from .inception_views import (
     Area,
     InceptionConfig,
-    check_size,
     draw_appearance,
     prepare_views,
     to_pictures,
@@ -85,7 +84,7 @@ class Supervised(Task):
                 of this size.
         """
         super().__init__()
-        check_size(config, trunk)
+        check_side("size", config.size, trunk)
         if num_classes < 2:
             raise InputError(
                 f"task (supervised) needs labels of at least 2 classes, the dataset has "
