@@ -26,8 +26,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, find_packages, setup
 
+# The first that reads pyproject.toml's license; older ones answer with a hundred lines.
+LEAST_SETUPTOOLS = 77
 # Oldest CPython that the one binary serves: 3.11.
 LIMITED_API = "0x030B0000"
 LIMITED_API_TAG = "cp311"
@@ -432,7 +435,19 @@ def plan_build() -> tuple[list, dict]:
     return plan
 
 
+def check_setuptools() -> None:
+    """Say what a build without isolation needs, before setuptools fails on what it cannot read."""
+    version = setuptools.__version__
+    if int(version.split(".")[0]) < LEAST_SETUPTOOLS:
+        sys.exit(
+            f"error: setuptools ({version}) must be {LEAST_SETUPTOOLS} or newer; "
+            "--no-build-isolation builds with what is installed: run "
+            f'pip install "setuptools>={LEAST_SETUPTOOLS}" torch, then the same command again'
+        )
+
+
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
+check_setuptools()
 ext_modules, cmdclass = plan_build()
 setup(
     # A new subpackage under loaders/ must be listed for wheels, so the list is made, not written.

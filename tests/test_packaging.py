@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ensurepip
 import json
 import os
 import shutil
@@ -168,6 +169,21 @@ def test_a_wrong_switch_is_refused(source, name):
     done = show_version(source, **{name: "yes"})
     assert done.returncode == 1
     assert f"error: {name} (yes) must be auto, 1 or 0" in done.stderr
+
+
+BUNDLED = sorted(Path(ensurepip.__file__).parent.glob("_bundled/setuptools-*.whl"))
+
+
+@pytest.mark.skipif(not BUNDLED, reason="this Python brings no setuptools of its own")
+def test_an_old_setuptools_is_answered_with_what_a_build_needs(source, tmp_path):
+    with zipfile.ZipFile(BUNDLED[0]) as archive:
+        archive.extractall(tmp_path)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import setuptools.build_meta as b; "
+    done = run_python("-S", "-c", code + "b.prepare_metadata_for_build_wheel('.')", cwd=source)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: setuptools ({BUNDLED[0].name.split('-')[1]}) must be 77")
+    assert 'pip install "setuptools>=77" torch' in line
 
 
 needs_cuda_torch = pytest.mark.skipif(
