@@ -40,7 +40,9 @@ _Decay = Annotated[float, Range(0, 1, without=1)]
 class LoaderConfig(Checked, prefix="data."):
     """Where samples come from, in which order, and by which back end."""
 
-    path: Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = free(Path())
+    path: Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = free(
+        Path(), is_required=True
+    )
     """Dataset: the folder that make-shards wrote, or its address in an object store
     (s3://bucket/folder, https://host/folder)."""
     loader: LoaderName = free("auto")
@@ -192,7 +194,7 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Name of the recipe that this run began from."""
     task: TaskConfig
     """The pretext task's own config."""
-    output_dir: Path = free(Path())
+    output_dir: Path = free(Path(), is_required=True)
     """Run directory; a run found there goes on."""
     trunk: str = "resnet50"
     """Trunk."""

@@ -53,9 +53,15 @@ CountOrZero = Annotated[int, Range(0, 1_000_000_000)]
 """How many there shall be, where 0 says none, or leaves the choice."""
 
 
-def free(default: Any) -> Any:
-    """Declare a field that may change between stops of a run."""
-    return dataclasses.field(default=default, metadata={"free": True})
+def free(default: Any, is_required: bool = False) -> Any:
+    """Declare a field that may change between stops of a run.
+
+    Args:
+        default: its value where none is given.
+        is_required: tell in the help that one has to be.
+    """
+    metadata = {"free": True, "required": is_required}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Checked:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from ..shards.derive.combine import CombineConfig, CombineReport, combine
 from ..shards.derive.select import Selection
@@ -21,7 +23,7 @@ class CombineShards:
 
     out: Path
     """Folder of the new dataset; must be new or empty."""
-    datasets: tuple[Path, ...]
+    datasets: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DATASET [DATASET ...]")]
     """One dataset to take a part of, or several to merge; sample ids follow this order."""
     classes: tuple[str, ...] = ()
     """Keep the samples of these classes."""

@@ -22,7 +22,7 @@ import tyro
 from . import COMMANDS
 from .frame import parse_arguments
 
-_OPTION = re.compile(r"(--[a-z][a-z0-9.-]*)(?: \{([\w.,-]+)\})?")
+_OPTION = re.compile(r"(--[a-z][a-z0-9.-]*)(?: \{([\w.,-]+)\}| (true\|false))?")
 _SCRIPT = """\
 _fastssl() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} words=
@@ -76,10 +76,10 @@ def list_options(name: str) -> dict[str, list[str]]:
         recipes = {type(build_recipe(recipe).task): recipe for recipe in recipe_names(False)}
         texts += [read_help(name, recipe) for recipe in recipes.values()]
     found: dict[str, set[str]] = {}
-    for option, words in _OPTION.findall("\n".join(texts)):
+    for option, words, booleans in _OPTION.findall("\n".join(texts)):
         # Without a word to offer, the shell offers files.
-        spelled = {word.lower() if word in ("True", "False") else word for word in words.split(",")}
-        found.setdefault(option, set()).update(spelled - {"", "None"})
+        offered = {*words.split(","), *booleans.split("|")} - {"", "None"}
+        found.setdefault(option, set()).update(offered)
     return {option: sorted(words) for option, words in sorted(found.items())}
 
 

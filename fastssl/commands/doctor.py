@@ -27,7 +27,14 @@ from .frame import check_json_path, parse_arguments
 
 _REQUIRED = {
     **dict.fromkeys(("torch", "numpy", "webdataset", "tqdm", "tensorboard", "tyro"), ""),
-    **{"safetensors": "", "matplotlib": "", "isal": "", "PIL": "pillow", "sklearn": "scikit-learn"},
+    **{
+        "safetensors": "",
+        "matplotlib": "",
+        "isal": "",
+        "docstring_parser": "docstring-parser",
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+    },
 }
 """Modules, and their packages where those have another name."""
 _FFCV = "apt-get install pkg-config libopencv-dev libturbojpeg0-dev && pip install ffcv"

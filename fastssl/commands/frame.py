@@ -116,7 +116,10 @@ def spell_booleans(arguments: Sequence[str], options: Sequence[str]) -> list[str
         options: names of the boolean options.
 
     Returns:
-        The command line with each of them as ``--x True`` or ``--x False``.
+        The command line with each of them as ``--x true`` or ``--x false``.
+
+    Raises:
+        InputError: for ``--x=`` anything else.
     """
     spelled: list[str] = []
     rest = list(arguments)
@@ -127,10 +130,12 @@ def spell_booleans(arguments: Sequence[str], options: Sequence[str]) -> list[str
         if name not in options:
             spelled.append(word)
             continue
+        if has_value and value.lower() not in ("true", "false"):
+            raise InputError(f"{name} ('{value}') must be true or false")
         if not has_value:
             is_value = bool(rest) and rest[0].lower() in ("true", "false")
             value = rest.pop(0) if is_value else "true"
-        spelled += [name, value.capitalize()]
+        spelled += [name, value.lower()]
     return spelled
 
 
@@ -156,11 +161,13 @@ def parse_arguments(
     """
     import tyro  # a spawned worker imports this module too, and parses nothing
 
+    from .options import build_registry
+
     shape = config_class if default is None else default
     _check_choices(arguments, choice_options(shape))
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), build_registry():
             return tyro.cli(
                 config_class,
                 prog=program or program_name(),

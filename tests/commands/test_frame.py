@@ -3,10 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from fastssl.commands.frame import boolean_options, parse_arguments, spell_booleans
+from fastssl.errors import InputError
+from fastssl.fields import Checked, Range, free
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,11 @@ def test_boolean_options_are_found_at_every_depth():
 @pytest.mark.parametrize(
     ("given", "spelled"),
     [
-        (["--resume"], ["--resume", "True"]),
-        (["--resume", "true"], ["--resume", "True"]),
-        (["--resume=false"], ["--resume", "False"]),
-        (["--keep_order", "src"], ["--keep-order", "True", "src"]),
-        (["--resume", "--keep-order"], ["--resume", "True", "--keep-order", "True"]),
+        (["--resume"], ["--resume", "true"]),
+        (["--resume", "true"], ["--resume", "true"]),
+        (["--resume=false"], ["--resume", "false"]),
+        (["--keep_order", "src"], ["--keep-order", "true", "src"]),
+        (["--resume", "--keep-order"], ["--resume", "true", "--keep-order", "true"]),
         (["--name", "true"], ["--name", "true"]),
     ],
 )
@@ -82,3 +86,54 @@ def test_a_reader_that_leaves_early_is_no_failure():
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (0, b"")
+
+
+@dataclass(frozen=True)
+class Described(Checked):
+    """What the help is made from."""
+
+    source: Path
+    """A text that is written
+    in two lines."""
+    share: Annotated[float, Range(0, 1)] = 0.5
+    """A part."""
+    size: Annotated[int, Range(1, 1024)] = 8
+    """A number."""
+    is_deep: bool = True
+    """A boolean."""
+    json: Path | None = None
+    """Nothing is written without it."""
+    output_dir: Path = free(Path(), is_required=True)
+    """Has to be given."""
+    inner: Inner = field(default_factory=Inner)
+    """Nested."""
+
+
+@pytest.fixture
+def help_text(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parse_arguments(Described, ["--help"], program="fastssl describe")
+    return " ".join(capsys.readouterr().out.replace("\u2502", "").split())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "usage: fastssl describe [-h] [OPTIONS]",
+        "SOURCE A text that is written in two lines. (required)",
+        "--share FLOAT A part. (0 .. 1; default: 0.5)",
+        "--size INT A number. (1 .. 1024; default: 8)",
+        "--is-deep true|false A boolean. (default: true)",
+        "--json PATH Nothing is written without it. --output-dir",
+        "--output-dir PATH Has to be given. (required)",
+        "--inner.ledger true|false A boolean below. (default: false)",
+    ],
+)
+def test_the_help_reads_as_sentences(help_text, told):
+    assert told in help_text
+
+
+def test_a_boolean_that_is_none_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"--keep-order \('maybe'\) must be true or false"):
+        parse_arguments(Outer, ["src", "--keep-order=maybe"])

@@ -54,11 +54,11 @@ class ConvertConfig(Checked):
     """Turn a folder of images, a list, a table or tars into a dataset of shards."""
 
     source: Path
-    """SOURCE: folder tree (label = first-level folder), text list (a path a line, optional tab and
+    """Folder tree (label = first-level folder), text list (a path a line, optional tab and
     label name), table (.csv, .tsv, .parquet), PASCAL VOC folder (several labels an image, boxes),
     tar, or folder of WebDataset tars."""
     out: Path
-    """OUT: folder of the dataset; new or empty, with --resume an unfinished one."""
+    """Folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
     """keep stores JPEG and PNG as they are; resized makes upright baseline JPEG with the short side
     brought down to --resize-short; raw makes upright pixels (.npy) of that size, for loaders that
