@@ -355,8 +355,11 @@ def main(arguments: Sequence[str]) -> None:
     bench = parse_arguments(BenchConfig, own, program=program)
     check_json_path(bench.json)
     default = build_recipe(rest[0])
-    config_class = RunConfig[type(default.task)]  # type: ignore[misc]  # known only now
-    config = parse_arguments(config_class, rest[1:], default=default)
+    config = parse_arguments(
+        RunConfig[type(default.task)],  # type: ignore[misc]  # known only now
+        rest[1:],
+        default=default,
+    )
     # A run that ends before the comparison does would measure nothing.
     schedule = dataclasses.replace(config.schedule, epochs=1e6, milestones=(), warmup_epochs=0.0)
     config = dataclasses.replace(config, schedule=schedule)
