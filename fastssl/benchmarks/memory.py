@@ -35,6 +35,7 @@ from ..models import build_trunk
 from ..models.memory import count_saved_bytes, estimate_training_memory
 from ..models.resnet50_v2 import PreActivationBranch
 from ..models.reversible import ReversibleStage
+from ..models.revnet50 import RevNet50
 from .harness import choose_device, describe_device, write_result
 
 MB = 2**20
@@ -77,7 +78,7 @@ def build(name: str, width: int) -> nn.Module:
     """Build a trunk; with _plain behind its name a reversible one keeps its activations."""
     trunk = build_trunk(name.removesuffix(_PLAIN), width)
     if name.endswith(_PLAIN):
-        if not hasattr(trunk, "recomputes"):
+        if not isinstance(trunk, RevNet50):
             raise InputError(
                 f"--trunks ('{name}') must be reversible to end with {_PLAIN}; say "
                 f"{name.removesuffix(_PLAIN)}"

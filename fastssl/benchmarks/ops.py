@@ -141,7 +141,9 @@ def build_jitter_row(
     def draw() -> torch.Tensor:
         return torch.rand(batch_size, generator=generator)
 
-    colours = [v.to(device) for v in (0.25 * draw() - 0.125, 0.5 + draw(), draw() < 0.25)]
+    drawn = (0.25 * draw() - 0.125, 0.5 + draw(), draw() < 0.25)
+    brightness, saturation, saturation_first = (value.to(device) for value in drawn)
+    colours = (brightness, saturation, saturation_first)
     flip, grey = ((draw() < share).to(device) for share in (0.5, 0.66))
     scale = (None, None, True) if standardize else (MEAN, STD, False)
     arguments = (images, *colours, flip, grey, True, *scale, dtype, True)
@@ -341,7 +343,8 @@ def choose_kernels(wanted: str) -> torch.device:
         InputError: if there is no kernel to measure there.
     """
     device = choose_device(wanted)
-    if not ops.build_info()[device.type]:
+    build: Any = ops.build_info()
+    if not build[device.type]:
         raise InputError(
             f"the operators have no compiled kernels for {device.type}, so there is nothing to "
             "compare; build the extension again and read what it says about them: make bench"

@@ -139,10 +139,12 @@ def run_webdataset(settings: PeerSettings) -> Iterator[Tensor]:
 def run_dali(settings: PeerSettings) -> Iterator[Tensor]:
     """Yield (B, S, S, 3): its reader of such shards, decode of the box, its PyTorch iterator."""
     from nvidia import dali
-    from nvidia.dali import fn
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-    triangle = {"interp_type": dali.types.INTERP_TRIANGULAR, "antialias": True}
+    # Made at run time: their types say less than their documentation.
+    fn: Any = dali.fn
+    types: Any = dali.types
+    triangle = {"interp_type": types.INTERP_TRIANGULAR, "antialias": True}
     side, tars = settings.side, list_shards(settings)
     pipeline = dali.Pipeline(settings.batch_size, settings.threads, device_id=None)
     with pipeline:

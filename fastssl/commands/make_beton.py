@@ -45,8 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         if not out.parent.is_dir():
             raise InputError(f"--out ({out}) must lie in a folder that exists; make it first")
         with tqdm(total=dataset.num_samples, unit="img", desc="beton") as bar:
-            report = write_beton(
-                dataset, out, config, config.workers or available_cpus(), bar.update
+            report: dict[str, float] = dict(
+                write_beton(dataset, out, config, config.workers or available_cpus(), bar.update)
             )
         bytes_in = sum(shard.bytes for shard in dataset.manifest.shards)
     report |= {"bytes_in": bytes_in, "seconds": round(time.perf_counter() - began, 3)}

@@ -56,7 +56,7 @@ class _Context(SpawnContext):
         super().__init__()
         self.workers: list[SpawnProcess] = []
 
-    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
         worker = SpawnProcess(*args, **kwargs)
         self.workers.append(worker)
         return worker

@@ -27,7 +27,8 @@ class FusedPatches:
         """
         self._size = size
         mean, std = SCALES.get(normalize, (None, None))
-        self._scale = {"mean": mean, "std": std, "standardize": normalize == "patch"}
+        is_own = normalize == "patch"
+        self._scale: dict[str, Any] = {"mean": mean, "std": std, "standardize": is_own}
 
     def show(self, images_BHWC: Tensor, drawn: Any) -> Tensor:
         """Cut the patches as people see them.

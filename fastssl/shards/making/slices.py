@@ -80,7 +80,8 @@ def _add_entry(
 ) -> None:
     sample = read_entry(Path(plan.root), entry)
     record.bytes_in += len(sample.data)
-    picture = encode_picture(sample.data, Encoding(plan.encoding, **plan.encoding_options))
+    encoding: Any = plan.encoding  # one of its names: the plan was made of an Encoding
+    picture = encode_picture(sample.data, Encoding(encoding, **plan.encoding_options))
     metadata = {
         "source": entry.name,
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
