@@ -1,6 +1,6 @@
-// The module fastssl._C_jpeg, which fastssl/shards/making/tiled.py calls: transcode and parse. It knows
-// nothing of torch, whose import takes seconds and hundreds of megabytes in every process of a
-// conversion. What may happen to hostile bytes is a status, never an exception.
+// The module fastssl._C_jpeg, which fastssl/shards/making/tiled.py calls: transcode and parse. It
+// knows nothing of torch, whose import takes seconds and hundreds of megabytes in every process of
+// a conversion. What may happen to hostile bytes is a status, never an exception.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
