@@ -160,7 +160,7 @@ install_cpu_torch() {
     local version options
     mapfile -t options < <(list_index_options)
     if ! is_default_build_cuda; then
-        pip_install 'torch>=2.6'
+        pip_install 'torch>=2.13'
         return
     fi
     version=$(find_cpu_build torch)
@@ -175,7 +175,7 @@ install_cpu_torch() {
 install_torch() {
     local wanted=${FASTSSL_TORCH:-}
     case $wanted in
-        '') [[ -n $(installed_version torch) ]] || pip_install 'torch>=2.6' ;;
+        '') [[ -n $(installed_version torch) ]] || pip_install 'torch>=2.13' ;;
         cpu) install_cpu_torch ;;
         torch | torch[!a-z0-9_-]*) pip_install "$wanted" ;;
         *) die "FASTSSL_TORCH ($wanted) must be cpu or a requirement such as torch==2.13.0;" \

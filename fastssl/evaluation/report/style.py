@@ -56,7 +56,8 @@ td.n, th.n { text-align: right; }
 tr:last-child td, tr:last-child th { border-bottom: 0; }
 td:first-child { white-space: nowrap; }
 td.wrap { overflow-wrap: anywhere; }
-pre { margin: .3rem 0 1rem; padding: .8rem 1rem; overflow-x: auto; background: var(--code);
+pre { margin: .3rem 0 1rem; padding: .8rem 1rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; background: var(--code);
   border-radius: 8px; font: .86rem/1.5 var(--mono); }
 dt { font-weight: 600; margin-top: .8rem; } dd { margin: 0; }
 """
