@@ -228,7 +228,8 @@ def test_a_finished_run_has_nothing_more_to_do(configure):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_and_stops(configure, number):
     # So long that the signal never finds it ended: it would then end the tests.
-    config = configure(nested={"schedule": {"epochs": 1000.0}})
+    long = {"schedule": {"epochs": 1000.0}}
+    config = configure(nested=long)
     metrics = config.output_dir / "metrics.jsonl"
 
     def send_when_it_trains():
@@ -245,9 +246,10 @@ def test_a_signal_saves_and_stops(configure, number):
     ending = json.loads((config.output_dir / "exit.json").read_text())
     assert ending["code"] == 75
     assert load_state(config)["step"] == ending["step"] >= 2
-    whole = configure("whole")
+    last_step = ending["step"] + 3
+    whole = configure("whole", nested=long, max_steps=last_step)
     train(whole)
-    train(config)
+    train(dataclasses.replace(config, max_steps=last_step))
     assert_equal_states(load_state(whole), load_state(config))
 
 
