@@ -61,11 +61,12 @@ class _Context(SpawnContext):
         self.workers.append(worker)
         return worker
 
-    def end_workers(self) -> None:
-        """Kill those that are at a job."""
+    def end_workers(self, number: signal.Signals) -> None:
+        """Send a signal to all that live: one at a job dies of ``_END_SIGNAL``."""
         for worker in self.workers:
             if worker.is_alive() and worker.pid is not None:
-                os.kill(worker.pid, _END_SIGNAL)
+                with contextlib.suppress(ProcessLookupError):  # another thread saw its end first
+                    os.kill(worker.pid, number)
 
 
 @contextlib.contextmanager
@@ -151,7 +152,9 @@ def run_jobs(
         BaseException: what the function raised in a worker.
     """
     context = _Context()
-    num_done, num_told = context.Value("Q"), 0
+    with _inherited_by_workers():  # so does the tracker of shared memory, which this starts
+        num_done = context.Value("Q")
+    num_told = 0
     rest = iter(jobs)
     under_way: deque[tuple[Job, Future[Result]]] = deque()
     has_news = threading.Event()
@@ -179,9 +182,12 @@ def run_jobs(
                 yield under_way.popleft()[1].result()
         pool.shutdown()
     except BrokenProcessPool:
+        # The dead one may have held the lock of the queue of jobs: who waits for it admits nothing
+        # less. Nobody reads results any more, so that half a one blocks nobody.
+        context.end_workers(signal.SIGKILL)
         raise WorkerDied(_describe_death(under_way, num_workers, describe)) from None
     finally:
-        context.end_workers()
+        context.end_workers(_END_SIGNAL)
         pool.shutdown(cancel_futures=True)
 
 

@@ -101,7 +101,7 @@ def test_finished_shards_are_not_made_again(tmp_path, many_photographs):
         assert inodes[status.st_ino] == status.st_mtime_ns
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
 def test_a_signal_to_the_group_stops_with_75_and_resume_goes_on(
     tmp_path, many_photographs, undisturbed, read_tree, name
 ):
