@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -22,12 +22,10 @@ from .sampling import MAX_SAMPLES, ChunkLayout, ChunkSize, NumLanes, WindowChunk
 TaskConfig = TypeVar("TaskConfig")
 
 LoaderName = Literal["auto", "webdataset", "native", "dali", "ffcv", "fixed"]
-LOADERS: tuple[str, ...] = get_args(LoaderName)
 Dct = Literal["exact", "scaled"]
 """How much of a picture's detail is decoded: all of it, or what the views can show."""
 Precision = Literal["fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb"]
-OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 MAX_WIDTH = 64
 """Greatest width factor of a trunk."""
 

@@ -57,8 +57,6 @@ class EncodedPicture:
     """Upright height in pixels."""
     flags: SampleFlags
     """The ``flags`` field of the index."""
-    is_recoded: bool
-    """Whether the payload differs from the source's bytes."""
     tiling: str | None = None
     """What came of the wish for tiles: ``tiled``, or why a JPEG was kept as it is; None where there
     was no such wish."""
@@ -129,10 +127,9 @@ def describe_payload(payload: bytes) -> tuple[int, int, SampleFlags]:
     return _describe(payload, image)
 
 
-def _store_raw(data: bytes, upright: Image.Image) -> EncodedPicture:
+def _store_raw(upright: Image.Image) -> EncodedPicture:
     payload = pack_npy(np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB")))
-    flags = SampleFlags(payload=Payload.NPY)
-    return EncodedPicture(payload, "npy", *upright.size, flags, is_recoded=payload != data)
+    return EncodedPicture(payload, "npy", *upright.size, SampleFlags(payload=Payload.NPY))
 
 
 def _keep(data: bytes) -> EncodedPicture:
@@ -141,15 +138,15 @@ def _keep(data: bytes) -> EncodedPicture:
     if image.format in ("JPEG", "MPO", "PNG"):
         width, height, flags = _describe(data, image)
         extension = "png" if image.format == "PNG" else "jpg"
-        return EncodedPicture(data, extension, width, height, flags, is_recoded=False)
+        return EncodedPicture(data, extension, width, height, flags)
     if image.format == "NPY":
-        return _store_raw(data, image)
+        return _store_raw(image)
     # WebP, BMP, GIF, TIFF ...: of what shards hold, PNG keeps the pixels in the fewest bytes.
     upright = to_upright(image)
     buffer = io.BytesIO()
     upright.save(buffer, "PNG")
     flags = _png_flags(upright, 1)
-    return EncodedPicture(buffer.getvalue(), "png", *upright.size, flags, is_recoded=True)
+    return EncodedPicture(buffer.getvalue(), "png", *upright.size, flags)
 
 
 def _tile(data: bytes) -> EncodedPicture:
@@ -165,8 +162,7 @@ def _tile(data: bytes) -> EncodedPicture:
     # The transcoder has compared all coefficients, on which the pixels depend and on nothing else:
     # one decode says for source and payload that they can be had.
     width, height, flags = describe_payload(payload)
-    is_recoded = payload != data
-    return EncodedPicture(payload, "jpg", width, height, flags, is_recoded, tiling="tiled")
+    return EncodedPicture(payload, "jpg", width, height, flags, tiling="tiled")
 
 
 def shrunk_size(width: int, height: int, short: int) -> tuple[int, int]:
@@ -188,7 +184,7 @@ def _shrink(upright: Image.Image, short: int) -> Image.Image:
 
 
 def _make_raw(data: bytes, encoding: Encoding) -> EncodedPicture:
-    return _store_raw(data, _shrink(to_upright(open_picture(data)), encoding.resize_short))
+    return _store_raw(_shrink(to_upright(open_picture(data)), encoding.resize_short))
 
 
 def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
@@ -200,14 +196,14 @@ def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
         is_ready = header is not None and header.is_baseline and header.is_common
         if is_ready and orientation == 1 and min(image.size) <= encoding.resize_short:
             # Nothing to gain: another pass through JPEG would only lose quality.
-            return EncodedPicture(data, "jpg", *image.size, flags, is_recoded=False)
+            return EncodedPicture(data, "jpg", *image.size, flags)
     upright = _shrink(to_upright(image), encoding.resize_short)
     upright.info = {}  # no comment, profile or EXIF of the source comes along
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=encoding.quality)
     payload = buffer.getvalue()
     flags, _ = jpeg_flags(payload, 1)
-    return EncodedPicture(payload, "jpg", *upright.size, flags, is_recoded=True)
+    return EncodedPicture(payload, "jpg", *upright.size, flags)
 
 
 def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:

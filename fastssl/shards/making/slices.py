@@ -35,8 +35,6 @@ class SliceRecord:
     """Samples with a label."""
     max_label: int = -1
     """Largest label."""
-    num_recoded: int = 0
-    """Samples whose payload differs from the source's bytes."""
     tiling: dict[str, int] = field(default_factory=dict)
     """``tiled``: JPEGs that were; ``bytes_before`` and ``bytes_after`` of these; and by reason how
     many were kept as they are. Empty unless tiles were asked for."""
@@ -66,7 +64,9 @@ def load_record(out: Path, number: int) -> SliceRecord | None:
     """
     building = out / BUILDING_NAME
     try:
-        record = SliceRecord(**json.loads(_record_path(building, number).read_text("ascii")))
+        said = json.loads(_record_path(building, number).read_text("ascii"))
+        said.pop("num_recoded", None)  # of a conversion that the version before began
+        record = SliceRecord(**said)
         rows = rows_path(building, number).stat().st_size
         size = (out / shard_name(number)).stat().st_size if record.samples else 0
     except FileNotFoundError:
@@ -91,7 +91,6 @@ def _add_entry(
     record.samples += 1
     record.num_labelled += sample.label >= 0
     record.max_label = max(record.max_label, sample.label)
-    record.num_recoded += picture.is_recoded
     if picture.tiling is not None:
         _count(record.tiling, picture.tiling, 1)
     if picture.tiling == "tiled":
