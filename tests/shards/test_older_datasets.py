@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from fastssl.shards.derive.combine import CombineConfig, combine
 from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.index import IndexHeader
 from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.shards.making.slices import SliceRecord, load_record
 from fastssl.shards.manifest import BUILDING_NAME, read_manifest
 
 
@@ -93,6 +94,14 @@ def test_a_conversion_that_was_begun_goes_on(begun, photographs, make_dataset, r
     edit_plan(begun, **OF_A_NEW_DATASET)
     make_dataset(photographs, resume=True)
     assert read_tree(begun) == read_tree(make_dataset(photographs, "undisturbed")[0])
+
+
+def test_a_finished_slice_of_the_version_before_is_not_done_again(tmp_path):
+    (tmp_path / BUILDING_NAME).mkdir()
+    (tmp_path / BUILDING_NAME / "slice-000000.rows").touch()
+    record = {**asdict(SliceRecord(bytes_in=7)), "num_recoded": 3}
+    (tmp_path / BUILDING_NAME / "slice-000000.json").write_text(json.dumps(record))
+    assert load_record(tmp_path, 0) == SliceRecord(bytes_in=7)
 
 
 def test_an_unfinished_append_is_refused_with_what_to_do(begun, photographs, make_dataset):
