@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,9 @@ _APP14 = 0xEE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 # All SOFn; 0xC4 (DHT), 0xC8 (JPG) and 0xCC (DAC) share the range but are no frame headers.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# In the bits of a scan 0xFF stands before 0x00 or a restart marker; anything else ends it.
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_START_OF_SCAN = b"\xff\xda"
 _BASELINE = 0xC0
 _EXTENDED = 0xC1
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
@@ -174,3 +178,22 @@ def parse_jpeg(payload: bytes) -> JpegHeader:
     if frame is None:
         raise JpegError("there is no frame header before the first scan")
     return JpegHeader(restart_interval=restart_interval, adobe_transform=adobe, **frame)
+
+
+def count_scans(payload: bytes) -> int:
+    """Count the scans of a JPEG up to its end; nothing is decoded.
+
+    Args:
+        payload: a whole JPEG; what stands behind its end, such as further views, is not counted.
+    """
+    count, position = 0, len(_SOI)
+    while (found := _END_OF_SCAN.search(payload, position)) is not None:
+        marker, position = payload[found.start() + 1], found.end()
+        if marker == _EOI:
+            break
+        if marker in _STANDALONE or position + 2 > len(payload):
+            continue
+        count += marker == _SOS
+        # A segment may hold a thumbnail with scans of its own, so it is stepped over.
+        position += int.from_bytes(payload[position : position + 2], "big")
+    return count

@@ -12,25 +12,38 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import re
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..views import MAX_SIDE
 from . import npy
+from .jpeg import count_scans
 
-MAX_PIXELS = 2**29
-"""Pixels of the largest picture that is decoded (1.5 GiB as RGB); 20,000 x 20,000 px is below."""
+MAX_PIXELS = 2**27
+"""Pixels of the largest picture that a dataset holds and a loader decodes, 11,585 x 11,585: 0.4 GB
+as RGB, of which a decoder may need three and more at once."""
 
-REASONS = ("zero-byte", "non-image", "truncated", "corrupt", "animated", "16-bit", "too-large")
+MAX_SCANS = 100
+"""Scans of a JPEG that is decoded: programs write about ten, and each goes over every pixel."""
+
+REASONS = (
+    *("zero-byte", "non-image", "truncated", "corrupt", "animated", "16-bit"),
+    *("too-large", "too-many-scans", "heic"),
+)
 """Why bytes are not a picture."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# Files of one picture in several views, of which the first, or the main one, is taken.
+_OF_VIEWS = ("MPO", "HEIF")
 _ORIENTATION_TAG = 0x0112
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _TURNS = {
@@ -42,7 +55,26 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HEIC_REMEDY = (
+    'HEIC or HEIF, which takes pillow-heif: pip install "fastssl[heif]", or convert it first'
+)
+_STRIP_PIXELS = 1 << 22
+_OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _pixel_limit_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """How much work a picture may make; the defaults are what every loader keeps."""
+
+    max_pixels: int = MAX_PIXELS
+    """Pixels, width x height."""
+    max_scans: int = MAX_SCANS
+    """Scans, of a JPEG."""
+
+
+LIMITS = DecodeLimits()
+"""What holds where nothing else is asked for."""
 
 
 class PictureError(ValueError):
@@ -63,6 +95,10 @@ class PictureError(ValueError):
 def _formats() -> tuple[str, ...]:
     """Return those of our formats that this build of Pillow reads."""
     Image.init()
+    with contextlib.suppress(ImportError):  # what is missing is said of each file that wants it
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
@@ -76,11 +112,19 @@ def _no_pixel_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+def _guarded_pixels() -> float:
+    return Image.MAX_IMAGE_PIXELS or float("inf")
+
+
 def _open(payload: bytes) -> Image.Image:
     # Pillow's guard against decompression bombs is a global and would refuse a legal picture of
     # 20,000 px; our own limit is checked right after, before a pixel is decoded.
     with _no_pixel_limit():
         return Image.open(io.BytesIO(payload), formats=_formats())
+
+
+def _is_heic(payload: bytes) -> bool:
+    return payload[4:8] == b"ftyp" and payload[8:12] in _HEIC_BRANDS
 
 
 def _is_deep(image: Image.Image, payload: bytes) -> bool:
@@ -91,21 +135,36 @@ def _is_deep(image: Image.Image, payload: bytes) -> bool:
         return len(payload) > 24 and payload[24] == 16
     if image.format == "TIFF":
         return max(getattr(image, "tag_v2", {}).get(258, (8,))) > 8
-    return False
+    return image.format == "HEIF" and image.info.get("bit_depth", 8) > 8
 
 
-def _check_size(width: int, height: int) -> None:
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse a picture that is larger than those that are decoded.
+
+    Raises:
+        PictureError: ``too-large``.
+    """
+    if max(width, height) > MAX_SIDE or width * height > max_pixels:
         raise PictureError(
             "too-large",
-            f"{width} x {height} px; sides up to {MAX_SIDE:,} px and {MAX_PIXELS:,} pixels in all",
+            f"{width} x {height} px; sides up to {MAX_SIDE:,} px and {max_pixels:,} pixels in all",
         )
 
 
-def _open_raw(payload: bytes) -> Image.Image:
+def _check_scans(payload: bytes, max_scans: int) -> None:
+    if (found := count_scans(payload)) > max_scans:
+        raise PictureError("too-many-scans", f"a JPEG of {found:,} scans; up to {max_scans:,}")
+
+
+def _describe(error: Exception) -> str:
+    """Return what a library says without addresses of objects, which differ from run to run."""
+    return _OBJECT.sub("it", " ".join(str(error).split())) or type(error).__name__
+
+
+def _open_raw(payload: bytes, max_pixels: int) -> Image.Image:
     try:
         height, width, _ = npy.parse_npy(payload)
-        _check_size(width, height)
+        check_size(width, height, max_pixels)
         image = Image.fromarray(npy.view_npy(payload))
     except npy.NpyError as error:
         raise PictureError(error.reason, error.detail) from None
@@ -113,11 +172,12 @@ def _open_raw(payload: bytes) -> Image.Image:
     return image
 
 
-def open_picture(payload: bytes) -> Image.Image:
+def open_picture(payload: bytes, limits: DecodeLimits = LIMITS) -> Image.Image:
     """Open a picture and read its header; its pixels are decoded when they are first asked for.
 
     Args:
         payload: the bytes of an image file, or raw pixels as ``.npy``.
+        limits: how much work it may make.
 
     Returns:
         The opened image, one frame of 8 bits a channel, in its stored orientation.
@@ -128,18 +188,23 @@ def open_picture(payload: bytes) -> Image.Image:
     if not payload:
         raise PictureError("zero-byte", "the file is empty")
     if payload.startswith(npy.MAGIC):
-        return _open_raw(payload)
+        return _open_raw(payload, limits.max_pixels)
     try:
         image = _open(payload)
         num_frames = getattr(image, "n_frames", 1)
     except MemoryError:
         raise
     except Exception as error:  # Parsers of hostile bytes raise whatever their code runs into.
-        if payload.startswith(_MAGIC):
-            raise PictureError("corrupt", f"its header cannot be read ({error})") from None
+        if _is_heic(payload) and "HEIF" not in _formats():
+            raise PictureError("heic", _HEIC_REMEDY) from None
+        if payload.startswith(_MAGIC) or _is_heic(payload):
+            what = "damaged" if isinstance(error, UnidentifiedImageError) else _describe(error)
+            raise PictureError("corrupt", f"its header cannot be read ({what})") from None
         raise PictureError("non-image", "it is in no image format that is read here") from None
-    _check_size(*image.size)
-    if num_frames > 1 and image.format != "MPO":  # MPO: a JPEG that carries further views
+    check_size(*image.size, limits.max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(payload, limits.max_scans)
+    if num_frames > 1 and image.format not in _OF_VIEWS:
         raise PictureError("animated", f"{num_frames} frames; a picture has one")
     if _is_deep(image, payload):
         raise PictureError("16-bit", "more than 8 bits a channel; reduce it to 8 bits first")
@@ -155,13 +220,17 @@ def load_pixels(image: Image.Image) -> None:
     Raises:
         PictureError: ``truncated`` or ``corrupt``.
     """
+    # Pillow asks its guard once more where it decodes a TIFF; see _open.
+    is_guarded = image.format == "TIFF" and image.width * image.height > _guarded_pixels()
     try:
-        image.load()
+        with _no_pixel_limit() if is_guarded else contextlib.nullcontext():
+            image.load()
     except MemoryError:
         raise
     except Exception as error:  # see open_picture
-        reason = "truncated" if "truncated" in str(error) else "corrupt"
-        raise PictureError(reason, f"its pixels cannot be decoded ({error})") from None
+        what = _describe(error)
+        reason = "truncated" if "truncated" in what else "corrupt"
+        raise PictureError(reason, f"its pixels cannot be decoded ({what})") from None
 
 
 def parse_orientation(exif: bytes) -> int:
@@ -205,14 +274,24 @@ def read_orientation(image: Image.Image) -> int:
     return 1
 
 
+def _lay_over_white(image: Image.Image) -> Image.Image:
+    """Return the image without its transparency, made strip by strip: whole it is held twice."""
+    flat = Image.new("RGB", image.size)
+    height = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        strip = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        flat.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return flat
+
+
 def _flatten(image: Image.Image) -> Image.Image:
     """Return the image as L or RGB, transparency laid over white."""
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _lay_over_white(image)
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
@@ -280,7 +359,7 @@ def crop_picture(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Im
     left, top, right, bottom = box
     if box == (0, 0, *image.size):
         return image
-    if (right - left) * (bottom - top) <= (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+    if (right - left) * (bottom - top) <= _guarded_pixels():
         return image.crop(box)
     with _no_pixel_limit():
         return image.crop(box)

@@ -400,3 +400,19 @@ def test_a_header_of_the_index_is_little_endian(photographs, make_dataset):
     out, _ = make_dataset(photographs)
     start = (out / "index.bin").read_bytes()[:24]
     assert struct.unpack("<8sIIQ", start) == (b"FSSLIDX1", 1, 32, 12)
+
+
+def test_a_stored_picture_is_held_to_what_loaders_decode(photographs, make_dataset):
+    with pytest.raises(InputError, match=r"--max-pixels .*loaders decode up to 134217728"):
+        make_dataset(photographs, max_pixels=2**28)
+
+
+def test_limits_are_counted_by_reason(tmp_path, make_dataset, draw_photograph, encode):
+    (tmp_path / "source").mkdir()
+    for number, side in enumerate((10, 20, 30)):
+        content = encode(draw_photograph(0, side, side), progressive=side == 10)
+        (tmp_path / f"source/{number}.jpg").write_bytes(content)
+    options = {"max_pixels": 400, "max_scans": 9, "encode": "resized"}
+    _, report = make_dataset(tmp_path / "source", **options)
+    assert report.skipped == {"too-large": 1, "too-many-scans": 1}
+    assert report.written == 1

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from fastssl.shards import PictureError, decode_picture, open_picture, to_upright_rgb
-from fastssl.shards.picture import MAX_PIXELS, parse_orientation
+from fastssl.shards import picture as picture_module
+from fastssl.shards.jpeg import count_scans
+from fastssl.shards.picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, parse_orientation
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -73,10 +75,77 @@ def png_of_size(encode):
     return make
 
 
-def test_twenty_thousand_pixels_a_side_are_legal(png_of_size):
-    # More than the limit at which Pillow alone refuses.
-    assert open_picture(png_of_size(20_000, 20_000)).size == (20_000, 20_000)
+def test_more_pixels_than_pillow_takes_are_a_matter_of_the_limit(png_of_size):
+    large = png_of_size(20_000, 20_000)
+    assert open_picture(large, DecodeLimits(max_pixels=2**29)).size == (20_000, 20_000)
     assert Image.MAX_IMAGE_PIXELS is not None
+    with pytest.raises(PictureError, match="too-large: 20000 x 20000 px"):
+        open_picture(large)
+
+
+def test_a_tiff_above_pillows_own_limit_is_decoded(draw_photograph, encode, monkeypatch):
+    payload = encode(draw_photograph(1), "TIFF")
+    wanted = decode_picture(payload)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses twice as many
+    np.testing.assert_array_equal(decode_picture(payload), wanted)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_strips_over_white_are_what_the_whole_is(encode, monkeypatch, mode):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (30, 40, 4), dtype=np.uint8))
+    payload = encode(image.convert(mode), "PNG", **({"transparency": 7} if mode == "P" else {}))
+    monkeypatch.setattr(picture_module, "_STRIP_PIXELS", 280)  # seven rows, the last strip two
+    rgba = Image.open(io.BytesIO(payload)).convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    wanted = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+    np.testing.assert_array_equal(decode_picture(payload), wanted)
+
+
+def repeat_last_scan(payload, times):
+    """Let the last scan of a progressive JPEG refine what it has refined already."""
+    start = payload.rindex(b"\xff\xda")
+    return payload[:-2] + payload[start:-2] * times + payload[-2:]
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(draw_photograph, encode):
+    payload = encode(draw_photograph(1), progressive=True)
+    assert count_scans(payload) == payload.count(b"\xff\xda") == 10
+    bomb = repeat_last_scan(payload, MAX_SCANS)
+    with pytest.raises(PictureError, match="too-many-scans: a JPEG of 110 scans; up to 100"):
+        open_picture(bomb)
+    assert open_picture(bomb, DecodeLimits(max_scans=110)).size == (40, 30)
+
+
+def test_scans_of_a_thumbnail_and_of_further_views_do_not_count(draw_photograph, encode):
+    inside = encode(draw_photograph(1), progressive=True)
+    payload = encode(draw_photograph(2), exif=b"Exif\0\0" + inside)
+    assert payload.count(b"\xff\xda") == 11
+    assert count_scans(payload + inside) == 1
+
+
+@pytest.mark.parametrize("payload", [b"II*\0" + b"no header", b"\x89PNG\r\n\x1a\n" + b"\xff" * 30])
+def test_what_is_said_of_a_damaged_file_is_the_same_each_time(payload):
+    with pytest.raises(PictureError, match="corrupt") as caught:
+        open_picture(payload)
+    assert " at 0x" not in str(caught.value)
+
+
+HEIC_HEAD = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic"
+
+
+@pytest.mark.skipif("HEIF" in picture_module._formats(), reason="pillow-heif is installed")
+def test_heic_says_what_it_takes():
+    with pytest.raises(PictureError, match=r'heic: .*"fastssl\[heif\]", or convert it first'):
+        open_picture(HEIC_HEAD)
+
+
+def test_heic_is_read_upright_with_pillow_heif(draw_photograph, encode, exif_block):
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    with pytest.raises(PictureError, match="corrupt"):
+        open_picture(HEIC_HEAD)  # registers the format too
+    payload = encode(draw_photograph(1), "HEIF", quality=-1, exif=exif_block(6))
+    assert decode_picture(payload).shape == (40, 30, 3)
 
 
 def test_more_pixels_than_the_limit_are_refused(png_of_size):

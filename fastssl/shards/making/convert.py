@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +27,7 @@ from ...system.workers import Progress, run_jobs, say_nothing
 from ...views import MAX_SIDE
 from ..jpeg import Quality
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
+from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits
 from ..targets import TargetEntry, TargetSpec
 from .encode import Encoding, EncodingName
 from .entries import Source
@@ -47,6 +48,9 @@ from .target_columns import TargetColumn, parse_target_columns
 from .tiled import require_transcoder
 from .voc import DEFAULT_SPLIT
 from .writer import shard_name
+
+MAX_SOURCE_PIXELS = 2**29
+"""Most that --max-pixels takes: as RGB 1.5 GiB."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,12 @@ class ConvertConfig(Checked):
     COLUMN:TYPE:MISSING says what stands for an empty value, NAME=COLUMN:TYPE names the array."""
     voc_split: str = DEFAULT_SPLIT
     """List of a PASCAL VOC folder to take: ImageSets/Main/<this>.txt."""
+    max_pixels: Annotated[int, Range(1, MAX_SOURCE_PIXELS)] = MAX_PIXELS
+    """Pixels of the largest image that is decoded; larger ones are left out as too-large. A worker
+    takes about 12 bytes for each. More than the default needs --encode resized or raw: it is what
+    loaders decode."""
+    max_scans: Annotated[int, Range(1, 1_000_000)] = MAX_SCANS
+    """Scans of a JPEG; one that has more is left out as too-many-scans."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
 
@@ -99,6 +109,11 @@ class ConvertConfig(Checked):
     def encoding(self) -> Encoding:
         """How payloads are made."""
         return Encoding(self.encode, self.resize_short, self.quality)
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """How much work an image may make."""
+        return DecodeLimits(self.max_pixels, self.max_scans)
 
     def open_source(self) -> Source:
         """Find out what the source is.
@@ -133,6 +148,12 @@ class ConvertConfig(Checked):
         """
         if self.encode == "tiled":
             require_transcoder()
+        if self.encode in ("keep", "tiled") and self.max_pixels > MAX_PIXELS:
+            raise InputError(
+                f"--max-pixels ({self.max_pixels}): --encode {self.encode} changes no size, and "
+                f"loaders decode up to {MAX_PIXELS} pixels; stay below, or make larger images "
+                "smaller by --encode resized or raw"
+            )
         if self.encode in ("keep", "tiled") and (self.resize_short, self.quality) != (256, 90):
             warnings.warn(
                 f"--resize-short and --quality are ignored: --encode {self.encode} changes no "
@@ -234,6 +255,8 @@ def _check_same_options(
     if config.samples_per_shard is not None:
         pairs["--samples-per-shard"] = (before.samples_per_shard, config.samples_per_shard)
     if isinstance(before, ConversionPlan) and source is not None:
+        for name, old in asdict(before.limits).items():
+            pairs[f"--{name.replace('_', '-')}"] = (old, getattr(config, name))
         pairs["SOURCE"] = (before.source, str(config.source.absolute()))
         for name in before.source_options | source.options:
             pairs[name] = (before.source_options.get(name), source.options.get(name))
@@ -283,6 +306,7 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Conversi
             config.encoding,
             config.shuffle_seed,
             config.samples_per_shard,
+            config.limits,
             building,
         )
     _check_same_options(config, plan, source)

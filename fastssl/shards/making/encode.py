@@ -14,7 +14,15 @@ from ...views import MAX_SIDE
 from ..index import Payload, SampleFlags
 from ..jpeg import JpegError, JpegHeader, Quality, Sampling, parse_jpeg
 from ..npy import pack_npy
-from ..picture import load_pixels, open_picture, read_orientation, to_upright
+from ..picture import (
+    LIMITS,
+    DecodeLimits,
+    check_size,
+    load_pixels,
+    open_picture,
+    read_orientation,
+    to_upright,
+)
 from .tiled import NotTiledError, tile_jpeg
 
 EncodingName = Literal["keep", "tiled", "resized", "raw"]
@@ -132,8 +140,8 @@ def _store_raw(upright: Image.Image) -> EncodedPicture:
     return EncodedPicture(payload, "npy", *upright.size, SampleFlags(payload=Payload.NPY))
 
 
-def _keep(data: bytes) -> EncodedPicture:
-    image = open_picture(data)
+def _keep(data: bytes, limits: DecodeLimits) -> EncodedPicture:
+    image = open_picture(data, limits)
     load_pixels(image)
     if image.format in ("JPEG", "MPO", "PNG"):
         width, height, flags = _describe(data, image)
@@ -149,16 +157,16 @@ def _keep(data: bytes) -> EncodedPicture:
     return EncodedPicture(buffer.getvalue(), "png", *upright.size, flags)
 
 
-def _tile(data: bytes) -> EncodedPicture:
+def _tile(data: bytes, limits: DecodeLimits) -> EncodedPicture:
     """Write a JPEG as tiles; one that cannot be is kept, if it is a picture."""
-    image = open_picture(data)
+    image = open_picture(data, limits)
     if image.format not in ("JPEG", "MPO"):
-        return _keep(data)
+        return _keep(data, limits)
     try:
         payload = tile_jpeg(data)
     except NotTiledError as error:
         # Whether it is a picture all the same is for the reference decoder to say.
-        return replace(_keep(data), tiling=error.reason)
+        return replace(_keep(data, limits), tiling=error.reason)
     # The transcoder has compared all coefficients, on which the pixels depend and on nothing else:
     # one decode says for source and payload that they can be had.
     width, height, flags = describe_payload(payload)
@@ -183,12 +191,12 @@ def _shrink(upright: Image.Image, short: int) -> Image.Image:
     return upright.resize(size, Image.Resampling.BILINEAR)  # a triangle, antialiased
 
 
-def _make_raw(data: bytes, encoding: Encoding) -> EncodedPicture:
-    return _store_raw(_shrink(to_upright(open_picture(data)), encoding.resize_short))
+def _make_raw(data: bytes, encoding: Encoding, limits: DecodeLimits) -> EncodedPicture:
+    return _store_raw(_shrink(to_upright(open_picture(data, limits)), encoding.resize_short))
 
 
-def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
-    image = open_picture(data)
+def _resize(data: bytes, encoding: Encoding, limits: DecodeLimits) -> EncodedPicture:
+    image = open_picture(data, limits)
     load_pixels(image)
     orientation = read_orientation(image)
     if image.format in ("JPEG", "MPO"):
@@ -206,12 +214,15 @@ def _resize(data: bytes, encoding: Encoding) -> EncodedPicture:
     return EncodedPicture(payload, "jpg", *upright.size, flags)
 
 
-def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:
+def encode_picture(
+    data: bytes, encoding: Encoding, limits: DecodeLimits = LIMITS
+) -> EncodedPicture:
     """Make the payload of a sample; the reference decoder has to take all of its pixels.
 
     Args:
         data: the bytes of an image file.
         encoding: how to store it.
+        limits: how much work the file may make.
 
     Returns:
         The payload and what the index says about it.
@@ -220,7 +231,10 @@ def encode_picture(data: bytes, encoding: Encoding) -> EncodedPicture:
         PictureError: why the image is left out.
     """
     if encoding.name == "raw":
-        return _make_raw(data, encoding)
-    if encoding.name == "resized":
-        return _resize(data, encoding)
-    return _tile(data) if encoding.name == "tiled" else _keep(data)
+        picture = _make_raw(data, encoding, limits)
+    elif encoding.name == "resized":
+        picture = _resize(data, encoding, limits)
+    else:
+        picture = (_tile if encoding.name == "tiled" else _keep)(data, limits)
+    check_size(picture.width, picture.height)  # whatever a source may have: loaders read this one
+    return picture

@@ -19,6 +19,7 @@ import numpy as np
 from ...errors import InputError
 from ...randomness import Stream, draw_words
 from ...system.files import locked, publish_bytes, published
+from ..picture import LIMITS, DecodeLimits
 from ..targets import DTYPES, TargetSpec
 from .encode import Encoding
 from .entries import Entry, Source
@@ -71,6 +72,8 @@ class ConversionPlan:
     """Targets of which the listing has a row for every entry, sorted by name."""
     source_options: dict[str, str] = field(default_factory=dict)
     """What of the command line shaped the listing."""
+    limits: DecodeLimits = LIMITS
+    """How much work a picture may make."""
 
     @property
     def num_slices(self) -> int:
@@ -150,6 +153,7 @@ def make_plan(
     encoding: Encoding,
     seed: int | None,
     samples_per_shard: int | None,
+    limits: DecodeLimits,
     building: Path,
 ) -> ConversionPlan:
     """List the source and write the plan.
@@ -160,6 +164,7 @@ def make_plan(
         encoding: how payloads are made.
         seed: of the order; None keeps the source's.
         samples_per_shard: entries a shard; None chooses.
+        limits: how much work a picture may make.
         building: the folder for it; files of an older plan are replaced.
 
     Returns:
@@ -194,6 +199,7 @@ def make_plan(
         class_names=tuple(source.class_names),
         targets=source.targets,
         source_options=source.options,
+        limits=limits,
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
     publish_bytes(building / _PLAN, text.encode("ascii"))
@@ -224,6 +230,7 @@ def load_plan(building: Path) -> ConversionPlan | None:
         TargetSpec(**{**spec, "row_shape": tuple(spec["row_shape"])})
         for spec in fields.get("targets", ())
     )
+    fields["limits"] = DecodeLimits(**fields.get("limits", {}))
     return ConversionPlan(**fields)
 
 

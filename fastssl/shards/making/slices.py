@@ -81,7 +81,7 @@ def _add_entry(
     sample = read_entry(Path(plan.root), entry)
     record.bytes_in += len(sample.data)
     encoding: Any = plan.encoding  # one of its names: the plan was made of an Encoding
-    picture = encode_picture(sample.data, Encoding(encoding, **plan.encoding_options))
+    picture = encode_picture(sample.data, Encoding(encoding, **plan.encoding_options), plan.limits)
     metadata = {
         "source": entry.name,
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
