@@ -11,9 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from .fields import Documented
+
 
 @dataclass(frozen=True)
-class Substitution:
+class Substitution(Documented):
     """One sample that was bad while training, and what took its place.
 
     The planned id keeps its place in ``Batch.sample_ids``; pixels, label, targets and boxes are the
@@ -33,7 +35,7 @@ class Substitution:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Documented):
     """Pixels of B samples in V views, and what they are.
 
     A batch stays as it is for as long as anybody refers to its pixels, by the batch, by a slice or

@@ -1,17 +1,24 @@
-"""Fields of a config: their ranges, the one checker of them, and the one walk over them.
+"""Fields of a config: their ranges, their words, the one checker and the one walk over them.
 
 A config is a frozen dataclass that derives from ``Checked``. What a field may be stands in its
-type: ``Annotated[int, Range(1, 64)]`` or ``Literal["fp32", "bf16"]``.
+type: ``Annotated[int, Range(1, 64)]`` or ``Literal["fp32", "bf16"]``; what it is, in the docstring
+below it, from where the command line's help, ``help()`` and the API pages have it.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
+import inspect
+import itertools
+import re
+import textwrap
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -64,7 +71,33 @@ def free(default: Any, is_required: bool = False) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-class Checked:
+class Documented:
+    """A dataclass whose own docstring tells of its fields too, as ``help()`` needs it.
+
+    Python keeps no docstring that stands below a field.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Put what tells of the fields in the docstring's place."""
+        super().__init_subclass__(**kwargs)
+        own_class: Any = cls
+        own_class.__doc__ = _Docstring(cls.__doc__ or "")
+
+
+class _Docstring:
+    """Docstring of a class, written when somebody asks: that takes reading its source."""
+
+    def __init__(self, written: str) -> None:
+        self._written = inspect.cleandoc(written)
+
+    def __get__(self, instance: object, owner: type) -> str:
+        # dataclass() itself asks, before it is done: whether there is one at all.
+        if "__match_args__" not in vars(owner):
+            return self._written
+        return "\n".join([self._written, "", "Attributes:", *_describe_fields(owner)])
+
+
+class Checked(Documented):
     """A frozen dataclass that refuses what its fields' types do not take.
 
     ``class DataConfig(Checked, prefix="data.")`` names its fields as the command line does where
@@ -147,6 +180,57 @@ def list_fields(
             limits = next((note for note in notes if isinstance(note, Range)), None)
         found.append((field, kind, limits))
     return tuple(found)
+
+
+@functools.cache
+def read_field_docs(kind: type) -> dict[str, str]:
+    """Return what stands below the fields of a dataclass, and of those it derives from, by field.
+
+    A class that was typed at a prompt has no source to read: it has none.
+    """
+    found: dict[str, str] = {}
+    for parent in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(parent):
+            found |= _read_own_docs(parent)
+    return found
+
+
+def _read_own_docs(kind: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except OSError:
+        return {}
+    (definition,) = ast.parse(source).body
+    found = {}
+    for line, below in itertools.pairwise(typing.cast(ast.ClassDef, definition).body):
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+            text = below.value.value if isinstance(below.value, ast.Constant) else None
+            if isinstance(line.target, ast.Name) and isinstance(text, str):
+                found[line.target.id] = " ".join(text.split())
+    return found
+
+
+def _describe_fields(kind: type) -> Iterator[str]:
+    """Yield the lines that tell of a dataclass's fields: type, range, default, docstring."""
+    docs = read_field_docs(kind)
+    for field, kind_of_field, limits in list_fields(kind):
+        said = [_spell_kind(kind_of_field) + (f", {limits}" if limits else "")]
+        if field.metadata.get("required", False):
+            said.append("required")
+        elif field.default is not dataclasses.MISSING and not isinstance(field.default, Path):
+            said.append(f"default {field.default!r}")
+        text = f"{field.name} ({'; '.join(said)}): {docs.get(field.name, '')}"
+        yield from textwrap.wrap(
+            text, 80, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False
+        )
+
+
+def _spell_kind(kind: Any) -> str:
+    """Write a type without the modules of its names."""
+    if typing.get_origin(kind) is Literal:
+        return " | ".join(map(repr, typing.get_args(kind)))
+    name = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+    return re.sub(r"\b[A-Za-z_]\w*\.(?=\w)|~", "", name)
 
 
 def _check_field(name: str, value: Any, kind: Any, limits: Range | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import math
 import pkgutil
 import typing
@@ -14,7 +16,16 @@ import pytest
 
 import fastssl
 from fastssl.errors import InputError
-from fastssl.fields import Checked, Range, Share, free, list_fields, walk
+from fastssl.fields import (
+    Checked,
+    Documented,
+    Range,
+    Share,
+    free,
+    list_fields,
+    read_field_docs,
+    walk,
+)
 
 
 @dataclass(frozen=True)
@@ -120,3 +131,51 @@ def test_every_number_of_every_config_has_a_range():
         if typing.get_origin(kind) is not Literal and is_number(kind) and limits is None
     ]
     assert missing == []
+
+
+def test_help_tells_of_every_field_of_every_config_what_stands_below_it():
+    for kind in list_configs(Documented):
+        if not dataclasses.is_dataclass(kind):
+            continue  # what they derive from
+        docs, told = read_field_docs(kind), " ".join(inspect.getdoc(kind).split())
+        for one, _, _ in list_fields(kind):
+            assert f" {one.name} (" in told, f"{kind.__name__}.{one.name}"
+            assert f"): {docs[one.name]}" in told, f"{kind.__name__}.{one.name}"
+
+
+def test_help_tells_type_range_and_default_and_begins_with_what_was_written():
+    @dataclass(frozen=True)
+    class Small(Inner, prefix="small."):
+        """A small part.
+
+        Of something larger.
+        """
+
+        place: Annotated[int | None, Range(1, 9)] = None
+        """Where it stands."""
+        data: str = free("", is_required=True)
+        """What it is of,
+        said in two lines."""
+
+    told = inspect.getdoc(Small)
+    assert told.startswith("A small part.\n\nOf something larger.\n\nAttributes:\n    batch_size (")
+    assert "    place (int | None, 1 .. 9; default None): Where it stands.\n" in told
+    assert told.endswith("    data (str; required): What it is of, said in two lines.")
+    # The help of the class that it derives from stays its own.
+    assert "place" not in Inner.__doc__
+
+
+def test_a_class_without_source_says_its_fields_without_words():
+    code = """
+@dataclass(frozen=True)
+class Typed(Checked):
+    'At a prompt.'
+
+    size: int = 3
+    'Side.'
+"""
+    space = {**globals(), "__name__": __name__}
+    exec(code, space)
+    assert inspect.getdoc(space["Typed"]) == (
+        "At a prompt.\n\nAttributes:\n    size (int; default 3):"
+    )

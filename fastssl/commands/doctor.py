@@ -31,7 +31,6 @@ _REQUIRED = {
         "safetensors": "",
         "matplotlib": "",
         "isal": "",
-        "docstring_parser": "docstring-parser",
         "PIL": "pillow",
         "sklearn": "scikit-learn",
     },

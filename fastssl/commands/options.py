@@ -13,7 +13,6 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any
 
-import docstring_parser
 import tyro
 from tyro.constructors import (
     MISSING,
@@ -26,7 +25,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..fields import Range
+from ..fields import Range, read_field_docs
 
 _BEYOND = 1_000_000
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
@@ -59,7 +58,7 @@ def _describe_fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not dataclasses.is_dataclass(info.type):
         return None
     kinds = typing.get_type_hints(info.type, include_extras=True)
-    docs = _read_docs(info.type)
+    docs = read_field_docs(info.type)
     described = []
     for field in dataclasses.fields(info.type):
         default = _find_default(field, info.default)
@@ -115,14 +114,3 @@ def _hint(default: Any, ranges: list[str], is_required: bool, label: str) -> str
     elif default not in (None, "", (), Path()):
         said.append(f"default: {label}")
     return f"({'; '.join(said)})" if said else ""
-
-
-@functools.cache
-def _read_docs(kind: type) -> dict[str, str]:
-    """Return the docstrings below the fields of a class and of those that it derives from."""
-    found: dict[str, str] = {}
-    for parent in reversed(kind.__mro__):
-        if dataclasses.is_dataclass(parent):
-            params = docstring_parser.parse_from_object(parent).params
-            found |= {item.arg_name: " ".join((item.description or "").split()) for item in params}
-    return found

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
+from ..fields import Documented
 from .splits import Split, split_by_group
 
 
 @dataclass(frozen=True)
-class KnnResult:
+class KnnResult(Documented):
     """What k nearest neighbours reach."""
 
     accuracy: float

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from ..fields import Documented
 from ..randomness import Stream, draw_words
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Documented):
     """Rows of the two sides."""
 
     train: NDArray[np.int64]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..fields import Documented
 from ..ops import extract_patches, normalize, split_lab
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,7 +40,7 @@ Kind = Literal["scaled", "standardized", "lightness"]
 
 
 @dataclass(frozen=True)
-class InputSpec:
+class InputSpec(Documented):
     """How uint8 RGB becomes what a trunk takes; the default is that of ImageNet networks."""
 
     kind: Kind = "scaled"

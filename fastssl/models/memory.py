@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..fields import Documented
 from .trunks import build_trunk
 
 
 @dataclass(frozen=True)
-class MemoryEstimate:
+class MemoryEstimate(Documented):
     """Bytes of a training step, without what lives only for a moment."""
 
     weights: int

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from ..fields import Documented
 from .directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, TENSORBOARD_NAME
 
 MAX_LINE_BYTES = 1 << 20
@@ -28,7 +29,7 @@ _MAX_FILE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Ending:
+class Ending(Documented):
     """How a run's last life ended."""
 
     code: int
@@ -40,7 +41,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class LoggedPicture:
+class LoggedPicture(Documented):
     """One of TensorBoard's pictures."""
 
     tag: str
@@ -52,7 +53,7 @@ class LoggedPicture:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Documented):
     """One run directory, read."""
 
     name: str

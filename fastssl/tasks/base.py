@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..batch import Batch
 from ..errors import InputError
-from ..fields import Range
+from ..fields import Documented, Range
 from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..shards import ShardDataset
@@ -37,7 +37,7 @@ Features = Annotated[int, Range(1, 65_536)]
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Documented):
     """One number that a run records."""
 
     name: str
