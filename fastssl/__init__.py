@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batch import Batch as Batch
     from .config import LoaderConfig as LoaderConfig
     from .loaders import build_loader as build_loader
     from .models import build_trunk as build_trunk
@@ -16,17 +17,21 @@ __version__ = "0.1.0"
 
 # Imported when they are asked for: `import fastssl` alone loads nothing heavy.
 _HOMES = {
+    "Batch": ".batch",
     "LoaderConfig": ".config",
     "ViewSpec": ".views",
     "build_loader": ".loaders",
     "build_trunk": ".models",
     "load_trunk": ".models",
 }
-__all__ = ["LoaderConfig", "ViewSpec", "build_loader", "build_trunk", "load_trunk"]
+_ROOMS = ("evaluation", "loaders", "models", "ops", "shards", "studies", "tasks", "training")
+__all__ = ["Batch", "LoaderConfig", "ViewSpec", "build_loader", "build_trunk", "load_trunk"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home at its first use."""
+    """Import a public name from its home, or a room of the package, at its first use."""
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'fastssl' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name], __name__), name)
@@ -34,4 +39,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the module's names with the public ones that are not imported yet."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_ROOMS})

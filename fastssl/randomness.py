@@ -75,6 +75,8 @@ class Stream(IntEnum):
     """Labels of rotated images."""
     COLOUR_JITTER = 16
     """Brightness, saturation and their order, four draws a view."""
+    OWN = 255
+    """What tasks draw that are no part of this package; each counts its draws itself."""
 
 
 def philox(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ...]) -> tuple:

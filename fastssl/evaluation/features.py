@@ -85,12 +85,11 @@ def extract_features(
                 device.type, _AUTOCAST.get(precision), enabled=precision in _AUTOCAST
             ):
                 rows.append(trunk(inputs).float().cpu())
-            # A batch's buffers are used again: keep copies.
-            ids.append(batch.sample_ids.clone())
+            ids.append(batch.sample_ids)
             if batch.labels is None:
                 has_labels = False
             else:
-                labels.append(batch.labels.clone())
+                labels.append(batch.labels)
     finally:
         trunk.train(was_training)
     if not rows:

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import InputError, nearest
 from ..models import Trunk
 from ..models.input_spec import InputSpec
-from .base import Inputs, Metric, Task
+from .base import Inputs, Metric, Task, score_answers
 from .colorization import Colorization, ColorizationConfig
 from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
@@ -34,8 +34,10 @@ __all__ = [
     "Supervised",
     "SupervisedConfig",
     "Task",
+    "add_task",
     "build_task",
     "find_task",
+    "score_answers",
 ]
 
 _TASKS: dict[str, type[Task]] = {
@@ -46,6 +48,21 @@ _TASKS: dict[str, type[Task]] = {
     "rotation": Rotation,
     "supervised": Supervised,
 }
+
+
+def add_task(name: str, task: type[Task]) -> None:
+    """Give a task of your own a name, so that ``build_task`` and the trainer know it.
+
+    Args:
+        name: of its config, whose field ``name`` says it: a frozen dataclass that derives from
+            ``fastssl.fields.Checked``.
+        task: made of (config, trunk), and the number of classes where it ``needs_labels``.
+
+    Raises:
+        InputError: if another task has the name.
+    """
+    if _TASKS.setdefault(name, task) is not task:
+        raise InputError(f"task ('{name}') is there already; choose another name")
 
 
 def find_task(name: str) -> type[Task]:

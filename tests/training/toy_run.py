@@ -19,9 +19,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastssl import tasks
 from fastssl.models.input_spec import InputSpec, make_inputs
-from fastssl.tasks import DividedTable, Task
+from fastssl.tasks import DividedTable, Task, add_task
 from fastssl.training import train
 from fastssl.views import ViewSpec
 from tests.small_runs import make_config
@@ -120,7 +119,7 @@ if __name__ == "__main__":
     dataset, folder = map(Path, sys.argv[1:3])
     steps, columns, DIE_AT = map(int, sys.argv[3:])
     torch.set_num_threads(1)
-    tasks._TASKS["toy"] = Toy
+    add_task("toy", Toy)
     config = make_config(dataset, folder, nested={"checkpoint": {"every_steps": 2}})
     config = dataclasses.replace(config, task=ToyConfig(columns=columns), max_steps=steps)
     from fastssl.training.trainer import Trainer
