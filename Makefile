@@ -6,6 +6,7 @@
 #   make test-torch                               set-up, suite and demo on several torch; hours
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
+#   make hostile [HOSTILE_ARGS="sources"]         commands against hostile input, a case each
 #   make bench                                    the measurements that this version has
 #   make recipes [DATA=shards/]                   every smoke form, one step of the studies' cells
 #   make clean                                    remove what was built; keeps .venv and runs/
@@ -17,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch lint fuzz bench recipes clean
+.PHONY: help setup demo test test-torch lint fuzz hostile bench recipes clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -28,6 +29,7 @@ OUTPUT ?= runs/$(if $(DATA),demo-photos,demo)$(if $(STEPS),-$(STEPS)-steps)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 RECIPES_ARGS ?=
+HOSTILE_ARGS ?=
 SECONDS ?= 60
 export PYTHON
 
@@ -56,6 +58,10 @@ lint: setup
 # Compiles what it needs by itself; of Python and torch it needs nothing.
 fuzz:
 	@tools/fuzz.sh $(SECONDS)
+
+# Every case is a command of its own; tests/hostile/__init__.py says what has to hold.
+hostile: setup
+	@$(BIN)/python -m tests.hostile $(HOSTILE_ARGS)
 
 bench: setup
 	@$(BIN)/python tools/bench_ops.py $(BENCH_ARGS)

@@ -1,0 +1,59 @@
+"""The long form of the corpus: ``python -m tests.hostile [MODULE ...] [--only PART]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from .case import Case, run_case
+
+
+def find_cases(wanted: list[str]) -> list[tuple[str, Case]]:
+    """Return the cases of all modules, or of those that are wanted, each with its module."""
+    found = []
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name.startswith(("_", "test_")) or (wanted and module.name not in wanted):
+            continue
+        cases = getattr(importlib.import_module(f"{__package__}.{module.name}"), "list_cases", None)
+        found += [(module.name, case) for case in (cases() if cases else [])]
+    return found
+
+
+def main() -> int:
+    """Run the cases one after the other; return the exit code."""
+    parser = argparse.ArgumentParser(prog="make hostile", description=__doc__)
+    parser.add_argument("modules", nargs="*", help="modules of the corpus; none: all")
+    parser.add_argument("--only", default="", help="a part of the cases' names")
+    options = parser.parse_args()
+    cases = [pair for pair in find_cases(options.modules) if options.only in pair[1].name]
+    num_failed = 0
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    try:
+        for number, (module, case) in enumerate(cases):
+            place = folder / str(number)
+            place.mkdir()
+            outcome = run_case(case, place)
+            faults = outcome.list_faults(case)
+            shutil.rmtree(place, ignore_errors=True)
+            num_failed += bool(faults)
+            said = (outcome.output.strip().splitlines() or [""])[-1]
+            print(
+                f"{'FAILED' if faults else 'held  '} {module}: {case.name}: exit code "
+                f"{outcome.code}, {outcome.seconds:.1f} s, {outcome.peak_mb:,.0f} MB: {said[:200]}",
+                *(f"       {fault}" for fault in faults),
+                sep="\n",
+                flush=True,
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(cases)} cases, {num_failed} failed")
+    return 1 if num_failed or not cases else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

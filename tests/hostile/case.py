@@ -1,0 +1,103 @@
+"""A case of the corpus, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_S = 10
+"""Seconds that a command may take."""
+MAX_MB = 2000
+"""Memory that its largest process may take, in MB."""
+_HANGS_AFTER_S = 60
+
+
+@dataclass(frozen=True)
+class Case:
+    """One hostile input and the command that meets it."""
+
+    name: str
+    """A few words."""
+    prepare: Callable[[Path], Sequence[str | Path]]
+    """Writes the files into an empty folder and returns the command line behind ``fastssl``."""
+    code: int | None = None
+    """Exit code that is wanted; None takes 0, 1 and 2."""
+    says: str = ""
+    """What the output has to hold."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    """Its exit code; negative if a signal ended it."""
+    seconds: float
+    """How long it took."""
+    peak_mb: float
+    """The most that one of its processes took."""
+    output: str
+    """All that it said."""
+    errors: str
+    """What of that went to stderr."""
+
+    def list_faults(self, case: Case) -> list[str]:
+        """Return what did not hold."""
+        faults = []
+        if self.code not in ((0, 1, 2) if case.code is None else (case.code,)):
+            faults.append(f"exit code {self.code}")
+        if "Traceback" in self.output:
+            faults.append("a traceback")
+        num_lines = sum(line.startswith("error: ") for line in self.errors.splitlines())
+        if self.code == 2 and num_lines != 1:
+            faults.append(f"{num_lines} lines of error")
+        if case.says not in self.output:
+            faults.append(f"it does not say {case.says!r}")
+        if self.seconds > MAX_S:
+            faults.append(f"{self.seconds:.0f} s")
+        if self.peak_mb > MAX_MB:
+            faults.append(f"{self.peak_mb:,.0f} MB")
+        return faults
+
+
+def run_case(case: Case, folder: Path) -> Outcome:
+    """Run a case in a process of its own.
+
+    Args:
+        case: the case.
+        folder: an empty folder for its files.
+    """
+    arguments = [str(word) for word in case.prepare(folder)]
+    out, errors = folder.parent / f"{folder.name}.out", folder.parent / f"{folder.name}.err"
+    begin = time.monotonic()
+    with out.open("wb") as out_file, errors.open("wb") as errors_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastssl", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out_file,
+            stderr=errors_file,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,
+        )
+    has_ended = 0
+    while not has_ended:
+        has_ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if not has_ended and time.monotonic() - begin > _HANGS_AFTER_S:
+            os.killpg(process.pid, signal.SIGKILL)
+            has_ended, status, usage = os.wait4(process.pid, 0)
+        time.sleep(0.01)
+    process.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
+    said = errors.read_text("utf-8", "replace")
+    return Outcome(
+        code=process.returncode,
+        seconds=time.monotonic() - begin,
+        peak_mb=usage.ru_maxrss / 1000,
+        output=out.read_text("utf-8", "replace") + said,
+        errors=said,
+    )
