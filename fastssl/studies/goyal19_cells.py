@@ -9,8 +9,9 @@ What is known of the paper's runs is little (``goyal19.py``); what a cell takes 
   jigsaw. That comment has 120 for the paper's ImageNet-22k, without milestones
   (``--schedule.epochs 120``). Which subset of YFCC the 10 epochs are for is not said: here they are
   for all four. Of Places205 nothing is known: it has ImageNet-1k's. Colorization has jigsaw's.
-- **Difficulty**: the five sizes of permutation sets are published; the list of K is remembered and
-  not verified.
+- **Difficulty**: the five sizes of permutation sets are published. Those of 100 and 701 are files
+  by Noroozi there; here they are chosen by the greatest minimum distance, without the identity
+  (``--task.permutations-file`` takes the files). The list of K is remembered and not verified.
 - **Supervised**: ResNet-50 as the recipe ``supervised``. The study's AlexNet was downloaded (BVLC's
   CaffeNet: no batch norm, three fully connected layers); here it is ``alexnet_stride4``, whose
   weights fit the trunk of jigsaw, with one Linear layer on it and the course of Noroozi and Favaro
@@ -25,6 +26,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import InputError, nearest
+from ..tasks.jigsaw import LIKE_NOROOZIS_FILES
 from . import goyal19 as recipes
 from . import noroozi16
 from . import supervised as supervised_recipes
@@ -35,6 +37,8 @@ TRUNKS = ("alexnet", "resnet50")
 """The two ends of the axis of capacity."""
 NUM_PERMUTATIONS = (100, 701, 2000, 5000, 10000)
 """|P|, the difficulty of jigsaw."""
+NOROOZIS_SETS = (100, 701)
+"""Sizes at which the study has Noroozi's files; here sets by the greatest minimum distance."""
 NUM_NEIGHBORS = (2, 5, 10, 20, 40, 80, 160, 313)
 """K, the difficulty of colorization; remembered, not verified."""
 
@@ -163,7 +167,11 @@ def _build(task: str, trunk: str, difficulty: int) -> RunConfig[Any]:
         return recipes.colorization(f"{trunk}_color", num_neighbors=difficulty)
     if task == "jigsaw":
         jigsaw = recipes.jigsaw_alexnet() if trunk == "alexnet" else recipes.jigsaw()
-        puzzle = dataclasses.replace(jigsaw.task, num_permutations=difficulty)
+        puzzle = dataclasses.replace(
+            jigsaw.task,
+            num_permutations=difficulty,
+            **(LIKE_NOROOZIS_FILES if difficulty in NOROOZIS_SETS else {}),
+        )
         return dataclasses.replace(jigsaw, task=puzzle)
     baseline = supervised_recipes.supervised()
     if trunk == "resnet50":

@@ -173,11 +173,12 @@ def jigsaw() -> RunConfig[JigsawConfig]:
 
     Command: ``torchrun --nproc-per-node 8 -m fastssl train kolesnikov19_jigsaw --data.path shards/
     --output-dir runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the
-    original's set. The settings of the public configuration: batch 128 and 8 permutations an image;
-    the paper's runs are remembered to have had 1024 and 16 (``--data.global-batch-size 1024
-    --task.permutations-per-image 16``). Differences from the original: ``docs/tasks.md``. Expected
-    on ImageNet-1k: linear accuracy 45.4 (width 8), 42.2 (width 4). Not yet measured by this
-    project.
+    original's set, Noroozi's, which no rule gives again; without it 100 by the greatest minimum
+    distance, not the identity. The settings of the public configuration: batch 128 and 8
+    permutations an image; the paper's runs are remembered to have had 1024 and 16
+    (``--data.global-batch-size 1024 --task.permutations-per-image 16``). Differences
+    from the original: ``docs/tasks.md``. Expected on ImageNet-1k: linear accuracy 45.4 (width 8),
+    42.2 (width 4). Not yet measured by this project.
     """
     return kolesnikov19("jigsaw")
 

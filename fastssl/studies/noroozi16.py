@@ -11,8 +11,9 @@ def jigsaw() -> RunConfig[JigsawConfig]:
     """Jigsaw as in Noroozi and Favaro 2016, AlexNet without batch norm (70 epochs).
 
     Command: ``fastssl train noroozi16_jigsaw --data.path shards/ --output-dir
-    runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the authors' own set.
-    70 epochs of ImageNet-1k are the original's 350,000 steps of 256 images, the rate falls each
+    runs/jigsaw``; ``--task.permutations-file permutations_100_max.bin`` takes the authors' own set,
+    which no rule gives again; without it 100 by the greatest minimum distance, not the identity. 70
+    epochs of ImageNet-1k are the original's 350,000 steps of 256 images, the rate falls each
     100,000. Biases learn at the same rate as weights here, at twice that in the original. Not yet
     measured by this project.
 
