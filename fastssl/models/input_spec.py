@@ -23,13 +23,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 INPUT_KEY = "input"
 """Where an exported trunk's metadata hold its input."""
 
-# (x / 255 - mean) / std, the operators' rule. The original of Caffe's form leaves 0 .. 255 and
-# begins with small weights; ours meet numbers of ordinary size.
+# (x / 255 - mean) / std, the operators' rule. Caffe's own form leaves 0 .. 255, for networks that
+# begin with small weights; the others of ours meet numbers of ordinary size.
 _HALF = (0.5, 0.5, 0.5)
 _CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
 _ONE_STD = (sum(IMAGENET_STD) / 3,) * 3
 SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "caffe": (_CAFFE_MEAN, (1 / 255,) * 3),
     "inception": (_HALF, _HALF),
     "mean": (_CAFFE_MEAN, _ONE_STD),
     "none": ((0.0,) * 3, _ONE_STD),

@@ -10,6 +10,7 @@ from ..config import MAX_WIDTH
 from ..errors import InputError, nearest
 from .alexnet import AlexNet
 from .base import Trunk
+from .caffenet import CaffeNet
 from .representation import RepresentationTrunk
 from .resnet9 import ResNet9
 from .resnet50 import ResNet50, ResNet50V1
@@ -33,6 +34,7 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "alexnet_no_lrn": partial(AlexNet, lrn=False),
     "alexnet_stride4": partial(AlexNet, stride=4),
     "alexnet_stride4_bn": partial(AlexNet, stride=4, norm="all", lrn=False),
+    "caffenet": CaffeNet,
     "resnet50": ResNet50,
     "resnet50_color": partial(ResNet50, in_channels=1, last_stride=1),
     "resnet50_patch": partial(ResNet50, **_PATCH),

@@ -24,6 +24,7 @@ from ..models.input_spec import InputSpec
 from .base import Features, Inputs, Metric, Task, check_side
 from .inception_views import (
     InceptionConfig,
+    Normalization,
     draw_appearance,
     prepare_views,
     to_pictures,
@@ -42,8 +43,9 @@ class ExemplarConfig(InceptionConfig):
     """Crops of each image, all of one decode."""
     grey_probability: Share = 0.66
     """Share of images made grey, all crops together."""
-    normalize: Literal["inception", "imagenet", "image"] = "image"
-    """To -1 .. 1; by ImageNet's mean and deviation; or by each crop's own."""
+    normalize: Normalization = "image"
+    """To -1 .. 1; by ImageNet's mean and deviation; by each crop's own; or Caffe's channel means
+    (123, 117, 104) taken from 0 .. 255."""
     embedding: Features = 1000
     """Features of the embedding, a Linear function of the pre-logits."""
     margin: Annotated[float, Range(0, 1000, without=0)] = 0.5

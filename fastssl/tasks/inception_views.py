@@ -32,6 +32,7 @@ _BRIGHTNESS_FIRST = 0.25
 
 Area = Annotated[float, Range(0, 1, without=0)]
 """Share of an image's area."""
+Normalization = Literal["inception", "imagenet", "image", "caffe"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class InceptionConfig(Checked, prefix="task."):
     """Share of images made grey, all views together."""
     grey: Literal["luma", "mean"] = "mean"
     """Grey is the luma (ITU-R 601) or the mean of the channels."""
-    normalize: Literal["inception", "imagenet", "image"] = "inception"
-    """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
+    normalize: Normalization = "inception"
+    """To -1 .. 1; by ImageNet's mean and deviation; by each view's own; or Caffe's channel means
+    (123, 117, 104) taken from 0 .. 255."""
 
     def list_views(self, count: int) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader for ``count`` views of each image."""

@@ -18,10 +18,11 @@ from ..fields import Share
 from ..models import Trunk
 from ..models.input_spec import InputSpec
 from ..views import ViewSpec
-from .base import Inputs, Metric, Task, check_side
+from .base import Inputs, Metric, Resize, Task, check_side
 from .inception_views import (
     Area,
     InceptionConfig,
+    Normalization,
     draw_appearance,
     prepare_views,
     to_pictures,
@@ -43,19 +44,32 @@ class SupervisedConfig(InceptionConfig):
     """Largest change of brightness, of a range of 1; 0 leaves it as it is."""
     saturation: Share = 0.0
     """Largest change of the saturation's factor around 1; 0 leaves it as it is."""
-    normalize: Literal["inception", "imagenet", "image"] = "imagenet"
-    """To -1 .. 1; by ImageNet's mean and deviation; or by each view's own."""
+    normalize: Normalization = "imagenet"
+    """To -1 .. 1; by ImageNet's mean and deviation; by each view's own; or Caffe's channel means
+    (123, 117, 104) taken from 0 .. 255."""
+    view: Literal["random_resized_crop", "squash_crop"] = "random_resized_crop"
+    """Crop of random area and shape; or a crop at a random place of the squashed image."""
+    resize: Resize = 256
+    """View squash_crop: side that the image is squashed to, in pixels."""
     label_smoothing: Share = 0.0
     """Share of the target that is spread over all classes."""
 
     def list_views(self, count: int) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader: torchvision's rule, ten attempts, else the centre."""
+        if self.view == "squash_crop":
+            return (ViewSpec.squash_crop(self.resize, self.size, count),)
         ratio = (1 / self.max_ratio, self.max_ratio)
         return (
             ViewSpec.random_resized_crop(
                 self.size, scale=(self.min_area, 1.0), ratio=ratio, count=count
             ),
         )
+
+    @classmethod
+    def caffenet(cls, **changes: Any) -> SupervisedConfig:
+        """Return the form of BVLC's CaffeNet; ``changes`` are fields with other values."""
+        fields: dict[str, Any] = {"size": 227, "view": "squash_crop", "normalize": "caffe"}
+        return cls(**fields | changes)
 
     @classmethod
     def kolesnikov(cls, **changes: Any) -> SupervisedConfig:

@@ -66,7 +66,6 @@ def test_a_row_builds_its_task_on_a_trunk_of_the_listed_size(name):
     assert head > 0
     # Strides, and where batch norms stand, are no parameters; VGG's patch form has its own row.
     form = config.trunk if config.trunk.startswith("vgg") else config.trunk.removesuffix("_patch")
-    form = {"alexnet_stride4": "alexnet"}.get(form, form)
     table = read_parameter_table()
     if name in CELLS:
         assert trunk == table[form, config.width]
@@ -169,8 +168,10 @@ def test_baselines_of_the_study_of_scale():
     assert (resnet.trunk, resnet.width, resnet.task.name) == ("resnet50", 4, "supervised")
     assert resnet.schedule == build_recipe("supervised").schedule
     alexnet = build_recipe("goyal19_supervised_alexnet_imagenet1k")
-    assert (alexnet.trunk, alexnet.optim.lr) == ("alexnet_stride4", 0.01)
-    build_trunk("alexnet", 1).load_state_dict(build_trunk("alexnet_stride4", 1).state_dict())
+    assert (alexnet.trunk, alexnet.optim.lr) == ("caffenet", 0.01)
+    steps = alexnet.schedule.epochs * IMAGENET / alexnet.data.global_batch_size
+    assert steps == pytest.approx(450_000, rel=0.002)  # BVLC's solver, falls each 100,000
+    assert alexnet.schedule.milestones == (20.0, 40.0, 60.0, 80.0)
 
 
 @pytest.mark.parametrize(

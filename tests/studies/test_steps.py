@@ -29,7 +29,7 @@ SMALL = {
     "colorization": {"resize_short": 112, "crop": 112, "hidden": 8},
     "supervised": {"size": 32},
 }
-LEAST_SIDE = {"vgg19_bn": 224, "alexnet_stride4": 99}
+LEAST_SIDE = {"vgg19_bn": 224, "caffenet": 227}
 KOLESNIKOV = [
     f"kolesnikov19_{task}_{trunk}_4x"
     for task in ("rotation", "exemplar", "jigsaw", "relative_location", "supervised")
