@@ -124,6 +124,11 @@ class OptimConfig(Checked, prefix="optim."):
     """Decay the scales and shifts of normalisation layers too."""
     decay_bias: bool = True
     """Decay biases too."""
+    decay_root: bool = True
+    """Decay the kernels of the trunk's first stage too; those of RevNet's root do not in Kolesnikov
+    et al. 2019."""
+    bias_lr_factor: Annotated[float, _Factor] = 1.0
+    """Rate of biases, but of normalisation layers, over that of weights; 2 in Caffe's AlexNets."""
 
     def check(self) -> None:
         """Refuse Nesterov's form of no momentum."""

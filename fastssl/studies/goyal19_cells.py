@@ -12,10 +12,8 @@ What is known of the paper's runs is little (``goyal19.py``); what a cell takes 
 - **Difficulty**: the five sizes of permutation sets are published. Those of 100 and 701 are files
   by Noroozi there; here they are chosen by the greatest minimum distance, without the identity
   (``--task.permutations-file`` takes the files). The list of K is remembered and not verified.
-- **Supervised**: ResNet-50 as the recipe ``supervised``. The study's AlexNet was downloaded (BVLC's
-  CaffeNet: no batch norm, three fully connected layers); here it is ``alexnet_stride4``, whose
-  weights fit the trunk of jigsaw, with one Linear layer on it and the course of Noroozi and Favaro
-  2016.
+- **Supervised**: ResNet-50 as the recipe ``supervised``; AlexNet is ``caffenet``, the network whose
+  weights the study downloaded, with BVLC's course.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from ..config import RunConfig
 from ..errors import InputError, nearest
 from ..tasks.jigsaw import LIKE_NOROOZIS_FILES
 from . import goyal19 as recipes
-from . import noroozi16
 from . import supervised as supervised_recipes
 from .cells import DATA_SETS, Cell
 from .operations import GIGAFLOPS
@@ -173,13 +170,7 @@ def _build(task: str, trunk: str, difficulty: int) -> RunConfig[Any]:
             **(LIKE_NOROOZIS_FILES if difficulty in NOROOZIS_SETS else {}),
         )
         return dataclasses.replace(jigsaw, task=puzzle)
-    baseline = supervised_recipes.supervised()
-    if trunk == "resnet50":
-        return baseline
-    course = noroozi16.jigsaw()
-    return dataclasses.replace(
-        baseline, trunk="alexnet_stride4", optim=course.optim, schedule=course.schedule
-    )
+    return recipes.supervised_alexnet() if trunk == "alexnet" else supervised_recipes.supervised()
 
 
 def _describe_published(cell: tuple[str, str, int, str]) -> str:

@@ -140,6 +140,8 @@ def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
             # Of the patch head's kernels the study has its own.
             head_weight_decay=5e-4 if task in _PATCH_TASKS else None,
             decay_bias=False,
+            # The code gives RevNet's root no regulariser, ResNet's has one.
+            decay_root=not (trunk or usual_trunk).startswith("revnet"),
         ),
         schedule=schedule,
     )
@@ -318,7 +320,7 @@ def _learn_in_seconds(config: RunConfig[Any], **changes: Any) -> RunConfig[Any]:
         width=1,
         max_steps=200,
         data=LoaderConfig(global_batch_size=16),
-        optim=dataclasses.replace(config.optim, lr=0.02, lr_batch_size=0),
+        optim=dataclasses.replace(config.optim, lr=0.02, lr_batch_size=0, decay_root=True),
         schedule=ScheduleConfig(epochs=1000.0, milestones=(), warmup_epochs=0.0),
         checkpoint=CheckpointConfig(every_steps=100),
         log=LogConfig(every_steps=20, pictures_every_steps=100),

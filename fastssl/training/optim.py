@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..config import OptimConfig
 from ..errors import InputError
+from ..models import Trunk
 from .lars import LARS
 
 MAX_NONFINITE_IN_A_ROW = 2
@@ -66,12 +67,14 @@ def build_optimizer(config: OptimConfig, network: nn.Module) -> torch.optim.Opti
 
 
 def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str, Any]]:
-    """Sort parameters by (weight decay, whether LARS adapts them)."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    """Sort parameters by (weight decay, whether LARS adapts them, rate over that of weights)."""
+    groups: dict[tuple[float, bool, float], list[nn.Parameter]] = {}
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     own: dict[nn.Parameter, float] = {}
     if config.head_weight_decay is not None:
         own = dict.fromkeys(_list_head(network), config.head_weight_decay)
+    if not config.decay_root:
+        own |= dict.fromkeys(_list_root(network), 0.0)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:  # frozen
@@ -79,11 +82,30 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
             is_norm, is_bias = isinstance(module, norms), name.endswith("bias")
             is_exempt = not config.decay_norm if is_norm else is_bias and not config.decay_bias
             decay = 0.0 if is_exempt else own.get(parameter, config.weight_decay)
-            groups.setdefault((decay, not (is_norm or is_bias)), []).append(parameter)
+            factor = config.bias_lr_factor if is_bias and not is_norm else 1.0
+            key = (decay, not (is_norm or is_bias), factor)
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": decay, "is_adapted": is_adapted}
-        for (decay, is_adapted), parameters in groups.items()
+        {
+            "params": parameters,
+            "weight_decay": decay,
+            "is_adapted": is_adapted,
+            "lr_factor": factor,
+        }
+        for (decay, is_adapted, factor), parameters in groups.items()
     ]
+
+
+def _list_root(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that ``optim.decay_root`` is for."""
+    trunk = getattr(network, "trunk", None)
+    if not isinstance(trunk, Trunk):
+        raise InputError(
+            f"optim.decay_root (false) needs a trunk, {type(network).__name__} has none; set "
+            "--optim.decay-root true"
+        )
+    first = next(iter(trunk.stages().values()))
+    return [parameter for module in first for parameter in module.parameters()]
 
 
 def _list_head(network: nn.Module) -> list[nn.Parameter]:
@@ -125,9 +147,10 @@ def load_apex_optimizers() -> ModuleType:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of weights; that of a group with a factor follows."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        # The groups of a checkpoint from before there were factors have none.
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def list_statistics(network: nn.Module) -> dict[str, Tensor]:

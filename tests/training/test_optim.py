@@ -113,6 +113,52 @@ def test_lr_reaches_every_group():
     assert {group["lr"] for group in optimizer.param_groups} == {0.123}
 
 
+def test_biases_may_learn_faster_and_norms_do_not():
+    optimizer = build_optimizer(OptimConfig(bias_lr_factor=2.0), net := network())
+    set_lr(optimizer, 0.1)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    conv, norm, _, linear = net
+    assert [rates[layer.weight] for layer in (conv, norm, linear)] == [0.1, 0.1, 0.1]
+    assert [rates[layer.bias] for layer in (conv, norm, linear)] == [0.2, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("name", ["noroozi16_jigsaw", "goyal19_jigsaw_alexnet"])
+def test_biases_of_caffes_alexnets_learn_at_twice_the_rate_without_decay(name):
+    recipe = build_recipe(name)
+    task = build_task(recipe.task, build_trunk(recipe.trunk, 1))
+    optimizer = build_optimizer(recipe.optim, task)
+    set_lr(optimizer, 0.01)
+    group = next(
+        g for g in optimizer.param_groups if any(p is task.trunk.conv1.bias for p in g["params"])
+    )
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.0)
+
+
+def test_a_checkpoint_without_factors_goes_on_with_one_rate():
+    optimizer = build_optimizer(OptimConfig(), network())
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group["lr_factor"]
+    optimizer.load_state_dict(state)
+    set_lr(optimizer, 0.3)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.3}
+
+
+def test_the_root_of_revnet_does_not_decay_in_the_study():
+    """Its root convolution has no regulariser (the study's resnet.py); ResNet's has."""
+    for trunk, wanted in (("revnet50", 0.0), ("resnet50_v2", 1e-4)):
+        recipe = build_recipe(f"kolesnikov19_rotation_{trunk}_4x")
+        task = build_task(recipe.task, build_trunk(recipe.trunk, 1))
+        decays = list_decays(build_optimizer(recipe.optim, task))
+        assert decays[task.trunk.conv1.weight] == wanted
+        assert decays[task.trunk.layer1[0].conv1.weight] == 1e-4
+
+
+def test_a_root_that_is_not_there_cannot_be_spared():
+    with pytest.raises(InputError, match=r"optim\.decay_root \(false\) needs a trunk"):
+        build_optimizer(OptimConfig(decay_root=False), network())
+
+
 def snapshot(net, optimizer):
     momenta = [optimizer.state[p]["momentum_buffer"] for p in net.parameters()]
     return [tensor.detach().clone() for tensor in (*net.parameters(), *momenta)]
