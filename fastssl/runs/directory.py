@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
+import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ..config import LoaderName
 from ..errors import InputError
-from ..system.files import locked, naming_file, publish_bytes
+from ..system.files import locked, naming_file, open_own, publish_bytes, read_own
+from .lines import find_cut
 
 CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
@@ -22,8 +23,14 @@ BAD_SAMPLES_NAME = "bad_samples.jsonl"
 EXIT_NAME = "exit.json"
 TENSORBOARD_NAME = "tensorboard"
 PICTURES_NAME = "pictures.safetensors"
+CHECKPOINTS_NAME = "checkpoints"
+NONFINITE_NAME = "nonfinite"
+MAX_JSON_BYTES = 1 << 24
+"""A larger config or ending is none of ours."""
 LOCK_PATIENCE_S = 10.0
-_CUT_WINDOW = 1 << 16
+_LINES = re.compile(
+    rf"{re.escape(METRICS_NAME)}|{re.escape(BAD_SAMPLES_NAME)}|ledger\.rank\d+\.jsonl"
+)
 
 
 def ledger_name(rank: int) -> str:
@@ -56,6 +63,30 @@ def locked_run(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_entries(folder: Path) -> None:
+    """See that what a run changes in its directory lies there: no links, no files for folders.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        InputError: names what is something else.
+    """
+    for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME, NONFINITE_NAME):
+        path = folder / name
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            kind = "a symbolic link" if path.is_symlink() else "no folder"
+            raise InputError(
+                f"{path} is {kind}; a run changes nothing outside its own directory: put the "
+                "folder itself there, or have --output-dir as a whole where there is room"
+            )
+    for path in folder.iterdir():
+        if _LINES.fullmatch(path.name):
+            open_own(path, "r+b").close()
+        elif path.name in (CONFIG_NAME, PICTURES_NAME):
+            open_own(path).close()
+
+
 def check_identity(folder: Path, identity: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Compare a run with the one that the directory holds.
 
@@ -71,8 +102,10 @@ def check_identity(folder: Path, identity: dict[str, Any], defaults: dict[str, A
     if not path.exists():
         return
     try:
-        old = dict(json.loads(path.read_bytes())["identity"])
-    except (ValueError, KeyError, TypeError) as error:
+        old = dict(json.loads(read_own(path, MAX_JSON_BYTES))["identity"])
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({error!r}); restore it, or choose another --output-dir"
         ) from None
@@ -127,8 +160,10 @@ def write_config(
 def read_chosen_loader(folder: Path) -> LoaderName | None:
     """Return the back end that the run used last, or None if it has not begun."""
     try:
-        return json.loads((folder / CONFIG_NAME).read_bytes())["chosen_loader"]["name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = read_own(folder / CONFIG_NAME, MAX_JSON_BYTES)
+        name = json.loads(content)["chosen_loader"]["name"]
+        return name if name in typing.get_args(LoaderName) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # what is wrong with the file is for check_identity to say
 
 
@@ -143,62 +178,16 @@ def cut_logs(folder: Path, step: int) -> None:
     Args:
         folder: the run directory.
         step: of the checkpoint; later lines, and a torn last one, go.
+
+    Raises:
+        InputError: if one of them is a link or no regular file; then none is cut.
     """
-    names = (METRICS_NAME, BAD_SAMPLES_NAME)
-    for path in (*(folder / name for name in names), *folder.glob("ledger.rank*.jsonl")):
-        if path.exists():
-            os.truncate(path, _find_cut(path, step))
-
-
-def _find_cut(path: Path, step: int) -> int:
-    """Find the end of the last line up to a step; steps rise, so it is sought from the end."""
-    size = path.stat().st_size
-    window = _CUT_WINDOW
-    with path.open("rb") as file:
-        while True:
-            start = max(0, size - window)
-            file.seek(start)
-            content = file.read(size - start)
-            end = len(content)
-            while (newline := content.rfind(b"\n", 0, end)) >= 0:
-                begin = content.rfind(b"\n", 0, newline) + 1
-                if begin == 0 and start > 0:
-                    break  # the line begins before the window
-                if _step_of(content[begin:newline]) <= step:
-                    return start + newline + 1
-                end = newline
-            if start == 0:
-                return 0
-            window *= 4
-
-
-def _step_of(line: bytes) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # no line of ours, so it goes
-
-
-class JsonLines:
-    """Appends lines to a file; each is handed to the system as it is written."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file for appending."""
-        self._path = path
-        self._file: TextIO = path.open("a", buffering=1)
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Append one line."""
-        with naming_file(self._path):
-            self._file.write(json.dumps(line) + "\n")
-
-    def sync(self) -> None:
-        """Make the lines durable."""
-        with naming_file(self._path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Make the lines durable and close the file."""
-        self.sync()
-        self._file.close()
+    with contextlib.ExitStack() as opened:
+        files = {
+            path: opened.enter_context(open_own(path, "r+b"))
+            for path in sorted(folder.iterdir())
+            if _LINES.fullmatch(path.name)
+        }
+        for path, file in files.items():
+            with naming_file(path):
+                file.truncate(find_cut(file, step))

@@ -7,7 +7,6 @@ its own, for rank 0 sees only that it is gone.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,7 +80,9 @@ def _find_failure(folder: Path) -> str | None:
     while time.monotonic() < deadline:
         for path in sorted(folder.glob(_FAILURES)):
             rank = path.name.removeprefix("exit.rank").removesuffix(".json")
-            return f"rank {rank}: {json.loads(path.read_bytes())['reason']}"
+            found = read_ending(folder, path.name)
+            if found is not None:
+                return f"rank {rank}: {found.reason}"
         time.sleep(0.1)
     return None
 
@@ -90,4 +91,5 @@ def clear_endings(folder: Path) -> None:
     """Remove what earlier lives said of their end, and files that they left half-written."""
     for pattern in (EXIT_NAME, _FAILURES, ".*.tmp"):
         for path in folder.glob(pattern):
-            path.unlink()
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()

@@ -19,13 +19,13 @@ from PIL import Image
 
 from ..errors import InputError
 from ..fields import Documented
-from .directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, TENSORBOARD_NAME
+from ..system.files import open_own, read_own
+from .directory import CONFIG_NAME, EXIT_NAME, MAX_JSON_BYTES, METRICS_NAME, TENSORBOARD_NAME
 
 MAX_LINE_BYTES = 1 << 20
 """A longer line is none of ours."""
 MAX_LINES = 10_000
 """Of a run with more than twice as many lines every second one is kept, and again."""
-_MAX_FILE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,17 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     )
 
 
-def read_ending(folder: Path) -> Ending | None:
+def read_ending(folder: Path, name: str = EXIT_NAME) -> Ending | None:
     """Return how a run's last life ended, or None if it has not, or was killed.
 
     Args:
         folder: the run directory.
+        name: of the file, where it is one that a rank left.
     """
-    found = _read_object(folder / EXIT_NAME)
+    found = _read_object(folder / name)
     try:
         return Ending(int(found["code"]), str(found["reason"]), int(found["step"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -137,7 +138,7 @@ def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / METRICS_NAME
     if not path.is_file():
         raise InputError(f"run ({folder}) has no {METRICS_NAME}; give the folder of a training run")
-    with path.open("rb") as file:
+    with open_own(path) as file:
         is_inside = False  # a line too long to be read whole
         while text := file.readline(MAX_LINE_BYTES):
             was_inside, is_inside = is_inside, not text.endswith(b"\n")
@@ -151,9 +152,8 @@ def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
 def _read_object(path: Path) -> dict[str, Any]:
     """Return what stands in a small JSON file, empty if it is not there or is no object."""
     try:
-        with path.open("rb") as file:
-            return _parse_object(file.read(_MAX_FILE_BYTES))
-    except OSError:
+        return _parse_object(read_own(path, MAX_JSON_BYTES))
+    except (OSError, InputError):
         return {}
 
 
@@ -177,6 +177,7 @@ def _read_pictures(folder: Path) -> list[LoggedPicture]:
 
     ends: dict[str, dict[int, bytes]] = {}
     for path in sorted(folder.glob("*tfevents*")):
+        open_own(path).close()  # a pipe would be waited for
         for event in LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.HasField("image"):

@@ -1,15 +1,17 @@
-"""Files: published whole or not at all, locked, read with retries, and hashed."""
+"""Files: opened by their own name, published whole, locked, read with retries, and hashed."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from ..errors import InputError
 
@@ -28,6 +30,67 @@ def naming_file(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = str(path)
         raise
+
+
+def open_own(path: Path, mode: str = "rb") -> BinaryIO:
+    """Open a regular file by its own name: no link is followed, no pipe or device is waited for.
+
+    Args:
+        path: the file.
+        mode: ``rb``; ``r+b`` or ``ab`` write in place, and then no other name may lead to the file.
+
+    Raises:
+        InputError: if the name stands for something else.
+        OSError: if it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS[mode] | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        # Of a link; of a pipe that nobody reads, or a socket; of a folder.
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            _refuse_entry(path, path.lstat().st_mode)
+        raise
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and (mode == "rb" or found.st_nlink < 2):
+        return os.fdopen(descriptor, mode)  # type: ignore[return-value]
+    os.close(descriptor)
+    _refuse_entry(path, found.st_mode)
+
+
+_FLAGS = {
+    "rb": os.O_RDONLY | os.O_CLOEXEC,
+    "r+b": os.O_RDWR | os.O_CLOEXEC,
+    "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
+}
+_KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe"}
+
+
+def _refuse_entry(path: Path, mode: int) -> NoReturn:
+    if stat.S_ISREG(mode):
+        raise InputError(
+            f"{path} has other names too (hard links), and what is written to it would be written "
+            f"there; give it one of its own: cp {path} {path}.own && mv {path}.own {path}"
+        )
+    kind = _KINDS.get(stat.S_IFMT(mode), "a device or a socket")
+    raise InputError(f"{path} is {kind}, wanted a regular file; remove it, or put the file there")
+
+
+def read_own(path: Path, most: int) -> bytes:
+    """Read a small file as ``open_own`` opens it.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        InputError: if it is no regular file, or a larger one.
+        OSError: if it cannot be read.
+    """
+    with naming_file(path), open_own(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{path} has more than {most:,} bytes; restore it, or remove it")
+    return content
 
 
 def sync_folder(folder: Path) -> None:
@@ -55,7 +118,9 @@ def published(target: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
     temporary = (scratch or target.parent) / f".{target.name}.{os.getpid()}.tmp"
     try:
         with naming_file(target):
-            with temporary.open("wb") as file:
+            # What a killed process of this number left; a link that waits there is not followed.
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -82,12 +147,17 @@ def locked(path: Path, busy: str, patience_s: float = 0.0) -> Iterator[None]:
         patience_s: how long to wait for that process; ``math.inf`` for as long as it takes.
 
     Raises:
-        InputError: with ``busy``, if another process still holds it then.
+        InputError: with ``busy``, if another process still holds it then; if a link stands there.
         OSError: if the file cannot be opened.
     """
     # Read and write: NFS grants an exclusive lock on nothing less. A folder opens for neither.
-    mode = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, mode | os.O_CLOEXEC, 0o644)
+    mode = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, mode | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _refuse_entry(path, stat.S_IFLNK)
+        raise
     try:
         deadline = time.monotonic() + patience_s
         while True:

@@ -13,6 +13,8 @@ import hashlib
 import io
 import json
 import logging
+import os
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -22,7 +24,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..system.files import publish_bytes, published, sha256_of, sync_folder
+from ..system.files import open_own, publish_bytes, published, read_own, sync_folder
+from .stored_state import find_foreign, open_state, snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +34,11 @@ MANIFEST_NAME = "manifest.json"
 POINTER_NAME = "latest"
 MAX_FAILED_SAVES = 3
 """Saves that may fail in a row before the run stops."""
+
+_STEP_NAME = re.compile("[0-9]{9}")
+_MAX_POINTER_BYTES = 100
+# A file a rank and table, of some hundred bytes each.
+_MAX_MANIFEST_BYTES = 1 << 26
 
 
 class CheckpointStore:
@@ -60,26 +68,21 @@ class CheckpointStore:
         Raises:
             InputError: if there are checkpoints and all are damaged.
         """
-        for leftover in self._folder.glob(".tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for torn in self._folder.glob(".*.tmp"):
-            torn.unlink()
-        damaged = []
-        latest = self._read_pointer()
-        if latest is not None and not latest.is_dir():
-            damaged.append((latest, f"{POINTER_NAME} names it, but it is gone"))
+        self._remove_leftovers()
+        damaged = self._check_pointer()
         for step in reversed(self._steps()):
             folder = self._folder_of(step)
-            reason = find_damage(folder)
+            reason = find_damage(folder, step)
             if reason is not None:
-                damaged.append((folder, reason))
+                damaged[folder.name] = reason
                 continue
-            for other, why in damaged:
-                _log.warning("checkpoint %s is damaged: %s; passed over", other, why)
-                _set_aside(other)
+            for name, why in damaged.items():
+                _log.warning("checkpoint %s is damaged: %s; passed over", self._folder / name, why)
+                if name != POINTER_NAME:
+                    _set_aside(self._folder / name)
             return step
         if damaged:
-            named = ", ".join(f"{folder.name} ({reason})" for folder, reason in damaged)
+            named = ", ".join(f"{name} ({reason})" for name, reason in damaged.items())
             raise InputError(
                 f"{self._folder}: no checkpoint is whole: {named}; restore one, or start anew in "
                 "another --output-dir"
@@ -87,15 +90,18 @@ class CheckpointStore:
         return None
 
     def load(self, step: int) -> dict[str, Any]:
-        """Load the state of a step that ``find_newest`` has found."""
+        """Open the state of a step that ``find_newest`` has found; see ``open_state``."""
         self.last_step = step
-        path = self._folder_of(step) / STATE_NAME
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return open_state(self.path_of(step))
 
     def read_files(self, step: int) -> tuple[Path, dict[str, Any]]:
         """Return the folder of a step that ``find_newest`` has found, and what it says of files."""
         folder = self._folder_of(step)
-        return folder, json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+        return folder, _read_files(folder)
+
+    def path_of(self, step: int) -> Path:
+        """Return where the state of a step stands."""
+        return self._folder_of(step) / STATE_NAME
 
     def open_draft(self, step: int) -> Path | None:
         """Make the folder that all ranks write parts to before ``save``; rank 0 calls it.
@@ -143,10 +149,10 @@ class CheckpointStore:
         if step == self.last_step:
             return
         self.wait(is_final=False)
-        snapshot = _snapshot(state)
+        taken = snapshot(state)
         self.last_step = step
         self._thread = threading.Thread(
-            target=self._write_and_note, args=(step, snapshot, parts or {}), name="checkpoint"
+            target=self._write_and_note, args=(step, taken, parts or {}), name="checkpoint"
         )
         self._thread.start()
 
@@ -212,17 +218,34 @@ class CheckpointStore:
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(self._folder_of(old))
 
-    def _read_pointer(self) -> Path | None:
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process left half-written; of a link, the link."""
+        for draft in self._folder.glob(".tmp-*"):
+            shutil.rmtree(draft, ignore_errors=True)
+        for torn in self._folder.glob(".*.tmp"):
+            with contextlib.suppress(IsADirectoryError):
+                torn.unlink()
+
+    def _check_pointer(self) -> dict[str, str]:
+        """Return by its name what ``latest`` names and is not there: nine digits, nothing else."""
         try:
-            return self._folder / (self._folder / POINTER_NAME).read_text()
+            content = read_own(self._folder / POINTER_NAME, _MAX_POINTER_BYTES).decode()
         except FileNotFoundError:
-            return None
+            return {}
+        except (OSError, ValueError) as error:
+            return {POINTER_NAME: f"it cannot be read: {error}"}
+        name = content.strip()
+        if not _STEP_NAME.fullmatch(name):
+            return {POINTER_NAME: f"it holds {name[:40]!r}, wanted nine digits"}
+        if not (self._folder / name).is_dir():
+            return {name: f"{POINTER_NAME} names it, but it is gone"}
+        return {}
 
     def _steps(self) -> list[int]:
         if not self._folder.is_dir():
             return []
         names = (entry.name for entry in self._folder.iterdir() if entry.is_dir())
-        return sorted(int(name) for name in names if name.isdecimal() and len(name) == 9)
+        return sorted(int(name) for name in names if _STEP_NAME.fullmatch(name))
 
     def _draft_of(self, step: int) -> Path:
         return self._folder / f".tmp-{step:09d}"
@@ -231,29 +254,41 @@ class CheckpointStore:
         return self._folder / f"{step:09d}"
 
 
-def find_damage(folder: Path) -> str | None:
+def find_damage(folder: Path, step: int) -> str | None:
     """Return why a checkpoint cannot be used, or None if it is whole.
 
     Args:
         folder: ``checkpoints/<step>``.
+        step: that it is to be of.
     """
+    if folder.is_symlink():
+        return "it is a symbolic link"
     try:
-        files = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+        files = _read_files(folder)
         if STATE_NAME not in files:
             return f"{MANIFEST_NAME} does not list {STATE_NAME}"
         for name, entry in files.items():
-            size = (folder / name).stat().st_size
-            if size != entry["bytes"]:
-                return f"{name} has {size} bytes, {entry['bytes']} were written"
-            if sha256_of(folder / name) != entry["sha256"]:
-                return f"{name} does not match its SHA-256"
+            if Path(name).name != name:
+                return f"{MANIFEST_NAME} lists {name[:80]!r}, which is no file of it"
+            with open_own(folder / name) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != entry["bytes"]:
+                    return f"{name} has {size} bytes, {entry['bytes']} were written"
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    return f"{name} does not match its SHA-256"
+        return find_foreign(folder / STATE_NAME, step)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"it cannot be read: {error}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except InputError as error:
+        return str(error)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST_NAME} cannot be read: {error!r}"
-    return None
+
+
+def _read_files(folder: Path) -> dict[str, Any]:
+    return json.loads(read_own(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES))["files"]
 
 
 def _set_aside(folder: Path) -> None:
@@ -262,13 +297,3 @@ def _set_aside(folder: Path) -> None:
     with contextlib.suppress(OSError):
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
-
-
-def _snapshot(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _snapshot(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_snapshot(item) for item in value]
-    return value

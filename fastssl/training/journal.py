@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..batch import Batch, Substitution
 from ..config import RunConfig
-from ..errors import RunFailed
+from ..errors import InputError, RunFailed
 from ..loaders import Loader
 from ..loaders.telemetry import StageReport, describe_data, merge_reports
 from ..runs.directory import (
@@ -25,10 +25,10 @@ from ..runs.directory import (
     METRICS_NAME,
     PICTURES_NAME,
     TENSORBOARD_NAME,
-    JsonLines,
     cut_logs,
     ledger_name,
 )
+from ..runs.lines import JsonLines
 from ..runs.metrics import check_names, list_metrics, order_line
 from ..tasks import Task
 from ..world import World
@@ -127,7 +127,17 @@ class Journal:
         return {"bad_samples": self._account.state_dict(), "meter": self._meter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what a checkpoint kept; other keys are not looked at."""
+        """Go on with what a checkpoint kept; other keys are not looked at.
+
+        Raises:
+            InputError: if it counts what this run does not.
+        """
+        unknown = [name for name in state["meter"]["names"] if name not in self._table]
+        if unknown:
+            raise InputError(
+                f"the checkpoint counts {str(unknown[0])[:80]!r}, which this run does not know; "
+                "choose another --output-dir"
+            )
         self._account.load_state_dict(state["bad_samples"])
         self._meter.load_state_dict(state["meter"])
 

@@ -9,10 +9,10 @@ import torch
 
 from ..batch import Batch
 from ..errors import RunFailed
+from ..runs.directory import NONFINITE_NAME
+from ..system.files import published
 from ..tasks import Task
 from ..world import World
-
-NONFINITE_FOLDER = "nonfinite"
 
 
 def fail_on_nonfinite(folder: Path, step: int, batch: Batch, task: Task, world: World) -> NoReturn:
@@ -28,7 +28,7 @@ def fail_on_nonfinite(folder: Path, step: int, batch: Batch, task: Task, world: 
     Raises:
         RunFailed: says where they stand, and what to change.
     """
-    place = folder / NONFINITE_FOLDER / f"{step:09d}"
+    place = folder / NONFINITE_NAME / f"{step:09d}"
     place.mkdir(parents=True, exist_ok=True)
     capsule: dict[str, Any] = {
         "step": step,
@@ -39,7 +39,8 @@ def fail_on_nonfinite(folder: Path, step: int, batch: Batch, task: Task, world: 
     }
     if world.is_zero:
         capsule["task"] = dict(task.state_dict())
-    torch.save(capsule, place / f"rank{world.rank}.pt")
+    with published(place / f"rank{world.rank}.pt") as file:
+        torch.save(capsule, file)
     world.gather(None)  # every rank's part is written before one of them leaves
     raise RunFailed(
         f"the loss was not finite at step {step} and the one before; the weights are those before "

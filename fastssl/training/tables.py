@@ -74,7 +74,7 @@ def load_tables(tables: Mapping[str, DividedTable], folder: Path, files: Mapping
             )
         num_read = 0
         for file, entry in parts.items():
-            begin, end = entry["rows"]
+            begin, end = _read_bounds(folder / file, entry, table)
             low, high = max(begin, table.first), min(end, table.stop)
             if low < high:
                 rows = table.rows[low - table.first : high - table.first]
@@ -85,6 +85,18 @@ def load_tables(tables: Mapping[str, DividedTable], folder: Path, files: Mapping
                 f"{folder} holds {num_read} of the rows {table.first} .. {table.stop - 1} of table "
                 f"'{name}'; restore its files, or choose another --output-dir"
             )
+
+
+def _read_bounds(path: Path, entry: Mapping[str, Any], table: DividedTable) -> tuple[int, int]:
+    """Return the rows that a file says it holds, as many as it has bytes for."""
+    match entry.get("rows"):
+        case [int(begin), int(end)] if 0 <= begin <= end <= table.num_rows:
+            if entry["bytes"] == (end - begin) * _row_bytes(table.rows):
+                return begin, end
+    raise InputError(
+        f"{path} has {entry['bytes']} bytes for the rows {str(entry.get('rows'))[:80]} of "
+        f"{table.num_rows}; restore the checkpoint, or choose another --output-dir"
+    )
 
 
 def _write_all(tables: Mapping[str, DividedTable], folder: Path, rank: int) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from ..models import build_trunk, save_trunk
 from ..models.input_spec import INPUT_KEY
 from ..randomness import step_seed
 from ..runs.directory import (
+    CHECKPOINTS_NAME,
     TRUNK_NAME,
+    check_entries,
     check_identity,
     compare_identities,
     locked_run,
@@ -46,6 +48,7 @@ from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
 from .schedule import build_schedule
 from .start import read_start
+from .stored_state import check_fit, check_like, take_part
 from .tables import load_tables, save_tables
 
 _log = logging.getLogger(__name__)
@@ -111,6 +114,7 @@ class Trainer:
 
     def set_up(self) -> None:
         """Open the data, build the network, and go back to the newest checkpoint."""
+        self.world.on_zero(lambda: check_entries(self.folder))
         self.world.on_zero(lambda: clear_endings(self.folder))
         self._earlier_loader = self.world.on_zero(lambda: read_chosen_loader(self.folder))
         self.world.together(self._open_loader)
@@ -162,7 +166,7 @@ class Trainer:
         )
 
     def _open_outputs(self) -> None:
-        self.store = CheckpointStore(self.folder / "checkpoints", self.config.checkpoint.keep)
+        self.store = CheckpointStore(self.folder / CHECKPOINTS_NAME, self.config.checkpoint.keep)
         self._open_files.callback(self.store.close)
         self.journal = Journal(self.config, self.world, self.task, self.loader)
         self._open_files.callback(self.journal.close)
@@ -216,8 +220,12 @@ class Trainer:
         self.journal.begin(self.step, has_checkpoint=step is not None)
 
     def _load(self, step: int) -> None:
-        state = self.store.load(step)
-        compare_identities(self.folder, state["identity"], self.identity, self.defaults)
+        path, found = self.store.path_of(step), self.store.load(step)
+        identity_then = take_part(found, "identity", path)
+        check_like(identity_then, {}, "identity", path)
+        compare_identities(self.folder, identity_then, self.identity, self.defaults)
+        self.step = step
+        state = check_fit(found, self._state(), self.optimizer, path)
         self.task.load_state_dict(state["task"])
         load_tables(self.tables, *self.store.read_files(step))
         self.optimizer.load_state_dict(state["optimizer"])
@@ -225,7 +233,6 @@ class Trainer:
         self.guard.load_state_dict(state["guard"])
         self.journal.load_state_dict(state)
         self.loader.load_state_dict(state["loader"])
-        self.step = state["step"]
         warn_of_other_machine(state["machine"], self.world)
 
     def _save(self) -> None:
@@ -237,7 +244,10 @@ class Trainer:
         parts = save_tables(self.tables, self.store, self.step, self.world)
         if parts is None or not self.world.is_zero:
             return
-        state = {
+        self.store.save(self.step, self._state(), parts)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "step": self.step,
             "task": dict(self.task.state_dict()),
             "optimizer": self.optimizer.state_dict(),
@@ -248,7 +258,6 @@ class Trainer:
             "identity": self.identity,
             "machine": describe_rank(self.world),
         }
-        self.store.save(self.step, state, parts)
 
     def _loader_state(self) -> dict[str, Any]:
         return {**self.loader.state_dict(), "position": self._position(self.step)}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 
 import pytest
 
@@ -10,7 +11,7 @@ from fastssl.batch import Substitution
 from fastssl.config import identity, list_defaults
 from fastssl.errors import InputError, RunFailed
 from fastssl.runs import directory as run_directory
-from fastssl.runs.directory import check_identity, cut_logs, locked_run, write_config
+from fastssl.runs.directory import check_entries, check_identity, locked_run, write_config
 from fastssl.studies import build_recipe
 from fastssl.training.bad_samples import BadSampleAccount
 
@@ -95,35 +96,6 @@ def test_what_is_free_is_no_part_of_the_identity(change):
     assert identity(change(config), "a" * 64) == identity(config, "a" * 64)
 
 
-def test_logs_are_cut_to_the_checkpoint_and_torn_lines_go(tmp_path):
-    lines = [json.dumps({"step": step, "loss": 1.0}) for step in range(1, 6)]
-    event = json.dumps({"event": "resume", "step": 2})
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], event, *lines[2:]]) + "\n")
-    (tmp_path / "ledger.rank0.jsonl").write_text("\n".join(lines) + '\n{"step": 3, "ep')
-    (tmp_path / "ledger.rank7.jsonl").write_text("\n".join(lines) + "\n")
-    cut_logs(tmp_path, 3)
-    kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in kept] == [1, 2, 2, 3]
-    for rank in (0, 7):
-        text = (tmp_path / f"ledger.rank{rank}.jsonl").read_text()
-        assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 2, 3]
-        assert text.endswith("\n")
-
-
-@pytest.mark.parametrize("num_lines", [0, 1, 7, 3000])
-@pytest.mark.parametrize("step", [0, 1, 2, 2500, 9999])
-def test_cuts_are_found_from_the_end(tmp_path, num_lines, step):
-    """Lines of uneven length, longer together than the window that is read at once."""
-    lines = [
-        json.dumps({"step": s + 1, "ids": list(range(s % 50))}) + "\n" for s in range(num_lines)
-    ]
-    (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    (tmp_path / "bad_samples.jsonl").write_text("".join(lines))
-    cut_logs(tmp_path, step)
-    for name in ("metrics.jsonl", "bad_samples.jsonl"):
-        assert (tmp_path / name).read_text() == "".join(lines[:step])
-
-
 def bad(epoch, planned):
     return Substitution(0, epoch, planned, planned + 1, "CRC")
 
@@ -162,3 +134,82 @@ def test_damage_to_the_config_is_named(tmp_path, caplog):
     (tmp_path / "config.json").write_text("{")
     with caplog.at_level(logging.ERROR), pytest.raises(InputError, match=r"config\.json cannot"):
         check_identity(tmp_path, {}, {})
+
+
+# ------------------------------------------------------------------ links, and what is no file
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A file of somebody else's."""
+    path = tmp_path / "outside"
+    path.write_text("precious")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "bad_samples.jsonl", "ledger.rank77.jsonl", "config.json"]
+)
+def test_a_link_in_place_of_a_file_is_refused(folder, outside, name):
+    (folder / name).symlink_to(outside)
+    with pytest.raises(InputError, match=f"{name} is a symbolic link, wanted a regular file"):
+        check_entries(folder)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "nonfinite"])
+def test_a_link_in_place_of_a_folder_is_refused(folder, tmp_path, name):
+    (folder / name).symlink_to(tmp_path)
+    with pytest.raises(InputError, match=f"{name} is a symbolic link; a run changes nothing out"):
+        check_entries(folder)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(folder):
+    (folder / "checkpoints").touch()
+    with pytest.raises(InputError, match="checkpoints is no folder"):
+        check_entries(folder)
+
+
+def test_a_second_name_of_a_log_is_refused(folder, outside):
+    os.link(outside, folder / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"has other names too .* cp .*metrics"):
+        check_entries(folder)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json"])
+def test_a_pipe_is_not_waited_for(folder, name):
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=f"{name} is a pipe"):
+        check_entries(folder)
+
+
+def test_a_lock_that_is_a_link_makes_no_file_elsewhere(folder, tmp_path):
+    (folder / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(InputError, match=r"\.lock is a symbolic link"), locked_run(folder):
+        pass
+    assert not (tmp_path / "made").exists()
+
+
+def test_files_that_are_none_of_a_runs_are_let_be(folder, outside):
+    (folder / "notes.txt").symlink_to(outside)
+    (folder / "ledger.rankx.jsonl").symlink_to(outside)
+    check_entries(folder)
+
+
+def test_a_config_without_end_is_not_read(folder):
+    with (folder / "config.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="more than 16,777,216 bytes"):
+        check_identity(folder, {}, {})
+
+
+def test_a_config_nested_without_end_is_named(folder):
+    (folder / "config.json").write_text('{"identity":' + "[" * 100_000)
+    with pytest.raises(InputError, match=r"config\.json cannot be read \(RecursionError"):
+        check_identity(folder, {}, {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import subprocess
@@ -49,6 +51,96 @@ def test_the_newest_are_kept(tmp_path, keep):
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5][-keep:]
 
 
+# ------------------------------------------------------------------ what stands elsewhere
+
+
+@pytest.fixture
+def victim(tmp_path):
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "backup").write_text("precious")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "../victim/backup",
+        "../victim",
+        "{victim}",
+        "..",
+        ".",
+        "",
+        "5",
+        "0000000005",
+        "00000000\N{ARABIC-INDIC DIGIT FIVE}",
+        "000000005\n../victim",
+        "x" * 10000,
+    ],
+)
+def test_latest_names_nine_digits_and_nothing_else(tmp_path, victim, caplog, named):
+    checkpoints = tmp_path / "checkpoints"
+    save(CheckpointStore(checkpoints, 2), 5, 10)
+    (checkpoints / "latest").write_text(named.format(victim=victim))
+    before = sorted(tmp_path.rglob("*"))
+    with caplog.at_level(logging.WARNING):
+        assert CheckpointStore(checkpoints, 2).find_newest() == 10
+    assert "latest is damaged" in caplog.text
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (victim / "backup").read_text() == "precious"
+
+
+def test_latest_alone_is_refused_so_that_no_log_is_cut(tmp_path):
+    (tmp_path / "latest").write_text("../victim")
+    with pytest.raises(InputError, match=r"latest \(it holds '\.\./victim', wanted nine digits\)"):
+        CheckpointStore(tmp_path, 2).find_newest()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_latest_that_is_no_file_is_passed_over(tmp_path, victim, kind):
+    checkpoints = tmp_path / "checkpoints"
+    save(CheckpointStore(checkpoints, 2), 5)
+    path = checkpoints / "latest"
+    path.unlink()
+    make = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
+    make.get(kind, lambda: path.symlink_to(victim / "backup"))()
+    assert CheckpointStore(checkpoints, 2).find_newest() == 5
+
+
+def test_a_checkpoint_that_is_a_link_is_passed_over_and_its_target_let_be(tmp_path, victim):
+    elsewhere = CheckpointStore(tmp_path / "elsewhere", 2)
+    save(elsewhere, 10)
+    checkpoints = tmp_path / "checkpoints"
+    save(CheckpointStore(checkpoints, 2), 5)
+    (checkpoints / "000000010").symlink_to(tmp_path / "elsewhere" / "000000010")
+    (checkpoints / ".tmp-000000011").symlink_to(victim)
+    store = CheckpointStore(checkpoints, 2)
+    assert store.find_newest() == 5
+    save(store, 10, 15, 20)
+    assert elsewhere.find_newest() == 10
+    assert (victim / "backup").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("victim")
+def test_a_checkpoint_lists_files_of_its_own_alone(tmp_path):
+    save(CheckpointStore(tmp_path / "checkpoints", 2), 5)
+    folder = tmp_path / "checkpoints" / "000000005"
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    entry = {"bytes": 8, "sha256": hashlib.sha256(b"precious").hexdigest()}
+    manifest["files"]["../../victim/backup"] = entry
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "which is no file of it" in find_damage(folder, 5)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_state_that_is_no_file_is_damage(tmp_path, kind):
+    save(CheckpointStore(tmp_path, 2), 5)
+    path = tmp_path / "000000005" / "state.pt"
+    path.rename(tmp_path / "moved")
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(tmp_path / "moved")
+    assert "wanted a regular file" in find_damage(path.parent, 5)
+
+
 def test_a_snapshot_is_what_was_when_it_was_taken(tmp_path):
     store = CheckpointStore(tmp_path, 2)
     weights = torch.zeros(1_000_000)
@@ -91,7 +183,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage, caplog)
         assert store.find_newest() == 5
     assert "000000010 is damaged" in caplog.text
     save(store, 10)  # the step's name is free again
-    assert find_damage(tmp_path / "000000010") is None
+    assert find_damage(tmp_path / "000000010", 10) is None
 
 
 def test_every_truncation_and_many_flips_are_found(tmp_path):
@@ -100,13 +192,13 @@ def test_every_truncation_and_many_flips_are_found(tmp_path):
     whole = (folder / "state.pt").read_bytes()
     for position in range(0, len(whole), max(1, len(whole) // 50)):
         (folder / "state.pt").write_bytes(whole[:position])
-        assert find_damage(folder) is not None
+        assert find_damage(folder, 5) is not None
         flipped = bytearray(whole)
         flipped[position] ^= 0x10
         (folder / "state.pt").write_bytes(flipped)
-        assert find_damage(folder) is not None
+        assert find_damage(folder, 5) is not None
     (folder / "state.pt").write_bytes(whole)
-    assert find_damage(folder) is None
+    assert find_damage(folder, 5) is None
 
 
 def test_all_damaged_is_an_error_that_names_them(tmp_path):

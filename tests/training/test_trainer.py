@@ -105,7 +105,7 @@ def test_every_key_of_the_state_is_needed(configure, key):
         "bytes": len(content),
     }
     path.with_name("manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(KeyError, match=key):
+    with pytest.raises(InputError, match=rf"state\.pt.*{key}"):
         train(config)
 
 
