@@ -10,7 +10,6 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from ..errors import InputError
 from ..system.files import publish_bytes
@@ -80,22 +79,6 @@ def _first_few(names: set[str]) -> str:
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
-def _check_state(path: Path, title: str, state: dict[str, Tensor], wanted: dict[str, Tensor]):
-    """Raise InputError that names missing, unexpected and misshapen tensors."""
-    wrong = {
-        "missing": wanted.keys() - state.keys(),
-        "unexpected": state.keys() - wanted.keys(),
-        "of another shape": {
-            f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted.keys() & state.keys()
-            if wanted[key].shape != state[key].shape
-        },
-    }
-    found = "; ".join(f"{what}: {_first_few(keys)}" for what, keys in wrong.items() if keys)
-    if found:
-        raise InputError(f"{path} does not hold the weights of {title}: {found}; export it again")
-
-
 def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
     """Build the trunk that a file holds and load its weights, on the CPU.
 
@@ -113,19 +96,54 @@ def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
         raise InputError(f"{path} is not a file; give a trunk.safetensors that a run has exported")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
+            metadata = dict(file.metadata() or {})
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+            name, width = _read_name(path, metadata)
+            _check_shapes(path, name, width, shapes)
+            state = {key: file.get_tensor(key) for key in shapes}
     except safetensors.SafetensorError as error:
         raise InputError(
             f"{path} is not a whole safetensors file ({error}); export again"
         ) from None
-    if "name" not in metadata or not metadata.get("width", "").isdecimal():
+    trunk = build_trunk(name, width)
+    trunk.load_state_dict(state)
+    return trunk, metadata
+
+
+def _read_name(path: Path, metadata: Mapping[str, str]) -> tuple[str, int]:
+    """Return the name and the width of the trunk that a file says it holds."""
+    name, width = metadata.get("name", ""), metadata.get("width", "")
+    # No trunk's is longer; nothing is sought for pages of letters, or made of a thousand digits.
+    if not (0 < len(name) <= 80 and len(width) <= 3 and width.isascii() and width.isdecimal()):
         raise InputError(
             f"{path} does not name its trunk: metadata must hold name and width, got "
-            f"{sorted(metadata)}; export it with fastssl.models.save_trunk"
+            f"{sorted(metadata)[:20]}; export it with fastssl.models.save_trunk"
         )
-    trunk = build_trunk(metadata["name"], int(metadata["width"]))
-    title = f"{metadata['name']} of width {metadata['width']}"
-    _check_state(path, title, state, trunk.state_dict())
-    trunk.load_state_dict(state)
-    return trunk, dict(metadata)
+    return name, int(width)
+
+
+def _check_shapes(path: Path, name: str, width: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError that names missing, unexpected and misshapen tensors.
+
+    The trunk is built without memory: a small file may name one of many gigabytes.
+    """
+    try:
+        with torch.device("meta"):
+            outline = build_trunk(name, width)
+    except InputError as error:
+        raise InputError(f"{path} names a trunk that cannot be: {error}") from None
+    wanted = {key: tuple(value.shape) for key, value in outline.state_dict().items()}
+    wrong = {
+        "missing": wanted.keys() - shapes.keys(),
+        "unexpected": shapes.keys() - wanted.keys(),
+        "of another shape": {
+            f"{key} {shapes[key]} instead of {wanted[key]}"
+            for key in wanted.keys() & shapes.keys()
+            if wanted[key] != shapes[key]
+        },
+    }
+    found = "; ".join(f"{what}: {_first_few(keys)}" for what, keys in wrong.items() if keys)
+    if found:
+        raise InputError(
+            f"{path} does not hold the weights of {name} of width {width}: {found}; export it again"
+        )

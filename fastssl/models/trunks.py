@@ -122,7 +122,7 @@ def build_trunk(name: str, width: int = STANDARD_WIDTH) -> Trunk:
     trunk = _TRUNKS[body](width)
     if body != name:
         # No sign, no leading zero: one network, one name.
-        is_number = size.isdecimal() and size == str(int(size))
+        is_number = size.isdecimal() and len(size) < 6 and size == str(int(size))
         if not (is_number and 1 <= int(size) <= MAX_REPRESENTATION):
             raise InputError(
                 f"trunk ('{name}') must end with a whole number in 1 .. {MAX_REPRESENTATION}, the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -141,3 +142,27 @@ def test_forms_that_compute_something_else_have_another_digest():
     trunk, form = build("resnet50", width=1), build("resnet50_patch", width=1)
     form.load_state_dict(trunk.state_dict())
     assert digest_trunk(trunk) != digest_trunk(form)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"name": "resnet50_linear65536", "width": "64"}, "weights of resnet50_linear65536"),
+        ({"name": "resnet9", "width": "9" * 5000}, "does not name its trunk"),
+        ({"name": "resnet9", "width": "\N{ARABIC-INDIC DIGIT FIVE}"}, "does not name its trunk"),
+        ({"name": "resnet9", "width": "0"}, r"cannot be: width \(0\)"),
+        ({"name": "x" * 10**6, "width": "1"}, "does not name its trunk"),
+        ({"name": "resnet9_linear" + "9" * 50, "width": "1"}, "must end with a whole number"),
+        ({"name": "resnet99", "width": "1"}, r"cannot be: .* did you mean 'resnet9'"),
+    ],
+)
+def test_a_trunk_that_the_file_cannot_hold_is_refused_before_it_takes_memory(
+    tmp_path, metadata, message
+):
+    """At width 64 the first of them has 9 GB of weights."""
+    path = tmp_path / "trunk.safetensors"
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(3)}, path, metadata)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=message):
+        load_trunk(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
