@@ -60,8 +60,8 @@ class _Line(NamedTuple):
 def find_cut(file: BinaryIO, step: int) -> int:
     """Find the end of the last line up to a step; memory does not grow with the file.
 
-    Steps rise, so it is sought by halving. A stretch that is longer than a line and in which none of
-    ours begins is what a crash leaves behind, zeros or worse: it goes, and what follows it too.
+    Steps rise, so it is sought by halving. A stretch that is longer than a line and in which none
+    of ours begins is what a crash leaves behind, zeros or worse: it goes, with what follows it.
 
     Args:
         file: of lines, opened for reading bytes.
