@@ -4,6 +4,7 @@
 #             [STEPS=600] [SEEDS=5]               more of it
 #   make test [PYTEST_ARGS="-k shards"]           the whole suite, in random order by two processes
 #   make test-torch                               set-up, suite and demo on several torch; hours
+#   make docs                                     the pages and the API as HTML, in build/docs
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
 #   make hostile [HOSTILE_ARGS="sources"]         commands against hostile input, a case each
@@ -18,7 +19,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch lint fuzz hostile bench recipes clean
+.PHONY: help setup demo test test-torch docs lint fuzz hostile bench recipes clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -51,6 +52,9 @@ test: setup
 
 test-torch:
 	@PYTEST_ARGS='$(PYTEST_ARGS)' tools/test_torch.sh
+
+docs: setup
+	@tools/build_docs.sh
 
 lint: setup
 	@tools/lint.sh

@@ -23,7 +23,7 @@ TaskConfig = TypeVar("TaskConfig")
 
 LoaderName = Literal["auto", "webdataset", "native", "dali", "ffcv", "fixed"]
 Dct = Literal["exact", "scaled"]
-"""How much of a picture's detail is decoded: all of it, or what the views can show."""
+"""How much of a picture's detail is decoded, all of it or what the views can show."""
 Precision = Literal["fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "lars", "adam", "adamw", "apex_fused_sgd", "apex_fused_lamb"]
 MAX_WIDTH = 64

@@ -219,10 +219,9 @@ def _describe_fields(kind: type) -> Iterator[str]:
             said.append("required")
         elif field.default is not dataclasses.MISSING and not isinstance(field.default, Path):
             said.append(f"default {field.default!r}")
-        text = f"{field.name} ({'; '.join(said)}): {docs.get(field.name, '')}"
-        yield from textwrap.wrap(
-            text, 80, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False
-        )
+        yield f"    {field.name} ({'; '.join(said)}):"
+        text = docs.get(field.name, "")
+        yield from (f"        {line}" for line in textwrap.wrap(text, 72, break_on_hyphens=False))
 
 
 def _spell_kind(kind: Any) -> str:

@@ -159,8 +159,8 @@ def test_help_tells_type_range_and_default_and_begins_with_what_was_written():
 
     told = inspect.getdoc(Small)
     assert told.startswith("A small part.\n\nOf something larger.\n\nAttributes:\n    batch_size (")
-    assert "    place (int | None, 1 .. 9; default None): Where it stands.\n" in told
-    assert told.endswith("    data (str; required): What it is of, said in two lines.")
+    assert "    place (int | None, 1 .. 9; default None):\n        Where it stands.\n" in told
+    assert told.endswith("    data (str; required):\n        What it is of, said in two lines.")
     # The help of the class that it derives from stays its own.
     assert "place" not in Inner.__doc__
 

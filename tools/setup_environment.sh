@@ -192,7 +192,8 @@ install_torchvision() {
     local torch version options
     torch=$(installed_version torch)
     if [[ $torch != *+cpu ]]; then
-        pip_install -c "$CONSTRAINTS" torchvision
+        # timm asks for a torchvision, and takes the one that is there.
+        pip_install -c "$CONSTRAINTS" torchvision timm
         return
     fi
     mapfile -t options < <(list_index_options)
@@ -201,7 +202,9 @@ install_torchvision() {
         ! pip_install -c "$CONSTRAINTS" ${options[@]+"${options[@]}"} "torchvision==$version"; then
         "$VENV/bin/python" -m pip uninstall --quiet --yes torchvision 2> /dev/null
         say "no torchvision for torch $torch: pip sees no build labelled +cpu that fits;" \
-            "the tests that compare with torchvision are skipped"
+            "the tests that compare with torchvision and timm are skipped"
+    else
+        pip_install -c "$CONSTRAINTS" timm
     fi
 }
 
@@ -225,7 +228,7 @@ fingerprint() {
 }
 
 install_package() {
-    local extras=dev,synthetic log=$VENV/build.log
+    local extras=dev,docs,synthetic log=$VENV/build.log
     # DALI is made for Linux alone.
     [[ $(uname -s) != Linux ]] || extras+=,dali
     if [[ $(uname -s) == Linux && -z $(list_missing_ffcv_packages) ]]; then

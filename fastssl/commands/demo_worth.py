@@ -25,11 +25,10 @@ from ..evaluation import (
 )
 from ..evaluation.report import Comparison
 from ..loaders import build_loader
-from ..models import Trunk, build_trunk, load_trunk
+from ..models import InputSpec, Trunk, build_trunk, load_trunk
 from ..randomness import step_seed
 from ..shards import ShardDataset, decode_picture
 from ..studies import build_recipe
-from ..tasks import InputSpec
 from ..tasks.pictures import PAPER, frame_picture
 from ..views import ViewSpec
 

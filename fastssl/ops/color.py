@@ -82,7 +82,7 @@ def has_color(ab_B2HW: Tensor, threshold: float = 5.0) -> Tensor:
 
     Args:
         ab_B2HW: a and b, reduced or not.
-        threshold: an image counts where some |a| or |b| is above it.
+        threshold: an image counts where some a or b is further than it from 0.
 
     Returns:
         bool (B,).

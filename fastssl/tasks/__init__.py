@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError, nearest
+from ..models import InputSpec as InputSpec
 from ..models import Trunk
-from ..models.input_spec import InputSpec
 from .base import Inputs, Metric, Task, score_answers
 from .colorization import Colorization, ColorizationConfig
 from .divided_table import DividedTable
@@ -22,7 +22,6 @@ __all__ = [
     "DividedTable",
     "Exemplar",
     "ExemplarConfig",
-    "InputSpec",
     "Inputs",
     "Jigsaw",
     "JigsawConfig",

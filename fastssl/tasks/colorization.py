@@ -63,7 +63,8 @@ class ColorizationConfig(Checked, prefix="task."):
     uniform_share: Share = 0.5
     """Share of the even prior that is mixed in; 1 counts all alike."""
     grey_threshold: Annotated[float, Range(0, 128, without=128)] = 5.0
-    """An image teaches where some |a| or |b| of its targets is above this; 0 takes every image."""
+    """An image teaches where some a or b of its targets is further from 0 than this; 0 takes every
+    image."""
     head_stride: Literal[4, 8, 16] = 4
     """Pixels to one place of the head's map, in both directions."""
     targets: Literal["point", "mean"] = "point"

@@ -37,7 +37,7 @@ class DividedTable:
         self.rows = torch.zeros(
             (self.stop - self.first, *row_shape), dtype=dtype, device=world.device
         )
-        """(stop - first, *row_shape): row ``first + i`` at i."""
+        """``(stop - first, *row_shape)``: row ``first + i`` at i."""
 
     def describe(self) -> dict[str, object]:
         """Return what is the same on all ranks: rows, their shape and type."""

@@ -12,11 +12,10 @@ from fastssl.config import LoaderConfig, LogConfig
 from fastssl.errors import InputError
 from fastssl.evaluation import evaluate_knn, extract_features
 from fastssl.loaders import build_loader
-from fastssl.models import build_trunk, load_trunk
+from fastssl.models import InputSpec, build_trunk, load_trunk
 from fastssl.ops import split_lab
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.studies import build_recipe
-from fastssl.tasks import InputSpec
 from fastssl.training import train
 from fastssl.views import ViewSpec
 from tests.conftest import NUM_SAMPLES

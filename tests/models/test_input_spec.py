@@ -9,11 +9,11 @@ import torch
 
 from fastssl.batch import Batch
 from fastssl.errors import InputError
-from fastssl.models import build_trunk, load_trunk, save_trunk
+from fastssl.models import InputSpec, build_trunk, load_trunk, save_trunk
 from fastssl.models.input_spec import INPUT_KEY, SCALES, make_inputs
 from fastssl.ops import rgb_to_lab
 from fastssl.studies import build_recipe, recipe_names
-from fastssl.tasks import InputSpec, build_task
+from fastssl.tasks import build_task
 
 SPECS = [
     *(InputSpec("scaled", *scale) for scale in SCALES.values()),
