@@ -25,13 +25,19 @@ from .randomness import Stream, draw_words, to_below
 Filter = Literal["triangle", "area"]
 Fallback = Literal["center", "whole"]
 Kind = Literal[
-    "random_resized_crop", "resize_crop", "center", "squash", "squash_crop", "resize_squash"
+    "random_resized_crop",
+    "tensorflow_crop",
+    "resize_crop",
+    "center",
+    "squash",
+    "squash_crop",
+    "resize_squash",
 ]
 
 MAX_SIDE = 65535
 """Longest side of a picture in pixels: what JPEG and the index can hold."""
 
-# Draws of view v are numbers v * 64 ..: four for each attempt (area, ratio, left, top).
+# Draws of view v are numbers v * 64 ..: four for each attempt (area or side, ratio, left, top).
 _DRAWS_PER_VIEW = 64
 _DRAWS_PER_ATTEMPT = 4
 _MAX_ATTEMPTS = _DRAWS_PER_VIEW // _DRAWS_PER_ATTEMPT
@@ -54,7 +60,7 @@ class ViewSpec(Checked, prefix="view "):
     scale: Annotated[tuple[float, float], Range(0, 1, without=0)] = (0.08, 1.0)
     """Share of the picture's area, lowest and highest."""
     ratio: Annotated[tuple[float, float], Range(0, 1000, without=0)] = (3 / 4, 4 / 3)
-    """Width over height, lowest and highest, drawn log-uniformly."""
+    """Width over height, lowest and highest; drawn log-uniformly, by tensorflow_crop uniformly."""
     attempts: Annotated[int, Range(1, _MAX_ATTEMPTS)] = 10
     """Boxes tried before the fallback, 1 to 16."""
     fallback: Fallback = "center"
@@ -90,6 +96,25 @@ class ViewSpec(Checked, prefix="view "):
     ) -> ViewSpec:
         """Cut a box of random area and ratio and resize it (Szegedy et al. 2015)."""
         return cls("random_resized_crop", size, 0, scale, ratio, attempts, fallback, count, filter)
+
+    @classmethod
+    def tensorflow_crop(
+        cls,
+        size: int,
+        scale: tuple[float, float] = (0.1, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        attempts: int = _MAX_ATTEMPTS,
+        fallback: Fallback = "whole",
+        count: int = 1,
+        filter: Filter = "triangle",
+    ) -> ViewSpec:
+        """Cut a box as TensorFlow's ``sample_distorted_bounding_box`` does, and resize it.
+
+        The ratio is uniform, then the height: from that of a box of half the lowest area up to the
+        largest that fits. A box below the lowest area is drawn again. So slim's Inception views
+        have it, with 0.05 for the range and 0.1 to be covered; they try 100 times.
+        """
+        return cls("tensorflow_crop", size, 0, scale, ratio, attempts, fallback, count, filter)
 
     @classmethod
     def resize_crop(
@@ -190,7 +215,7 @@ def draw_boxes(
     boxes = np.empty((len(widths), len(views), 4), np.int32)
     for v, spec in enumerate(views):
         first = v * _DRAWS_PER_VIEW
-        num = spec.attempts * _DRAWS_PER_ATTEMPT if spec.kind == "random_resized_crop" else 2
+        num = spec.attempts * _DRAWS_PER_ATTEMPT if spec.kind in _TRYING else 2
         words = draw_words(seed, epochs, sample_ids, Stream.BOX, num, first)
         boxes[:, v] = _RULES[spec.kind](spec, widths, heights, words)
     return boxes
@@ -263,13 +288,15 @@ def _stack(left: ArrayLike, top: ArrayLike, width: ArrayLike, height: ArrayLike)
     return np.stack(np.broadcast_arrays(left, top, width, height), axis=-1)
 
 
+def _part_attempts(spec: ViewSpec, words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Turn words (B, A * 4) into four arrays (B, A)."""
+    return np.moveaxis(words.reshape(len(words), spec.attempts, _DRAWS_PER_ATTEMPT), -1, 0)
+
+
 def _random_resized_crop(
     spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArray[np.uint32]
 ) -> NDArray:
-    # words (B, A * 4) -> four arrays (B, A)
-    area_word, ratio_word, left_word, top_word = np.moveaxis(
-        words.reshape(len(words), spec.attempts, _DRAWS_PER_ATTEMPT), -1, 0
-    )
+    area_word, ratio_word, left_word, top_word = _part_attempts(spec, words)
     width, height = widths[:, None], heights[:, None]
     low, high = _fixed(spec.scale[0]), _fixed(spec.scale[1])
     share = low + to_below(area_word, high - low + 1)
@@ -280,6 +307,38 @@ def _random_resized_crop(
     fits = np.asarray((w >= 1) & (w <= width) & (h >= 1) & (h <= height))
     w, h = np.where(fits, w, 1), np.where(fits, h, 1)
     boxes = _stack(to_below(left_word, width - w + 1), to_below(top_word, height - h + 1), w, h)
+    return _choose_first(spec, boxes, fits, widths, heights)
+
+
+def _tensorflow_crop(
+    spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArray[np.uint32]
+) -> NDArray:
+    side_word, ratio_word, left_word, top_word = _part_attempts(spec, words)
+    width, height = widths[:, None], heights[:, None]
+    low, high = _fixed(spec.ratio[0]), _fixed(spec.ratio[1])
+    ratio = low + to_below(ratio_word, high - low + 1)
+    least, most = _fixed(spec.scale[0]), _fixed(spec.scale[1])
+    lowest = _sqrt_round(width * height * (least // 2) // ratio)
+    # The greatest height whose width, rounded, fits too.
+    widest = (((width + 1) << 16) - (_ONE >> 1) - 1) // ratio
+    highest = np.minimum(_sqrt_round(width * height * most // ratio), np.minimum(widest, height))
+    h = np.minimum(lowest, highest)
+    h = h + to_below(side_word, highest - h + 1)
+    w = (h * ratio + (_ONE >> 1)) >> 16
+    # Its rounding at the ends of the range, which TensorFlow mends, is drawn again here.
+    area = w * h * _ONE
+    fits = (area >= width * height * least) & (area <= width * height * most) & (w >= 1) & (h >= 1)
+    w, h = np.where(fits, w, 1), np.where(fits, h, 1)
+    # TensorFlow never draws the last place.
+    left = to_below(left_word, np.maximum(width - w, 1))
+    boxes = _stack(left, to_below(top_word, np.maximum(height - h, 1)), w, h)
+    return _choose_first(spec, boxes, fits, widths, heights)
+
+
+def _choose_first(
+    spec: ViewSpec, boxes: NDArray, fits: NDArray, widths: NDArray, heights: NDArray
+) -> NDArray:
+    """Take the first of A boxes that fits, (B, A, 4) -> (B, 4), or the fallback."""
     chosen = np.take_along_axis(boxes, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
     return np.where(fits.any(axis=1, keepdims=True), chosen, _fallback_boxes(spec, widths, heights))
 
@@ -323,12 +382,14 @@ def _squash_crop(spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArr
 
 _RULES = {
     "random_resized_crop": _random_resized_crop,
+    "tensorflow_crop": _tensorflow_crop,
     "resize_crop": _resize_crop,
     "center": _center,
     "squash": _whole,
     "squash_crop": _squash_crop,
     "resize_squash": _whole,
 }
+_TRYING = ("random_resized_crop", "tensorflow_crop")
 
 
 def intermediate_sizes(

@@ -19,6 +19,15 @@ GOLDEN = {
         [51, 7, 18, 23],
         [0, 480, 30, 40],
     ],
+    ViewSpec.tensorflow_crop(224): [
+        [255, 165, 193, 153],
+        [1, 69, 373, 373],
+        [20, 108, 303, 389],
+        [0, 0, 1, 1],
+        [42181, 5777, 15387, 14080],
+        [61, 10, 21, 18],
+        [0, 0, 30, 1000],
+    ],
     ViewSpec.resize_crop(256, 255): [
         [29, 1, 374, 374],
         [0, 22, 374, 374],
@@ -64,6 +73,8 @@ def test_boxes_are_golden(spec):
         ViewSpec.random_resized_crop(32, count=2),
         ViewSpec.random_resized_crop(32, scale=(0.9, 1.0), ratio=(2.0, 3.0), attempts=2),
         ViewSpec.random_resized_crop(32, fallback="whole", attempts=1),
+        ViewSpec.tensorflow_crop(32),
+        ViewSpec.tensorflow_crop(32, scale=(0.9, 1.0), ratio=(2.0, 3.0), attempts=2),
         ViewSpec.resize_crop(256, 255),
         ViewSpec.center(256, 224),
         ViewSpec.squash(32),
@@ -175,3 +186,43 @@ def test_scaled_boxes_stay_inside_and_keep_a_pixel():
     assert (scaled[:, 2:] >= 1).all()
     assert (scaled[:, :2] >= 0).all()
     assert (scaled[:, :2] + scaled[:, 2:] <= stored).all()
+
+
+def draw_plainly(width, height, rng):
+    """Draw a box by the rule that TensorFlow's documentation and kernel follow, in floats."""
+    while True:
+        ratio = rng.uniform(0.75, 4 / 3)
+        highest = min(np.sqrt(width * height / ratio), width / ratio, height)
+        lowest = np.sqrt(0.05 * width * height / ratio)
+        box_height = rng.uniform(min(lowest, highest), highest)
+        box_width = box_height * ratio
+        if box_width * box_height >= 0.1 * width * height:
+            return box_width, box_height
+
+
+def test_boxes_of_tensorflow_have_its_areas_and_shapes():
+    """The audit's figures for 500 x 375: none below a tenth of the area, mean 0.389.
+
+    By the log-uniform rule from 5 % on, 6.9 % lie below, and the mean is 0.417.
+    """
+    num, whole = 40_000, 500 * 375
+    sides = np.full(num, 500), np.full(num, 375)
+    found = draw(ViewSpec.tensorflow_crop(224), *sides)[:, 0].astype(float)
+    areas = found[:, 2] * found[:, 3] / whole
+    # Three standard errors of a mean over these boxes are 0.003.
+    assert areas.min() >= 0.1
+    assert areas.mean() == pytest.approx(0.389, abs=0.003)
+    rng = np.random.default_rng(0)
+    plain = np.array([draw_plainly(500, 375, rng) for _ in range(num)])
+    wanted = plain.prod(1) / whole
+    steps = np.linspace(0.1, 0.9, 9)
+    np.testing.assert_allclose(np.quantile(areas, steps), np.quantile(wanted, steps), atol=0.01)
+    shapes, shapes_wanted = found[:, 2] / found[:, 3], plain[:, 0] / plain[:, 1]
+    np.testing.assert_allclose(
+        np.quantile(shapes, steps), np.quantile(shapes_wanted, steps), atol=0.01
+    )
+    old = ViewSpec.random_resized_crop(224, scale=(0.05, 1.0), attempts=16)
+    boxes = draw(old, *sides)[:, 0].astype(float)
+    areas = boxes[:, 2] * boxes[:, 3] / whole
+    assert (areas < 0.1).mean() == pytest.approx(0.069, abs=0.005)
+    assert areas.mean() == pytest.approx(0.417, abs=0.004)

@@ -49,13 +49,16 @@ WIDTHS = (4, 8, 12, 16)
 
 # Task -> (its config, source images a step, the public configuration's trunk and width).
 _TASKS: dict[str, tuple[Callable[[], Any], int, str, int]] = {
-    "rotation": (RotationConfig, 64, "revnet50", 16),
-    "exemplar": (ExemplarConfig, 64, "resnet50_v1", 12),
+    "rotation": (RotationConfig.kolesnikov, 64, "revnet50", 16),
+    "exemplar": (ExemplarConfig.kolesnikov, 64, "resnet50_v1", 12),
     "jigsaw": (JigsawConfig.kolesnikov, 128, "resnet50_v1", 8),
     "relative_location": (RelativeLocationConfig, 128, "resnet50_v1", 8),
     "supervised": (SupervisedConfig.kolesnikov, 256, "resnet50_v2", 4),
 }
 _PATCH_TASKS = ("jigsaw", "relative_location")
+NUM_HELD_OUT = 50_046
+"""Training images of ImageNet-1k that the study validates on and shows to no pretext task and no
+probe: the last 40 of its 1,024 shards, which leave 1,231,121. Here they are chosen by seed."""
 PAPER_BATCH = {"rotation": 1024, "exemplar": 512, "jigsaw": 1024, "relative_location": 1024}
 """Source images a step of the paper's runs, as remembered from its supplement; not verified."""
 
@@ -97,6 +100,11 @@ _TABLE_1: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
+def _count_images(task: str) -> int:
+    """Return the images of ImageNet-1k that the study trains a task on."""
+    return IMAGENET_1K.num_images - (0 if task == "supervised" else NUM_HELD_OUT)
+
+
 def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
     """Return one cell of the study: a task on a trunk of a width.
 
@@ -131,7 +139,10 @@ def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
         width=width,
         data=LoaderConfig(
             global_batch_size=batch_size,
-            nominal_samples=IMAGENET_1K.num_images if trunk else 0,
+            # Of the named data set the study keeps a validation set of its own, but for the
+            # supervised networks, which are trained on all of it.
+            hold_out=NUM_HELD_OUT if trunk and task != "supervised" else 0,
+            nominal_samples=_count_images(task) if trunk else 0,
         ),
         optim=OptimConfig(
             lr=0.1,

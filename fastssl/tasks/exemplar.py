@@ -35,7 +35,7 @@ from .triplets import find_nearest, normalize_embeddings, pair_distances, semiha
 
 @dataclass(frozen=True)
 class ExemplarConfig(InceptionConfig):
-    """Exemplar; the defaults are the form of Kolesnikov et al. 2019."""
+    """Exemplar; ``kolesnikov`` gives the form of Kolesnikov et al. 2019."""
 
     name: Literal["exemplar"] = "exemplar"
     """Pretext task."""

@@ -1,8 +1,8 @@
 """Crops, flips and colours of Szegedy et al. 2015, as Kolesnikov et al. 2019 use them.
 
 The study takes the file ``inception_preprocessing.py`` of TensorFlow's slim in its fast mode: a
-crop of random area and shape, a flip, random brightness and saturation in one of two orders. What
-is drawn here is drawn for each view; only grey is drawn once for all views of an image.
+crop of random area and shape, a flip, random brightness and then saturation. What is drawn here is
+drawn for each view; only grey is drawn once for all views of an image.
 
 Shape legend: B images, V views of each, H W pixels, C = 3 channels.
 """
@@ -10,7 +10,7 @@ Shape legend: B images, V views of each, H W pixels, C = 3 channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from ..randomness import Stream, draw_words, is_below, to_unit
 from ..views import ViewSpec
 from .base import Drawn, Side
 
-# slim tries 100 times; 16 is what a view may, and one box in a thousand then misses.
+# slim tries 100 times, a view may 16: one box in a thousand then misses by the log-uniform rule, by
+# TensorFlow's none in 10^14.
 _ATTEMPTS = 16
 _DRAWS_PER_VIEW = 4
 _BRIGHTNESS_FIRST = 0.25
@@ -37,12 +38,15 @@ Normalization = Literal["inception", "imagenet", "image", "caffe"]
 
 @dataclass(frozen=True)
 class InceptionConfig(Checked, prefix="task."):
-    """What a view is; the defaults are those of the study."""
+    """What a view is; ``kolesnikov`` gives the study's."""
 
     size: Side = 224
     """Side of a view in pixels."""
     min_area: Area = 0.05
     """Smallest share of the image's area that a crop may cover."""
+    crop_rule: Literal["log_uniform", "tensorflow"] = "log_uniform"
+    """Area uniform and shape log-uniform, as torchvision has it; or height and shape uniform, as
+    TensorFlow's, of the study."""
     max_ratio: Annotated[float, Range(1, 100)] = 4 / 3
     """Widest crop, width over height, and tallest the other way; 1 takes squares alone."""
     flip_probability: Share = 0.5
@@ -51,6 +55,8 @@ class InceptionConfig(Checked, prefix="task."):
     """Largest change of brightness, of a range of 1; 0 leaves it as it is."""
     saturation: Share = 0.5
     """Largest change of the saturation's factor around 1; 0 leaves it as it is."""
+    colour_order: Literal["drawn", "brightness_first"] = "drawn"
+    """Saturation before brightness for three views in four; or never, as in the study."""
     grey_probability: Share = 0.0
     """Share of images made grey, all views together."""
     grey: Literal["luma", "mean"] = "mean"
@@ -59,10 +65,22 @@ class InceptionConfig(Checked, prefix="task."):
     """To -1 .. 1; by ImageNet's mean and deviation; by each view's own; or Caffe's channel means
     (123, 117, 104) taken from 0 .. 255."""
 
+    @classmethod
+    def kolesnikov(cls, **changes: Any) -> Self:
+        """Return the form of Kolesnikov et al. 2019; ``changes`` are fields with other values."""
+        fields: dict[str, Any] = {
+            "min_area": 0.1,
+            "crop_rule": "tensorflow",
+            "colour_order": "brightness_first",
+        }
+        return cls(**fields | changes)
+
     def list_views(self, count: int) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader for ``count`` views of each image."""
+        is_log = self.crop_rule == "log_uniform"
+        cut = ViewSpec.random_resized_crop if is_log else ViewSpec.tensorflow_crop
         return (
-            ViewSpec.random_resized_crop(
+            cut(
                 self.size,
                 scale=(self.min_area, 1.0),
                 ratio=(1 / self.max_ratio, self.max_ratio),
@@ -123,12 +141,13 @@ def draw_appearance(config: InceptionConfig, batch: Batch, seed: int, num_views:
     # Symmetric in -1 .. 1, exact in float32.
     brightness, saturation = (2 * to_unit(coins_BV4[..., i]) - np.float32(1) for i in (0, 1))
     grey = is_below(words(Stream.GREY, 1), config.grey_probability)
+    share_first = _BRIGHTNESS_FIRST if config.colour_order == "drawn" else 1.0
     return Appearance(
         torch.from_numpy(is_below(words(Stream.FLIP, num_views), config.flip_probability)),
         torch.from_numpy(grey).expand(-1, num_views),
         torch.from_numpy(brightness * np.float32(config.brightness)),
         torch.from_numpy(np.float32(1) + saturation * np.float32(config.saturation)),
-        torch.from_numpy(is_below(coins_BV4[..., 2], _BRIGHTNESS_FIRST)),
+        torch.from_numpy(is_below(coins_BV4[..., 2], share_first)),
     )
 
 

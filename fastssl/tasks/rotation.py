@@ -34,7 +34,7 @@ NUM_TURNS = 4
 
 @dataclass(frozen=True)
 class RotationConfig(InceptionConfig):
-    """Rotation; the defaults are the form of Kolesnikov et al. 2019."""
+    """Rotation; ``kolesnikov`` gives the form of Kolesnikov et al. 2019."""
 
     name: Literal["rotation"] = "rotation"
     """Pretext task."""

@@ -56,6 +56,8 @@ class SupervisedConfig(InceptionConfig):
 
     def list_views(self, count: int) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader: torchvision's rule, ten attempts, else the centre."""
+        if self.view == "random_resized_crop" and self.crop_rule == "tensorflow":
+            return super().list_views(count)
         if self.view == "squash_crop":
             return (ViewSpec.squash_crop(self.resize, self.size, count),)
         ratio = (1 / self.max_ratio, self.max_ratio)
@@ -75,8 +77,8 @@ class SupervisedConfig(InceptionConfig):
     def kolesnikov(cls, **changes: Any) -> SupervisedConfig:
         """Return the form of Kolesnikov et al. 2019; ``changes`` are fields with other values."""
         usual = InceptionConfig()
-        names = ("min_area", "brightness", "saturation", "normalize")
-        return cls(**{name: getattr(usual, name) for name in names} | changes)
+        names = ("brightness", "saturation", "normalize")
+        return super().kolesnikov(**{name: getattr(usual, name) for name in names} | changes)
 
 
 class Supervised(Task):

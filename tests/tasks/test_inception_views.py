@@ -11,6 +11,7 @@ import torch
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.ops import reference
+from fastssl.tasks import ExemplarConfig, RotationConfig, SupervisedConfig
 from fastssl.tasks.inception_views import (
     Appearance,
     InceptionConfig,
@@ -57,6 +58,19 @@ def test_draws_have_their_ranges_and_shares():
     # One coin for all views of an image.
     assert (drawn.grey_BV == drawn.grey_BV[:, :1]).all()
     assert float(drawn.grey_BV[:, 0].float().mean()) == pytest.approx(0.66, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RotationConfig.kolesnikov(), ExemplarConfig.kolesnikov(), SupervisedConfig.kolesnikov()],
+)
+def test_views_of_the_study_are_slims(config):
+    """A tenth of the area at least by TensorFlow's rule, else the whole; brightness first."""
+    (view,) = config.list_views(1)
+    assert (view.kind, view.scale, view.fallback) == ("tensorflow_crop", (0.1, 1.0), "whole")
+    assert (config.brightness, config.saturation) == (32 / 255, 0.5)
+    drawn = draw_appearance(config, make_batch(1000, 1, 1), 0, 2)
+    assert drawn.is_brightness_first_BV.all()
 
 
 def test_golden_draws_never_change():

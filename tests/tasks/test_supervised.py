@@ -42,10 +42,11 @@ def test_images_are_normalised_and_flipped_by_their_draws():
 
 
 def test_the_studys_form_has_the_views_of_its_pretext_tasks():
-    config, usual = SupervisedConfig.kolesnikov(), InceptionConfig()
+    config, usual = SupervisedConfig.kolesnikov(), InceptionConfig.kolesnikov()
     for field in dataclasses.fields(usual):
         assert getattr(config, field.name) == getattr(usual, field.name)
     assert config.has_jitter
+    assert config.list_views(1) == usual.list_views(1)
     # 1 / (4 / 3) is 3 / 4 to the bit.
     assert SupervisedConfig(224).list_views(1) == (ViewSpec.random_resized_crop(224),)
     assert not SupervisedConfig().has_jitter
