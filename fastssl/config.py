@@ -69,6 +69,13 @@ class LoaderConfig(Checked, prefix="data."):
     """Chunked order: chunks whose samples are mixed inside a lane."""
     max_samples: Annotated[int, Range(0, MAX_SAMPLES)] = 0
     """Use the samples with ids below this; 0 uses all."""
+    hold_out: Annotated[int, Range(0, MAX_SAMPLES)] = 0
+    """Samples that are held out, chosen by hold_out_seed among those with ids below max_samples; 0
+    holds out none. The same ones for every run and probe on a dataset."""
+    hold_out_seed: Seed = 0
+    """Seed of what is held out."""
+    part: Literal["remaining", "held_out"] = "remaining"
+    """Which samples are used: those that remain, or exactly those held out."""
     targets: Annotated[tuple[str, ...], tyro.conf.Suppress] = free(())
     """Targets of the dataset that batches carry (docs/shards.md); none costs nothing."""
     nominal_samples: Annotated[int, Range(0, MAX_SAMPLES)] = free(0)
@@ -86,6 +93,14 @@ class LoaderConfig(Checked, prefix="data."):
         """Tell folders and addresses apart."""
         object.__setattr__(self, "path", parse_place(self.path))
         super().__post_init__()
+
+    def check(self) -> None:
+        """Refuse a part of nothing."""
+        if self.part == "held_out" and not self.hold_out:
+            raise InputError(
+                "data.part (held_out) needs data.hold_out (0); set --data.hold-out as the training "
+                "run has it"
+            )
 
     @property
     def layout(self) -> ChunkLayout:

@@ -75,6 +75,8 @@ class Stream(IntEnum):
     """Labels of rotated images."""
     COLOUR_JITTER = 16
     """Brightness, saturation and their order, four draws a view."""
+    HOLD_OUT = 17
+    """Key of the samples that are held out."""
     OWN = 255
     """What tasks draw that are no part of this package; each counts its draws itself."""
 

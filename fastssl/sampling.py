@@ -1,7 +1,8 @@
 """The order in which samples are used (law 1): a pure function, closed form, O(1) from place to id.
 
 Training reads one endless stream of positions s = 0, 1, 2, ...; with N samples, position s is
-place p = s mod N of epoch e = s // N. Two orders turn (e, p) into a sample id:
+place p = s mod N of epoch e = s // N. Two orders turn (e, p) into a sample id (where samples are
+held out, N counts those in use, and the orders give an id's rank among them):
 
 * ``global``: a keyed bijection on 0..N-1, a new one each epoch;
 * ``chunked``: chunks of C consecutive ids stand in keyed order; the sequence is cut into L
@@ -19,6 +20,7 @@ Shape legend: B positions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -61,6 +63,58 @@ class ChunkLayout(Checked, prefix="data."):
     """Chunks whose samples are mixed inside a lane."""
 
 
+class HoldOut:
+    """A part of the samples that training keeps away from: a function of (dataset, seed) alone.
+
+    The part are the first values of the keyed bijection on all ids, so that every run and probe
+    that names the same number and seed has the same one. Those that remain are found by counting
+    the ones left out before them: nothing of the size of the dataset is stored.
+    """
+
+    def __init__(self, digest: str, num_samples: int, num_held_out: int, seed: int = 0) -> None:
+        """Choose the part.
+
+        Args:
+            digest: the dataset's digest, hexadecimal, at least 16 digits.
+            num_samples: N; the part is chosen among the ids below it.
+            num_held_out: H, 1 .. N - 1.
+            seed: 0 .. 2**64 - 1.
+
+        Raises:
+            InputError: if nothing would be held out, or nothing remain.
+        """
+        if not 1 <= num_held_out < num_samples:
+            raise InputError(
+                f"data.hold_out ({num_held_out}) must be less than the {num_samples} samples in "
+                "use; set --data.hold-out to fewer, or to 0 for none"
+            )
+        words = philox(
+            (seed & 0xFFFFFFFF, seed >> 32),
+            (*_digest_words(digest), 0, int(Stream.HOLD_OUT) << 24),
+        )
+        key = int(words[0]) | int(words[1]) << 32
+        self.num_samples = num_samples
+        self.ids: NDArray[np.int64] = np.sort(
+            permute(np.arange(num_held_out, dtype=np.int64), num_samples, key)
+        )
+        """(H,) int64, ascending."""
+        # Of each, how many of those that remain stand before it.
+        self._remaining_before = self.ids - np.arange(num_held_out)
+
+    @property
+    def num_remaining(self) -> int:
+        """N - H."""
+        return self.num_samples - len(self.ids)
+
+    def find_held_out(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the ids at ranks 0 .. H-1 of the part, int64 (B,), ascending with the rank."""
+        return self.ids[ranks]
+
+    def find_remaining(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the ids at ranks 0 .. N-H-1 of what remains, int64 (B,), ascending."""
+        return ranks + np.searchsorted(self._remaining_before, ranks, side="right")
+
+
 class SampleOrder:
     """Turns positions of the endless stream into epochs and sample ids."""
 
@@ -71,6 +125,7 @@ class SampleOrder:
         seed: int = 0,
         order: str = "global",
         layout: ChunkLayout | None = None,
+        find_ids: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None,
     ) -> None:
         """Set the order up; costs nothing, whatever N.
 
@@ -80,6 +135,8 @@ class SampleOrder:
             seed: 0 .. 2**64 - 1.
             order: ``global`` or ``chunked``.
             layout: the shape of the chunked order.
+            find_ids: turns ranks 0..N-1 into the ids of a part of the dataset, ascending; None
+                where the part is the ids below N.
 
         Raises:
             InputError: for an unknown order or an N out of range.
@@ -92,7 +149,8 @@ class SampleOrder:
         self.seed = seed
         self.order = order
         self.layout = layout or ChunkLayout()
-        self._digest_words = (int(digest[:8], 16), int(digest[8:16], 16))
+        self.find_ids = find_ids or _find_itself
+        self._digest_words = _digest_words(digest)
 
     def at(self, positions: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the epochs and sample ids at positions.
@@ -113,6 +171,9 @@ class SampleOrder:
 
     def ids(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the sample ids at places 0..N-1 of one epoch, int64 (B,)."""
+        return self.find_ids(self._find_ranks(epoch, places))
+
+    def _find_ranks(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         order_key, window_key = self._keys(epoch)
         layout = self.layout
         chunk_size = layout.chunk_size if self.order == "chunked" else 0
@@ -131,7 +192,7 @@ class SampleOrder:
     def substitute(self, epoch: int, sample_id: int, attempt: int) -> int:
         """Return the id to try in place of a bad sample: sub(seed, epoch, id, attempt) of law 3."""
         words = draw_words(self.seed, epoch, sample_id, Stream.SUBSTITUTE, 1, first=attempt)
-        return int(to_below(words, self.num_samples)[0, 0])
+        return int(self.find_ids(to_below(words, self.num_samples))[0, 0])
 
     def _keys(self, epoch: int) -> tuple[int, int]:
         """Derive the epoch's keys: one for the bijection over N or the chunks, one for windows."""
@@ -141,6 +202,14 @@ class SampleOrder:
         words = philox(key, (*self._digest_words, epoch, int(Stream.ORDER) << 24))
         w = [int(word) for word in words]
         return w[0] | w[1] << 32, w[2] | w[3] << 32
+
+
+def _digest_words(digest: str) -> tuple[int, int]:
+    return int(digest[:8], 16), int(digest[8:16], 16)
+
+
+def _find_itself(ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+    return ranks
 
 
 def _as_signed(word: int) -> int:

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..batch import Batch
 from ..config import LoaderConfig, check_batch_size
 from ..errors import InputError, nearest
-from ..sampling import SampleOrder
+from ..sampling import HoldOut, SampleOrder
 from ..shards import ShardDataset
 from ..stages import STAGES
 from ..system.cpus import cpus_per_rank
@@ -104,9 +104,13 @@ class Loader(abc.ABC):
         self.owns_dataset = False
         """Whether closing the loader closes the dataset too."""
         _check_targets(config, dataset)
-        self.num_samples = _count_samples(config, self.dataset.num_samples)
+        self.num_ids = _count_ids(config, dataset.num_samples)
+        """Ids of samples lie below this: ``num_samples``, and more where some are held out."""
+        self.num_samples, find_ids = _choose_part(config, dataset.digest, self.num_ids)
+        """N, samples in use."""
+        _check_count(config, self.num_samples)
         self.order = SampleOrder(
-            self.dataset.digest, self.num_samples, config.seed, config.order, config.layout
+            dataset.digest, self.num_samples, config.seed, config.order, config.layout, find_ids
         )
         self.reader = SampleReader(dataset, self.views, self.order, config.targets)
         self.position = 0
@@ -140,7 +144,7 @@ class Loader(abc.ABC):
         stop = (self.rank + 1) * self.num_samples // self.world_size
         step = self.batch_size_per_rank
         plans = (
-            self.plan_ids(np.arange(first, min(first + step, stop), dtype=np.int64))
+            self.plan_ids(self.order.find_ids(np.arange(first, min(first + step, stop))))
             for first in range(start, stop, step)
         )
         batches = self._fetch(plans)
@@ -300,12 +304,16 @@ class Loader(abc.ABC):
     def _stream_identity(self) -> dict[str, Any]:
         config = self.config
         layout = dataclasses.astuple(config.layout) if config.order == "chunked" else ()
-        return {
+        identity = {
             "seed": config.seed,
             "order": ":".join(map(str, (config.order, *layout))),
             "num_samples": self.num_samples,
             "dataset_digest": self.dataset.digest,
         }
+        if config.hold_out:  # states from before samples could be held out do not know of it
+            part = (config.part, config.hold_out, config.hold_out_seed)
+            identity["part"] = ":".join(map(str, part))
+        return identity
 
     def _check_open(self) -> None:
         if self._closed:
@@ -324,13 +332,29 @@ def _check_targets(config: LoaderConfig, dataset: ShardDataset) -> None:
         _ = dataset.targets[name]
 
 
-def _count_samples(config: LoaderConfig, available: int) -> int:
+def _count_ids(config: LoaderConfig, available: int) -> int:
     if config.max_samples > available:
         raise InputError(
             f"data.max_samples ({config.max_samples}) must not exceed the dataset's {available} "
             f"samples; set --data.max-samples to {available} or less"
         )
-    num_samples = config.max_samples or available
+    return config.max_samples or available
+
+
+def _choose_part(
+    config: LoaderConfig, digest: str, num_ids: int
+) -> tuple[int, Callable[[NDArray[np.int64]], NDArray[np.int64]] | None]:
+    """Return how many samples are in use, and what turns their ranks into ids."""
+    if not config.hold_out:
+        return num_ids, None
+    parts = HoldOut(digest, num_ids, config.hold_out, config.hold_out_seed)
+    if config.part == "held_out":
+        return len(parts.ids), parts.find_held_out
+    return parts.num_remaining, parts.find_remaining
+
+
+def _check_count(config: LoaderConfig, num_samples: int) -> None:
+    """Refuse a batch that is too large, and warn of another size than the recipe is meant for."""
     if config.global_batch_size > num_samples and not config.allow_repeat_in_batch:
         raise InputError(
             f"global_batch_size ({config.global_batch_size}) is larger than the dataset "
@@ -346,7 +370,6 @@ def _count_samples(config: LoaderConfig, available: int) -> int:
             f"{nominal:,}",
             f"{num_samples:,}",
         )
-    return num_samples
 
 
 def _is_near(given: int, nominal: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.extension import load_extension
-from fastssl.sampling import ORDERS, ChunkLayout, SampleOrder, permute, reference_ids
+from fastssl.sampling import ORDERS, ChunkLayout, HoldOut, SampleOrder, permute, reference_ids
 
 DIGEST = "0123456789abcdef" * 4
 LAYOUTS = [ChunkLayout(), ChunkLayout(3, 4, 2), ChunkLayout(1, 1, 1), ChunkLayout(10, 7, 3)]
@@ -181,3 +181,60 @@ def test_subsets_are_nested_and_the_same_for_every_seed():
 def test_wrong_orders_are_refused(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+# ---------------------------------------------------------------------- what is held out
+
+
+@pytest.mark.parametrize(("count", "num"), [(2, 1), (13, 5), (1000, 999), (4097, 400)])
+def test_what_is_held_out_and_what_remains_are_all(count, num):
+    parts = HoldOut(DIGEST, count, num, 3)
+    held, rest = parts.find_held_out(np.arange(num)), parts.find_remaining(np.arange(count - num))
+    assert (np.diff(held) > 0).all()
+    assert (np.diff(rest) > 0).all()
+    assert sorted([*held, *rest]) == list(range(count))
+
+
+def test_golden_hold_outs_never_change():
+    assert HoldOut(DIGEST, 13, 4, 0).ids.tolist() == [6, 8, 10, 11]
+    assert HoldOut(DIGEST, 10**8, 50_046, 7).ids[[0, 1, -1]].tolist() == [2325, 3691, 99999048]
+
+
+def test_another_seed_or_dataset_holds_out_others():
+    base = set(HoldOut(DIGEST, 1000, 100, 0).ids.tolist())
+    for other in (HoldOut(DIGEST, 1000, 100, 1), HoldOut("f" + DIGEST[1:], 1000, 100, 0)):
+        assert len(base & set(other.ids.tolist())) < 40
+
+
+def test_fewer_held_out_are_a_part_of_more():
+    few, many = (HoldOut(DIGEST, 1000, num, 5).ids.tolist() for num in (50, 100))
+    assert set(few) < set(many)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_epoch_is_a_bijection_on_what_remains(order):
+    parts = HoldOut(DIGEST, 1000, 77, 1)
+    sample_order = SampleOrder(
+        DIGEST, 923, 5, order, ChunkLayout(10, 4, 2), find_ids=parts.find_remaining
+    )
+    ids = sample_order.ids(2, np.arange(923)).tolist()
+    assert sorted([*ids, *parts.ids.tolist()]) == list(range(1000))
+    used = {sample_order.substitute(0, ids[0], attempt) for attempt in range(500)}
+    assert not used & set(parts.ids.tolist())
+
+
+def test_of_a_hundred_million_nothing_of_their_size_is_stored():
+    parts = HoldOut(DIGEST, 10**8, 50_046, 0)
+    sample_order = SampleOrder(DIGEST, parts.num_remaining, find_ids=parts.find_remaining)
+    arrays = [value for value in vars(parts).values() if isinstance(value, np.ndarray)]
+    assert sum(array.nbytes for array in arrays) < 1_000_000
+    ids = sample_order.ids(0, np.arange(0, 10**8 - 50_046, 9973))
+    assert len(set(ids.tolist())) == len(ids)
+    assert not np.isin(ids, parts.ids).any()
+    assert ids.max() > 0.99 * 10**8
+
+
+@pytest.mark.parametrize("num", [0, 10, 11])
+def test_a_hold_out_of_nothing_or_everything_is_refused(num):
+    with pytest.raises(InputError, match=rf"data\.hold_out \({num}\) must be less than the 10"):
+        HoldOut(DIGEST, 10, num)

@@ -115,6 +115,7 @@ def choose_options(config: RecipesConfig, name: str, recipe: RunConfig[Any]) -> 
         return options + (["--max-steps", str(config.smoke_steps)] if config.smoke_steps else [])
     options += ["--max-steps", str(config.cell_steps)]
     options += ["--data.global-batch-size", str(config.cell_images)]
+    options += ["--data.hold-out", "0"]  # of any few images nothing is left to hold out
     if recipe.task.name == "exemplar":
         options += ["--task.group-images", str(config.cell_images)]
     return options

@@ -160,7 +160,7 @@ class Trainer:
             data, self.task.views, world.rank, world.size, device, dataset=dataset
         )
         self._open_files.callback(self.loader.close)
-        self.task.check_data(dataset, self.loader.num_samples)
+        self.task.check_data(dataset, self.loader.num_ids)
         self.schedule = build_schedule(
             config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
         )
@@ -181,7 +181,7 @@ class Trainer:
             _log.warning("gradient_compression is ignored: one rank sends no gradients")
         set_determinism(config.deterministic)
         self.task.to(device)
-        self.tables = self.task.open_tables(self.loader.num_samples, self.world)
+        self.tables = self.task.open_tables(self.loader.num_ids, self.world)
         if config.channels_last:
             self.task.to(memory_format=torch.channels_last)
         if config.sync_bn and self.world.size > 1:

@@ -151,6 +151,29 @@ def test_subset_is_the_ids_below(build):
     assert len(loader) == 2
 
 
+def test_what_is_held_out_is_never_trained_on_and_read_alone(build):
+    held = {"hold_out": 10, "hold_out_seed": 1}
+    (batch,) = build(part="held_out", global_batch_size=10, **held).one_pass()
+    ids = batch.sample_ids.tolist()
+    assert ids == sorted(set(ids))
+    assert len(ids) == 10
+    training = build(**held)
+    assert training.num_samples == 37
+    seen = [pair for batch in take(training, 4) for pair in pairs(batch)]
+    for epoch in (0, 1):
+        epoch_ids = [sample_id for e, sample_id in seen if e == epoch]
+        assert sorted([*epoch_ids, *ids]) == list(range(NUM_SAMPLES))
+    whole = torch.cat([batch.sample_ids for batch in training.one_pass()]).tolist()
+    assert sorted([*whole, *ids]) == list(range(NUM_SAMPLES))
+    assert whole == sorted(whole)
+
+
+def test_the_state_of_another_hold_out_is_refused(build):
+    state = build(hold_out=10).state_dict()
+    with pytest.raises(InputError, match="part: state 'remaining:10:0', here 'remaining:10:1'"):
+        build(hold_out=10, hold_out_seed=1).load_state_dict(state)
+
+
 def test_length_is_the_steps_of_an_epoch_rounded_up(build):
     assert len(build()) == 2
 
@@ -567,3 +590,10 @@ def test_a_batch_larger_than_the_dataset_must_be_allowed(build):
 def test_more_samples_than_there_are_is_refused(build):
     with pytest.raises(InputError, match=r"set --data\.max-samples to 47 or less"):
         build(max_samples=48)
+
+
+def test_a_hold_out_larger_than_the_dataset_is_refused_and_so_is_a_part_of_nothing(build):
+    with pytest.raises(InputError, match=r"data\.hold_out \(47\) must be less than the 47 samples"):
+        build(hold_out=47)
+    with pytest.raises(InputError, match=r"data\.part \(held_out\) needs data\.hold_out"):
+        build(part="held_out")

@@ -18,6 +18,11 @@ YOUNGER = {
     "optim.head_weight_decay": None,
     "trunk_from": None,
     "frozen_stages": 0,
+    "data.hold_out": 0,
+    "data.hold_out_seed": 0,
+    "data.part": "remaining",
+    "optim.bias_lr_factor": 1.0,
+    "optim.decay_root": True,
 }
 """Settings that runs of earlier versions do not know, with what those did."""
 

@@ -150,12 +150,23 @@ def test_a_subset_of_yfcc_refuses_a_smaller_dataset(dataset_path):
     ("name", "wanted"),
     [
         ("goyal19_jigsaw_alexnet_p100_yfcc100m", "100,000,000"),
-        ("kolesnikov19_rotation_revnet50_4x", "1,281,167"),
+        ("kolesnikov19_supervised_revnet50_4x", "1,281,167"),
     ],
 )
 def test_a_whole_data_set_of_another_size_is_a_warning(name, wanted, dataset_path, caplog):
     open_cell(name, dataset_path).close()
     assert f"meant for {wanted} samples and this run uses 47" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["rotation", "exemplar", "jigsaw", "relative_location"])
+def test_pretext_cells_of_the_study_of_trunks_hold_out_what_it_validates_on(task):
+    """984 of 1,024 shards: 1,231,121 images to train on; no tolerance hides the others."""
+    data = build_recipe(f"kolesnikov19_{task}_resnet50_v1_4x").data
+    assert (data.hold_out, data.nominal_samples) == (50_046, 1_231_121)
+    assert data.hold_out + data.nominal_samples == IMAGENET
+    assert build_recipe(f"kolesnikov19_{task}").data.hold_out == 0  # for any data
+    baseline = build_recipe("kolesnikov19_supervised_resnet50_v2_4x").data
+    assert (baseline.hold_out, baseline.nominal_samples) == (0, IMAGENET)
 
 
 def test_a_recipe_for_any_data_does_not_warn(dataset_path, caplog):
