@@ -11,6 +11,20 @@ from pathlib import Path
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+(?:::[a-z][a-z0-9+.-]+)*):(/+)(.*)", re.IGNORECASE)
 
 
+# Whatever stands before the host; what stands behind a question mark, where tokens are.
+_USER = re.compile(r"(:/{1,2})[^/\s?#]*@")
+_QUERY = re.compile(r"([a-z][a-z0-9+.-]+:/{1,2}[^\s?#]*)\?[^\s'\"),;]+", re.IGNORECASE)
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text with what its addresses say of users, passwords and tokens left out.
+
+    Args:
+        text: an address, or a message that holds some.
+    """
+    return _QUERY.sub(r"\1?...", _USER.sub(r"\1", text))
+
+
 def parse_place(given: str | os.PathLike[str]) -> Path | str:
     """Tell folders and addresses apart.
 

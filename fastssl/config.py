@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from .address import parse_place
+from .address import hide_credentials, parse_place
 from .errors import InputError
 from .fields import Checked, Count, CountOrZero, NumThreads, Range, Share, free, walk
 from .randomness import Seed
@@ -315,4 +315,5 @@ def list_defaults(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if isinstance(value, Path) else value
+    # What is written down lasts: an address leaves its password behind.
+    return hide_credentials(str(value)) if isinstance(value, Path | str) else value

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, ClassVar, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from .errors import InputError, nearest
 
@@ -174,12 +174,20 @@ def list_fields(
     hints = typing.get_type_hints(config_class, include_extras=True)
     found = []
     for field in dataclasses.fields(config_class):
-        kind, limits = hints[field.name], None
-        if typing.get_origin(kind) is Annotated:
-            kind, *notes = typing.get_args(kind)
-            limits = next((note for note in notes if isinstance(note, Range)), None)
-        found.append((field, kind, limits))
+        found.append((field, *_take_apart(hints[field.name])))
     return tuple(found)
+
+
+def _take_apart(kind: Any) -> tuple[Any, Range | None]:
+    """Return a type without annotations, and its range, also where it is one of a union."""
+    if typing.get_origin(kind) is Annotated:
+        kind, *notes = typing.get_args(kind)
+        return kind, next((note for note in notes if isinstance(note, Range)), None)
+    if typing.get_origin(kind) not in (Union, UnionType):
+        return kind, None
+    parts = [_take_apart(part) for part in typing.get_args(kind)]
+    limits = next((limits for _, limits in parts if limits is not None), None)
+    return Union[tuple(part for part, _ in parts)], limits  # noqa: UP007  # made of a list
 
 
 @functools.cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import gzip
 import http.server
 import os
 import re
@@ -12,6 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+BOMB = gzip.compress(bytes(1 << 22), 9)
+"""Four kilobytes that are four megabytes."""
 
 
 class RangeServer(http.server.ThreadingHTTPServer):
@@ -26,7 +31,11 @@ class RangeServer(http.server.ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.delay_s = 0.0
         self.trouble: Callable[[str], str | None] = lambda _name: None
-        """What goes wrong for a file: 503, reset, hang, cut, short, ignore, endless; or None."""
+        """What goes wrong for a file: 503, reset, hang, cut, short, ignore, endless (and without a
+        length, in chunks, or in answer to a range), gzip, trickle, headers, or the address that it
+        redirects to; None is nothing."""
+        self.password: tuple[str, str] | None = None
+        """User and password that are asked for."""
         self.asked: list[tuple[str, str | None]] = []
         """Files and ranges, in the order of the requests."""
         self.num_together = 0
@@ -92,6 +101,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name, part = self.path.lstrip("/"), self.headers.get("Range")
         with self.server.counted(name, part):
+            if self.server.password is not None and not self._is_allowed():
+                self._answer(401, 0)
+                return
             trouble = self.server.trouble(name)
             if trouble == "503":
                 self._answer(503, 0)
@@ -104,8 +116,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             elif trouble == "hang":
                 self.server._stopping.wait()
                 self.close_connection = True
-            elif trouble == "endless":
-                self._send_endlessly()
+            elif trouble is not None and trouble.startswith("endless"):
+                self._send_endlessly(trouble)
+            elif trouble == "gzip":
+                self._answer(200, len(BOMB), {"Content-Encoding": "gzip"})
+                self.wfile.write(BOMB)
+            elif trouble in ("trickle", "headers"):
+                self._trickle(trouble, part)
+            elif trouble is not None and (trouble.startswith("/") or "://" in trouble):
+                self._answer(302, 0, {"Location": trouble})
             else:
                 self._send_file(name, None if trouble == "ignore" else part, trouble)
 
@@ -129,12 +148,39 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content[: len(content) // 2] if trouble == "cut" else content)
         self.close_connection = trouble == "cut"
 
-    def _send_endlessly(self) -> None:
-        self._answer(200, 1 << 40)
+    def _is_allowed(self) -> bool:
+        given = ":".join(self.server.password or ()).encode()
+        return self.headers.get("Authorization") == f"Basic {base64.b64encode(given).decode()}"
+
+    def _send_endlessly(self, trouble: str) -> None:
         block = os.urandom(1 << 16)
+        if trouble == "endless":
+            self._answer(200, 1 << 40)
+        elif trouble == "endless range":
+            self._answer(206, 1 << 40, {"Content-Range": f"bytes 0-{(1 << 40) - 1}/{1 << 40}"})
+        else:
+            is_part = self.headers.get("Range") is not None
+            self.send_response(206 if is_part else 200)
+            if trouble == "endless chunks":
+                self.send_header("Transfer-Encoding", "chunked")
+                block = b"10000\r\n" + block + b"\r\n"
+            self.end_headers()
+        self.close_connection = True
         while not self.server._stopping.is_set():
             self.wfile.write(block)
             self.server.num_sent += len(block)
+
+    def _trickle(self, trouble: str, part: str | None) -> None:
+        """Send a byte, or a header, at a time."""
+        self.send_response(200 if part is None else 206)
+        if trouble == "trickle":
+            self.send_header("Content-Length", "64")
+            self.end_headers()
+        else:
+            self.flush_headers()
+        self.close_connection = True
+        while not self.server._stopping.wait(0.01):
+            self.wfile.write(b"x" if trouble == "trickle" else b"X-More: 1\r\n")
 
     def _answer(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

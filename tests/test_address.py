@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastssl.address import parse_place
+from fastssl.address import hide_credentials, parse_place
 from fastssl.commands.frame import parse_arguments
 from fastssl.config import LoaderConfig, flatten
 
@@ -62,3 +62,18 @@ def test_the_help_names_both(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(LoaderConfig, ["--help"], LoaderConfig())
     assert "FOLDER|ADDRESS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://anna:s3cret@host/ds", "https://host/ds"),
+        ("https:/anna:s3cret@host/ds", "https:/host/ds"),
+        ("simplecache::https://a:p@ss@host/x: no", "simplecache::https://host/x: no"),
+        ("(url='https://host/x?sig=abc&b=1')", "(url='https://host/x?...')"),
+        ("s3://bucket/mail@home", "s3://bucket/mail@home"),
+        ("mail anna@host: what is /a:b?", "mail anna@host: what is /a:b?"),
+    ],
+)
+def test_a_text_is_shown_without_what_its_addresses_give_away(text, shown):
+    assert hide_credentials(text) == shown

@@ -34,6 +34,7 @@ class Inner(Checked, prefix="inner."):
 
     batch_size: Annotated[int, Range(1, 65_536)] = 8
     rate: Annotated[float | None, Range(0, 10, without=0)] = None
+    limit: Share | None = None
     milestones: Annotated[tuple[float, ...], Range(0, 100)] = (1.0, 2.0)
     share: Share = free(0.5)
     kind: Literal["step", "cosine"] = "step"
@@ -65,6 +66,8 @@ class Outer(Checked):
         ({"batch_size": True}, r"\(True\) must be a whole number"),
         ({"batch_size": None}, r"\(None\) must be a whole number"),
         ({"rate": 0}, r"\(0\) must lie in 0 \.\. 10, 0 excluded"),
+        ({"limit": 1.5}, r"inner\.limit \(1\.5\) must lie in 0 \.\. 1"),
+        ({"limit": True}, r"\(True\) must be a number in 0 \.\. 1"),
         ({"rate": "fast"}, r"\('fast'\) must be a number in 0 \.\. 10"),
         ({"rate": math.nan}, r"\(nan\) must lie in"),
         ({"rate": math.inf}, r"\(inf\) must lie in"),
@@ -95,7 +98,7 @@ def test_the_greatest_seed_is_spelled_as_people_do():
 
 def test_a_walk_comes_by_every_field_in_order():
     config = Outer(inner=Inner(batch_size=2))
-    below = ["batch_size", "rate", "milestones", "share", "kind", "stride"]
+    below = ["batch_size", "rate", "limit", "milestones", "share", "kind", "stride"]
     names = ["seed", *(f"inner.{name}" for name in below), "name"]
     assert [item.name for item in walk(config)] == [item.name for item in walk(Outer)] == names
     assert {item.name: item.value for item in walk(config)}["inner.batch_size"] == 2

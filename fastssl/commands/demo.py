@@ -250,7 +250,7 @@ def pretrain(demo: Demo, dataset: ShardDataset, seed: int) -> None:
         return
     num = min(len(dataset), demo.num_images)
     batch = min(build_recipe(RECIPE).data.global_batch_size, num // 2)
-    options = ["--data.path", str(dataset.path), "--output-dir", str(run), "--seed", str(seed)]
+    options = ["--data.path", str(dataset.address), "--output-dir", str(run), "--seed", str(seed)]
     options += ["--data.max-samples", str(num), "--data.global-batch-size", str(batch)]
     # The recipe counts epochs; a demo takes as long on a hundred photographs as on a million.
     options += ["--schedule.epochs", repr(demo.num_steps * batch / num)]

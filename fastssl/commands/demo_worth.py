@@ -132,7 +132,7 @@ def _extract(
     if kind == "random":
         trunk = build_random_twin(seed)
     config = LoaderConfig(
-        path=dataset.path, max_samples=num, global_batch_size=min(100, num), num_threads=1
+        path=dataset.address, max_samples=num, global_batch_size=min(100, num), num_threads=1
     )
     loader = build_loader(config, view)
     try:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..address import hide_credentials
 from ..errors import EXIT_DONE, InputError, describe_failure, is_left_to_another_rank, nearest
 from ..fields import Item, walk
 from ..system.workers import Progress
@@ -64,7 +65,8 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         # Where several ranks fail together, the one that found out says it.
         if not is_left_to_another_rank(error):
-            print(" ".join(line.split()), file=sys.stderr)  # the contract's one line
+            # The contract's one line.
+            print(hide_credentials(" ".join(line.split())), file=sys.stderr)
         raise SystemExit(code) from None
 
 
@@ -182,7 +184,7 @@ def parse_arguments(
             cause = cause.__context__
         if cause is not None:
             raise cause from None
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(hide_credentials(said.getvalue()))
         raise
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..address import hide_credentials
 from ..errors import InputError, describe_failure
 from ..system.files import locked
 from ..world import World
@@ -71,7 +72,7 @@ def record_refusal(arguments: Sequence[str], error: InputError) -> None:
 
 
 def _write_ending(path: Path, code: int, reason: str, step: int) -> None:
-    write_json(path, {"code": code, "reason": reason, "step": step})
+    write_json(path, {"code": code, "reason": hide_credentials(reason), "step": step})
 
 
 def _find_failure(folder: Path) -> str | None:

@@ -161,7 +161,7 @@ def write_beton(
     start = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize
     offset = -(-(start + rows.nbytes) // page_size) * page_size
     chunks = run_jobs(
-        functools.partial(_encode_chunk, path=dataset.path, options=options),
+        functools.partial(_encode_chunk, path=dataset.address, options=options),
         range(0, num, _CHUNK),
         workers,
         on_progress,

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,14 +23,22 @@ from ..errors import InputError
 from ..system.files import READ_TRIES, locked, naming_file, published, retried
 from .index import HEADER_BYTES, INDEX_NAME, IndexHeader, parse_index_header, read_index_header
 from .manifest import MANIFEST_NAME, Manifest, check_agreement, parse_manifest
-from .remote import NUM_REQUESTS, RemoteStore, StoreError
+from .remote import NUM_REQUESTS, RemoteStore
+from .store import StoreError
 from .targets import TargetEntry, check_target
+from .web import REDIRECT_VARIABLE
 
 CACHE_VARIABLE = "FASTSSL_CACHE"
 """Environment variable that names another folder for the cache."""
 
 OPEN_RETRY_WAIT_S = 0.5
 """Pause before the second try of a request while opening; each later one is four times as long."""
+
+MAX_MANIFEST_BYTES = 1 << 26
+"""A larger manifest is not fetched; a shard takes 150 bytes of one."""
+
+MAX_INDEX_BYTES = 1 << 35
+"""A larger index is not fetched: that of a milliard samples."""
 
 _CHUNK_BYTES = 4 << 20
 
@@ -66,6 +75,11 @@ def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
         start = _ask(store, INDEX_NAME, read)
         header = parse_index_header(start, f"{store.place}/{INDEX_NAME}")
         check_agreement(store.place, manifest, header)
+        if header.num_bytes > MAX_INDEX_BYTES:
+            raise InputError(
+                f"{store.place}/{INDEX_NAME}: {header.count:,} samples take {header.num_bytes:,} "
+                f"bytes, at most {MAX_INDEX_BYTES:,} are fetched; copy the dataset to a folder"
+            )
         with _locked(target.parent):
             # Another rank of this machine may have fetched it meanwhile.
             if _find_index(target, manifest) is None:
@@ -138,7 +152,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _fetch_manifest(store: RemoteStore) -> Manifest:
-    content = _ask(store, MANIFEST_NAME, functools.partial(store.read_file, MANIFEST_NAME))
+    read = functools.partial(store.read_file, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    content = _ask(store, MANIFEST_NAME, read)
     where = f"{store.place}/{MANIFEST_NAME}"
     manifest = parse_manifest(content, where)
     # It names a folder of the cache: see that it cannot name any other.
@@ -160,6 +175,12 @@ def _fetch(
     header: bytes = b"",
 ) -> None:
     """Fetch a file by range requests behind its header, and see that the rest gives its digest."""
+    room = shutil.disk_usage(target.parent).free
+    if size > room:
+        raise InputError(
+            f"{store.place}/{name} takes {size:,} bytes, {target.parent} has room for {room:,}; "
+            f"free some, or set {CACHE_VARIABLE} to a folder elsewhere"
+        )
     _log.info("fetching %s of %s: %.1f MB into %s", name, store.place, size / 1e6, target.parent)
     with published(target) as file, naming_file(target):
         file.write(header)
@@ -209,8 +230,8 @@ def _ask(store: RemoteStore, name: str, read: Callable[[], bytes]) -> bytes:
 def _remedy(address: str, kind: str) -> str:
     if kind == "missing":
         return (
-            "see that the address is that of a dataset's folder, or make one (python "
-            "fastssl make-shards SOURCE OUT) and upload it whole"
+            "see that the address is that of a dataset's folder, or make one (fastssl make-shards "
+            "SOURCE OUT) and upload it whole"
         )
     if kind == "denied" and address.startswith("s3"):
         return (
@@ -224,4 +245,15 @@ def _remedy(address: str, kind: str) -> str:
             "serve the dataset by a server that knows Range requests (nginx, Apache, an object "
             "store; not python -m http.server), or copy it to a folder of this machine"
         )
+    if kind == "redirect":
+        return (
+            "give the address that it leads to, or, if you trust it, set "
+            f"{REDIRECT_VARIABLE} to its host"
+        )
+    if kind == "encoded":
+        return "have the server send files as they are (no gzip, no br)"
+    if kind == "too-long":
+        return "it is no file of a dataset, or the server does not send what it is asked for"
+    if kind == "slow":
+        return "see that the store can be reached from here and answers, then start again"
     return f"it was tried {READ_TRIES} times: see that the store can be reached from here"

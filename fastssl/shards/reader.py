@@ -98,8 +98,13 @@ class ShardDataset:
 
     @property
     def path(self) -> Path | str:
-        """The dataset's folder, or its address."""
+        """The dataset's folder, or its address without a password in it."""
         return self._store.place
+
+    @property
+    def address(self) -> Path | str:
+        """What opens it again: the folder, or the address with the password that it was given."""
+        return self._store.address
 
     @property
     def folder(self) -> Path:
@@ -333,7 +338,7 @@ class ShardDataset:
 
     def __getstate__(self) -> dict:
         """Pickle as the path and the digest."""
-        return {"path": self.path, "digest": self.digest}
+        return {"path": self.address, "digest": self.digest}
 
     def __setstate__(self, state: dict) -> None:
         """Open the same dataset again."""

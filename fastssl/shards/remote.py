@@ -8,16 +8,19 @@ share, and the parent waits for an answer until its time limit (31 s, measured).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from ..address import hide_credentials
 from ..errors import InputError, nearest
-from .store import Result, Store
+from . import web
+from .store import Result, Store, StoreError
 
 NUM_REQUESTS = 16
 """Requests that one process has under way."""
@@ -47,26 +50,72 @@ _inherited: list[Any] = []
 _stores: weakref.WeakSet[RemoteStore] = weakref.WeakSet()
 
 
-class StoreError(OSError):
-    """A store did not give what it was asked for."""
-
-    def __init__(self, reason: str, kind: str = "failed") -> None:
-        """Keep the reason.
-
-        Args:
-            reason: one line.
-            kind: ``missing``, ``denied``, ``no-ranges`` or ``failed``; only the last may pass.
-        """
-        super().__init__(reason)
-        self.kind = kind
-
-
 class _Connection(NamedTuple):
     filesystem: Any
     root: str
     """The dataset's folder in it."""
-    limits: dict[str, Any]
-    """Keywords of every request."""
+    is_async: bool
+    """Whether its requests run in fsspec's event loop, and so have time limits."""
+
+    def read(self, name: str, part: tuple[int, int] | None, most: int) -> bytes:
+        """Read a file, or bytes of it; as much as may come and no more, whatever is sent."""
+        path = f"{self.root}/{name}"
+        if self._is_of("https"):
+            return self._run(web.fetch, path, part, most)
+        if self._is_of("s3"):
+            return self._run(_fetch_of_s3, path, part, most)
+        if part is None:
+            size = self.size(name)
+            if size > most:
+                raise StoreError(f"{size:,} bytes, at most {most:,} were asked for", "too-long")
+            part = (0, size)
+        # By keyword: the second parameter of some is a version.
+        limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
+        return self.filesystem.cat_file(path, start=part[0], end=part[1], **limits)
+
+    def size(self, name: str) -> int:
+        """Return what the store says of a file's size."""
+        path = f"{self.root}/{name}"
+        if self._is_of("https"):
+            size = self._run(web.find_size, path)
+        else:
+            limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
+            size = self.filesystem.info(path, **limits)["size"]
+        if size is None:
+            raise StoreError("the store does not tell its size")
+        return size
+
+    def _is_of(self, protocol: str) -> bool:
+        known = self.filesystem.protocol
+        return protocol in ((known,) if isinstance(known, str) else known)
+
+    def _run(self, request: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+        from fsspec.asyn import sync
+
+        # The request ends itself by then, and frees what it holds.
+        wait_s = REQUEST_TIMEOUT_S + CONNECT_TIMEOUT_S
+        arguments = (self.filesystem, *arguments, REQUEST_TIMEOUT_S)
+        return sync(self.filesystem.loop, request, *arguments, timeout=wait_s)
+
+
+async def _fetch_of_s3(
+    filesystem: Any, path: str, part: tuple[int, int] | None, most: int, limit_s: float
+) -> bytes:
+    """Read a file of S3, or bytes of it; ``web.fetch`` says what of it."""
+    bucket, key, _ = filesystem.split_path(path)
+    options = {} if part is None else {"Range": f"bytes={part[0]}-{part[1] - 1}"}
+    async with asyncio.timeout(limit_s):
+        # s3fs's own reading goes on to the end of what comes.
+        answer = await filesystem._call_s3("get_object", Bucket=bucket, Key=key, **options)
+        content = bytearray()
+        try:
+            while len(content) <= most and (piece := await answer["Body"].read(1 << 16)):
+                content += piece
+        finally:
+            answer["Body"].close()
+    if len(content) > most:
+        raise StoreError(f"more bytes came than the {most:,} that were asked for", "too-long")
+    return bytes(content)
 
 
 class RemoteStore(Store):
@@ -84,7 +133,8 @@ class RemoteStore(Store):
         Raises:
             InputError: if the protocol is not known, or its package is absent.
         """
-        self.place: str = address
+        self.address = address
+        self.place: str = hide_credentials(address)
         self._is_closed = False
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -94,29 +144,24 @@ class RemoteStore(Store):
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Read a part of a file by one request."""
-        filesystem, root, limits = self._connect()
-        # By keyword: the second parameter of s3fs is a version.
-        part = {"start": offset, "end": offset + length}
+        connection = self._connect()
         with _as_store_error():
-            content = filesystem.cat_file(f"{root}/{name}", **part, **limits)
+            content = connection.read(name, (offset, offset + length), length)
         if len(content) > length:
             raise StoreError(f"{len(content)} bytes came, {length} were asked for", "no-ranges")
         return content
 
-    def read_file(self, name: str) -> bytes:
-        """Read a whole file; otherwise as ``read_range``."""
-        filesystem, root, limits = self._connect()
+    def read_file(self, name: str, most: int) -> bytes:
+        """Read a whole file of that many bytes at most; otherwise as ``read_range``."""
+        connection = self._connect()
         with _as_store_error():
-            return filesystem.cat_file(f"{root}/{name}", **limits)
+            return connection.read(name, None, most)
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes."""
-        filesystem, root, limits = self._connect()
+        connection = self._connect()
         with _as_store_error():
-            size = filesystem.info(f"{root}/{name}", **limits)["size"]
-        if size is None:
-            raise StoreError("the store does not tell its size")
-        return size
+            return connection.size(name)
 
     def forget(self, name: str) -> None:
         """Hold nothing of a file."""
@@ -144,7 +189,7 @@ class RemoteStore(Store):
             if self._is_closed:
                 raise StoreError("closed")
             if self._connection is None:
-                self._connection = _open_filesystem(self.place)
+                self._connection = _open_filesystem(self.address)
             return self._connection
 
     def _leave_to_parent(self) -> None:
@@ -174,13 +219,13 @@ def _as_store_error() -> Iterator[None]:
     except (StoreError, *_MISTAKES):
         raise
     except Exception as error:
-        raise StoreError(*_describe(error)) from error
+        raise StoreError(*_describe(error)) from None  # theirs names the address, password and all
 
 
 def _describe(error: Exception) -> tuple[str, str]:
     """Return the reason, in one line, and the kind."""
     status = getattr(error, "status", None)  # aiohttp's
-    text = " ".join(str(error).split())
+    text = hide_credentials(" ".join(str(error).split()))
     if isinstance(error, FileNotFoundError):
         return f"not found ({text})", "missing"
     if (
@@ -190,24 +235,24 @@ def _describe(error: Exception) -> tuple[str, str]:
     ):
         return f"access denied ({text})", "denied"
     if isinstance(error, TimeoutError):
-        return f"no answer in time ({text or f'{REQUEST_TIMEOUT_S:g} s'})", "failed"
+        return f"no answer in time ({text or f'{REQUEST_TIMEOUT_S:g} s'})", "slow"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__, "failed"
 
 
 def _open_filesystem(address: str) -> _Connection:
     """Make a filesystem of this process."""
-    protocol = address.partition(":")[0]
+    protocol, shown = address.partition(":")[0], hide_credentials(address)
     try:
         import fsspec
         from fsspec.asyn import AsyncFileSystem
     except ImportError:
-        raise InputError(f"{address}: reading it needs fsspec; {INSTALL_LINE}") from None
+        raise InputError(f"{shown}: reading it needs fsspec; {INSTALL_LINE}") from None
     known = fsspec.available_protocols()
     if protocol not in known:
-        raise InputError(f"{address}: protocol '{protocol}' is not known{nearest(protocol, known)}")
+        raise InputError(f"{shown}: protocol '{protocol}' is not known{nearest(protocol, known)}")
     if protocol in ("http", "https") and ("?" in address or "#" in address):
         raise InputError(
-            f"{address}: the address of a dataset ends with its folder, file names follow; leave "
+            f"{shown}: the address of a dataset ends with its folder, file names follow; leave "
             "out what begins at '?' or '#'"
         )
     try:
@@ -217,10 +262,9 @@ def _open_filesystem(address: str) -> _Connection:
     except ImportError as error:
         line = _INSTALL_LINES.get(protocol, "install it")
         raise InputError(
-            f"{address}: reading it needs a package that is absent ({error}); {line}"
+            f"{shown}: reading it needs a package that is absent ({error}); {line}"
         ) from None
-    limits = {"timeout": REQUEST_TIMEOUT_S} if isinstance(filesystem, AsyncFileSystem) else {}
-    return _Connection(filesystem, root.rstrip("/"), limits)
+    return _Connection(filesystem, root.rstrip("/"), isinstance(filesystem, AsyncFileSystem))
 
 
 def _limit(protocol: str) -> dict[str, Any]:
@@ -236,7 +280,7 @@ def _limit(protocol: str) -> dict[str, Any]:
                 total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
             ),
             "headers": {"Accept-Encoding": "identity"},  # a range of compressed bytes is no range
-            "raise_for_status": _check_range,
+            "auto_decompress": False,
             "trust_env": True,  # proxies, as every other program finds them
         }
     elif protocol in ("s3", "s3a"):
@@ -249,15 +293,3 @@ def _limit(protocol: str) -> dict[str, Any]:
     else:
         return {}
     return {name: {**ours, **fsspec.config.conf.get(protocol, {}).get(name, {})}}
-
-
-async def _check_range(response: Any) -> None:
-    """Refuse a whole file where a part was asked for, before its gigabytes come."""
-    wanted = response.request_info.headers.get("Range")
-    if wanted is not None and response.status == 200:
-        size = response.content_length
-        raise StoreError(
-            "the server ignores Range and sends the whole file"
-            + (f", {size:,} bytes" if size is not None else ""),
-            "no-ranges",
-        )

@@ -20,11 +20,28 @@ MAX_OPEN_FILES = 128
 """Shards that one process holds open."""
 
 
+class StoreError(OSError):
+    """A store did not give what it was asked for."""
+
+    def __init__(self, reason: str, kind: str = "failed") -> None:
+        """Keep the reason.
+
+        Args:
+            reason: one line.
+            kind: ``missing``, ``denied``, ``no-ranges``, ``encoded``, ``redirect``, ``too-long``,
+                ``slow`` or ``failed``; only the last may pass.
+        """
+        super().__init__(reason)
+        self.kind = kind
+
+
 class Store(abc.ABC):
     """The files of one dataset. May be used by several threads; lives through fork."""
 
     place: Path | str
-    """The folder, or the address."""
+    """The folder, or the address without a password in it."""
+    address: Path | str
+    """What opens it again: the folder, or the whole address."""
     is_remote: bool
     """Whether an answer takes a network's time: requests are then made ahead, and several at
     once, and no file's size is asked for when a dataset is opened."""
@@ -110,6 +127,7 @@ class LocalStore(Store):
             folder: the dataset's.
         """
         self.place: Path = folder
+        self.address: Path = folder
         self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -1,17 +1,24 @@
 """Whatever number stands on the command line: a config, or one line that says what is wrong.
 
-A config that is made bears what a run begins with: the schedule, the order of samples and, at the
-upper end of a range, the estimate of memory.
+A run's config that is made bears what a run begins with: the schedule, the order of samples and, at
+the upper end of a range, the estimate of memory. Of the other commands it is made and no more.
+``python -m tests.hostile options`` tries them as processes.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import subprocess
+import sys
 import typing
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastssl.commands import COMMANDS
+from fastssl.commands.frame import parse_arguments
 from fastssl.commands.train import read_command_line
 from fastssl.config import RunConfig, check_batch_size
 from fastssl.errors import InputError
@@ -89,6 +96,95 @@ def attempt(recipe: str, option: str, value: str, is_end: bool) -> str:
     except SystemExit as end:  # the parser's own message
         return f"no number, {end.code}"
     return "taken"
+
+
+# ------------------------------------------------------------------ every command
+
+
+def find_config(command: str) -> type | None:
+    """Return the dataclass of a command's options, if it has any of its own."""
+    module = importlib.import_module(COMMANDS[command].module)
+    own = [
+        value
+        for value in vars(module).values()
+        if dataclasses.is_dataclass(value)
+        and value.__module__ == module.__name__
+        and f"parse_arguments({value.__name__}," in read_source(module)
+    ]
+    assert len(own) <= 1
+    return own[0] if own else None
+
+
+def read_source(module: Any) -> str:
+    with open(module.__file__, encoding="ascii") as file:
+        return file.read()
+
+
+def list_options(config: type) -> tuple[list[str], list[Item]]:
+    """Return words for what has to be given, and the fields that take numbers."""
+    fields = list(walk(config))
+    needed = [item for item in fields if item.field.default is dataclasses.MISSING]
+    needed = [item for item in needed if item.field.default_factory is dataclasses.MISSING]
+    return ["x"] * len(needed), [item for item in fields if is_number(item.kind)]
+
+
+def test_every_command_but_those_without_numbers_is_swept():
+    without = {name for name in COMMANDS if find_config(name) is None}
+    assert without == {"train"}  # whose options are a recipe's
+    numbers = {name: list_options(find_config(name))[1] for name in COMMANDS if name != "train"}
+    assert {name for name, items in numbers.items() if not items} <= {
+        "combine-shards",
+        "completion",
+        "doctor",
+    }
+
+
+def parse(config: type | None, arguments: list[str]) -> str:
+    """Say what becomes of a command line."""
+    try:
+        parse_arguments(config, arguments)
+    except InputError as error:
+        return "refused" if "\n" not in str(error) else "refused at length"
+    except SystemExit as end:  # the parser's own message
+        return f"no number, {end.code}"
+    return "taken"
+
+
+def test_a_number_for_any_command_is_taken_or_refused_in_one_line():
+    outcomes = set()
+    for command in COMMANDS:
+        config = find_config(command)
+        words, items = ([], []) if config is None else list_options(config)
+        for item in items:
+            option = f"--{item.name.replace('_', '-')}"
+            for value in HOSTILE:
+                try:
+                    outcome = parse(config, [*words, option, value])
+                except Exception as error:
+                    raise AssertionError(f"{command} {option} {value}") from error
+                outcomes.add(outcome)
+                never = outcome == "taken" and value in ("nan", "inf", str(10**23))
+                assert not never, (command, option, value)
+    assert outcomes == {"taken", "refused", "no number, 2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "demo", "--data.num-threads", "2147483648"],
+        ["train", "demo", "--data.global-batch-size", "2147483647"],
+        ["train", "demo", "--schedule.gamma", "-1"],
+        ["train", "demo", "--schedule.milestones", "nan"],
+    ],
+    ids=lambda words: words[2],
+)
+def test_a_process_says_it_in_one_line(words, tmp_path):
+    command = [sys.executable, "-m", "fastssl", *words, "--output-dir", str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {words[2][2:].replace('-', '_')} (")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

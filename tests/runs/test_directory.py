@@ -8,10 +8,13 @@ import os
 import pytest
 
 from fastssl.batch import Substitution
-from fastssl.config import identity, list_defaults
+from fastssl.commands.frame import run_command
+from fastssl.commands.train import main
+from fastssl.config import flatten, identity, list_defaults
 from fastssl.errors import InputError, RunFailed
 from fastssl.runs import directory as run_directory
 from fastssl.runs.directory import check_entries, check_identity, locked_run, write_config
+from fastssl.runs.endings import record_refusal
 from fastssl.studies import build_recipe
 from fastssl.training.bad_samples import BadSampleAccount
 
@@ -213,3 +216,22 @@ def test_a_config_nested_without_end_is_named(folder):
     (folder / "config.json").write_text('{"identity":' + "[" * 100_000)
     with pytest.raises(InputError, match=r"config\.json cannot be read \(RecursionError"):
         check_identity(folder, {}, {})
+
+
+def test_no_file_of_a_run_holds_the_password(tmp_path, capsys):
+    address = "https://anna:s3cret@127.0.0.1:1/ds?token=t0ken"
+    with pytest.raises(SystemExit):
+        run_command(
+            lambda: main(["demo", "--data.path", address, "--output-dir", str(tmp_path / "a")])
+        )
+    (tmp_path / "config.json").write_text("{}")
+    words = ["--output-dir", str(tmp_path), "--data.path", address, "--width", "0"]
+    record_refusal(words, InputError(f"{address}: out of reach"))
+    config = build_recipe("demo")
+    data = dataclasses.replace(config.data, path=address)
+    write_config(tmp_path, {}, flatten(dataclasses.replace(config, data=data)), ("native", "x"))
+    told = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(told) == 3
+    told += capsys.readouterr()
+    assert all("https://127.0.0.1:1/ds" in text for text in told[:3])
+    assert not [text for text in told if "s3cret" in text or "t0ken" in text]

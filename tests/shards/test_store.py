@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import threading
+import traceback
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from tests.range_server import RangeServer
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
 
-from fastssl.shards import cache, remote
+from fastssl.shards import cache, remote, web
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,8 @@ def test_a_remote_dataset_reads_as_the_folder(folder, address):
     assert remote_one.digest == local.digest
     assert remote_one.class_names == ("cat", "dog")
     assert (remote_one.index == local.index).all()
+    name = "shard-000000.tar"
+    assert remote_one._store.size(name) == local._store.size(name)
     for i in range(12):
         assert remote_one.read_payload(i) == local.read_payload(i)
         assert remote_one.read_members(i) == local.read_members(i)
@@ -253,6 +258,142 @@ def test_trouble_that_stays_is_told_when_opening(server, address, kind, message)
     server.troubled("ds/index.bin", kind)
     with pytest.raises(InputError, match=message):
         open_dataset(address)
+
+
+# ------------------------------------------------------------------ a server that means harm
+
+
+ENDLESS = ["endless", "endless range", "endless chunks", "endless without a length"]
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("name", ["manifest.json", "index.bin"])
+def test_a_body_without_end_is_not_read_on(server, address, monkeypatch, name, kind):
+    monkeypatch.setattr(cache, "MAX_MANIFEST_BYTES", 1 << 20)
+    server.troubled(f"ds/{name}", kind)
+    with pytest.raises(InputError, match=f"{name}: .*(at most|ignores Range|status 206)"):
+        open_dataset(address)
+    # What fits in the sockets' buffers, and in a manifest.
+    assert server.num_sent < 32 << 20
+    assert len(asked_for(server, name)) <= 3
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_body_without_end_is_a_bad_sample(server, address, kind):
+    dataset = open_dataset(address)
+    server.troubled("ds/shard-000000.tar", kind)
+    with pytest.raises(BadSample, match=r"shard-000000\.tar: .*(asked for|ignores Range)"):
+        dataset.read_payload(0)
+    assert server.num_sent < 96 << 20
+
+
+def test_compressed_answers_are_refused_and_never_unpacked(server, address):
+    server.troubled("ds/manifest.json", "gzip")
+    with pytest.raises(InputError, match=r"sent compressed \(gzip\); have the server send"):
+        open_dataset(address)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("trickle", r"\d+ bytes in"), ("headers", "0.5 s")])
+def test_an_answer_that_trickles_is_given_up_at_once(server, address, monkeypatch, kind, told):
+    monkeypatch.setattr(web, "TRICKLE_S", 0.2)
+    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 0.5)
+    server.troubled("ds/manifest.json", kind)
+    with pytest.raises(InputError, match=rf"no answer in time \({told}.*then start again"):
+        open_dataset(address)
+    assert len(asked_for(server, "manifest.json")) == 1
+
+
+@pytest.fixture
+def other(folder):
+    """Another server with the same dataset."""
+    server = RangeServer(folder.parent)
+    yield server
+    server.stop()
+
+
+def test_a_redirect_on_the_same_server_is_followed(server, address, folder):
+    server.troubled("ds/shard-000000.tar", "/ds/moved.tar")
+    shutil.copy(folder / "shard-000000.tar", folder / "moved.tar")
+    dataset = open_dataset(address)
+    assert dataset.read_payload(0) == open_dataset(folder).read_payload(0)
+
+
+def test_a_redirect_to_another_server_is_refused_unless_it_is_allowed(
+    server, other, address, monkeypatch
+):
+    server.troubled("ds/manifest.json", f"{other.address}/ds/manifest.json")
+    with pytest.raises(InputError, match=r"redirected to another server, .*FASTSSL_REDIRECT_HOSTS"):
+        open_dataset(address)
+    assert other.asked == []
+    monkeypatch.setenv("FASTSSL_REDIRECT_HOSTS", "elsewhere, 127.0.0.1")
+    assert len(open_dataset(address)) == 12
+    assert other.asked == [("ds/manifest.json", None)]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("http://169.254.169.254/latest/meta-data", "a link-local address"),
+        ("http://[fe80::1]/x", "a link-local address"),
+        ("http://[::ffff:169.254.169.254]/x", "a link-local address"),
+        ("ftp://127.0.0.1/x", "not protected"),
+        ("http://[::bad", "leads nowhere"),
+        ("/ds/manifest.json", "more than 5 redirects"),
+    ],
+)
+def test_a_redirect_never_leads_to_some_places(server, address, monkeypatch, target, message):
+    monkeypatch.setenv("FASTSSL_REDIRECT_HOSTS", "*")
+    server.troubled("ds/manifest.json", target)
+    with pytest.raises(InputError, match=message):
+        open_dataset(address)
+
+
+def test_a_password_is_used_and_never_told(server, other, address, monkeypatch, caplog):
+    server.password = ("anna", "s3cret")
+    with_password = address.replace("://", "://anna:s3cret@")
+    with caplog.at_level(logging.DEBUG, "fastssl"):
+        dataset = open_dataset(with_password)
+    assert str(dataset.path) == address
+    assert pickle.loads(pickle.dumps(dataset)).read_payload(0) == dataset.read_payload(0)
+    told = [caplog.text]
+    server.password, other.password = ("anna", "another"), ("anna", "s3cret")
+    with pytest.raises(BadSample, match="denied") as bad:
+        dataset.read_payload(5)
+    with pytest.raises(InputError, match="denied") as denied:
+        open_dataset(with_password)
+    # Another server is not shown it.
+    server.password = ("anna", "s3cret")
+    monkeypatch.setenv("FASTSSL_REDIRECT_HOSTS", "*")
+    server.troubled("ds/manifest.json", f"{other.address}/ds/manifest.json")
+    with pytest.raises(InputError, match="401") as elsewhere:
+        open_dataset(with_password)
+    nowhere = "http://anna:s3cret@127.0.0.1:1/ds"
+    with pytest.raises(InputError) as unreachable:
+        open_dataset(nowhere)
+    for error in (bad, denied, elsewhere, unreachable):
+        told += traceback.format_exception(error.value)  # their chains too
+    assert "s3cret" not in "".join(told)
+
+
+def test_a_netrc_keeps_the_password_out_of_the_address(server, address, tmp_path, monkeypatch):
+    server.password = ("anna", "s3cret")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert len(open_dataset(address)) == 12
+
+
+def test_an_index_that_no_disk_holds_is_refused(address, monkeypatch):
+    monkeypatch.setattr(cache, "MAX_INDEX_BYTES", 100)
+    with pytest.raises(InputError, match="12 samples take 448 bytes, at most 100 are fetched"):
+        open_dataset(address)
+
+
+@pytest.mark.usefixtures("aged")
+def test_what_the_cache_has_no_room_for_is_not_begun(server):
+    dataset = open_dataset(f"{server.address}/aged")
+    entry = dataclasses.replace(dataset.manifest.targets[0], shape=(1 << 51,))
+    with pytest.raises(InputError, match=r"takes 9,007,199,254,741,\d+ bytes, .* has room for"):
+        cache.fetch_target(dataset._store, dataset.manifest, entry)
 
 
 def test_an_address_without_a_dataset_is_refused(address):
