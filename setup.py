@@ -32,9 +32,9 @@ from setuptools import Extension, find_packages, setup
 
 # The first that reads pyproject.toml's license; older ones answer with a hundred lines.
 LEAST_SETUPTOOLS = 77
-# The loop that reads Huffman codes takes about 5 % more or less time by where it happens to lie: any
-# edit elsewhere moves it over a cache line, or a jump over a border that Intel's decoders dislike
-# (erratum SKX102). So both have their place, whatever is linked in front of them.
+# The loop that reads Huffman codes takes about 5 % more or less time by where it happens to lie:
+# any edit elsewhere moves it over a cache line, or a jump over a border that Intel's decoders
+# dislike (erratum SKX102). So both have their place, whatever is linked in front of them.
 ALIGNMENT = ["-falign-functions=64", "-falign-loops=32"]
 if platform.machine() in ("x86_64", "AMD64"):
     ALIGNMENT.append("-Wa,-mbranches-within-32B-boundaries")
