@@ -14,11 +14,19 @@ from ..config import LoaderConfig, LoaderName
 from ..errors import InputError
 from ..shards import ShardDataset, open_dataset
 from ..views import Views
-from .base import Loader
+from .base import Loader, check_count, count_samples
 from .choice import is_installed, prefer_loader
 from .plan import BatchPlan
 
-__all__ = ["BatchPlan", "Loader", "LoaderConfig", "build_loader", "resolve_loader"]
+__all__ = [
+    "BatchPlan",
+    "Loader",
+    "LoaderConfig",
+    "build_loader",
+    "check_count",
+    "count_samples",
+    "resolve_loader",
+]
 
 _BACK_ENDS = {
     "webdataset": (".webdataset", "WebDatasetLoader"),

@@ -108,7 +108,8 @@ class Loader(abc.ABC):
         """Ids of samples lie below this: ``num_samples``, and more where some are held out."""
         self.num_samples, find_ids = _choose_part(config, dataset.digest, self.num_ids)
         """N, samples in use."""
-        _check_count(config, self.num_samples)
+        check_count(config, self.num_samples)
+        _warn_of_size(config, self.num_samples)
         self.order = SampleOrder(
             dataset.digest, self.num_samples, config.seed, config.order, config.layout, find_ids
         )
@@ -353,15 +354,44 @@ def _choose_part(
     return parts.num_remaining, parts.find_remaining
 
 
-def _check_count(config: LoaderConfig, num_samples: int) -> None:
-    """Refuse a batch that is too large, and warn of another size than the recipe is meant for."""
+def count_samples(config: LoaderConfig, available: int) -> int:
+    """Return how many samples are in use.
+
+    Args:
+        config: what to load.
+        available: samples of the dataset.
+
+    Raises:
+        InputError: if there are not so many.
+    """
+    num_ids = _count_ids(config, available)
+    if not config.hold_out:
+        return num_ids
+    return config.hold_out if config.part == "held_out" else num_ids - config.hold_out
+
+
+def check_count(config: LoaderConfig, num_samples: int, multiple: int = 1) -> None:
+    """Refuse a batch that is larger than the dataset.
+
+    Args:
+        config: what to load.
+        num_samples: N, samples in use.
+        multiple: what a global batch has to be one of.
+
+    Raises:
+        InputError: names the largest batch that it can be.
+    """
     if config.global_batch_size > num_samples and not config.allow_repeat_in_batch:
+        most = num_samples // multiple * multiple
+        remedy = f"set --data.global-batch-size to {most} or less" if most else "take fewer ranks"
         raise InputError(
             f"global_batch_size ({config.global_batch_size}) is larger than the dataset "
-            f"({num_samples} samples), so samples would repeat in a batch; set "
-            f"--data.global-batch-size to {num_samples} or less, or allow it by "
-            f"--data.allow-repeat-in-batch true"
+            f"({num_samples} samples), so samples would repeat in a batch; {remedy}, or allow it "
+            "by --data.allow-repeat-in-batch true"
         )
+
+
+def _warn_of_size(config: LoaderConfig, num_samples: int) -> None:
     nominal = config.nominal_samples
     if nominal and not _is_near(num_samples, nominal):
         _log.warning(
