@@ -205,6 +205,23 @@ class LogConfig(Checked, prefix="log."):
 
 
 @dataclass(frozen=True)
+class ValidationConfig(Checked, prefix="validation."):
+    """What a supervised run is tested on while it trains."""
+
+    path: Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = free(Path())
+    """Labelled dataset whose images a supervised run classifies while it trains; without it those
+    that --data.hold-out holds out, if any."""
+    every_steps: CountOrZero = free(0)
+    """Steps between tests, whose results stand in the next line of metrics.jsonl; 0 is once an
+    epoch; there is one at the last step too."""
+
+    def __post_init__(self) -> None:
+        """Tell folders and addresses apart."""
+        object.__setattr__(self, "path", parse_place(self.path))
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
 class RunConfig(Checked, Generic[TaskConfig]):
     """One pretraining run. A recipe gives one; the command line changes fields of it."""
 
@@ -223,6 +240,10 @@ class RunConfig(Checked, Generic[TaskConfig]):
     trunk_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN|FILE")] = None
     """Start with the weights of a trunk that a run has exported: the run, or its trunk.safetensors.
     A run keeps to its start's weights, not to their place."""
+    continue_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Train another run on: begin with its newest checkpoint's whole state and its place in the
+    order of samples, under this run's own schedule, which counts from the other's beginning. The
+    other run is not changed, and needed no more once this one has begun."""
     frozen_stages: Annotated[int, Range(0, 1000)] = 0
     """Stages of the trunk that do not learn, from the first; docs/trunks.md names them."""
     max_steps: Annotated[int | None, Range(0, 1_000_000_000)] = free(None)
@@ -256,6 +277,16 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Checkpoints."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logs."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Tests of a supervised run."""
+
+    def check(self) -> None:
+        """Refuse two states to begin with."""
+        if self.trunk_from is not None and self.continue_from is not None:
+            raise InputError(
+                f"trunk_from ({self.trunk_from}) and continue_from ({self.continue_from}) both "
+                "give the first weights; leave one out"
+            )
 
 
 def check_batch_size(global_batch_size: int, world_size: int, accumulation: int) -> int:
@@ -283,21 +314,25 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def identity(
-    config: RunConfig, dataset_digest: str, trunk_digest: str | None = None
+    config: RunConfig,
+    dataset_digest: str,
+    trunk_digest: str | None = None,
+    origin: str | None = None,
 ) -> dict[str, Any]:
     """Return what makes the run itself: every field that is not free, and the dataset's digest.
 
-    The place of the data, of the run and of the trunk it starts from may change; their content may
-    not.
+    The place of the data, of the run and of what it starts from may change; their content may not.
 
     Args:
         config: the run.
         dataset_digest: of its data.
         trunk_digest: of the trunk at ``trunk_from``, whose place it takes.
+        origin: name of the state at ``continue_from``, whose place it takes.
     """
     free_names = {item.name for item in walk(config) if item.is_free}
     flat = {name: value for name, value in flatten(config).items() if name not in free_names}
-    return {**flat, "trunk_from": trunk_digest, "dataset_digest": dataset_digest}
+    content = {"trunk_from": trunk_digest, "continue_from": origin}
+    return {**flat, **content, "dataset_digest": dataset_digest}
 
 
 def list_defaults(config: Any) -> dict[str, Any]:

@@ -98,18 +98,31 @@ def check_identity(folder: Path, identity: dict[str, Any], defaults: dict[str, A
     Raises:
         InputError: if the directory holds another run; lists field, old and new value.
     """
+    old = read_identity(folder)
+    if old is not None:
+        compare_identities(folder, old, identity, defaults)
+
+
+def read_identity(folder: Path) -> dict[str, Any] | None:
+    """Return what makes a run itself, or None where none has begun.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     path = folder / CONFIG_NAME
     if not path.exists():
-        return
+        return None
     try:
-        old = dict(json.loads(read_own(path, MAX_JSON_BYTES))["identity"])
+        return dict(json.loads(read_own(path, MAX_JSON_BYTES))["identity"])
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({error!r}); restore it, or choose another --output-dir"
         ) from None
-    compare_identities(folder, old, identity, defaults)
 
 
 def compare_identities(
@@ -126,18 +139,49 @@ def compare_identities(
     Raises:
         InputError: if they differ; lists field, old and new value.
     """
+    different = list_differences(old, new, defaults)
+    if different:
+        remedy = "give the old values back, or choose another --output-dir"
+        if all(map(may_change_when_continued, different)):
+            remedy += (
+                "; to train on with the new ones from where this run stands: --output-dir "
+                f"ANOTHER --continue-from {folder}"
+            )
+        raise InputError(
+            f"--output-dir ({folder}) holds another run; different: "
+            f"{', '.join(different.values())}; {remedy}"
+        )
+
+
+def list_differences(
+    old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]
+) -> dict[str, str]:
+    """Return where two identities differ: by field, its name with the old and the new value.
+
+    Args:
+        old: of a run when it began.
+        new: of another.
+        defaults: what a field that the old one lacks, for it is younger than the run, stood at.
+    """
     old = {key: value for key, value in defaults.items() if key in new} | old
     absent = object()
-    differences = [
-        f"{key} (old {old.get(key, 'absent')!r}, new {new.get(key, 'absent')!r})"
+    return {
+        key: f"{key} (old {old.get(key, 'absent')!r}, new {new.get(key, 'absent')!r})"
         for key in dict.fromkeys((*old, *new))
         if old.get(key, absent) != new.get(key, absent)
-    ]
-    if differences:
-        raise InputError(
-            f"--output-dir ({folder}) holds another run; different: {', '.join(differences)}; "
-            "give the old values back, or choose another --output-dir"
-        )
+    }
+
+
+def may_change_when_continued(name: str) -> bool:
+    """Return whether a run that begins with another's state may have a value of its own there.
+
+    Args:
+        name: of a field of the identity.
+    """
+    # The optimiser's other numbers are part of its state.
+    return name in ("recipe", "trunk_from", "continue_from", "optim.lr", "optim.lr_batch_size") or (
+        name.startswith(("schedule.", "checkpoint."))
+    )
 
 
 def write_config(

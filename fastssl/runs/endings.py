@@ -7,13 +7,17 @@ its own, for rank 0 sees only that it is gone.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..address import hide_credentials
-from ..errors import InputError, describe_failure
+from ..errors import EXIT_ELSE, InputError, describe_failure
 from ..system.files import locked
+from ..system.lifelines import has_launcher
+from ..system.signals import StopSignals, noting_signals
 from ..world import World
 from .directory import CONFIG_NAME, EXIT_NAME, LOCK_NAME, write_json
 from .read import read_ending
@@ -50,6 +54,44 @@ def recorded_exit(folder: Path, world: World, get_step: Callable[[], int]) -> It
             elif not is_shared:
                 path = folder / _FAILURES.replace("*", str(world.rank))
                 _write_ending(path, code, reason, get_step())
+
+
+@contextlib.contextmanager
+def stoppable(
+    folder: Path, world: World, get_step: Callable[[], int], owns_process: bool
+) -> Iterator[StopSignals]:
+    """Note signals for the end of the step, and leave the truth behind where it never comes.
+
+    Every file is good at every moment, as it has to be for ``kill -9``.
+
+    Args:
+        folder: the run directory.
+        world: the ranks.
+        get_step: returns the steps done.
+        owns_process: end the process where the second Ctrl-C comes in the middle of a long pass.
+    """
+
+    def note_first(number: signal.Signals) -> None:
+        # torchrun kills 30 seconds after a signal, or at the second one; what the run does in the
+        # end takes the place of this.
+        with contextlib.suppress(OSError):
+            reason = f"stopped: {number.name}, before it was done"
+            _write_ending(folder / EXIT_NAME, EXIT_ELSE, reason, get_step())
+
+    def abort() -> None:
+        code, line = describe_failure(KeyboardInterrupt())
+        if world.is_zero:
+            with contextlib.suppress(OSError):
+                _write_ending(folder / EXIT_NAME, code, str(line), get_step())
+            os.write(2, f"\n{line}\n".encode())
+        os._exit(code)
+
+    with noting_signals(
+        is_telling=world.is_zero,
+        on_first=note_first if world.is_zero and has_launcher() else None,
+        abort=abort if owns_process else None,
+    ) as signals:
+        yield signals
 
 
 def record_refusal(arguments: Sequence[str], error: InputError) -> None:

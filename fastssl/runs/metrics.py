@@ -15,6 +15,12 @@ COMMON = (
     Metric(
         "loss", "", "what is minimised: mean over ranks and the steps since the last line", "train"
     ),
+    Metric(
+        "validation_accuracy",
+        "share",
+        "labelled images for validation whose class is found, each cut from its centre",
+        "task",
+    ),
     Metric("lr", "", "learning rate of the step just done", "train"),
     Metric(
         "images_per_s", "images/s", "images of a step over its time, all ranks together", "speed"

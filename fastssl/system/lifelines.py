@@ -33,9 +33,14 @@ def ending_with_parent() -> None:
     _receive_at_parents_end(signal.SIGTERM)
 
 
+def has_launcher() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def die_with_launcher() -> None:
     """Die with torchrun where it started this process; elsewhere do nothing."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not has_launcher():
         return
     parent = os.getppid()
     # An orphan belongs to init; but in a container torchrun itself may be process 1.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 from ..errors import StoppedBySignal
+from .lifelines import has_launcher
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 """What a terminal, a scheduler or a user sends to have a process stop."""
+
+ABORT_PATIENCE_S = 2.0
+"""How long Python may take to come to the second Ctrl-C."""
 
 
 @contextlib.contextmanager
@@ -31,29 +37,99 @@ def _handling(
 class StopSignals:
     """The signal that was received, if any; it is obeyed at the end of the step."""
 
-    def __init__(self, is_telling: bool) -> None:
+    def __init__(
+        self,
+        is_telling: bool,
+        on_first: Callable[[signal.Signals], None] | None,
+        abort: Callable[[], None] | None,
+    ) -> None:
         """Note nothing yet."""
         self.received: signal.Signals | None = None
         self._is_telling = is_telling
+        self._on_first = on_first
+        self._abort = abort
+        self._num_presses = 0
+        self._has_left = threading.Event()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received is signal.SIGINT:
+        if number == signal.SIGINT and self._num_presses > 1:
             raise KeyboardInterrupt  # the second Ctrl-C means it
         self.received = signal.Signals(number)
-        if number == signal.SIGINT and self._is_telling:
-            # Past Python's buffers, which may be in use where this interrupts.
-            os.write(2, b"\nstopping after this step; Ctrl-C again to abort\n")
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Hear of Ctrl-C at once, in a thread of its own.
+
+        Python calls handlers between two of its own instructions: in the middle of a backward pass,
+        which may take minutes, it has none, and two presses there look like one.
+        """
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        _ears.add(theirs.fileno())
+        ear = threading.Thread(target=self._listen, args=(ours,), name="ctrl-c", daemon=True)
+        ear.start()
+        try:
+            yield
+        finally:
+            self._has_left.set()
+            signal.set_wakeup_fd(before)
+            _ears.discard(theirs.fileno())
+            theirs.shutdown(socket.SHUT_RDWR)  # a forked worker may hold it open
+            ear.join()
+            theirs.close()
+            ours.close()
+
+    def _listen(self, ours: socket.socket) -> None:
+        while numbers := ours.recv(1):
+            if numbers[0] in STOP_SIGNALS and self._on_first is not None:
+                self._on_first(signal.Signals(numbers[0]))
+                self._on_first = None
+            # torchrun hands the first Ctrl-C on as it is, and the second one as SIGTERM.
+            is_second = self._num_presses and has_launcher() and numbers[0] == signal.SIGTERM
+            if not is_second and numbers[0] != signal.SIGINT:
+                continue
+            self._num_presses += 1
+            if self._num_presses == 1 and self._is_telling:
+                # Past Python's buffers, which may be in use by whom this interrupts.
+                os.write(2, b"\nstopping after this step; Ctrl-C again to abort\n")
+            elif self._num_presses == 2:
+                _thread.interrupt_main()
+                if self._abort is not None and not self._has_left.wait(ABORT_PATIENCE_S):
+                    self._abort()
+
+
+_ears: set[int] = set()
+"""Where signals of this process are heard of at once."""
+
+
+def _deafen() -> None:
+    """Have a forked child not speak for its parent: one Ctrl-C reaches both."""
+    if _ears:
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_deafen)
 
 
 @contextlib.contextmanager
-def noting_signals(is_telling: bool = True) -> Iterator[StopSignals]:
+def noting_signals(
+    is_telling: bool = True,
+    on_first: Callable[[signal.Signals], None] | None = None,
+    abort: Callable[[], None] | None = None,
+) -> Iterator[StopSignals]:
     """Note a signal, for a process that has to save before it stops.
+
+    The second Ctrl-C is KeyboardInterrupt, as soon as Python comes to it.
 
     Args:
         is_telling: answer Ctrl-C on stderr at once, for a step may take long.
+        on_first: called in another thread with the first signal, at once.
+        abort: called in another thread where the block has not ended soon after the second Ctrl-C;
+            it ends the process.
     """
-    signals = StopSignals(is_telling)
-    with _handling(signals._note):
+    signals = StopSignals(is_telling, on_first, abort)
+    with _handling(signals._note), signals._listening():
         yield signals
 
 

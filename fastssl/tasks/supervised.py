@@ -16,7 +16,7 @@ from ..batch import Batch
 from ..errors import InputError
 from ..fields import Share
 from ..models import Trunk
-from ..models.input_spec import InputSpec
+from ..models.input_spec import InputSpec, make_inputs
 from ..views import ViewSpec
 from .base import Inputs, Metric, Resize, Task, check_side
 from .inception_views import (
@@ -143,6 +143,27 @@ class Supervised(Task):
         )
         is_right = (logits.detach().argmax(-1) == labels) & is_labelled
         return {"loss": loss / count, "accuracy": is_right.sum() / count}
+
+    @property
+    def validation_view(self) -> ViewSpec:
+        """What an image is tested by: its centre, as ImageNet's networks are (256 for 224)."""
+        return ViewSpec.center(round(self.config.size * 256 / 224), self.config.size)
+
+    @torch.no_grad()
+    def count_right(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Count the images whose class is found; nothing is drawn.
+
+        Args:
+            images: uint8 (B, S, S, 3).
+            labels: int64 (B,), -1 for none, on the same device.
+
+        Returns:
+            int64 (2,): found, and labelled.
+        """
+        logits = self.head(self.trunk(make_inputs(images, self.input_spec)))
+        is_labelled = labels != _NO_LABEL
+        is_right = (logits.argmax(-1) == labels) & is_labelled
+        return torch.stack([is_right.sum(), is_labelled.sum()])
 
     def chance(self) -> dict[str, float]:
         """Return 1 / Q for the accuracy."""

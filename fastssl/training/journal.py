@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import logging
 import math
+import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from ..runs.metrics import check_names, list_metrics, order_line
 from ..tasks import Task
 from ..world import World
 from .bad_samples import BadSampleAccount
+from .continuing import Origin
 from .shown import NUM_PICTURES, is_due, keep_shown
 
 _log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Journal:
         self._table = list_metrics(task)
         self._chance = task.chance()
         self._shown: Batch | None = None
+        self._last_line: dict[str, Any] = {}
         self._board: SummaryWriter | None = None
         self._bar: tqdm | None = None
         self._ledger: JsonLines | None = None
@@ -81,19 +84,24 @@ class Journal:
 
     # ------------------------------------------------------------------ start and stop
 
-    def begin(self, step: int, has_checkpoint: bool) -> None:
+    def begin(self, step: int, has_checkpoint: bool, origin: Origin | None = None) -> None:
         """Cut the files of all ranks to a step and go on there; a collective call.
 
         Args:
             step: steps done.
             has_checkpoint: whether they are those of a checkpoint.
+            origin: what the run begins with where it has no checkpoint of its own.
         """
-        self._world.on_zero(lambda: self._begin(step, has_checkpoint))
+        self._world.on_zero(lambda: self._begin(step, has_checkpoint, origin))
 
-    def _begin(self, step: int, has_checkpoint: bool) -> None:
+    def _begin(self, step: int, has_checkpoint: bool, origin: Origin | None) -> None:
         has_begun = (self._folder / METRICS_NAME).stat().st_size > 0
         cut_logs(self._folder, step)
-        if has_begun or has_checkpoint:
+        if origin is not None and not has_checkpoint:
+            origin.copy_pictures(self._folder)
+            self._metrics.write({"event": "continue", "step": step, "from": str(origin.folder)})
+            _log.info("training on after step %d of %s", step, origin.folder)
+        elif has_begun or has_checkpoint:
             self._metrics.write({"event": "resume", "step": step})
             _log.info("going on after step %d", step)
         if self._config.log.tensorboard:
@@ -201,15 +209,20 @@ class Journal:
                 }
             )
 
-    def write_metrics(self, step: int, lr: float, skipped: int) -> None:
+    def write_metrics(
+        self, step: int, lr: float, skipped: int, tested: Callable[[], dict[str, float]] = dict
+    ) -> None:
         """Write a line of metrics.jsonl, its points of curves, and the bar; a collective call.
 
         Args:
             step: steps done.
             lr: learning rate of the step just done.
             skipped: steps skipped so far.
+            tested: tests what was learnt, by the names of the numbers; its time is no step's.
         """
         measured = self._meter.collect(self._loader.telemetry.take())
+        with self._meter.pausing():
+            measured |= tested()
         samples = self._count_samples(step)
         values = {
             "step": step,
@@ -222,7 +235,7 @@ class Journal:
             **measured,
             **{f"{name}_of_chance": value for name, value in self._chance.items()},
         }
-        line = order_line(values, self._table)
+        line = self._last_line = order_line(values, self._table)
         if self._world.is_zero:
             self._metrics.write(line)
             self._show_on_bar(line)
@@ -254,6 +267,21 @@ class Journal:
             self._board.add_image(tag, picture.captioned(), step, dataformats="HWC")
         self._board.flush()
 
+    def describe_result(self) -> str:
+        """Say what this life has come to and where it is seen; empty if it did no step."""
+        line = self._last_line
+        said = [
+            f"{name} {line[name]:.1%} (chance {chance:.1%})"
+            for name, chance in self._chance.items()
+            if line.get(name) is not None
+        ]
+        if line.get("validation_accuracy") is not None:
+            said.append(f"validation accuracy {line['validation_accuracy']:.1%}")
+        if line and self._config.log.tensorboard:
+            where = shlex.quote(str(self._folder))
+            said.append(f"curves and pictures: tensorboard --logdir {where}")
+        return "; ".join(said)
+
     def judge_data(self) -> None:
         """Say in one sentence whether data held this life of the run up; a collective call.
 
@@ -281,6 +309,8 @@ class Journal:
             shown = {"loss": f"{line['loss']:.4f}"}
             for name, chance in self._chance.items():
                 shown[name] = f"{line[name]:.1%} (chance {chance:.1%})"
+            if "validation_accuracy" in line:
+                shown["validation"] = f"{line['validation_accuracy']:.1%}"
             shown["img_per_s"] = f"{line['images_per_s']:.0f}"
             shown["wait"] = f"{line['data_wait_share']:.0%}"
             self._bar.set_postfix(shown, refresh=False)
@@ -311,6 +341,16 @@ class Meter:
             self._life_began = time.perf_counter()
         else:
             self._life_wait_s += seconds
+
+    @contextlib.contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Leave the time of the block out: it belongs to no step."""
+        began = time.perf_counter()
+        yield
+        elapsed = time.perf_counter() - began
+        self._began += elapsed
+        if self._life_began is not None:
+            self._life_began += elapsed
 
     def data_wait_share(self) -> float:
         """Return the share of this life, its first batch apart, spent waiting for data.

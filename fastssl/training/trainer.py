@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .. import __version__
 from ..batch import Batch
 from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
-from ..loaders import build_loader, resolve_loader
+from ..loaders import build_loader, check_count, count_samples, resolve_loader
 from ..models import build_trunk, save_trunk
 from ..models.input_spec import INPUT_KEY
 from ..randomness import step_seed
@@ -34,22 +35,25 @@ from ..runs.directory import (
     read_chosen_loader,
     write_config,
 )
-from ..runs.endings import clear_endings, recorded_exit
+from ..runs.endings import clear_endings, recorded_exit, stoppable
 from ..sampling import ChunkLayout
 from ..shards import open_dataset
-from ..system.signals import StopSignals, noting_signals
+from ..system.signals import StopSignals
 from ..tasks import build_task
 from ..world import World, check_device, join_world
 from .checkpoint import CheckpointStore
+from .continuing import Origin, check_length, check_origin, find_origin
 from .journal import Journal
 from .machine import describe_rank, set_determinism, warn_of_other_machine
 from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
+from .pace import Pace
 from .schedule import build_schedule
 from .start import read_start
 from .stored_state import check_fit, check_like, take_part
 from .tables import load_tables, save_tables
+from .validation import open_validation
 
 _log = logging.getLogger(__name__)
 
@@ -59,11 +63,16 @@ _COMPRESSION = {
 }
 
 
-def train(config: RunConfig) -> None:
+def train(
+    config: RunConfig, *, owns_process: bool = False, smaller_recipes: Sequence[str] = ()
+) -> None:
     """Run a config to its end, or to the next stop; a run found in the directory goes on.
 
     Args:
         config: the run.
+        owns_process: end the process where a second Ctrl-C comes in the middle of a long step;
+            without it Python raises KeyboardInterrupt when the step's pass has ended.
+        smaller_recipes: names to offer where this one will take long.
 
     Raises:
         InputError: for anything the user can cause, before the first step.
@@ -76,8 +85,10 @@ def train(config: RunConfig) -> None:
     try:
         with contextlib.ExitStack() as held:
             world.on_zero(lambda: held.enter_context(locked_run(config.output_dir)))
-            signals = held.enter_context(noting_signals(is_telling=world.is_zero))
-            trainer = Trainer(config, world, signals)
+            signals = held.enter_context(
+                stoppable(config.output_dir, world, lambda: trainer.step, owns_process)
+            )
+            trainer = Trainer(config, world, signals, smaller_recipes)
             with recorded_exit(config.output_dir, world, lambda: trainer.step):
                 with contextlib.closing(trainer):
                     trainer.set_up()
@@ -94,14 +105,22 @@ def train(config: RunConfig) -> None:
 class Trainer:
     """One life of a run: from its newest checkpoint to its end or the next stop."""
 
-    def __init__(self, config: RunConfig, world: World, signals: StopSignals) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        world: World,
+        signals: StopSignals,
+        smaller_recipes: Sequence[str] = (),
+    ) -> None:
         """Remember what to do; ``set_up`` does the rest.
 
         Args:
             config: the run.
             world: the ranks.
             signals: what asks for a stop.
+            smaller_recipes: names to offer where this run will take long.
         """
+        self.pace = Pace(config, world, smaller_recipes)
         self.config = config
         self.world = world
         self.signals = signals
@@ -118,7 +137,13 @@ class Trainer:
         self.world.on_zero(lambda: clear_endings(self.folder))
         self._earlier_loader = self.world.on_zero(lambda: read_chosen_loader(self.folder))
         self.world.together(self._open_loader)
-        self.identity = identity(self.config, self.loader.dataset.digest, self.start_digest)
+        self.origin = self.world.on_zero(lambda: find_origin(self.config))
+        self.identity = identity(
+            self.config,
+            self.loader.dataset.digest,
+            self.start_digest,
+            None if self.origin is None else self.origin.name,
+        )
         self.defaults = list_defaults(self.config)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)
@@ -130,15 +155,19 @@ class Trainer:
         self.world.on_zero(
             lambda: write_config(self.folder, self.identity, settings, self.loader_choice)
         )
+        if self.origin is not None:
+            self._save()  # what it began with is its own from here on
 
     def _open_loader(self) -> None:
         config, world = self.config, self.world
         check_device(config.device, world)
-        size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
         dataset = open_dataset(config.data.path)
         self._open_files.callback(dataset.close)
+        num_samples = count_samples(config.data, dataset.num_samples)
+        check_count(config.data, num_samples, world.size * config.accumulation)
+        size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         num_classes = len(dataset.class_names)
         outline = outline_task(config, num_classes)
         outline.check_batch(size)
@@ -161,6 +190,8 @@ class Trainer:
         )
         self._open_files.callback(self.loader.close)
         self.task.check_data(dataset, self.loader.num_ids)
+        self.validation = open_validation(config, world, self.task, len(self.loader))
+        self._open_files.callback(self.validation.close)
         self.schedule = build_schedule(
             config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
         )
@@ -215,19 +246,45 @@ class Trainer:
 
     def _go_back(self, step: int | None) -> None:
         """Go back to a checkpoint, if there is one, and cut the logs to it."""
+        origin = self.origin
         if step is not None:
             self.world.together(lambda: self._load(step))
-        self.journal.begin(self.step, has_checkpoint=step is not None)
+        elif origin is not None:
+            self.world.together(lambda: self._begin_with(origin))
+        self.journal.begin(self.step, has_checkpoint=step is not None, origin=origin)
 
     def _load(self, step: int) -> None:
-        path, found = self.store.path_of(step), self.store.load(step)
+        def compare(then: dict[str, Any]) -> None:
+            compare_identities(self.folder, then, self.identity, self.defaults)
+
+        self._take_over(self.store, step, compare)
+
+    def _begin_with(self, origin: Origin) -> None:
+        check_length(origin, self.config.schedule.epochs, self.schedule.total_steps)
+
+        def compare(then: dict[str, Any]) -> None:
+            check_origin(origin, then, self.identity, self.defaults)
+
+        self._take_over(origin.store, origin.step, compare)
+
+    def _take_over(
+        self, store: CheckpointStore, step: int, compare: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Become what a checkpoint holds.
+
+        Args:
+            store: where it stands.
+            step: of the checkpoint.
+            compare: refuses the identity of a run that it cannot be of.
+        """
+        path, found = store.path_of(step), store.load(step)
         identity_then = take_part(found, "identity", path)
         check_like(identity_then, {}, "identity", path)
-        compare_identities(self.folder, identity_then, self.identity, self.defaults)
+        compare(identity_then)
         self.step = step
         state = check_fit(found, self._state(), self.optimizer, path)
         self.task.load_state_dict(state["task"])
-        load_tables(self.tables, *self.store.read_files(step))
+        load_tables(self.tables, *store.read_files(step))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.guard.load_state_dict(state["guard"])
@@ -282,7 +339,8 @@ class Trainer:
                 with self.journal.waiting():
                     batch = next(batches)
                 agreed = world.sum(self.signals.received is not None, len(batch.substitutions))
-                self._take_step(batch)
+                with self.pace.timing(last_step - self.step - 1):
+                    self._take_step(batch)
                 is_stopping, num_bad = agreed()
                 if num_bad:
                     self.journal.add_bad_samples(batch.substitutions, self.step)
@@ -364,7 +422,10 @@ class Trainer:
         self.journal.write_step(batch, self.step)
         if self.step % self.config.log.every_steps == 0 or is_last:
             skipped, tripped_at = self.guard.read()
-            self.journal.write_metrics(self.step, self.optimizer.param_groups[0]["lr"], skipped)
+            lr = self.optimizer.param_groups[0]["lr"]
+            self.journal.write_metrics(
+                self.step, lr, skipped, lambda: self.validation.test(self.step, is_last)
+            )
             if tripped_at:
                 self._stop_on_nonfinite(tripped_at)
         self.journal.write_pictures(batch, self.step, is_last)
@@ -393,8 +454,12 @@ class Trainer:
             }
             if self.start_digest is not None:
                 metadata["trunk_from"] = self.start_digest
+            if self.origin is not None:
+                metadata["continue_from"] = self.origin.name
             save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
             _log.info("trunk: %s", self.folder / TRUNK_NAME)
+            if result := self.journal.describe_result():
+                _log.info(result)
         self.journal.judge_data()
 
     def _announce(self, last_step: int) -> None:
@@ -416,6 +481,7 @@ class Trainer:
             self.step + 1,
             last_step,
         )
+        self.pace.announce(self.task, last_step - self.step)
 
     def close(self) -> None:
         """Stop workers and close files; what is open may be half of it."""

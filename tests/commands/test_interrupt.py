@@ -9,17 +9,21 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
 from fastssl.benchmarks.loaders import repeat_samples
+from tests.patience import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 CTRL_C = b"\x03"
 PATIENCE_S = 120
 
@@ -32,7 +36,8 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastssl", *map(str, command)],
+            [sys.executable, *map(str, command)],
+            cwd=ROOT,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -44,6 +49,9 @@ class Terminal:
 
     def press(self):
         os.write(self._ours, CTRL_C)
+
+    def send(self, number):
+        self._process.send_signal(number)
 
     def wait_for(self, text):
         """Read until a text is there."""
@@ -76,7 +84,15 @@ class Terminal:
 @pytest.fixture
 def start():
     with contextlib.ExitStack() as stack:
-        yield lambda *command: stack.enter_context(contextlib.closing(Terminal(*command)))
+        yield lambda *command: stack.enter_context(
+            contextlib.closing(Terminal("-m", "fastssl", *command))
+        )
+
+
+@pytest.fixture
+def start_module():
+    with contextlib.ExitStack() as stack:
+        yield lambda *command: stack.enter_context(contextlib.closing(Terminal("-m", *command)))
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +166,47 @@ def test_one_ctrl_c_lets_a_run_save_and_two_end_it_at_once(start, long_dataset, 
     assert "Traceback" not in terminal.said + again.said
     ending = json.loads((run / "exit.json").read_text())
     assert (ending["code"], ending["reason"]) == (1, "stopped: Ctrl-C, before it was done")
+
+
+def test_inside_a_pass_that_never_ends_both_are_obeyed(start_module, dataset_path, tmp_path):
+    run = tmp_path / "run"
+    terminal = start_module("tests.training.stuck_run", dataset_path, run)
+    terminal.wait_for("stuck")
+    terminal.press()
+    terminal.wait_for("stopping after this step; Ctrl-C again to abort")
+    assert not (run / "exit.json").exists()
+    terminal.press()
+    assert terminal.wait() == 1, terminal.said
+    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert "Traceback" not in terminal.said
+    ending = json.loads((run / "exit.json").read_text())
+    assert ending == {"code": 1, "reason": "stopped: Ctrl-C, before it was done", "step": 1}
+
+
+def test_under_torchrun_too(start_module, dataset_path, tmp_path):
+    run = tmp_path / "run"
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    terminal = start_module(*launcher, "-m", "tests.training.stuck_run", dataset_path, run)
+    terminal.wait_for("stuck")
+    terminal.press()
+    terminal.wait_for("stopping after this step; Ctrl-C again to abort")
+    terminal.press()
+    terminal.wait()
+    assert terminal.said.count("stopping after this step") == 1
+    assert "stuck_run.py" not in terminal.said  # torchrun shows a traceback of its own
+    ending = json.loads((run / "exit.json").read_text())
+    assert (ending["code"], ending["reason"]) == (1, "stopped: Ctrl-C, before it was done")
+    assert "forcefully exiting" not in terminal.said  # the ranks have ended by themselves
+
+
+def test_ranks_that_torchrun_kills_have_said_what_asked_for_the_stop(
+    start_module, dataset_path, tmp_path
+):
+    run = tmp_path / "run"
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    terminal = start_module(*launcher, "-m", "tests.training.stuck_run", dataset_path, run)
+    terminal.wait_for("stuck")
+    terminal.send(signal.SIGTERM)
+    wait_until((run / "exit.json").exists, "the signal is not noted")
+    ending = json.loads((run / "exit.json").read_text())
+    assert (ending["code"], ending["reason"]) == (1, "stopped: SIGTERM, before it was done")

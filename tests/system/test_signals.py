@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
-from fastssl.system.signals import postponing_ctrl_c
+from fastssl.system.signals import noting_signals, postponing_ctrl_c
+from tests.patience import wait_until
 
 
 def work(done, error=None):
@@ -29,3 +31,38 @@ def test_ctrl_c_waits_for_the_end_of_the_block():
 def test_a_failure_of_the_block_comes_before_ctrl_c():
     with pytest.raises(OSError, match="mine"):
         work([], OSError("mine"))
+
+
+def test_a_forked_child_does_not_speak_for_its_parent(capfd):
+    """In a terminal one Ctrl-C reaches both: it must not count twice."""
+    with noting_signals() as signals:
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGINT)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        signal.raise_signal(signal.SIGINT)
+        wait_until(lambda: signals.received is signal.SIGINT, "nothing is heard")
+    assert capfd.readouterr().err.count("stopping after this step") == 1
+
+
+def press_twice():
+    with noting_signals(is_telling=False):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        wait_until(lambda: False, "it is not obeyed")
+
+
+def test_the_second_ctrl_c_means_it():
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+
+
+def test_a_child_that_lives_on_does_not_hold_the_block_up():
+    with noting_signals():
+        child = os.fork()
+        if not child:
+            signal.pause()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert signal.set_wakeup_fd(-1) == -1

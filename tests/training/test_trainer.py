@@ -152,6 +152,23 @@ def test_the_bar_shows_accuracy_beside_chance(configure, capsys):
     assert re.search(r"accuracy=\d+\.\d% \(chance 10\.0%\)", capsys.readouterr().err)
 
 
+def test_a_batch_larger_than_the_dataset_is_named_before_what_it_does_not_divide_by(configure):
+    config = configure(nested={"data": {"global_batch_size": 100}}, accumulation=3)
+    remedy = r"\(47 samples\), .*; set --data\.global-batch-size to 45 or less"
+    with pytest.raises(InputError, match=remedy):
+        train(config)
+
+
+def test_the_end_says_what_came_out_and_where_it_is_seen(configure, caplog):
+    config = configure(max_steps=4)
+    with caplog.at_level(logging.INFO):
+        train(config)
+    (said,) = [text for text in caplog.messages if "tensorboard --logdir" in text]
+    accuracy = read_lines(config.output_dir / "metrics.jsonl")[-1]["accuracy"]
+    assert said.startswith(f"accuracy {accuracy:.1%} (chance 10.0%); curves and pictures: ")
+    assert said.endswith(str(config.output_dir))
+
+
 def test_metrics_and_curves_show_what_each_stage_of_the_loader_does(configure):
     config = configure()
     train(config)

@@ -1,0 +1,136 @@
+"""How long a run takes on a CPU: said before its first step, and again when that was slow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..config import RunConfig
+from ..tasks import Task
+from ..world import World
+from .memory import forward_without_memory
+
+_log = logging.getLogger(__name__)
+
+LONG_RUN_S = 3600.0
+"""A run on a CPU that takes longer is asked whether it is meant."""
+SLOW_STEP_S = 10.0
+"""After so long a first step the bar says nothing yet, and somebody wonders."""
+FEW_IMAGES = 1000
+"""So few images take no hour: nothing is counted for them."""
+# Side of the matrices that a CPU is tried on: some milliseconds a product.
+_SIDE = 768
+
+
+def count_operations(task: Task) -> float:
+    """Count the arithmetic of a training step for one image of the dataset, in a second.
+
+    A step counts as three forward passes of trunk, head and loss: the backward pass as two. (Torch
+    counts a backward pass too, but the weights' gradient of grouped convolutions as if they had no
+    groups.) A trunk that computes its activations again (RevNet) has one forward pass more. Torch
+    counts convolutions and matrix products; all else together is less than a hundredth.
+
+    Args:
+        task: on any device, "meta" too.
+
+    Returns:
+        10^9 floating-point operations, every multiplication and addition counted as one.
+    """
+    size = max(task.batch_multiple, 2)  # batch norm refuses one image
+    with forward_without_memory(task, size, "fp32") as (forward, _, _):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            forward()
+    whole = counter.get_total_flops()
+    again = 0
+    if getattr(task.trunk, "recomputes", False):
+        names = counter.get_flop_counts()
+        again = sum(names[f"{type(task).__name__}.trunk"].values())
+    return (3 * whole + again) / size / 1e9
+
+
+def measure_cpu() -> float:
+    """Return what this process's threads do in matrix products, in 10^9 operations a second.
+
+    Products of float32 matrices are the best that a CPU does: convolutions take longer.
+    """
+    matrix = torch.ones(_SIDE, _SIDE)
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - began)
+    return 2 * _SIDE**3 / best / 1e9
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a length of time as people say it."""
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1f} seconds"
+
+
+class Pace:
+    """Says how long a run will take where it takes long; a GPU's steps are not looked at."""
+
+    def __init__(self, config: RunConfig, world: World, smaller_recipes: Sequence[str]) -> None:
+        """Take the run.
+
+        Args:
+            config: of the run.
+            world: the ranks; rank 0 speaks.
+            smaller_recipes: names to offer instead.
+        """
+        self._config = config
+        self._images = config.data.global_batch_size // world.size
+        self._is_shown = world.is_zero and world.device.type == "cpu"
+        self._offer = ""
+        if smaller_recipes:
+            self._offer = f"; smaller: fastssl train {' or '.join(smaller_recipes)}"
+        # What is compiled, or comes first after a stop, is no step like the others.
+        self._num_to_pass = int(config.compile)
+
+    def announce(self, task: Task, num_steps: int) -> None:
+        """Say before the first step how long the steps will take at least, if that is long.
+
+        Args:
+            task: of the run.
+            num_steps: to come.
+        """
+        if not self._is_shown or num_steps * self._images < FEW_IMAGES:
+            return
+        step_s = count_operations(task) * self._images / measure_cpu()
+        if step_s * num_steps > LONG_RUN_S:
+            _log.warning(
+                "on this CPU a step of %d images takes %s or more, %s steps %s or more%s",
+                self._images,
+                describe_seconds(step_s),
+                f"{num_steps:,}",
+                describe_seconds(step_s * num_steps),
+                self._offer,
+            )
+
+    @contextlib.contextmanager
+    def timing(self, num_steps: int) -> Iterator[None]:
+        """Time a step; say how long the rest will take if the first one was slow.
+
+        Args:
+            num_steps: to come after it.
+        """
+        began = time.perf_counter()
+        yield
+        self._num_to_pass -= 1
+        step_s = time.perf_counter() - began
+        if self._is_shown and self._num_to_pass == -1 and step_s > SLOW_STEP_S and num_steps:
+            _log.warning(
+                "a step took %s: %s more take about %s%s",
+                describe_seconds(step_s),
+                f"{num_steps:,}",
+                describe_seconds(step_s * num_steps),
+                self._offer,
+            )

@@ -1,0 +1,118 @@
+"""A supervised run is tested on images that it does not learn from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from fastssl.config import LoaderConfig, ValidationConfig
+from fastssl.errors import InputError
+from fastssl.loaders import build_loader
+from fastssl.models import build_trunk
+from fastssl.models.input_spec import make_inputs
+from fastssl.shards import open_dataset
+from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.studies import build_recipe
+from fastssl.tasks import build_task
+from fastssl.training import train
+from fastssl.training.validation import match_classes
+from fastssl.views import ViewSpec
+from tests.conftest import save_photograph
+from tests.small_runs import assert_equal_states, load_state, read_lines
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """20 images of two of the three classes, and two without a label."""
+    root = tmp_path_factory.mktemp("held_out")
+    for number in range(22):
+        name = f"{'ca'[number % 2]}/{number}.jpg" if number < 20 else f"{number}.jpg"
+        save_photograph(root / "photos" / name, 100 + number)
+    convert(ConvertConfig(root / "photos", root / "shards", workers=1))
+    return root / "shards"
+
+
+def configure_supervised(dataset_path, folder, **validation):
+    config = build_recipe("supervised_smoke")
+    return dataclasses.replace(
+        config,
+        output_dir=folder,
+        max_steps=6,
+        data=dataclasses.replace(
+            config.data, path=dataset_path, num_threads=1, global_batch_size=8
+        ),
+        log=dataclasses.replace(config.log, pictures_every_steps=0, progress=False),
+        validation=ValidationConfig(**validation),
+    )
+
+
+def test_lines_hold_the_accuracy_and_the_run_is_not_touched(dataset_path, held_out, tmp_path):
+    plain = configure_supervised(dataset_path, tmp_path / "plain")
+    tested = configure_supervised(dataset_path, tmp_path / "tested", path=held_out, every_steps=4)
+    train(plain)
+    train(tested)
+    assert_equal_states(load_state(plain), load_state(tested))
+    lines = read_lines(tmp_path / "tested" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert ["validation_accuracy" in line for line in lines] == [False, True, True]
+
+    # The same by hand, from the last checkpoint.
+    task = build_task(tested.task, build_trunk("resnet9", 1), 3)
+    task.load_state_dict(load_state(tested)["task"])
+    task.eval()
+    config = LoaderConfig(path=held_out, global_batch_size=22, num_threads=1)
+    with contextlib.closing(build_loader(config, ViewSpec.center(37, 32))) as loader:
+        (batch,) = loader.one_pass()
+        with torch.no_grad():
+            images = make_inputs(batch.images[:, 0], task.input_spec)
+            answers = task.head(task.trunk(images)).argmax(-1)
+        names = open_dataset(held_out).class_names
+        right = [
+            "abc"[answer] == names[label]
+            for answer, label in zip(answers.tolist(), batch.labels.tolist(), strict=True)
+            if label >= 0
+        ]
+    assert len(right) == 20
+    assert lines[-1]["validation_accuracy"] == sum(right) / 20
+
+
+def test_what_is_held_out_is_tested_once_an_epoch_without_being_asked(dataset_path, tmp_path):
+    config = configure_supervised(dataset_path, tmp_path / "run")
+    data = dataclasses.replace(config.data, hold_out=20)
+    train(dataclasses.replace(config, data=data, max_steps=8))
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    # 27 samples remain: four steps of eight.
+    assert ["validation_accuracy" in line for line in lines] == [False, True, False, True]
+    assert (20 * lines[-1]["validation_accuracy"]).is_integer()
+
+
+def test_classes_are_matched_by_name(dataset_path, held_out):
+    task = build_task(build_recipe("supervised_smoke").task, build_trunk("resnet9", 1), 3)
+    task.class_names = open_dataset(dataset_path).class_names
+    assert match_classes(open_dataset(held_out), task).tolist() == [0, 2, -1]
+
+
+def test_other_classes_are_refused(dataset_path, held_out, tmp_path):
+    config = configure_supervised(held_out, tmp_path / "run", path=dataset_path)
+    with pytest.raises(InputError, match=r"has 1 classes that are not learnt \('b'\)"):
+        train(config)
+
+
+def test_a_set_without_classes_is_refused(dataset_path, tmp_path):
+    for number in range(3):
+        save_photograph(tmp_path / "photos" / f"{number}.jpg", number)
+    convert(ConvertConfig(tmp_path / "photos", tmp_path / "shards", workers=1))
+    config = configure_supervised(dataset_path, tmp_path / "run", path=tmp_path / "shards")
+    with pytest.raises(InputError, match=r"has no classes; wanted classes of the 3 of --data"):
+        train(config)
+
+
+def test_a_pretext_task_is_not_tested_so(configure, dataset_path):
+    config = configure(validation=ValidationConfig(path=dataset_path))
+    with pytest.raises(InputError, match=r"is for supervised runs, the task is jigsaw"):
+        train(config)
+    shutil.rmtree(config.output_dir)
