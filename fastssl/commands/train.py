@@ -5,34 +5,112 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..config import RunConfig
-from ..errors import InputError, leave_to_another_rank
-from ..studies import build_recipe, describe_recipes, recipe_names
+from ..errors import InputError, StoppedBySignal, leave_to_another_rank
+from ..studies import (
+    build_recipe,
+    describe_recipes,
+    fit_recipe,
+    is_fitted,
+    list_smaller,
+    recipe_names,
+)
 from .frame import parse_arguments, program_name
 
 _USAGE = """usage: {program} RECIPE --data.path DATASET --output-dir RUN [options]
 
 recipes: {recipes}
 
+  quickstart          a first run on your photographs, few or many, that ends on a laptop
   --list [WORD ...]   what each recipe is, with every cell of the studies and its cost; words choose
                       (--list goyal19 resnet50 yfcc100m)
   RECIPE --help       all options of a recipe, with their defaults"""
 
 
 def read_command_line(arguments: Sequence[str]) -> RunConfig:
-    """Return the config of a recipe, changed by the options behind its name."""
+    """Return the config of a recipe, changed by the options behind its name.
+
+    A folder of photographs is made into a dataset, and what the recipe leaves to data and device is
+    chosen.
+
+    Raises:
+        InputError: for what is wrong with it.
+        StoppedBySignal: on a signal while a dataset is made; the same again goes on.
+    """
     default = build_recipe(arguments[0])
+    config = _parse(arguments, default)
+    check_required(config)
+    # Behind the parser, so that help and wrong options answer without loading what makes datasets.
+    from .photographs import find_dataset
+
+    path = find_dataset(config.data.path)
+    if is_fitted(default.recipe):
+        config = _parse(arguments, _fit(config, default, path))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
+
+
+def _parse(arguments: Sequence[str], default: RunConfig) -> RunConfig:
     return parse_arguments(
         RunConfig[type(default.task)],  # type: ignore[misc]  # known only now
         arguments[1:],
         default=default,
         program=f"{program_name()} {arguments[0]}",
     )
+
+
+def check_required(config: RunConfig) -> None:
+    """Refuse a run of which something is missing, all of it at once.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        InputError: names what is missing, and a trunk that there is none of.
+    """
+    import torch
+
+    from ..models import build_trunk
+
+    wrong = []
+    try:
+        with torch.device("meta"):  # without memory for its weights
+            build_trunk(config.trunk, config.width)
+    except InputError as error:
+        wrong.append(str(error))
+    if config.data.path == Path() and not Path("manifest.json").exists():
+        wrong.append("--data.path (none given) must name a dataset or a folder of photographs")
+    if config.output_dir == Path():
+        wrong.append("--output-dir (none given) must name the run directory")
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def _fit(config: RunConfig, default: RunConfig, path: str | Path) -> RunConfig:
+    """Choose what a recipe leaves to the data and the device.
+
+    Args:
+        config: what the command line says so far.
+        default: the recipe.
+        path: of the dataset.
+    """
+    import torch
+
+    from ..loaders import count_samples
+    from ..shards import open_dataset
+
+    with contextlib.closing(open_dataset(path)) as dataset:
+        num_samples = count_samples(config.data, dataset.num_samples)
+    data = dataclasses.replace(default.data, global_batch_size=config.data.global_batch_size)
+    is_gpu = config.device != "cpu" and torch.cuda.is_available()
+    return fit_recipe(dataclasses.replace(default, data=data), num_samples, is_gpu)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,17 +125,23 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE.format(program=program_name(), recipes=", ".join(recipe_names(False))))
         raise SystemExit(0 if arguments else 2)
+    if arguments[0].startswith("-"):
+        raise InputError(
+            f"the recipe ('{arguments[0]}') must come first: {program_name()} RECIPE --data.path "
+            "...; quickstart is a first run, --list names all"
+        )
     # Behind the parser, so that help, lists and wrong options answer without loading the trainer.
     try:
         config = read_command_line(arguments)
-    except InputError as error:
+    except (InputError, StoppedBySignal) as error:
         if not is_zero:  # every rank reads the same command line; one says what is wrong with it
             leave_to_another_rank(error)
             raise
-        from ..runs.endings import record_refusal
+        if isinstance(error, InputError):
+            from ..runs.endings import record_refusal
 
-        record_refusal(arguments, error)
+            record_refusal(arguments, error)
         raise
     from ..training import train
 
-    train(config)
+    train(config, owns_process=True, smaller_recipes=list_smaller(config.recipe))

@@ -12,10 +12,17 @@ from collections.abc import Callable, Sequence
 
 from ..config import RunConfig
 from ..errors import InputError, nearest
-from . import demo, goyal19, goyal19_cells, kolesnikov19, noroozi16, supervised
+from . import demo, goyal19, goyal19_cells, kolesnikov19, noroozi16, quickstart, supervised
 from .cells import Cell
 
-__all__ = ["build_recipe", "describe_recipes", "recipe_names"]
+__all__ = [
+    "build_recipe",
+    "describe_recipes",
+    "fit_recipe",
+    "is_fitted",
+    "list_smaller",
+    "recipe_names",
+]
 
 _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo": demo.demo,
@@ -41,9 +48,12 @@ _RECIPES: dict[str, Callable[[], RunConfig]] = {
     "kolesnikov19_supervised_smoke": kolesnikov19.supervised_smoke,
     "noroozi16_jigsaw": noroozi16.jigsaw,
     "noroozi16_jigsaw_smoke": noroozi16.jigsaw_smoke,
+    "quickstart": quickstart.quickstart,
+    "quickstart_smoke": quickstart.quickstart_smoke,
     "supervised": supervised.supervised,
     "supervised_smoke": supervised.supervised_smoke,
 }
+_FITTED = {"quickstart": quickstart.fit_quickstart}
 # Every cell of a study's table, under names that follow from the cell.
 _CELLS: dict[str, Cell] = {**kolesnikov19.list_cells(), **goyal19_cells.list_cells()}
 
@@ -70,6 +80,34 @@ def build_recipe(name: str) -> RunConfig:
         known = difflib.get_close_matches(name, _CELLS, n=1, cutoff=0.9) or _RECIPES
         raise InputError(f"recipe ('{name}') is not known{nearest(name, known)}")
     return _RECIPES[name]()
+
+
+def is_fitted(name: str) -> bool:
+    """Return whether a recipe's length follows from the data and the device."""
+    return name in _FITTED
+
+
+def fit_recipe(config: RunConfig, num_samples: int, is_gpu: bool) -> RunConfig:
+    """Fit a recipe to the data and the device.
+
+    Args:
+        config: of a recipe for which ``is_fitted`` holds.
+        num_samples: samples to be used.
+        is_gpu: whether it trains on one.
+    """
+    return _FITTED[config.recipe](config, num_samples, is_gpu)
+
+
+def list_smaller(name: str) -> list[str]:
+    """Return recipes for a first run, and for the path of another one in a few steps.
+
+    Args:
+        name: of a recipe that takes long.
+    """
+    families = [smoke for smoke in _RECIPES if smoke.endswith("_smoke")]
+    # A cell is named behind its family: goyal19_jigsaw_resnet50_p2000_yfcc100m.
+    same = [smoke for smoke in families if f"{name}_".startswith(smoke.removesuffix("smoke"))]
+    return ["quickstart", *sorted(same, key=len)[-1:]]
 
 
 def describe_recipes(words: Sequence[str] = ()) -> str:

@@ -1,0 +1,25 @@
+"""The command line of a run, read in this process: what is wrong with it is said at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastssl.commands.train import main, read_command_line
+from fastssl.errors import InputError
+
+
+def test_the_recipe_comes_first():
+    with pytest.raises(
+        InputError, match=r"the recipe \('--data\.path'\) must come first: .* quick"
+    ):
+        main(["--data.path", "photos"])
+
+
+def test_all_that_is_missing_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        read_command_line(["demo", "--trunk", "resnet51"])
+    message = str(caught.value)
+    assert message.startswith("trunk ('resnet51') is not known; did you mean 'resnet50'?")
+    assert "--data.path (none given) must name a dataset" in message
+    assert "--output-dir (none given) must name the run directory" in message
