@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import select
 import signal
 import sys
+import time
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -63,11 +65,20 @@ def run_command(main: Callable[[], None]) -> None:
         code, line = describe_failure(error)
         if line is None:
             raise
+        line = hide_credentials(" ".join(line.split()))  # the contract's one line
+        _tell_launcher(line)
         # Where several ranks fail together, the one that found out says it.
         if not is_left_to_another_rank(error):
-            # The contract's one line.
-            print(hide_credentials(" ".join(line.split())), file=sys.stderr)
+            print(line, file=sys.stderr)
         raise SystemExit(code) from None
+
+
+def _tell_launcher(line: str) -> None:
+    """Have torchrun say a line once more at the end of the many that it says of its own."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}))
 
 
 def program_name() -> str:

@@ -230,6 +230,8 @@ def test_the_wrong_input_of_a_torchrun_run_stands_in_exit_json(dataset_path, tmp
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 1, done.stderr
     assert "set --data.global-batch-size to 6 or 8" in said[0]
+    # torchrun has much to say of its own; its last words are ours.
+    assert any(said[0] in line for line in done.stderr.splitlines()[-12:]), done.stderr
 
 
 def test_ranks_stop_together_on_too_many_bad_samples(dataset_path, tmp_path):
