@@ -13,7 +13,7 @@ namespace fastssl::jpeg {
 namespace {
 
 // As many pixels as the reference decoder takes.
-constexpr int64_t kMaxPixels = int64_t{1} << 29;
+constexpr int64_t kMaxPixels = int64_t{1} << 27;
 // Scratch that a thread may keep from picture to picture.
 constexpr size_t kKeptBytes = size_t{48} << 20;
 
@@ -21,6 +21,12 @@ void trim_scratch(std::vector<uint8_t>* scratch) {
   if (scratch->capacity() > kKeptBytes) {
     *scratch = std::vector<uint8_t>();
   }
+}
+
+bool has_size(const Layout& layout, int32_t width, int32_t height) {
+  const bool swaps = is_transposed(layout.orientation);
+  return width == (swaps ? layout.height : layout.width) &&
+         height == (swaps ? layout.width : layout.height);
 }
 
 // The largest factor by which the picture may be reduced so that no view must be enlarged.
@@ -161,7 +167,8 @@ Decoder::~Decoder() = default;
 
 Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* views,
                              int32_t num_views, int32_t side, Dct dct, uint8_t* out,
-                             Counters* counters, int32_t* factor) try {
+                             Counters* counters, int32_t* factor, int32_t width,
+                             int32_t height) try {
   Impl::Task task = {data, size, {}, views, num_views, side, 1, out};
   const Layout& layout = task.layout;
   Status status = parse_header(data, size, &task.layout);
@@ -170,6 +177,9 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   }
   if (static_cast<int64_t>(layout.width) * layout.height > kMaxPixels) {
     return Status::too_large;
+  }
+  if (width != 0 && !has_size(layout, width, height)) {
+    return Status::corrupt;
   }
   if (layout.precision != 8 || (layout.num_components != 1 && layout.num_components != 3)) {
     return Status::unsupported;

@@ -46,13 +46,15 @@ class Decoder {
   // out: (num_views, side, side, 3) uint8 RGB; holds rubbish unless the status is ok.
   // counters: grows by what this call did; may be null.
   // factor: by which the picture was reduced: 1, 2, 4 or 8; may be null.
+  // width, height: upright, in pixels, that the picture must have; 0 if any will do.
   //
   // A warning of libjpeg is an error here (Status::corrupt): the reference decoder then says
   // whether the sample is good. Status::unsupported: a JPEG that only the reference decoder takes
-  // (CMYK, 12 bits, arithmetic coding). Status::corrupt also where a box passes the picture.
+  // (CMYK, 12 bits, arithmetic coding). Status::corrupt also where a box passes the picture, or its
+  // size is another than it must be, which is found before a pixel is decoded.
   Status decode_views(const uint8_t* data, size_t size, const ViewBox* views, int32_t num_views,
                       int32_t side, Dct dct, uint8_t* out, Counters* counters,
-                      int32_t* factor = nullptr);
+                      int32_t* factor = nullptr, int32_t width = 0, int32_t height = 0);
 
  private:
   struct Impl;

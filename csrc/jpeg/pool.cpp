@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -40,9 +41,8 @@ class StopWatch {
   Clock::time_point began_ = Clock::now();
 };
 
-// Where the pixels of NumPy's format begin, or 0 if the bytes are not (height, width, 3) of uint8.
-// What was written is fixed by its CRC-32, so the header's text is not read again: the sizes are
-// enough to keep every access inside.
+// Where the pixels of NumPy's format begin, or 0 if the bytes are not (height, width, 3) of uint8
+// as every NumPy writes it; the reference decoder reads what else is allowed.
 size_t find_raw_pixels(const uint8_t* data, const Row& row) {
   constexpr size_t kPrefix = 10;  // Magic, version, and two bytes of length.
   const size_t num_bytes = static_cast<size_t>(row.width) * row.height * 3;
@@ -50,7 +50,16 @@ size_t find_raw_pixels(const uint8_t* data, const Row& row) {
     return 0;
   }
   const size_t start = kPrefix + data[8] + 256 * static_cast<size_t>(data[9]);
-  return start + num_bytes == row.length ? start : 0;
+  char header[96];
+  const int length = std::snprintf(
+      header, sizeof(header), "{'descr': '|u1', 'fortran_order': False, 'shape': (%d, %d, 3), }",
+      row.height, row.width);
+  if (start + num_bytes != row.length || start < kPrefix + length ||
+      std::memcmp(data + kPrefix, header, length) != 0) {
+    return 0;
+  }
+  const auto is_blank = [](uint8_t c) { return c == ' ' || c == '\n'; };
+  return std::all_of(data + kPrefix + length, data + start, is_blank) ? start : 0;
 }
 
 Status cut_raw(Resampler* resampler, const uint8_t* data, const Job& job, size_t index,
@@ -235,9 +244,9 @@ void decode_row(Bench* bench, Job* job, size_t index, RowResult* result) {
     status = cut_raw(&bench->resampler, bench->payload.data(), *job, index, out);
   } else {
     Counters counters;
-    status = bench->decoder.decode_views(bench->payload.data(), row.length,
-                                         &job->views[index * job->num_views], job->num_views,
-                                         job->side, job->dct, out, &counters);
+    status = bench->decoder.decode_views(
+        bench->payload.data(), row.length, &job->views[index * job->num_views], job->num_views,
+        job->side, job->dct, out, &counters, nullptr, row.width, row.height);
     job->cost.entropy_decoded_mcus += counters.entropy_decoded_mcus;
     job->cost.total_mcus += counters.total_mcus;
   }

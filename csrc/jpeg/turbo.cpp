@@ -12,6 +12,10 @@
 namespace fastssl::jpeg {
 namespace {
 
+// Programs write about ten scans, and each goes over every block: 400 KB may keep a thread busy for
+// minutes. As many as the reference decoder takes.
+constexpr int kMaxScans = 100;
+
 struct ErrorManager {
   jpeg_error_mgr base;  // First: libjpeg hands back a pointer to it.
   jmp_buf jump;
@@ -52,11 +56,19 @@ void on_message(j_common_ptr info, int level) {
   }
 }
 
+// Called for every row of MCUs.
+void on_progress(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMaxScans) {
+    leave(info, Status::too_large);
+  }
+}
+
 }  // namespace
 
 struct TurboDecoder::Impl {
   jpeg_decompress_struct info;
   ErrorManager errors;
+  jpeg_progress_mgr progress;
   std::vector<uint8_t*> rows;
   bool is_created = false;
 
@@ -74,6 +86,8 @@ TurboDecoder::TurboDecoder() : impl_(new Impl) {
   impl_->info.err = jpeg_std_error(&impl_->errors.base);
   impl_->errors.base.error_exit = on_error;
   impl_->errors.base.emit_message = on_message;
+  impl_->progress = {};
+  impl_->progress.progress_monitor = on_progress;
 }
 
 TurboDecoder::~TurboDecoder() { impl_->destroy(); }
@@ -83,6 +97,7 @@ TurboDecoder::~TurboDecoder() { impl_->destroy(); }
 void TurboDecoder::Impl::create() {
   destroy();
   jpeg_create_decompress(&info);
+  info.progress = &progress;
   is_created = true;
 }
 
