@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..system.files import open_regular, refusing_unreadable
 from .jpeg import Sampling
 
 INDEX_NAME = "index.bin"
@@ -150,19 +151,17 @@ def read_index_header(path: Path) -> IndexHeader:
         InputError: if the file is missing, is no index of this version, or has another size than
             its header says.
     """
+    remedy = "restore it, or make the dataset again"
     try:
-        with path.open("rb") as file:
+        with refusing_unreadable(path, remedy), open(open_regular(path), "rb") as file:
             start = file.read(HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: the index is missing; restore it, or make the dataset again"
-        ) from None
+        raise InputError(f"{path}: the index is missing; {remedy}") from None
     header = parse_index_header(start, path)
     if size != header.num_bytes:
         raise InputError(
-            f"{path}: {size} bytes, but {header.count} samples take {header.num_bytes}; "
-            "restore it, or make the dataset again"
+            f"{path}: {size} bytes, but {header.count} samples take {header.num_bytes}; {remedy}"
         )
     return header
 

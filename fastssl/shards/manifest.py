@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from ..errors import InputError
+from ..sampling import MAX_SAMPLES
+from ..system.files import read_regular, refusing_unreadable
 from .index import INDEX_NAME, IndexHeader
 from .targets import TargetEntry, check_entries
 
@@ -26,6 +30,17 @@ TARGETS_VERSION = 3
 VERSIONS = (PLAIN_VERSION, DERIVED_VERSION, TARGETS_VERSION)
 """What this fastssl reads."""
 
+MAX_MANIFEST_BYTES = 1 << 26
+"""Size of the longest manifest that is read: a hundred million samples take 3 MB."""
+
+# What the file may hold: msgspec reads these types.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_NumSamples = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
+_Label = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+# No path, no hidden file, nothing that does something to a terminal.
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}\Z")]
+
 # Where an older fastssl left the manifest that fits, if an --append stopped between two renames.
 _NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
 
@@ -38,17 +53,17 @@ _EXTRAS = ("label_maps", "additions", "targets")
 class ShardEntry:
     """One shard of a dataset."""
 
-    name: str
+    name: _FileName
     """File name of the tar, in the dataset's folder."""
-    samples: int
+    samples: _NumSamples
     """Samples of the dataset that lie in it, at least 1."""
-    bytes: int
+    bytes: _Count
     """Size of the tar."""
-    sha256: str
+    sha256: _Sha256
     """SHA-256 of the tar, 64 hex digits."""
-    stored: int | None = None
+    stored: _NumSamples | None = None
     """Samples in the tar where that is more; None: ``samples``."""
-    label_map: int | None = None
+    label_map: _Count | None = None
     """Which of the manifest's ``label_maps`` leads from its ``.cls`` to the labels of the index;
     None: they are equal."""
 
@@ -67,35 +82,35 @@ class ShardEntry:
 class Manifest:
     """What a dataset consists of."""
 
-    num_samples: int
+    num_samples: _NumSamples
     """N: sample ids are 0 .. N-1, in the order of the shards."""
-    digest: str
+    digest: _Sha256
     """SHA-256 over what defines the data (``begin_digest``), 64 hex digits."""
-    encoding: str
-    """``keep``, ``resized`` or ``raw``; ``mixed`` where datasets of several were combined."""
+    encoding: Literal["keep", "tiled", "resized", "raw", "mixed"]
+    """How payloads were made; ``mixed`` where datasets of several were combined."""
     encoding_options: dict[str, int]
     """Options of the encoding."""
-    shuffle_seed: int | None
+    shuffle_seed: Annotated[int, msgspec.Meta(ge=0)] | None
     """Seed of the shuffled source order; None if the order was kept."""
-    samples_per_shard: int
+    samples_per_shard: _Count
     """Source entries that went into one shard; fewer samples are left where some were bad."""
     class_names: tuple[str, ...]
     """Name of each label; empty without labels."""
-    num_labelled: int
+    num_labelled: _Count
     """Samples that have a label."""
-    num_read: int
+    num_read: _Count
     """Source entries: samples and what was left out."""
-    bytes_in: int
+    bytes_in: _Count
     """Bytes of the source files that were read."""
-    skipped: dict[str, int]
+    skipped: dict[str, _Count]
     """How many entries were left out, by reason; ``skipped.jsonl`` lists them."""
-    listing_sha256: str
+    listing_sha256: _Sha256
     """SHA-256 over the list of source entries and their labels."""
     shards: tuple[ShardEntry, ...] = field(default=())
     """The shards, in order."""
-    label_maps: tuple[tuple[int, ...], ...] = field(default=())
+    label_maps: tuple[tuple[_Label, ...], ...] = field(default=())
     """Labels of the index by what the ``.cls`` of some shards say."""
-    additions: tuple[dict[str, Any], ...] = field(default=())
+    additions: tuple[dict[str, _Count | str | dict[str, _Count]], ...] = field(default=())
     """What an older fastssl added in place, kept as it stands; ``num_read`` and the like count it
     too."""
     targets: tuple[TargetEntry, ...] = field(default=())
@@ -170,23 +185,35 @@ def begin_digest(
     return hashlib.sha256(text.encode("ascii") + b"\n")
 
 
-def _parse(text: str) -> Manifest:
-    fields = json.loads(text)
-    version = fields.pop("format_version")
-    fields["shards"] = tuple(ShardEntry(**shard) for shard in fields["shards"])
-    fields["class_names"] = tuple(fields["class_names"])
-    fields["label_maps"] = tuple(tuple(labels) for labels in fields.get("label_maps", ()))
-    fields["additions"] = tuple(fields.get("additions", ()))
-    fields["targets"] = tuple(
-        TargetEntry(**{**one, "shape": tuple(one["shape"])}) for one in fields.get("targets", ())
-    )
-    manifest = Manifest(**fields)
+class _Versioned(msgspec.Struct):
+    format_version: int
+
+
+def _refuse_unknown(items: list[dict[str, msgspec.Raw]], known: type, more: str = "") -> None:
+    """Refuse fields that no version has: what they mean would be lost."""
+    names = {one.name for one in fields(known)} | {more}
+    for item in items:
+        if unknown := sorted(item.keys() - names):
+            raise ValueError(f"unknown field {unknown[0][:80]!r}")
+
+
+def _parse(content: bytes, version: int) -> Manifest:
+    items = dict[str, msgspec.Raw]
+    outline = msgspec.json.decode(content, type=items)
+    _refuse_unknown([outline], Manifest, "format_version")
+    for name, kind in (("shards", ShardEntry), ("targets", TargetEntry)):
+        _refuse_unknown(msgspec.json.decode(outline.get(name, b"[]"), type=list[items]), kind)
+    manifest = msgspec.json.decode(content, type=Manifest)
     check_entries(manifest.targets, manifest.num_samples, len(manifest.class_names))
     if manifest.format_version > version:
         raise ValueError(f"it says more than version {version} can")
-    known = range(len(manifest.label_maps))
-    if any(s.label_map is not None and s.label_map not in known for s in manifest.shards):
-        raise ValueError("a shard names a label map that is not there")
+    for shard in manifest.shards:
+        if shard.label_map is not None and shard.label_map >= len(manifest.label_maps):
+            raise ValueError("a shard names a label map that is not there")
+        if shard.num_stored < shard.samples:
+            raise ValueError(
+                f"{shard.name} holds {shard.num_stored} of its {shard.samples} samples"
+            )
     return manifest
 
 
@@ -204,12 +231,8 @@ def parse_manifest(content: bytes, where: Path | str) -> Manifest:
         InputError: if it is no manifest, or one of another version.
     """
     try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 ({error.reason}); make the dataset again") from None
-    try:
-        version = json.loads(text)["format_version"]
-    except (ValueError, KeyError, TypeError):
+        version = msgspec.json.decode(content, type=_Versioned).format_version
+    except _UNREADABLE:
         raise InputError(
             f"{where}: not a manifest of fastssl; restore it, or make the dataset again"
         ) from None
@@ -219,11 +242,15 @@ def parse_manifest(content: bytes, where: Path | str) -> Manifest:
             f"{VERSIONS[-1]}; make the dataset again, or use the fastssl that made it"
         )
     try:
-        return _parse(text)
-    except (ValueError, KeyError, TypeError) as error:
+        return _parse(content, version)
+    except _UNREADABLE as error:
         raise InputError(
             f"{where}: not a whole manifest ({error}); restore it, or make the dataset again"
         ) from None
+
+
+# msgspec's own errors are ValueErrors; what is nested too deeply is none.
+_UNREADABLE = (ValueError, RecursionError)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -245,7 +272,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
     path = folder / MANIFEST_NAME
     try:
-        content = path.read_bytes()
+        with refusing_unreadable(path, "restore it, or make the dataset again"):
+            content = read_regular(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         is_begun = (folder / BUILDING_NAME).is_dir()
         remedy = f"SOURCE {folder} --resume" if is_begun else f"{folder} OUT"

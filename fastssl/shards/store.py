@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
+from ..system.files import open_regular
+
 Result = TypeVar("Result")
 
 MAX_OPEN_FILES = 128
@@ -92,7 +94,7 @@ class _OpenFile:
     """A descriptor that lives as long as somebody reads from it."""
 
     def __init__(self, path: Path):
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = open_regular(path)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ END = bytes(2 * BLOCK)
 MAX_MEMBER_BYTES = 8**11 - 1
 """Largest size that the octal field of a header holds."""
 
+_OCTAL = re.compile(rb"[0-7]*")
 _FIXED = b"0000644\x000000000\x000000000\x00"  # mode, owner, group
 
 
@@ -76,10 +78,9 @@ def build_header(name: str, size: int) -> bytes:
 
 def _octal(field: bytes, what: str, start: int) -> int:
     text = field.strip(b"\0 ")
-    try:
-        return int(text or b"0", 8)
-    except ValueError:
-        raise TarError(f"the header at byte {start} has a {what} of {text!r}") from None
+    if not _OCTAL.fullmatch(text):  # int() takes signs too, and a negative size never ends
+        raise TarError(f"the header at byte {start} has a {what} of {text!r}")
+    return int(text or b"0", 8)
 
 
 def parse_member(header: bytes, start: int) -> Member:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, nearest
-from ..system.files import published
+from ..system.files import check_mapped, open_regular, published, refusing_unreadable
 from .npy import MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, NpyError, pack_header, parse_header
 
 FOLDER_NAME = "targets"
@@ -158,7 +158,7 @@ def check_target(path: Path, entry: TargetEntry) -> None:
     """
     remedy = "restore it, or make the dataset again"
     try:
-        with path.open("rb") as file:
+        with refusing_unreadable(path, remedy), open(open_regular(path), "rb") as file:
             start = file.read(PREFIX_BYTES + MAX_HEADER_BYTES)
             size = file.seek(0, 2)
     except FileNotFoundError:
@@ -209,6 +209,7 @@ class Targets(Mapping[str, np.memmap]):
         Raises:
             KeyError: for a name that the dataset does not have.
             InputError: if the file is not what the manifest lists.
+            RunFailed: if it was cut since it was first asked for.
         """
         if name not in self._mapped:
             if name not in self._entries:
@@ -219,6 +220,7 @@ class Targets(Mapping[str, np.memmap]):
             self._mapped[name] = np.memmap(
                 path, DTYPES[entry.dtype], "r", len(entry.header), entry.shape
             )
+        check_mapped(self._mapped[name])
         return self._mapped[name]
 
     def __contains__(self, name: object) -> bool:

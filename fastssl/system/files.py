@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from ..errors import InputError
+import numpy as np
+
+from ..errors import InputError, RunFailed
 
 READ_TRIES = 3
 """How often a read is tried before it has failed."""
@@ -177,6 +179,80 @@ def locked(path: Path, busy: str, patience_s: float = 0.0) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def refusing_unreadable(path: Path, remedy: str) -> Iterator[None]:
+    """Make what is wrong with a file that was given to us the user's to know, in one line.
+
+    Args:
+        path: of the file.
+        remedy: what to do.
+
+    Raises:
+        InputError: for every OSError inside the block but that the file is not there, or not ours.
+    """
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; {remedy}") from None
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading.
+
+    A pipe would be waited for until somebody writes to it, and a device may do anything.
+
+    Args:
+        path: of the file, or of a link to it.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        OSError: if there is none, it cannot be opened, or it is a folder, a pipe, a device or a
+            socket.
+    """
+    # Looked at first, for opening alone has effects on a device; and again, it may have changed.
+    kind = os.stat(path).st_mode
+    if stat.S_ISREG(kind):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(kind):
+            return descriptor
+        os.close(descriptor)
+    name = next((name for is_it, name in _KINDS if is_it(kind)), "something else")
+    raise OSError(errno.EINVAL, f"{name}, wanted a regular file", str(path))
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file whole.
+
+    Args:
+        path: of the file, or of a link to it.
+        max_bytes: that it may have.
+
+    Raises:
+        InputError: if it is longer.
+        OSError: if it cannot be read, or is no regular file.
+    """
+    with open(open_regular(path), "rb") as file, naming_file(path):
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        size = path.stat().st_size
+        raise InputError(f"{path}: {size:,} bytes, wanted at most {max_bytes:,}")
+    return content
+
+
 def retried(wait_s: float) -> Iterator[int]:
     """Yield the number of each try of a read, ``READ_TRIES`` of them; leave the loop on success.
 
@@ -187,6 +263,28 @@ def retried(wait_s: float) -> Iterator[int]:
         if attempt:
             time.sleep(wait_s * 4 ** (attempt - 1))
         yield attempt
+
+
+def check_mapped(array: np.ndarray) -> None:
+    """See that a mapped file is as long as it was: to look behind its end is SIGBUS.
+
+    Takes half a microsecond, so that it may be done before every use.
+
+    Args:
+        array: made by ``np.memmap``, or a part of one; of memory, nothing is looked at.
+
+    Raises:
+        RunFailed: if it was cut.
+    """
+    mapped = getattr(array, "_mmap", None)
+    if mapped is None or not isinstance(array, np.memmap):
+        return
+    size, wanted = mapped.size(), array.offset + array.nbytes
+    if size < wanted:
+        raise RunFailed(
+            f"{array.filename}: {size} bytes, {wanted} when it was opened; it was cut while in "
+            "use: restore it and start again"
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -265,8 +265,8 @@ def test_opening_copies_no_index(tmp_path):
         num_read=count,
         bytes_in=0,
         skipped={},
-        listing_sha256="",
-        shards=(ShardEntry("shard-000000.tar", count, 0, ""),),
+        listing_sha256="cd" * 32,
+        shards=(ShardEntry("shard-000000.tar", count, 0, "ef" * 32),),
     )
     (tmp_path / "manifest.json").write_text(manifest.to_json())
     with (tmp_path / "index.bin").open("wb") as file:

@@ -357,10 +357,10 @@ def edit_target(folder, **changes):
         ({"shape": [12]}, "target 'age' has 12 rows for 11 samples"),
         ({"shape": []}, "has the shape"),
         ({"shape": [11, 0]}, "has rows of shape"),
-        ({"shape": [11, True]}, "has rows of shape"),
+        ({"shape": [11, True]}, "Expected `int`, got `bool`"),
         ({"sha256": "0"}, "has no SHA-256"),
         ({"name": "labels"}, r"target 'labels' is float32 \(11,\), wanted int8 \(11, 2\)"),
-        ({"kind": 1}, "unexpected keyword"),
+        ({"kind": 1}, "unknown field 'kind'"),
     ],
 )
 def test_a_manifest_that_lists_nonsense_is_refused(folder, changes, message):
