@@ -171,9 +171,12 @@ class Loader(abc.ABC):
         whole = self._plan(*self.order.at(positions[positions % self.world_size == self.rank]))
         # Copies: what belongs to a batch must not keep the others' memory alive.
         return [
-            BatchPlan(ids.copy(), epochs.copy(), boxes.copy())
-            for ids, epochs, boxes in zip(
-                *(np.split(part, count) for part in (whole.sample_ids, whole.epochs, whole.boxes)),
+            BatchPlan(*(part.copy() for part in parts))
+            for parts in zip(
+                np.split(whole.sample_ids, count),
+                np.split(whole.epochs, count),
+                np.split(whole.boxes, count),
+                np.split(whole.faults, count),
                 strict=True,
             )
         ]
@@ -298,9 +301,11 @@ class Loader(abc.ABC):
         return self._fetch(self._plans_from(position), is_stream=True)
 
     def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> BatchPlan:
-        rows = self.dataset.index[ids]
+        rows, faults = self.dataset.index[ids], self.dataset.find_faults(ids)
+        if faults.any():  # they get a substitute, and its boxes
+            rows["width"][faults > 0] = rows["height"][faults > 0] = 1
         boxes = draw_boxes(self.views, rows["width"], rows["height"], self.config.seed, epochs, ids)
-        return BatchPlan(ids, epochs, boxes)
+        return BatchPlan(ids, epochs, boxes, faults)
 
     def _stream_identity(self) -> dict[str, Any]:
         config = self.config

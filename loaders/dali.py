@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from ..shards import Payload, SampleFlags
+from ..shards import BadSample, Payload, SampleFlags
+from ..shards.agreement import is_as_said
 from ..views import ViewSpec
 from .ahead import Ahead, StoppedError, close_all
 from .base import Loader
@@ -42,6 +43,7 @@ from .dali_pipeline import (
     DaliPipeline,
     DaliRun,
     RefusedError,
+    is_turned_sideways,
     resize_area,
     to_stored_boxes,
     turn_views,
@@ -263,23 +265,40 @@ class _Driver:
 
     def _read(self, plan: BatchPlan) -> _Job:
         reading = self.loader.reader.begin(plan)
-        dataset, refused = self.loader.dataset, self.loader.refused
         payloads: dict[int, bytes] = {}
-        for row in range(len(plan)):
-            if self.stopping.is_set():
-                raise StoppedError
-            payloads[row] = reading.read(row)
         pixels: dict[int, NDArray[np.uint8]] = {}
-        sample_ids = reading.sample_ids.tolist()
-        for row, bits in enumerate(dataset.index["flags"][sample_ids].tolist()):
+        for row in range(len(plan)):
+            payload, views = self._read_row(reading, row)
+            if views is None:
+                payloads[row] = payload
+            else:
+                pixels[row] = views
+        return _Job(reading, pixels, self._cut_runs(reading, payloads))
+
+    def _read_row(self, reading: PlanReading, row: int) -> tuple[bytes, NDArray[np.uint8] | None]:
+        """Read the sample of a row; its views too, (V, S, S, 3), where they are not DALI's work."""
+        while True:
             if self.stopping.is_set():
                 raise StoppedError
-            flags = _unpack_flags(bits)
-            if flags.payload == Payload.NPY:
-                pixels[row] = reading.decode_reference(row, payloads.pop(row))
-            elif flags.use_reference or sample_ids[row] in refused:
-                pixels[row] = reading.fall_back(row, payloads.pop(row))
-        return _Job(reading, pixels, self._cut_runs(reading, payloads))
+            payload, sample_id = reading.read(row), int(reading.sample_ids[row])
+            stored = self.loader.dataset.index[sample_id]
+            flags = _unpack_flags(int(stored["flags"]))
+            try:
+                if flags.payload == Payload.NPY:
+                    return payload, reading.decode_reference(row, payload)
+                if flags.use_reference or sample_id in self.loader.refused:
+                    return payload, reading.fall_back(row, payload)
+                # DALI cuts boxes that were drawn by the row, turns by its flags, and takes memory
+                # for whatever the picture says of itself.
+                width, height = int(stored["width"]), int(stored["height"])
+                if is_turned_sideways(flags.orientation):
+                    width, height = height, width
+                if not is_as_said(payload, width, height, flags.orientation):
+                    return payload, reading.fall_back(row, payload)
+            except BadSample as bad:
+                reading.replace(row, bad.reason)
+            else:
+                return payload, None
 
     def _cut_runs(self, reading: PlanReading, payloads: dict[int, bytes]) -> deque[DaliRun]:
         runs: deque[DaliRun] = deque()
@@ -363,8 +382,13 @@ class _Driver:
         run = refused.run
         for place in refused.places:
             row = run.rows[place]
-            job.pixels[row] = job.reading.fall_back(row, run.payloads[place].tobytes())
             self.loader.refused.add(int(job.reading.sample_ids[row]))
+            try:
+                job.pixels[row] = job.reading.fall_back(row, run.payloads[place].tobytes())
+            except BadSample as bad:
+                # The substitute is the reference decoder's: DALI has its run of this batch already.
+                job.reading.replace(row, bad.reason)
+                job.pixels[row] = job.reading.read_reference(row)
         rest = [i for i in range(len(run.rows)) if i not in refused.places]
         if rest:
             job.runs.append(run.part(rest))

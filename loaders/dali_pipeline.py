@@ -34,6 +34,11 @@ _MIRRORED_X = (2, 3, 6, 7)
 _MIRRORED_Y = (3, 4, 7, 8)
 
 
+def is_turned_sideways(orientation: int) -> bool:
+    """Return whether an EXIF orientation, 1..8, swaps width and height."""
+    return orientation in _SWAPPED
+
+
 def to_stored_boxes(
     boxes: NDArray[np.int32],
     widths: NDArray[np.int64],

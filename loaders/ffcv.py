@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..shards import BadSample
+from ..shards.agreement import decode_as_said, is_as_said
 from ..shards.beton import BETON_NAME, JPG, RAW, ROW, Beton
 from ..shards.checksum import crc32
-from ..shards.picture import open_picture, to_upright_rgb
+from ..shards.picture import PictureError
 from ..shards.reader import RETRY_WAIT_S
 from ..stages import StageClock
 from ..system.files import retried
@@ -62,12 +63,12 @@ class FfcvLoader(Loader):
         named = self.config.beton
         path = self.dataset.folder / BETON_NAME if named == Path() else named
         self.decode = _build_decoder()
-        self.beton = Beton(path, self.dataset.digest)
+        self.beton = Beton(path, self.dataset.digest, self.dataset.num_samples)
         _log.info(
             "beton: %d samples (%s); their rows, %d bytes each, take %.1f MB of page cache, once "
             "for all ranks of a machine",
             self.beton.num_samples,
-            self.beton.about["encode"],
+            self.beton.about.encode,
             ROW.itemsize,
             self.beton.num_samples * ROW.itemsize / 1e6,
         )
@@ -120,8 +121,12 @@ class FfcvLoader(Loader):
                 found[place] = self.beton.locate(sample_id)
             except OSError as error:
                 lost[place] = self._bad(sample_id, error)
-                found[place]["image"] = (RAW, 1, 1, 0)
-        image, source = found["image"], self.dataset.index[ids]
+        source = self.dataset.index[ids]
+        for place in np.flatnonzero(self.beton.find_wrong(found, source)).tolist():
+            reason = self.beton.describe(found[place])
+            lost.setdefault(place, self._bad(int(ids[place]), reason))
+            found[place]["image"] = (RAW, 1, 1, 0)
+        image = found["image"]
         widths, heights = image["width"].astype(np.int64), image["height"].astype(np.int64)
         boxes = reading.boxes[list(rows)]
         return _Stored(
@@ -150,11 +155,11 @@ class FfcvLoader(Loader):
             while True:
                 try:
                     self._read(own, place, work)
+                    self._decode_row(own, place, images[row], work)
                     break
                 except BadSample as bad:
                     reading.replace(row, bad.reason)
                     own, place = self._find(reading, [row]), 0
-            self._decode_row(own, place, images[row], work)
         return work
 
     def _read(self, stored: _Stored, place: int, work: _Work) -> None:
@@ -200,19 +205,29 @@ class FfcvLoader(Loader):
     def _decode_row(
         self, stored: _Stored, place: int, out_VSSC: NDArray[np.uint8], work: _Work
     ) -> None:
+        """Decode a picture and cut its views.
+
+        Raises:
+            BadSample: if it is none, or of another size than its row says.
+        """
         mode, width, height = (
             column[place] for column in (stored.modes, stored.widths, stored.heights)
         )
         content = _scratch.get("content", stored.sizes[place])
         boxes, middles = stored.boxes[place], stored.middles[place]
         with work.clock.time("decode"):
-            pixels = _scratch.get("pixels", width * height * 3 if mode == JPG else 0)
-            middle = _scratch.get("middle", int(middles.prod(axis=1).max()) * 3)
-            if self.decode(content, mode, height, width, pixels, boxes, middles, middle, out_VSSC):
-                picture = to_upright_rgb(open_picture(content.tobytes()))
-                assert picture.size == (width, height), "a row tells the size of its picture"
-                out_VSSC[:] = cut_views(picture, self.views, boxes)
-                work.num_refused += 1
+            if mode == RAW or is_as_said(content.tobytes(), width, height, orientation=1):
+                pixels = _scratch.get("pixels", width * height * 3 if mode == JPG else 0)
+                middle = _scratch.get("middle", int(middles.prod(axis=1).max()) * 3)
+                out = content, mode, height, width, pixels, boxes, middles, middle, out_VSSC
+                if not self.decode(*out):
+                    return
+            try:
+                picture = decode_as_said(content.tobytes(), width, height)
+            except PictureError as error:
+                raise self._bad(stored.sample_ids[place], f"no picture: {error}") from None
+            out_VSSC[:] = cut_views(picture, self.views, boxes)
+            work.num_refused += 1
 
 
 @dataclass(frozen=True)

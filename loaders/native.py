@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, RunFailed
 from ..ops.jpeg import pack_views, require_jpeg
-from ..shards import ShardDataset
+from ..shards import BadSample, ShardDataset
 from ..shards.index import Payload
 from ..shards.reader import describe_short_read
 from ..shards.store import MAX_OPEN_FILES
@@ -101,9 +101,15 @@ class NativeLoader(Loader):
 
     def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> Ahead[Done]:
         # A pool a stream: what a stream leaves undone goes with it.
-        pool = torch.classes.fastssl.DecodePool(
-            self.paths, self.num_threads, MAX_OPEN_FILES, self.config.dct == "scaled"
-        )
+        try:
+            pool = torch.classes.fastssl.DecodePool(
+                self.paths, self.num_threads, MAX_OPEN_FILES, self.config.dct == "scaled"
+            )
+        except RuntimeError as error:
+            raise RunFailed(
+                f"loader native: {self.num_threads} threads cannot be started ({error}); lower "
+                "--data.num-threads, or raise the limit (ulimit -u)"
+            ) from None
         begun = (_Work(self.reader.begin(plan), buffers, pool, self.dataset) for plan in plans)
         work = overlap((one.finish for one in begun), self.batches_at_work)
         # Stopping the pool ends the waiting in the other thread, however long a disk stalls.
@@ -195,24 +201,31 @@ class _Work:
         replaced = []
         for place in np.flatnonzero(results[:, 0] != _Status.OK).tolist():
             row, (status, detail) = int(rows[place]), results[place].tolist()
-            if status in (_Status.REFUSED, _Status.HANDED_OVER):
+            try:
+                if status not in (_Status.REFUSED, _Status.HANDED_OVER):
+                    raise self._bad(int(reading.sample_ids[row]), status, detail)
                 payload = self._pool.payload(self._ticket, place).numpy().tobytes()
                 self._images[row] = torch.from_numpy(reading.fall_back(row, payload))
-            else:
-                reading.replace(row, self._describe(int(reading.sample_ids[row]), status, detail))
+            except BadSample as bad:
+                reading.replace(row, bad.reason)
                 replaced.append(row)
         return replaced
 
-    def _describe(self, sample_id: int, status: int, detail: int) -> str:
+    def _bad(self, sample_id: int, status: int, detail: int) -> BadSample:
         if status == _Status.WRONG_CRC:
-            return self._dataset.describe_wrong_crc(sample_id, detail)
+            return BadSample(sample_id, self._dataset.describe_wrong_crc(sample_id, detail))
         shard, offset, length = self._dataset.locate(sample_id)
         name = self._dataset.manifest.shards[shard].name
         if status == _Status.SHORT_READ:
-            return f"{name}: {describe_short_read(detail, offset, length)}"
-        if detail == errno.ENOMEM:
-            raise MemoryError(f"no memory to decode sample {sample_id} of {name}")
-        return f"{name}: {os.strerror(detail)}"
+            reason = describe_short_read(detail, offset, length)
+        elif detail == errno.ENOMEM:
+            raise RunFailed(
+                f"no memory to decode sample {sample_id} of {name}; lower --data.num-threads and "
+                "start again"
+            )
+        else:
+            reason = os.strerror(detail)
+        return BadSample(sample_id, f"{name}: {reason}")
 
 
 def _list_kinds(flags: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -18,6 +18,8 @@ class BatchPlan:
     """(B,)."""
     boxes: NDArray[np.int32]
     """(B, V, 4) left, top, width, height in upright pixels."""
+    faults: NDArray[np.uint8]
+    """(B,) ``fastssl.shards.rows.RowFault``: samples whose row of the index says what cannot be."""
 
     def __len__(self) -> int:
         """Return B."""

@@ -6,6 +6,7 @@ Shape legend: B samples of this rank in a step, V views of each, S side of a vie
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ..batch import Batch, Substitution
 from ..errors import RunFailed
 from ..sampling import SampleOrder
 from ..shards import BadSample, ShardDataset
-from ..shards.picture import open_picture, to_upright_rgb
+from ..shards.picture import open_picture
 from ..stages import StageClock
 from ..views import ViewSpec, draw_boxes
 from .plan import BatchPlan
@@ -135,6 +137,8 @@ class PlanReading:
         self._reader = reader
         self._substitutions: dict[int, Substitution] = {}
         self._attempts: Counter[int] = Counter()
+        for row in np.flatnonzero(plan.faults).tolist():
+            self.replace(row, reader.dataset.describe_fault(int(plan.sample_ids[row])))
 
     @cached_property
     def _ahead(self) -> dict[int, Future[bytes]]:
@@ -163,6 +167,28 @@ class PlanReading:
             except BadSample as bad:
                 self.replace(row, bad.reason)
 
+    def read_reference(
+        self, row: int, open_payload: Callable[[bytes], Image.Image] = open_picture
+    ) -> NDArray[np.uint8]:
+        """Read the sample of a row and have the reference decoder cut its views, until one is good.
+
+        Args:
+            row: of the batch.
+            open_payload: opens the bytes of an image.
+
+        Returns:
+            uint8 (V, S, S, 3).
+
+        Raises:
+            RunFailed: if ``MAX_SUBSTITUTES`` substitutes are bad too.
+        """
+        while True:
+            payload = self.read(row)
+            try:
+                return self.decode_reference(row, payload, open_payload)
+            except BadSample as bad:
+                self.replace(row, bad.reason)
+
     def replace(self, row: int, reason: str) -> int:
         """Put the next substitute in the place of a sample that is bad (law 3).
 
@@ -171,23 +197,26 @@ class PlanReading:
             reason: why its sample cannot be used; the first one is kept.
 
         Returns:
-            The id of the substitute, which may be bad too.
+            The id of the substitute. Its row of the index is good; its bytes may be bad too.
 
         Raises:
             RunFailed: after ``MAX_SUBSTITUTES``.
         """
         reader, plan = self._reader, self.plan
         epoch, planned = int(plan.epochs[row]), int(plan.sample_ids[row])
-        attempt = self._attempts[row]
         if row in self._substitutions:
             reason = self._substitutions[row].reason
-        if attempt == MAX_SUBSTITUTES:
-            raise RunFailed(
-                f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be "
-                f"read; see that {reader.dataset.path} is whole: fastssl check-shards"
-            )
-        self._attempts[row] += 1
-        used = reader.order.substitute(epoch, planned, attempt)
+        is_good = False
+        while not is_good:
+            attempt = self._attempts[row]
+            if attempt == MAX_SUBSTITUTES:
+                raise RunFailed(
+                    f"sample {planned} ({reason}) and its {MAX_SUBSTITUTES} substitutes cannot be "
+                    f"read; see that {reader.dataset.path} is whole: fastssl check-shards"
+                )
+            self._attempts[row] += 1
+            used = reader.order.substitute(epoch, planned, attempt)
+            is_good = not reader.dataset.find_faults([used]).any()
         self._substitutions[row] = Substitution(row, epoch, planned, used, reason)
         self.sample_ids[row] = used
         # The planned sample's draws, on the substitute's picture.
@@ -202,24 +231,39 @@ class PlanReading:
         )[0]
         return used
 
-    def decode_reference(self, row: int, payload: bytes) -> NDArray[np.uint8]:
+    def decode_reference(
+        self,
+        row: int,
+        payload: bytes,
+        open_payload: Callable[[bytes], Image.Image] = open_picture,
+    ) -> NDArray[np.uint8]:
         """Decode the sample of a row with the reference decoder and cut its views.
 
         Args:
             row: of the batch.
             payload: the bytes of its image.
+            open_payload: opens them.
 
         Returns:
             uint8 (V, S, S, 3).
+
+        Raises:
+            BadSample: if they are no picture, or one of another size than the index says.
         """
+        dataset = self._reader.dataset
         with self.clock.time("decode"):
-            picture = to_upright_rgb(open_picture(payload))
+            picture = dataset.decode(int(self.sample_ids[row]), payload, open_payload)
             return cut_views(picture, self._reader.views, self.boxes[row])
 
     def fall_back(self, row: int, payload: bytes) -> NDArray[np.uint8]:
-        """Do the same for good bytes that the back end's own decoder refused, and count it."""
+        """Do the same for bytes that the back end's own decoder refused; count those that are good.
+
+        Raises:
+            BadSample: as ``decode_reference``.
+        """
+        pixels = self.decode_reference(row, payload)
         self.fallback_decodes += 1
-        return self.decode_reference(row, payload)
+        return pixels
 
     def outcome(self) -> Outcome:
         """Return what became of the plan so far."""

@@ -10,8 +10,12 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
+import threading
+import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
@@ -21,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, RunFailed
-from ..shards.picture import open_picture, to_upright_rgb
+from ..shards.picture import open_picture
 from ..system.cpus import local_world_size
 from ..system.lifelines import die_with
 from ..system.signals import postponing_ctrl_c
@@ -30,7 +34,9 @@ from .buffers import BatchBuffers
 from .device import Buffers
 from .plan import BatchPlan
 from .reading import Done, Outcome, SampleReader
-from .reference import cut_views
+
+_GRACE_S = 2.0
+"""What a worker that hangs in a read, or was stopped, has before it is killed."""
 
 
 class WebDatasetLoader(Loader):
@@ -94,7 +100,23 @@ class _Workers:
             worker_init_fn=_WorkerSetup(os.getpid(), self._is_closing),
             multiprocessing_context="fork",
         )
-        self._outcomes = _start(workers)
+        before = set(multiprocessing.active_children())
+        try:
+            self._outcomes = _start(workers)
+        except BaseException as error:
+            # What has begun ignores SIGTERM until it is told that the end has come, and DataLoader
+            # waits for it.
+            self._is_closing.value = True
+            _kill(set(multiprocessing.active_children()) - before)
+            _drop_frames(error)
+            if not isinstance(error, OSError):
+                raise
+            raise RunFailed(
+                f"loader webdataset: {loader.num_threads} workers cannot be started "
+                f"({error.strerror}); lower --data.num-threads, or raise the limit (ulimit -n: "
+                "each takes a few files, ulimit -u: each is a process)"
+            ) from None
+        self._processes = set(multiprocessing.active_children()) - before
 
     def __iter__(self) -> _Workers:
         return self
@@ -116,13 +138,35 @@ class _Workers:
         return Done(plan, outcome, number)
 
     def num_ready(self) -> int:
-        return self._num_finished.value - self._num_taken
+        # Past the lock, which a worker that was killed may hold.
+        return self._num_finished.get_obj().value - self._num_taken
 
     def close(self) -> None:
-        # The iterator's workers stop when it is gone; nothing else may hold it. One that hangs in
-        # a read gets SIGTERM after five seconds, and may die of it now.
+        # The iterator's workers stop when it is gone; nothing else may hold it. It waits five
+        # seconds for each, and again after SIGTERM, which one that was stopped does not hear.
         self._is_closing.value = True
+        killer = threading.Timer(_GRACE_S, _kill, [self._processes])
+        killer.start()
         self._outcomes = iter(())
+        killer.cancel()
+        killer.join()
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Let go of what the frames of an error hold: of DataLoader an iterator that is half built.
+
+    It then fails to stop the workers that it has not noted yet, and would say so.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        traceback.clear_frames(error.__traceback__)
+    finally:
+        sys.unraisablehook = hook
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _hand_out(
@@ -140,8 +184,8 @@ class _PlanReader(Dataset):
         self.reader = reader
         self.buffers = buffers
         self.num_finished = num_finished
-        # The package decodes a sample's members by handlers; ours gives the reference picture.
-        self.decode = webdataset.autodecode.Decoder([_decode_member])
+        # The package decodes a sample's members by handlers; ours opens the reference picture.
+        self.decoder = webdataset.autodecode.Decoder([_open_member])
 
     def __getitem__(self, job: tuple[BatchPlan, int]) -> Outcome | RunFailed:
         try:
@@ -156,24 +200,20 @@ class _PlanReader(Dataset):
         images = self.buffers[number]
         reading = self.reader.begin(plan)
         for row in range(len(plan)):
-            payload = reading.read(row)
-            with reading.clock.time("decode"):
-                picture = self._decode(int(reading.sample_ids[row]), payload)
-                pixels = cut_views(picture, self.reader.views, reading.boxes[row])
+            pixels = reading.read_reference(row, self._open)
             with reading.clock.time("collate"):
                 images[row] = torch.from_numpy(pixels)
         return reading.outcome()
 
-    def _decode(self, sample_id: int, payload: bytes) -> Image.Image:
-        sample = {"__key__": f"{sample_id:09d}", _EXTENSION: payload}
-        return self.decode(sample)[_EXTENSION]
+    def _open(self, payload: bytes) -> Image.Image:
+        return self.decoder.decode1(_EXTENSION, payload)
 
 
 _EXTENSION = "picture"
 
 
-def _decode_member(key: str, data: bytes) -> Image.Image | None:
-    return to_upright_rgb(open_picture(data)) if key.endswith(_EXTENSION) else None
+def _open_member(key: str, data: bytes) -> Image.Image | None:
+    return open_picture(data) if key.endswith(_EXTENSION) else None
 
 
 def _start(workers: DataLoader) -> Iterator[Any]:

@@ -22,19 +22,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
 from ..fields import Checked, Range
-from ..system.files import published
+from ..system.files import open_regular, published
 from ..system.workers import Report, run_jobs, say_nothing
 from ..views import MAX_SIDE
 from .checksum import crc32
-from .index import Payload, SampleFlags
+from .index import INDEX_NAME, Payload, SampleFlags
 from .jpeg import Quality
-from .picture import open_picture, to_upright_rgb
-from .reader import ShardDataset, open_dataset
+from .picture import PictureError, open_picture, to_upright_rgb
+from .reader import BadSample, ShardDataset, open_dataset
+from .rows import MAX_PAYLOAD_BYTES
 
 BETON_NAME = "dataset.beton"
 """Its name in the dataset's folder, unless told otherwise."""
@@ -151,11 +154,12 @@ def write_beton(
         ``samples``, ``jpg`` and ``raw`` of them, ``bytes`` of the file.
 
     Raises:
-        InputError: if a picture does not fit a page, or the disk.
-        BadSample: if bytes of the dataset have changed or cannot be read.
+        InputError: if a picture does not fit a page, or the disk; if bytes of the dataset have
+            changed, cannot be read, or are not the picture that the index says.
         WorkerDied: if a worker process is killed.
     """
     num = dataset.num_samples
+    dataset.check_rows()
     page_size = _choose_page_size(dataset)
     rows, table = np.zeros(num, ROW), np.zeros(num, ALLOCATION)
     start = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize
@@ -205,10 +209,32 @@ def _encode_chunk(
     dataset = _open(path)
     pictures = []
     for sample_id in range(first, min(first + _CHUNK, dataset.num_samples)):
-        flags = SampleFlags.unpack(int(dataset.index["flags"][sample_id]))
-        pictures.append(store_picture(dataset.read_payload(sample_id), flags, options))
+        row = dataset.index[[sample_id]]
+        try:
+            payload = dataset.read_payload(sample_id)
+            picture = store_picture(payload, SampleFlags.unpack(row["flags"][0]), options)
+            sides = [int(side[0]) for side in _stored_sides(row, options.max_side)]
+            if [picture.width, picture.height] != sides:
+                raise BadSample(sample_id, f"a picture of another size than {INDEX_NAME} says")
+        except (BadSample, PictureError) as error:
+            reason = error.reason if isinstance(error, BadSample) else error
+            raise InputError(
+                f"{dataset.path}: sample {sample_id}: {reason}; see what else is wrong (fastssl "
+                "check-shards), then make the dataset again"
+            ) from None
+        pictures.append(picture)
         report(1)
     return pictures
+
+
+def _stored_sides(source: np.ndarray, max_side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return width and height, (B,) each, that ``store_picture`` gives pictures of an index."""
+    sides = source["width"].astype(np.int64), source["height"].astype(np.int64)
+    longest = np.maximum(*sides)
+    most = max_side or MAX_SIDE
+    scale = np.where(longest > most, most / longest, 1.0)
+    width, height = (np.maximum(1, np.rint(side * scale).astype(np.int64)) for side in sides)
+    return width, height
 
 
 def _choose_page_size(dataset: ShardDataset) -> int:
@@ -243,58 +269,86 @@ def _describe_fields(digest: str, options: BetonOptions) -> np.ndarray:
 # ---- reading -------------------------------------------------------------------------------------
 
 
+class _About(msgspec.Struct):
+    """What we say of a beton in the argument bytes of its image field."""
+
+    fastssl: int
+    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    encode: Encoding
+    max_side: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIDE)]
+    quality: Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
 class Beton:
     """An open beton that was made from a dataset.
 
     Nothing of it is held in memory or mapped: what is asked for is read by pread, the row of a
     sample too. All ranks of a machine share one copy in the page cache, and a file that is
     truncated under a run is an I/O error, not SIGBUS.
+
+    Whoever wrote it, nothing in it is believed: header and fields are checked here, rows by
+    ``find_wrong`` where they are used. The table of allocations is FFCV's alone and is not read.
     """
 
-    def __init__(self, path: Path, digest: str) -> None:
+    def __init__(self, path: Path, digest: str, num_samples: int) -> None:
         """Open a beton.
 
         Args:
             path: the file.
             digest: of the dataset that it must have been made from.
+            num_samples: of that dataset.
 
         Raises:
             InputError: if it is absent, no beton, not ours, of another dataset, or truncated.
         """
         self.path = path
-        remake = "make it again: fastssl make-beton"
+        self.num_samples = num_samples
         try:
-            file = path.open("rb")
+            self.descriptor = open_regular(path)
         except FileNotFoundError:
             raise InputError(
                 f"{path}: there is no such beton; make it: fastssl make-beton {path.parent}, or "
                 "name another by --data.beton"
             ) from None
-        with file:
-            header = _read_array(file, HEADER, 1)
-            if header is None or header[0]["version"] != FFCV_VERSION:
-                raise InputError(f"{path}: no beton of FFCV's format {FFCV_VERSION}; {remake}")
-            num_fields = int(header[0]["num_fields"])
+        try:
+            self.about = self._read_head(digest)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_head(self, digest: str) -> _About:
+        """Read what stands before the rows, and see that it holds a picture a sample."""
+        remake = "make it again: fastssl make-beton"
+        with open(self.descriptor, "rb", closefd=False) as file:
+            headers = _read_array(file, HEADER, 1)
+            if headers is None or headers[0]["version"] != FFCV_VERSION:
+                raise InputError(f"{self.path}: no beton of FFCV's format {FFCV_VERSION}; {remake}")
+            header = {name: int(headers[0][name]) for name in HEADER.names or ()}
+            num_fields = header["num_fields"]
             fields = _read_array(file, FIELD, num_fields) if num_fields == len(_FIELDS) else None
-            self.about = {} if fields is None else _read_about(fields[0])
-            if self.about.get("fastssl") != VERSION:
+            about = None if fields is None else _read_about(fields)
+            if about is None or about.fastssl != VERSION:
                 raise InputError(
-                    f"{path}: a beton, but not one of this version's make-beton, so nothing says "
-                    f"which dataset it holds; {remake}"
+                    f"{self.path}: a beton, but not one of this version's make-beton, so nothing "
+                    f"says which dataset it holds; {remake}"
                 )
-            if self.about["digest"] != digest:
+            if about.digest != digest:
                 raise InputError(
-                    f"{path}: made from the dataset {self.about['digest'][:12]}, this one is "
+                    f"{self.path}: made from the dataset {about.digest[:12]}, this one is "
                     f"{digest[:12]}; {remake}"
                 )
-            start, size = file.tell(), os.fstat(file.fileno()).st_size
-            self.num_samples = int(header[0]["num_samples"])
-            table = int(header[0]["alloc_table_ptr"])
-            wanted = table + self.num_samples * ALLOCATION.itemsize
-            if size != wanted:
-                raise InputError(f"{path}: {size} bytes, {wanted} were written; {remake}")
-        self._rows_at = start
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._rows_at, size = file.tell(), os.fstat(file.fileno()).st_size
+        if header["num_samples"] != self.num_samples:
+            raise InputError(
+                f"{self.path}: {header['num_samples']} samples, the dataset has "
+                f"{self.num_samples}; {remake}"
+            )
+        self._pictures_at = self._rows_at + self.num_samples * ROW.itemsize
+        self._pictures_end = header["alloc_table_ptr"]
+        wanted = self._pictures_end + self.num_samples * ALLOCATION.itemsize
+        if size != wanted or self._pictures_end < self._pictures_at:
+            raise InputError(f"{self.path}: {size} bytes, {wanted} were written; {remake}")
+        return about
 
     def locate(self, sample_id: int) -> np.void:
         """Return a sample's row (``ROW``): what is stored of it, and where.
@@ -311,6 +365,45 @@ class Beton:
             raise OSError(f"the file ends before the row of sample {sample_id}")
         return np.frombuffer(content, ROW)[0]
 
+    def find_wrong(self, rows: np.ndarray, source: np.ndarray) -> NDArray[np.bool_]:
+        """Tell which rows say what cannot be; libffcv would believe them.
+
+        Args:
+            rows: (B,) of ``ROW``.
+            source: (B,) rows of the dataset's index, good ones.
+
+        Returns:
+            (B,) whether a row is wrong: pixels that are not the picture's in number, bytes that do
+            not lie among the pictures, another picture than the dataset's.
+        """
+        image = rows["image"]
+        widths, heights = image["width"].astype(np.int64), image["height"].astype(np.int64)
+        sizes = rows["stored"] >> 32
+        is_raw, is_far = image["mode"] == RAW, image["data_ptr"] > self._pictures_end
+        starts = np.where(is_far, 0, image["data_ptr"]).astype(np.int64)
+        stored = _stored_sides(source, self.about.max_side)
+        return (
+            (rows["source"] != (source["width"].astype(np.int64) << 16 | source["height"]))
+            | (widths != stored[0])
+            | (heights != stored[1])
+            | (image["mode"] > RAW)
+            | (sizes < 1)
+            | (sizes > MAX_PAYLOAD_BYTES)
+            | (is_raw & (sizes != widths * heights * 3))
+            | (starts < self._pictures_at)
+            | (starts + sizes > self._pictures_end)
+        )
+
+    def describe(self, row: np.void) -> str:
+        """Say in one line what a row says."""
+        image, size = row["image"], int(row["stored"]) >> 32
+        return (
+            f"its row says kind {image['mode']}, {image['width']} x {image['height']} px, {size} "
+            f"bytes at {image['data_ptr']}, from {int(row['source']) >> 16} x "
+            f"{int(row['source']) & 0xFFFF} px; pictures lie at {self._pictures_at} .. "
+            f"{self._pictures_end}"
+        )
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         if self.descriptor >= 0:
@@ -323,9 +416,12 @@ def _read_array(file: BinaryIO, dtype: np.dtype, count: int) -> np.ndarray | Non
     return np.frombuffer(content, dtype) if len(content) == dtype.itemsize * count else None
 
 
-def _read_about(field: np.void) -> dict:
+def _read_about(fields: np.ndarray) -> _About | None:
+    """Return what the fields say of a beton; None if they are not those that we write."""
+    found = tuple((f["name"].tobytes().rstrip(b"\0"), int(f["type_id"])) for f in fields)
+    if found != tuple((name.encode(), type_id) for name, type_id in _FIELDS):
+        return None
     try:
-        about = json.loads(field["arguments"].tobytes().rstrip(b"\0"))
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+        return msgspec.json.decode(fields[0]["arguments"].tobytes().rstrip(b"\0"), type=_About)
+    except (msgspec.MsgspecError, RecursionError):
+        return None

@@ -14,7 +14,9 @@ _SOI = b"\xff\xd8"
 _SOS = 0xDA
 _EOI = 0xD9
 _DRI = 0xDD
+_APP1 = 0xE1
 _APP14 = 0xEE
+_EXIF = b"Exif\x00\x00"
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 # All SOFn; 0xC4 (DHT), 0xC8 (JPG) and 0xCC (DAC) share the range but are no frame headers.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -80,6 +82,10 @@ class JpegHeader:
     """Colour transform of the Adobe segment; None without one."""
     component_ids: tuple[int, ...]
     """The components' identifiers."""
+    exif: bytes
+    """EXIF block with its prefix, of as many segments as it has; empty without one."""
+    is_single_scan: bool
+    """Whether the first scan holds all components, and no later one refines it."""
 
     @property
     def is_baseline(self) -> bool:
@@ -147,7 +153,7 @@ def parse_jpeg(payload: bytes) -> JpegHeader:
     """
     if payload[:2] != _SOI:
         raise JpegError("it does not begin with the SOI marker")
-    position, frame, restart_interval, adobe = 2, None, 0, None
+    position, frame, restart_interval, adobe, exif = 2, None, 0, None, b""
     while True:
         start = payload.find(b"\xff", position)
         # Any number of 0xFF may fill the room before a marker; stray bytes are passed over, as
@@ -174,10 +180,20 @@ def parse_jpeg(payload: bytes) -> JpegHeader:
             (restart_interval,) = struct.unpack_from(">H", body)
         elif marker == _APP14 and body[:5] == b"Adobe" and len(body) >= 12:
             adobe = body[11]
+        elif marker == _APP1 and body.startswith(_EXIF):
+            exif = exif + body[len(_EXIF) :] if exif else body
         position += length
     if frame is None:
         raise JpegError("there is no frame header before the first scan")
-    return JpegHeader(restart_interval=restart_interval, adobe_transform=adobe, **frame)
+    return JpegHeader(
+        restart_interval=restart_interval,
+        adobe_transform=adobe,
+        exif=exif,
+        is_single_scan=payload[position + 2 : position + 3] == bytes([frame["num_components"]])
+        and marker == _SOS
+        and frame["frame"] in (_BASELINE, _EXTENDED),
+        **frame,
+    )
 
 
 def count_scans(payload: bytes) -> int:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from ..address import parse_place
 from ..errors import InputError
-from ..system.files import retried
+from ..system.files import check_mapped, retried
+from .agreement import decode_as_said
 from .checksum import crc32
 from .index import INDEX_NAME, map_index, read_index_header
-from .manifest import check_agreement, read_manifest
+from .links import check_files, check_shards
+from .manifest import MANIFEST_NAME, check_agreement, read_manifest
+from .picture import PictureError, open_picture
+from .rows import describe_fault, find_faults
 from .store import LocalStore, Store
 from .tar import BLOCK, TarError, padding, parse_member
 from .targets import TargetEntry, Targets, check_target
@@ -74,6 +80,7 @@ class ShardDataset:
         if isinstance(place, Path):
             folder = place.absolute()
             self._store = LocalStore(folder)
+            check_files(folder, [MANIFEST_NAME, INDEX_NAME])
             self.manifest = read_manifest(folder)
             index_path = folder / INDEX_NAME
             header = read_index_header(index_path)
@@ -87,12 +94,14 @@ class ShardDataset:
             find_target = partial(fetch_target, store, self.manifest)
         check_agreement(self.path, self.manifest, header)
         if not self._store.is_remote:  # there a short read tells: a request a shard takes minutes
-            self._check_shards()
+            check_shards(self.folder, self.manifest)
+            check_files(self.folder, [entry.file_name for entry in self.manifest.targets])
             for entry in self.manifest.targets:
                 check_target(find_target(entry), entry)
-        self._ends = np.cumsum([shard.samples for shard in self.manifest.shards], dtype=np.int64)
-        self.index: np.ndarray = map_index(index_path)
-        """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped."""
+        shards = self.manifest.shards
+        self._ends = np.cumsum([shard.samples for shard in shards], dtype=np.int64)
+        self._shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
+        self._index: np.ndarray = map_index(index_path)
         self.targets = Targets(self.manifest.targets, find_target)
         """What else is known of every sample: (N, ...) by name, memory-mapped when asked for."""
 
@@ -119,20 +128,59 @@ class ShardDataset:
             f"{self.path}: this needs a dataset in a folder of this machine; copy it to one first"
         )
 
-    def _check_shards(self) -> None:
-        for shard in self.manifest.shards:
-            path = self.folder / shard.name
-            try:
-                size = self._store.size(shard.name)
-            except FileNotFoundError:
+    @property
+    def index(self) -> np.ndarray:
+        """Rows of ``fastssl.shards.index.ROW``, one a sample, memory-mapped.
+
+        They may say anything: ``find_faults`` tells which can be used.
+
+        Raises:
+            RunFailed: if the file was cut since it was opened: a look at what is gone is SIGBUS.
+        """
+        check_mapped(self._index)
+        return self._index
+
+    def find_faults(self, sample_ids: ArrayLike) -> NDArray[np.uint8]:
+        """Say which rows of the index cannot be used, whatever the shards hold.
+
+        Args:
+            sample_ids: (B,) ids in 0 .. N-1.
+
+        Returns:
+            uint8 (B,) of ``fastssl.shards.rows.RowFault``; 0 where a row is good.
+        """
+        ids = np.asarray(sample_ids, np.int64)
+        shard_bytes = self._shard_bytes[np.searchsorted(self._ends, ids, side="right")]
+        return find_faults(self.index[ids], shard_bytes, len(self.class_names))
+
+    def rows_of(self, shard: int) -> np.ndarray:
+        """Return the rows of a shard's samples."""
+        start = self.shard_start(shard)
+        return self.index[start : start + self.manifest.shards[shard].samples]
+
+    def check_rows(self) -> None:
+        """See that every row can be used, for who has no substitute where one is bad.
+
+        Raises:
+            InputError: if one cannot.
+        """
+        num_classes, start = len(self.class_names), 0
+        for number, shard in enumerate(self.manifest.shards):
+            rows = self.rows_of(number)
+            bad = np.flatnonzero(find_faults(rows, self._shard_bytes[[number]], num_classes))
+            if len(bad):
+                first = start + int(bad[0])
                 raise InputError(
-                    f"{path}: the shard is missing; restore it, or make the dataset again"
-                ) from None
-            if size != shard.bytes:
-                raise InputError(
-                    f"{path}: {size} bytes, {shard.bytes} were written; the shard is truncated or "
-                    "changed: restore it, or make the dataset again"
+                    f"{self.path}: sample {first}: {self.describe_fault(first)}; see what else is "
+                    "wrong (fastssl check-shards), then make the dataset again"
                 )
+            start += shard.samples
+
+    def describe_fault(self, sample_id: int) -> str:
+        """Say in one line what ``find_faults`` has found at a sample's row."""
+        fault = int(self.find_faults([sample_id])[0])
+        shard = self.manifest.shards[bisect_right(self._ends, sample_id)]
+        return describe_fault(self.index[sample_id], fault, shard.name, shard.bytes)
 
     @property
     def num_samples(self) -> int:
@@ -272,6 +320,32 @@ class ShardDataset:
         if found != self.index["crc32"][sample_id]:
             raise BadSample(int(sample_id), self.describe_wrong_crc(sample_id, found))
 
+    def decode(
+        self,
+        sample_id: int,
+        payload: bytes,
+        open_payload: Callable[[bytes], Image.Image] = open_picture,
+    ) -> Image.Image:
+        """Decode the image of a sample by the reference decoder.
+
+        Args:
+            sample_id: 0 .. N-1.
+            payload: what ``read_payload`` gave.
+            open_payload: opens it.
+
+        Returns:
+            The picture, RGB and upright.
+
+        Raises:
+            BadSample: if the bytes are no picture, or one of another size than its row says.
+        """
+        row = self.index[sample_id]
+        try:
+            return decode_as_said(payload, int(row["width"]), int(row["height"]), open_payload)
+        except PictureError as error:
+            shard = self.manifest.shards[self.locate(sample_id)[0]]
+            raise BadSample(int(sample_id), f"{shard.name}: no picture: {error}") from None
+
     def describe_wrong_crc(self, sample_id: int, found: int) -> str:
         """Say which bytes are not those that were written.
 
@@ -303,6 +377,8 @@ class ShardDataset:
 
     def _read_members(self, sample_id: int, start: int) -> dict[str, bytes]:
         """Read the members of a sample from a place in its tar on, where a header begins."""
+        if self.find_faults([sample_id])[0]:
+            raise BadSample(int(sample_id), self.describe_fault(sample_id))
         shard, offset, _ = self.locate(sample_id)
         end = offset - BLOCK + int(self.index["span"][sample_id])
         if start >= end:
@@ -325,15 +401,26 @@ class ShardDataset:
         """Read the JSON of a sample: ``source``, ``orientation`` and whatever came along.
 
         The image itself is not read.
+
+        Raises:
+            BadSample: if the bytes cannot be had, or are none.
+            IndexError: if the id is out of range.
         """
-        _, offset, length = self.locate(sample_id)
+        shard, offset, length = self.locate(sample_id)
         members = self._read_members(sample_id, offset + length + padding(length))
-        return json.loads(members.get("json", b"{}"))
+        try:
+            metadata = json.loads(members.get("json", b"{}"))
+        except (ValueError, RecursionError):
+            metadata = None
+        if not isinstance(metadata, dict):
+            name = self.manifest.shards[shard].name
+            raise BadSample(int(sample_id), f"{name}: its .json is no object of JSON")
+        return metadata
 
     def close(self) -> None:
         """Close the shards and let go of the index. A closed dataset reads nothing more."""
         self._store.close()
-        self.index = self.index[:0].copy()
+        self._index = self._index[:0].copy()
         self.targets.close()
 
     def __getstate__(self) -> dict:

@@ -298,7 +298,7 @@ def find_payload(path: Path, sample_id: int, back_end: str) -> tuple[Path, int, 
     """Return where the back end reads a sample: file, offset, length."""
     dataset = open_dataset(path)
     if back_end == "ffcv":
-        beton = Beton(make_beton(path), dataset.digest)
+        beton = Beton(make_beton(path), dataset.digest, dataset.num_samples)
         row = beton.locate(sample_id)
         place = beton.path, int(row["image"]["data_ptr"]), int(row["stored"]) >> 32
         beton.close()

@@ -45,7 +45,7 @@ def read(beton, sample_id):
 
 def test_kept_jpegs_are_the_datasets_bytes_under_the_same_ids(dataset, tmp_path):
     path, report = write(dataset, tmp_path, "keep")
-    beton = Beton(path, dataset.digest)
+    beton = Beton(path, dataset.digest, dataset.num_samples)
     for sample_id in range(len(dataset)):
         row, content = read(beton, sample_id)
         assert content == dataset.read_payload(sample_id)
@@ -60,7 +60,7 @@ def test_kept_jpegs_are_the_datasets_bytes_under_the_same_ids(dataset, tmp_path)
 
 def test_raw_pixels_are_the_reference_picture(dataset, tmp_path):
     path, report = write(dataset, tmp_path, "raw")
-    beton = Beton(path, dataset.digest)
+    beton = Beton(path, dataset.digest, dataset.num_samples)
     row, content = read(beton, 5)
     beton.close()
     wanted = decode_picture(dataset.read_payload(5))
@@ -132,13 +132,13 @@ def test_ffcv_itself_reads_the_file(dataset, tmp_path):
 
 def test_a_file_that_is_not_there_tells_the_command(dataset, tmp_path):
     with pytest.raises(InputError, match=r"no such beton; make it: fastssl make-beton"):
-        Beton(tmp_path / "none.beton", dataset.digest)
+        Beton(tmp_path / "none.beton", dataset.digest, dataset.num_samples)
 
 
 def test_a_beton_of_another_dataset_is_refused(dataset, tmp_path):
     path, _ = write(dataset, tmp_path, "keep")
     with pytest.raises(InputError, match="made from the dataset"):
-        Beton(path, "0" * 64)
+        Beton(path, "0" * 64, 47)
 
 
 def test_a_truncated_beton_is_refused(dataset, tmp_path):
@@ -146,7 +146,7 @@ def test_a_truncated_beton_is_refused(dataset, tmp_path):
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 1)
     with pytest.raises(InputError, match=r"bytes, \d+ were written"):
-        Beton(path, dataset.digest)
+        Beton(path, dataset.digest, dataset.num_samples)
 
 
 @pytest.mark.parametrize("content", [b"", b"\2\0", b"\3\0" + bytes(2000), b"PNG" * 1000])
@@ -154,7 +154,7 @@ def test_another_file_is_refused(dataset, tmp_path, content):
     path = tmp_path / "other.beton"
     path.write_bytes(content)
     with pytest.raises(InputError, match="no beton of FFCV's format 2"):
-        Beton(path, dataset.digest)
+        Beton(path, dataset.digest, dataset.num_samples)
 
 
 def test_a_beton_that_ffcv_wrote_says_nothing_of_its_dataset(dataset, tmp_path):
@@ -164,7 +164,7 @@ def test_a_beton_that_ffcv_wrote_says_nothing_of_its_dataset(dataset, tmp_path):
     content[place : place + 200] = bytes(200)
     path.write_bytes(content)
     with pytest.raises(InputError, match="nothing says which dataset it holds"):
-        Beton(path, dataset.digest)
+        Beton(path, dataset.digest, dataset.num_samples)
 
 
 def test_a_missing_shard_leaves_no_file(dataset_path, tmp_path):

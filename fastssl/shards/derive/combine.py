@@ -91,10 +91,6 @@ class _Part:
         """Its samples, counted through all parts."""
         return slice(self.start, self.start + self.dataset.num_samples)
 
-    def rows_of(self, shard: int) -> np.ndarray:
-        start = self.dataset.shard_start(shard)
-        return self.dataset.index[start : start + self.dataset.manifest.shards[shard].samples]
-
     def ids_of(self, shard: int) -> slice:
         start = self.start + self.dataset.shard_start(shard)
         return slice(start, start + self.dataset.manifest.shards[shard].samples)
@@ -115,6 +111,8 @@ def _check_target(config: CombineConfig) -> None:
 
 def _open_parts(config: CombineConfig) -> tuple[list[_Part], tuple[str, ...]]:
     datasets = [open_dataset(path) for path in config.datasets]
+    for dataset in datasets:
+        dataset.check_rows()
     lists = [ClassList(str(d.folder), d.class_names, d.has_labels) for d in datasets]
     names, maps = unite_classes(lists, config.merge_classes)
     parts, start = [], 0
@@ -129,7 +127,7 @@ def _check_digest(part: _Part) -> None:
     manifest = part.dataset.manifest
     digest = manifest.begin_digest()
     for shard in range(len(manifest.shards)):
-        digest.update(part.rows_of(shard).tobytes())
+        digest.update(part.dataset.rows_of(shard).tobytes())
     if digest.hexdigest() != manifest.digest:
         raise InputError(
             f"{part.dataset.path}: its index and manifest give the digest "
@@ -147,7 +145,7 @@ def _check_doubled(parts: list[_Part], kept: NDArray[np.bool_]) -> None:
         for number, shard in enumerate(part.dataset.manifest.shards):
             if times[shard.sha256] == 1:
                 continue
-            offsets = part.rows_of(number)["offset"][kept[part.ids_of(number)]]
+            offsets = part.dataset.rows_of(number)["offset"][kept[part.ids_of(number)]]
             if shard.sha256 in seen and len(offsets):
                 where, others = seen[shard.sha256]
                 both = np.intersect1d(offsets, others)
@@ -165,7 +163,7 @@ def _count_labels(parts: list[_Part], kept: NDArray[np.bool_], num_classes: int)
     counts = np.zeros(num_classes, np.int64)
     for part in parts:
         for number in range(len(part.dataset.manifest.shards)):
-            rows = part.rows_of(number)[kept[part.ids_of(number)]]
+            rows = part.dataset.rows_of(number)[kept[part.ids_of(number)]]
             labels = _map_labels(rows["label"], part.label_map)
             counts += np.bincount(labels[labels >= 0], minlength=num_classes)
         if LABELS in part.dataset.targets:
@@ -256,7 +254,7 @@ class _Builder:
         """Add what is kept of a shard; one of which nothing is kept is not linked."""
         manifest = part.dataset.manifest
         entry = manifest.shards[number]
-        rows = part.rows_of(number)[kept]
+        rows = part.dataset.rows_of(number)[kept]
         if not len(rows):
             return
         name = shard_name(len(self.shards))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import InputError, nearest
 from ..making.sources import open_source
 from ..making.tables import TableColumns
-from ..reader import ShardDataset
+from ..reader import BadSample, ShardDataset
 from ..targets import LABELS, PRESENT
 
 
@@ -108,8 +108,13 @@ def _mark_sources(
     start = 0
     for dataset in datasets:
         for sample_id in range(dataset.num_samples):
-            source = dataset.read_metadata(sample_id).get("source")
-            if source in wanted:
+            try:
+                source = dataset.read_metadata(sample_id).get("source")
+            except BadSample as bad:
+                raise InputError(
+                    f"{dataset.path}: {bad}; see what else is wrong: fastssl check-shards"
+                ) from None
+            if isinstance(source, str) and source in wanted:
                 wanted[source] = marks[start + sample_id] = True
         start += dataset.num_samples
     absent = [source for source, is_found in wanted.items() if not is_found]

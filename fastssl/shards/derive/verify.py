@@ -15,19 +15,22 @@ import numpy as np
 
 from ...errors import InputError
 from ...system.cpus import available_cpus
-from ...system.files import sha256_of
+from ...system.files import open_regular, read_regular, sha256_of
 from ...system.workers import Progress, Report, run_jobs, say_nothing
 from ..checksum import crc32
 from ..index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
 from ..jpeg import JpegError, parse_jpeg
+from ..links import check_files, find_shard, list_shards
 from ..making.encode import describe_payload
 from ..making.writer import dali_index, dali_index_name
 from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
+from ..rows import describe_fault, find_faults
 from ..tar import BLOCK, Member, TarError, parse_member, walk_tar
 from ..targets import check_target
 
 _ROWS_AT_ONCE = 1 << 18
+_LABEL_BYTES = 16  # of the longest `.cls`, and more
 _KEY = re.compile(r"[0-9]{9}")
 _EXTENSIONS = {int(Payload.JPEG): "jpg", int(Payload.PNG): "png", int(Payload.NPY): "npy"}
 
@@ -101,6 +104,7 @@ def _check_targets(path: Path, manifest: Manifest) -> Iterator[Fault]:
     """Check that each target is the array that was written."""
     for entry in manifest.targets:
         try:
+            check_files(path, [entry.file_name])
             check_target(path / entry.file_name, entry)
             digest = sha256_of(path / entry.file_name)
         except InputError as error:
@@ -122,12 +126,14 @@ class _ShardCheck:
         shard: ShardEntry,
         label_map: tuple[int, ...] | None,
         rows: np.ndarray | None,
+        num_classes: int,
         deep: bool,
     ):
         self._path = path
         self._shard = shard
         self._label_map = label_map
         self._rows = rows
+        self._num_classes = num_classes
         self._deep = deep
         self._num_behind_end = 0
         self.faults: list[Fault] = []
@@ -137,9 +143,10 @@ class _ShardCheck:
 
     def run(self, report: Report) -> None:
         try:
-            descriptor = os.open(self._path / self._shard.name, os.O_RDONLY)
-        except OSError as error:
-            self._add(None, f"cannot be opened: {error.strerror}; the shard is missing")
+            find_shard(self._path, self._shard, list_shards)
+            descriptor = open_regular(self._path / self._shard.name)
+        except (InputError, OSError) as error:
+            self._add(None, f"cannot be opened: {error}")
             report(self._shard.samples)
             return
         try:
@@ -166,12 +173,17 @@ class _ShardCheck:
             return
         if (np.diff(self._rows["offset"].astype(np.int64)) <= 0).any():
             self._add(None, "the index does not name its samples once each and in order")
-        for members, row in zip(self._match(samples), self._rows, strict=True):
+        faults = find_faults(self._rows, np.array([self._shard.bytes]), self._num_classes).tolist()
+        for members, row, fault in zip(self._match(samples), self._rows, faults, strict=True):
             if members is not None:
                 self._check_place(descriptor, members, row)
             elif is_whole:
                 self._add(None, f"none of its images begins at {row['offset']}, as the index says")
-            self._check_payload(descriptor, row)
+            if fault:
+                key = None if members is None else members[0].name.partition(".")[0]
+                self._add(key, describe_fault(row, fault, self._shard.name, self._shard.bytes))
+            else:
+                self._check_payload(descriptor, row)
             report(1)
         if self._num_behind_end:
             self._add(None, f"{self._num_behind_end} samples lie behind its end")
@@ -211,9 +223,12 @@ class _ShardCheck:
             [[(m.name.partition(".")[2], m.offset, m.size, m.name) for m in s] for s in samples]
         )
         try:
-            found = (self._path / name).read_bytes()
+            found = read_regular(self._path / name, len(wanted))
         except OSError as error:
             self._add(None, f"{name} cannot be read: {error.strerror}")
+            return
+        except InputError as error:
+            self._add(None, str(error))
             return
         if found != wanted:
             self._add(None, f"{name} does not say where the members lie")
@@ -237,7 +252,7 @@ class _ShardCheck:
         label = b"-1"
         for member in members:
             if member.name.endswith(".cls"):
-                label = os.pread(descriptor, member.size, member.offset)
+                label = os.pread(descriptor, min(member.size, _LABEL_BYTES), member.offset)
         if self._map_label(label) != b"%d" % row["label"]:
             meaning = "" if self._label_map is None else f" ({self._map_label(label)!r} here)"
             self._add(key, f"its label is {label!r}{meaning}, the index says {row['label']}")
@@ -316,7 +331,7 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
     except InputError:
         rows = None  # reported once, by the check of the index
     label_map = None if shard.label_map is None else manifest.label_maps[shard.label_map]
-    check = _ShardCheck(path, shard, label_map, rows, deep)
+    check = _ShardCheck(path, shard, label_map, rows, len(manifest.class_names), deep)
     check.run(report)
     return check.faults
 

@@ -172,12 +172,13 @@ class TarSource(Source):
     def _walk_index(self) -> Iterator[Entry]:
         """Yield the samples that the index of a dataset names, in the order of their ids."""
         with contextlib.closing(open_dataset(self.root)) as dataset:
+            dataset.check_rows()
             targets = [dataset.targets[spec.name] for spec in self.targets]
             for number, shard in enumerate(dataset.manifest.shards):
                 if shard.name not in self._tars:
                     continue
                 start = dataset.shard_start(number)
-                rows = dataset.index[start : start + shard.samples]
+                rows = dataset.rows_of(number)
                 ids = {offset: i for i, offset in enumerate(rows["offset"].tolist(), start)}
                 for entry in self._walk(shard.name):
                     sample_id = ids.get(entry.members.get("image", (-1, 0))[0])
