@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from .average_precision import average_precision, step_average_precision
 from .features import Features, extract_features
 from .knn import KnnResult, classify_by_neighbours, evaluate_knn, find_neighbours
 from .splits import Split, split_by_group
+from .svm import GOYAL19_COSTS, SvmResult, fit_svms, normalize_rows
 
 __all__ = [
+    "GOYAL19_COSTS",
     "Features",
     "KnnResult",
     "Split",
+    "SvmResult",
+    "average_precision",
     "classify_by_neighbours",
     "evaluate_knn",
     "extract_features",
     "find_neighbours",
+    "fit_svms",
+    "normalize_rows",
     "split_by_group",
+    "step_average_precision",
 ]
