@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
-REBUILD = "pip install --no-build-isolation -e . (or FASTSSL_BUILD_EXT=0 for pure Python)"
+BUILD = "pip install --no-build-isolation -e ."
+"""What builds it, in a checkout."""
+REBUILD = f"{BUILD} (or FASTSSL_BUILD_EXT=0 for pure Python)"
 
 _BUILD_TEXT = re.compile(rb"fastssl build: ([\x20-\x7e]*);")
 

@@ -110,22 +110,25 @@ def _examine_extension() -> Iterator[Finding]:
     """Tell what the compiled half was built for, and whether it is used."""
     import torch
 
-    from ..extension import REBUILD, describe_misfit, find_binary, load_extension, read_build_text
+    from ..extension import BUILD, describe_misfit, find_binary, load_extension, read_build_text
 
     path = find_binary()
     if path is None:
-        said = "not built: operators run their slower PyTorch reference, no native loader"
-        yield Finding("extension", said, REBUILD)
+        said = (
+            "missing: operators run their slower PyTorch reference, no native loader; in a checkout"
+        )
+        yield Finding("extension", said, BUILD)
         return
     try:
         build = read_build_text(path)
         misfit = describe_misfit(build, str(torch.__version__), torch.version.cuda)
         load_extension()
     except ImportError as error:
-        yield Finding("extension", str(error), REBUILD, is_needed=True)
+        said = str(error).partition("; build it again")[0]
+        yield Finding("extension", said, BUILD, is_needed=True)
         return
     if misfit is not None:
-        yield Finding("extension", f"not used: {misfit}", REBUILD)
+        yield Finding("extension", f"not used: {misfit}", BUILD)
         return
     archs = build["cuda_archs"].replace(",", " ")
     yield Finding("extension", f"for torch {build['torch']}, {path.name}")
@@ -136,7 +139,7 @@ def _examine_extension() -> Iterator[Finding]:
     if archs:
         yield Finding("cuda kernels", f"compute capability {archs}, CUDA {build['cuda']}")
     else:
-        remedy = f"FASTSSL_CUDA=1 {REBUILD.split(' (')[0]}" if torch.cuda.is_available() else ""
+        remedy = f"FASTSSL_CUDA=1 {BUILD}" if torch.cuda.is_available() else ""
         yield Finding("cuda kernels", "none: on a GPU the PyTorch reference runs", remedy)
     yield Finding("jpeg", build["jpeg"] or "none: no native loader")
 

@@ -18,10 +18,10 @@ from fastssl.extension import load_extension
 ROOT = Path(__file__).parents[2]
 
 
-def examine(tmp_path, *python, **environment):
-    """Run the doctor; return its exit code, what it said and its file."""
+def examine(tmp_path, *python, before="", **environment):
+    """Run the doctor, behind a line of Python; return its exit code, what it said and its file."""
     path = tmp_path / "doctor.json"
-    code = "from fastssl.__main__ import main; main()"
+    code = f"{before}; from fastssl.__main__ import main; main()".removeprefix("; ")
     done = subprocess.run(
         [sys.executable, *python, "-c", code, "doctor", "--json", str(path)],
         env={**os.environ, "COLUMNS": "80", **environment},
@@ -77,6 +77,30 @@ def test_what_is_missing_comes_with_the_line_that_installs_it(here):
     for finding in [*found["loaders"], *found["optional"]]:
         if finding["said"].startswith("missing") and finding["name"] != "apex":
             assert "install" in finding["remedy"]
+
+
+def test_a_missing_extension_is_one_finding_with_the_command_that_builds_it(tmp_path):
+    # Python's own way to say that a module cannot be imported.
+    done, found = examine(tmp_path, before='import sys; sys.modules["fastssl._C"] = None')
+    assert (done.returncode, done.stderr) == (0, "")  # the reference trains too
+    extension = by_name(found, "fastssl")["extension"]
+    assert extension["said"].startswith("missing: operators run their slower PyTorch reference")
+    assert extension["remedy"] == "pip install --no-build-isolation -e ."
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert lines.count("> pip install --no-build-isolation -e .") == 1
+    assert by_name(found, "loaders")["native"]["said"] == "missing"
+    assert by_name(found, "used")["loader"]["said"].startswith("webdataset")
+
+
+def test_a_damaged_extension_is_named_and_cannot_train(tmp_path):
+    (tmp_path / "_C.abi3.so").write_bytes(b"no library")
+    before = f"import fastssl; fastssl.__path__.insert(0, {str(tmp_path)!r})"
+    done, found = examine(tmp_path, before=before)
+    assert (done.returncode, done.stderr) == (1, "")
+    extension = by_name(found, "fastssl")["extension"]
+    assert f"damaged: {tmp_path}/_C.abi3.so does not tell" in extension["said"]
+    assert extension["remedy"] == "pip install --no-build-isolation -e ."
+    assert "cannot train before what is needed is mended" in done.stdout
 
 
 def test_without_torch_it_says_how_to_get_it_and_ends_with_1(tmp_path):
