@@ -51,8 +51,8 @@ def place(tmp_path_factory):
     convert(ConvertConfig(root / "birds.csv", root / "birds", workers=1, targets=("age:float32",)))
     torch.manual_seed(0)
     trunk = build_trunk("resnet50")
-    (root / "runs" / "first").mkdir(parents=True)
-    path = root / "runs" / "first" / "trunk.safetensors"
+    path = root / "runs" / "jigsaw" / "trunk.safetensors"
+    path.parent.mkdir(parents=True)
     save_trunk(trunk, path, {"input": InputSpec().to_text()})
     return root
 
