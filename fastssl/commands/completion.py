@@ -42,6 +42,11 @@ _fastssl() {{
 }}
 complete -o default -F _fastssl fastssl
 """
+# A zsh whose start-up files say nothing of completion has none.
+ZSH_BEGIN = """\
+(( $+functions[compdef] )) || { autoload -U +X compinit && compinit -i }
+autoload -U +X bashcompinit && bashcompinit
+"""
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,7 @@ def build_script(shell: str) -> str:
     script = _SCRIPT.format(
         commands=" ".join(COMMANDS), values="\n".join(values), options="\n".join(options)
     )
-    begin = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
-    return begin + script
+    return (ZSH_BEGIN if shell == "zsh" else "") + script
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastssl.commands import COMMANDS, describe_commands
+from fastssl.commands.completion import ZSH_BEGIN
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,17 +49,23 @@ def test_help_shows_what_was_called(spelled):
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory):
-    """Ask bash what it would offer behind the words."""
+def completion(tmp_path_factory):
+    """Write the completion for bash."""
     path = tmp_path_factory.mktemp("completion") / "fastssl"
     path.write_text(fastssl("completion", "bash").stdout)
+    return path
+
+
+@pytest.fixture(scope="module")
+def complete(completion):
+    """Ask bash what it would offer behind the words."""
 
     def ask(*words):
         code = (
             'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fastssl; '
             'printf "%s\\n" "${COMPREPLY[@]}"; complete -p fastssl >&2'
         )
-        command = ["bash", "--norc", "-c", code, "bash", str(path), "fastssl", *words]
+        command = ["bash", "--norc", "-c", code, "bash", str(completion), "fastssl", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "-o default -F _fastssl fastssl" in done.stderr
         return done.stdout.split()
@@ -77,3 +85,18 @@ def test_bash_completes_commands_options_and_their_words(complete):
     assert "--task.num-permutations" in complete("train", "demo", "--task.num-")
     assert complete("make-shards", "--json", "") == complete("make-shards", "photos") == []
     assert complete("completion", "") == ["bash", "zsh"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_a_zsh_without_start_up_files_takes_the_completion(completion, tmp_path):
+    path = tmp_path / "fastssl.zsh"
+    path.write_text(ZSH_BEGIN + completion.read_text())
+    done = subprocess.run(
+        ["zsh", "-f", "-c", 'source "$1"; print -r -- $_comps[fastssl]', "zsh", str(path)],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stderr, done.stdout) == ("", "_bash_complete -o default -F _fastssl\n")
