@@ -7,6 +7,7 @@ from .features import Features, extract_features
 from .knn import KnnResult, classify_by_neighbours, evaluate_knn, find_neighbours
 from .splits import Split, split_by_group
 from .svm import GOYAL19_COSTS, SvmResult, fit_svms, normalize_rows
+from .utility import UtilityCurve, utility
 
 __all__ = [
     "GOYAL19_COSTS",
@@ -14,6 +15,7 @@ __all__ = [
     "KnnResult",
     "Split",
     "SvmResult",
+    "UtilityCurve",
     "average_precision",
     "classify_by_neighbours",
     "evaluate_knn",
@@ -23,4 +25,5 @@ __all__ = [
     "normalize_rows",
     "split_by_group",
     "step_average_precision",
+    "utility",
 ]
