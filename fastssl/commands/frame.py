@@ -78,7 +78,9 @@ def _tell_launcher(line: str) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         with contextlib.suppress(OSError):
-            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}))
+            told = {"py_callstack": line, "timestamp": str(int(time.time()))}
+            content = {"message": {"message": line, "extraInfo": told}}
+            Path(path).write_text(json.dumps(content))
 
 
 def program_name() -> str:

@@ -45,10 +45,12 @@ def find_dataset(place: str | Path) -> str | Path:
                 f"it in {out.parent}, which you may not write to; make it elsewhere: fastssl "
                 f"make-shards {place} OUT"
             )
-        with locked(out.with_name(f".{out.name}.lock"), "", patience_s=math.inf):
+        lock = out.with_name(f".{out.name}.lock")
+        with locked(lock, "", patience_s=math.inf):
             if not (out / MANIFEST_NAME).is_file():
                 _say(f"{place} is a folder of photographs: a dataset is made of it once, in {out}")
                 _say(describe(_convert(whole, out), out))
+                lock.unlink(missing_ok=True)  # who waits for it finds the dataset
                 return out
     if os.environ.get("RANK", "0") == "0":
         _say(

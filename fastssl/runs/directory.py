@@ -179,9 +179,8 @@ def may_change_when_continued(name: str) -> bool:
         name: of a field of the identity.
     """
     # The optimiser's other numbers are part of its state.
-    return name in ("recipe", "trunk_from", "continue_from", "optim.lr", "optim.lr_batch_size") or (
-        name.startswith(("schedule.", "checkpoint."))
-    )
+    own = ("recipe", "device", "trunk_from", "continue_from", "optim.lr", "optim.lr_batch_size")
+    return name in own or name.startswith(("schedule.", "checkpoint."))
 
 
 def write_config(

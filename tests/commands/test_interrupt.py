@@ -9,7 +9,6 @@ import os
 import pty
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import termios
@@ -49,9 +48,6 @@ class Terminal:
 
     def press(self):
         os.write(self._ours, CTRL_C)
-
-    def send(self, number):
-        self._process.send_signal(number)
 
     def wait_for(self, text):
         """Read until a text is there."""
@@ -190,6 +186,10 @@ def test_under_torchrun_too(start_module, dataset_path, tmp_path):
     terminal.wait_for("stuck")
     terminal.press()
     terminal.wait_for("stopping after this step; Ctrl-C again to abort")
+    # What stands if torchrun kills the ranks, as it does after 30 seconds.
+    wait_until((run / "exit.json").exists, "the signal is not noted")
+    ending = json.loads((run / "exit.json").read_text())
+    assert (ending["code"], ending["reason"]) == (1, "stopped: SIGINT, before it was done")
     terminal.press()
     terminal.wait()
     assert terminal.said.count("stopping after this step") == 1
@@ -197,16 +197,3 @@ def test_under_torchrun_too(start_module, dataset_path, tmp_path):
     ending = json.loads((run / "exit.json").read_text())
     assert (ending["code"], ending["reason"]) == (1, "stopped: Ctrl-C, before it was done")
     assert "forcefully exiting" not in terminal.said  # the ranks have ended by themselves
-
-
-def test_ranks_that_torchrun_kills_have_said_what_asked_for_the_stop(
-    start_module, dataset_path, tmp_path
-):
-    run = tmp_path / "run"
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    terminal = start_module(*launcher, "-m", "tests.training.stuck_run", dataset_path, run)
-    terminal.wait_for("stuck")
-    terminal.send(signal.SIGTERM)
-    wait_until((run / "exit.json").exists, "the signal is not noted")
-    ending = json.loads((run / "exit.json").read_text())
-    assert (ending["code"], ending["reason"]) == (1, "stopped: SIGTERM, before it was done")

@@ -27,6 +27,7 @@ def test_it_is_made_into_a_dataset_beside_it_once(photos, capsys):
         ["quickstart", "--data.path", str(photos), "--output-dir", "run", "--device", "cpu"]
     )
     out = photos.with_name("photos-shards")
+    assert {path.name for path in photos.parent.iterdir()} == {"photos", "photos-shards"}
     assert config.data.path == out
     assert open_dataset(out).num_samples == NUM
     said = capsys.readouterr().err

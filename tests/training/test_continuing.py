@@ -120,8 +120,8 @@ def test_what_cannot_change_in_the_middle_is_refused(configure, finished, change
         train(train_on(configure, finished, **changes))
 
 
-def test_the_learning_rate_may_change(configure, finished):
-    second = train_on(configure, finished, nested={"optim": {"lr": 0.01}})
+def test_the_learning_rate_and_the_name_of_the_device_may_change(configure, finished):
+    second = train_on(configure, finished, nested={"optim": {"lr": 0.01}}, device="cpu")
     train(dataclasses.replace(second, max_steps=10))
     assert read_run(second.output_dir).lines[-1]["lr"] == pytest.approx(0.01 * 8 / 64)
 
