@@ -35,35 +35,47 @@ recipes: {recipes}
   RECIPE --help       all options of a recipe, with their defaults"""
 
 
-def read_command_line(arguments: Sequence[str]) -> RunConfig:
+def read_command_line(arguments: Sequence[str], default: RunConfig | None = None) -> RunConfig:
     """Return the config of a recipe, changed by the options behind its name.
 
-    A folder of photographs is made into a dataset, and what the recipe leaves to data and device is
-    chosen.
+    Args:
+        arguments: the recipe's name and the options.
+        default: what they change, where it is not the recipe as it stands.
 
     Raises:
-        InputError: for what is wrong with it.
-        StoppedBySignal: on a signal while a dataset is made; the same again goes on.
+        InputError: for what is wrong with them.
     """
-    default = build_recipe(arguments[0])
-    config = _parse(arguments, default)
-    check_required(config)
-    # Behind the parser, so that help and wrong options answer without loading what makes datasets.
-    from .photographs import find_dataset
-
-    path = find_dataset(config.data.path)
-    if is_fitted(default.recipe):
-        config = _parse(arguments, _fit(config, default, path))
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
-
-
-def _parse(arguments: Sequence[str], default: RunConfig) -> RunConfig:
+    default = default or build_recipe(arguments[0])
     return parse_arguments(
         RunConfig[type(default.task)],  # type: ignore[misc]  # known only now
         arguments[1:],
         default=default,
         program=f"{program_name()} {arguments[0]}",
     )
+
+
+def choose_run(arguments: Sequence[str]) -> RunConfig:
+    """Return the run that a command line asks for, ready to be trained.
+
+    A folder of photographs is made into a dataset, and what the recipe leaves to data and device is
+    chosen.
+
+    Args:
+        arguments: the recipe's name and the options.
+
+    Raises:
+        InputError: for what is wrong with them, or missing.
+        StoppedBySignal: on a signal while a dataset is made; the same again goes on.
+    """
+    config = read_command_line(arguments)
+    check_required(config)
+    # Behind the parser, so that help and wrong options answer without loading what makes datasets.
+    from .photographs import find_dataset
+
+    path = find_dataset(config.data.path)
+    if is_fitted(config.recipe):
+        config = read_command_line(arguments, _fit(config, build_recipe(arguments[0]), path))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
 
 
 def check_required(config: RunConfig) -> None:
@@ -132,7 +144,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     # Behind the parser, so that help, lists and wrong options answer without loading the trainer.
     try:
-        config = read_command_line(arguments)
+        config = choose_run(arguments)
     except (InputError, StoppedBySignal) as error:
         if not is_zero:  # every rank reads the same command line; one says what is wrong with it
             leave_to_another_rank(error)

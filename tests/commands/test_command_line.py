@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastssl.commands.train import main, read_command_line
+from fastssl.commands.train import choose_run, main
 from fastssl.errors import InputError
 
 
@@ -18,7 +18,7 @@ def test_the_recipe_comes_first():
 def test_all_that_is_missing_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
-        read_command_line(["demo", "--trunk", "resnet51"])
+        choose_run(["demo", "--trunk", "resnet51"])
     message = str(caught.value)
     assert message.startswith("trunk ('resnet51') is not known; did you mean 'resnet50'?")
     assert "--data.path (none given) must name a dataset" in message

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastssl.commands.photographs import find_dataset
-from fastssl.commands.train import read_command_line
+from fastssl.commands.train import choose_run
 from fastssl.errors import InputError
 from fastssl.shards import open_dataset
 from tests.conftest import save_photograph
@@ -23,7 +23,7 @@ def photos(tmp_path):
 
 
 def test_it_is_made_into_a_dataset_beside_it_once(photos, capsys):
-    config = read_command_line(
+    config = choose_run(
         ["quickstart", "--data.path", str(photos), "--output-dir", "run", "--device", "cpu"]
     )
     out = photos.with_name("photos-shards")
@@ -43,7 +43,7 @@ def test_it_is_made_into_a_dataset_beside_it_once(photos, capsys):
 
 
 def test_what_the_command_line_says_comes_before_the_recipes_choice(photos):
-    config = read_command_line(
+    config = choose_run(
         [
             *("quickstart", "--data.path", str(photos), "--output-dir", "run", "--device", "cpu"),
             *("--schedule.epochs", "3", "--data.global-batch-size", "10"),
