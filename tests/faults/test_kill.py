@@ -261,10 +261,10 @@ def test_ranks_stop_together_on_too_many_bad_samples(dataset_path, tmp_path):
 def test_a_rank_that_fails_alone_leaves_its_reason(dataset_path, tmp_path):
     """Rank 1 cannot write its ledger; rank 0 alone would only know that its peer is gone."""
     folder = tmp_path / "run"
-    (folder / "ledger.rank1.jsonl").mkdir(parents=True)
-    done = subprocess.run(
-        command(dataset_path, folder, 2), env=environment(), capture_output=True, text=True
-    )
+    launch = command(dataset_path, folder, 2)
+    launch[launch.index(str(ROOT / "tools" / "train.py"))] = "tests.faults.limited_rank"
+    launch.insert(launch.index("tests.faults.limited_rank"), "-m")
+    done = subprocess.run(launch, env=environment(), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     ending = json.loads((folder / "exit.json").read_text())
     assert ending["code"] == 1
