@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,15 @@ from .directory import CONFIG_NAME, EXIT_NAME, MAX_JSON_BYTES, METRICS_NAME, TEN
 
 MAX_LINE_BYTES = 1 << 20
 """A longer line is none of ours."""
+_MOST = 1e30
 MAX_LINES = 10_000
 """Of a run with more than twice as many lines every second one is kept, and again."""
+
+
+MAX_PICTURE_PIXELS = 1 << 24
+"""A larger picture is none of ours."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ class Run(Documented):
     def curve(self, key: str) -> tuple[list[float], list[float]]:
         """Return (steps, values) of a number, without the lines that lack it."""
         found = [(line["step"], line.get(key)) for line in self.lines]
-        points = [(x, y) for x, y in found if isinstance(y, (int, float))]
+        # NaN compares with nothing, and what is larger fits on no axis.
+        points = [(x, y) for x, y in found if isinstance(y, (int, float)) and abs(y) < _MOST]
         return [x for x, _ in points], [y for _, y in points]
 
     def names(self) -> list[str]:
@@ -145,7 +154,8 @@ def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
             if was_inside or (is_inside and len(text) == MAX_LINE_BYTES):
                 continue
             line = _parse_object(text)
-            if "event" in line or isinstance(line.get("step"), int):
+            step = line.get("step")
+            if "event" in line or (isinstance(step, int) and 0 <= step < 2**63):
                 yield line
 
 
@@ -177,14 +187,30 @@ def _read_pictures(folder: Path) -> list[LoggedPicture]:
 
     ends: dict[str, dict[int, bytes]] = {}
     for path in sorted(folder.glob("*tfevents*")):
-        open_own(path).close()  # a pipe would be waited for
-        for event in LegacyEventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                if value.HasField("image"):
-                    steps = ends.get(value.tag, {}) | {event.step: value.image.encoded_image_string}
-                    ends[value.tag] = {s: steps[s] for s in (min(steps), max(steps))}
-    return [
-        LoggedPicture(tag, step, np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
+        try:
+            open_own(path).close()  # a pipe would be waited for
+            for event in LegacyEventFileLoader(str(path)).Load():
+                for value in event.summary.value:
+                    if value.HasField("image"):
+                        encoded = value.image.encoded_image_string
+                        steps = ends.get(value.tag, {}) | {event.step: encoded}
+                        ends[value.tag] = {s: steps[s] for s in (min(steps), max(steps))}
+        except Exception as error:  # TensorBoard's own for each kind of damage
+            _log.warning("%s cannot be read: %s: %s", path, type(error).__name__, error)
+    found = [
+        (tag, step, _decode(encoded))
         for tag, steps in sorted(ends.items())
         for step, encoded in steps.items()
     ]
+    return [LoggedPicture(tag, step, pixels) for tag, step, pixels in found if pixels is not None]
+
+
+def _decode(encoded: bytes) -> NDArray[np.uint8] | None:
+    """Return a picture's pixels, or None if it is none, or too large to be one of ours."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PICTURE_PIXELS:
+                return None
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None

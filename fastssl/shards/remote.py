@@ -28,8 +28,8 @@ NUM_REQUESTS = 16
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a connection."""
 
-READ_TIMEOUT_S = 30.0
-"""Longest silence in the middle of an answer."""
+READ_TIMEOUT_S = 10.0
+"""Longest silence before an answer and in the middle of one."""
 
 REQUEST_TIMEOUT_S = 60.0
 """Longest time for a whole request, with what the protocol's own package repeats of it."""

@@ -19,6 +19,10 @@ MIN_BYTES_PER_S = 1024
 """An answer that comes more slowly is given up, once it has had ``TRICKLE_S``."""
 TRICKLE_S = 5.0
 """Seconds after which the rate of an answer counts."""
+HEADERS_S = 6.0
+"""Seconds that a server has for its headers."""
+UNTOLD_S = 8.0
+"""Seconds that an answer may take that does not tell its length; servers of files do."""
 MAX_REDIRECTS = 5
 """Redirects in a row that are followed."""
 REDIRECT_VARIABLE = "FASTSSL_REDIRECT_HOSTS"
@@ -71,7 +75,11 @@ async def _ask(filesystem: Any, method: str, address: str, headers: dict[str, st
     headers = {**options.pop("headers", {}), **headers}
     for _ in range(MAX_REDIRECTS + 1):
         sent = {**headers, **secret}
-        response = await session.request(method, place, headers=sent, **options)
+        try:
+            async with asyncio.timeout(HEADERS_S):
+                response = await session.request(method, place, headers=sent, **options)
+        except TimeoutError:
+            raise StoreError(f"no answer in time ({HEADERS_S:g} s)", "slow") from None
         if response.status not in _REDIRECTS:
             return response
         response.close()
@@ -152,13 +160,16 @@ async def _read_body(response: Any, most: int) -> bytes:
     """Read the body of an answer, as far as it may go."""
     clock = asyncio.get_running_loop().time
     began, content = clock(), bytearray()
-    async for piece in response.content.iter_any():
-        content += piece
-        if len(content) > most:
-            raise _TooMuch(len(content), most)
-        elapsed = clock() - began
-        if elapsed > TRICKLE_S and len(content) < MIN_BYTES_PER_S * elapsed:
-            raise StoreError(
-                f"no answer in time ({len(content):,} bytes in {elapsed:.0f} s)", "slow"
-            )
+    try:
+        async with asyncio.timeout(UNTOLD_S if response.content_length is None else None):
+            async for piece in response.content.iter_any():
+                content += piece
+                if len(content) > most:
+                    raise _TooMuch(len(content), most)
+                elapsed = clock() - began
+                if elapsed > TRICKLE_S and len(content) < MIN_BYTES_PER_S * elapsed:
+                    raise TimeoutError
+    except TimeoutError:
+        told = f"{len(content):,} bytes in {clock() - began:.0f} s"
+        raise StoreError(f"no answer in time ({told})", "slow") from None
     return bytes(content)

@@ -155,6 +155,7 @@ def train_from(make_answer: Callable[[], Answer]) -> Callable[[Path], Words]:
     """Return what starts a server and a run that reads from it."""
 
     def prepare(folder: Path) -> Words:
+        make_master()  # here: a run notes signals, which no thread may
         # The command inherits them.
         os.environ.update(FASTSSL_CACHE=str(folder / "cache"), NO_PROXY="127.0.0.1")
         address = RawServer(make_answer()).address

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from fastssl.errors import InputError
@@ -45,8 +49,11 @@ def test_run_gives_curves_and_counts_resumes(run):
         b'{"step": 30, "loss": "high"}\n',
         b'5\n[1]\n"step"\n{}\n{"step": "x"}\n\xff\xfe\x00\n',
         b"[" * 100_000 + b"\n",
+        b'{"step": 30, "loss": NaN}\n{"step": 31, "loss": Infinity}\n',
+        b'{"step": 30, "loss": 1' + b"0" * 400 + b"}\n",
+        b'{"step": 1' + b"0" * 400 + b', "loss": 1}\n{"step": -1, "loss": 1}\n',
     ],
-    ids=["torn", "not finite", "no number", "no lines of ours", "deep"],
+    ids=["torn", "not finite", "no number", "no lines of ours", "deep", "NaN", "great", "far"],
 )
 def test_what_is_no_number_leaves_a_gap(run, tail):
     append(run, tail)
@@ -85,6 +92,47 @@ def test_first_and_newest_pictures_are_read_from_tensorboard(run):
     assert [(p.tag, p.step) for p in (first, newest)] == [("jigsaw/0", 1), ("jigsaw/0", 3)]
     np.testing.assert_array_equal(first.pixels, drawn[0])
     np.testing.assert_array_equal(newest.pixels, drawn[2])
+
+
+def write_picture(run, encoded, step):
+    """Log bytes as if they were a picture."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    image = Summary.Image(height=1, width=1, colorspace=3, encoded_image_string=encoded)
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        writer._get_file_writer().add_summary(
+            Summary(value=[Summary.Value(tag="jigsaw/0", image=image)]), step
+        )
+
+
+@pytest.mark.parametrize("kind", ["rubbish", "bomb"])
+def test_pictures_that_are_none_are_left_out(run, kind):
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
+    write_picture(run, {"rubbish": b"rubbish", "bomb": buffer.getvalue()}[kind], 1)
+    assert read_run(run).pictures == ()
+
+
+@pytest.mark.parametrize("kind", ["rubbish", "pipe", "link", "a record without end"])
+def test_a_log_that_is_none_is_left_out(run, kind, tmp_path):
+    (run / "tensorboard").mkdir()
+    path = run / "tensorboard" / "events.out.tfevents.1"
+    length = (1 << 62).to_bytes(8, "little")
+    masked = masked_crc32c(length)
+    {
+        "rubbish": lambda: path.write_bytes(b"\xff" * 100),
+        "pipe": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to(tmp_path / "nowhere"),
+        "a record without end": lambda: path.write_bytes(length + masked + bytes(100)),
+    }[kind]()
+    assert read_run(run).pictures == ()
+
+
+def masked_crc32c(content):
+    """Return the check of a record's length, as TensorFlow writes it."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c as masked
+
+    return struct.pack("<I", masked(content))
 
 
 def test_settings_and_ending_are_read(run):

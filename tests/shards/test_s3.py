@@ -10,6 +10,7 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.shards import BadSample, open_dataset, reader
+from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 
@@ -92,3 +93,17 @@ def test_a_shard_that_is_gone_from_s3_is_a_bad_sample(bucket):
     s3fs.S3FileSystem(skip_instance_cache=True).rm("bucket/sets/ds/shard-000001.tar")
     with pytest.raises(BadSample, match=r"shard-000001\.tar: not found"):
         dataset.read_payload(8)
+
+
+def test_an_object_without_end_is_not_read_on(bucket, tmp_path, monkeypatch):
+    server = RangeServer(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+    monkeypatch.setattr(cache, "MAX_MANIFEST_BYTES", 1 << 20)
+    server.trouble = lambda _name: "endless without a length"
+    try:
+        with pytest.raises(InputError, match=r"more bytes came than the 1,048,576 that were asked"):
+            open_dataset(f"{bucket}/sets/ds")
+        assert server.num_sent < 32 << 20
+        assert [name for name, _ in server.asked] == ["bucket/sets/ds/manifest.json"]
+    finally:
+        server.stop()

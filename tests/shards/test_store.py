@@ -296,7 +296,7 @@ def test_compressed_answers_are_refused_and_never_unpacked(server, address):
 @pytest.mark.parametrize(("kind", "told"), [("trickle", r"\d+ bytes in"), ("headers", "0.5 s")])
 def test_an_answer_that_trickles_is_given_up_at_once(server, address, monkeypatch, kind, told):
     monkeypatch.setattr(web, "TRICKLE_S", 0.2)
-    monkeypatch.setattr(remote, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(web, "HEADERS_S", 0.5)
     server.troubled("ds/manifest.json", kind)
     with pytest.raises(InputError, match=rf"no answer in time \({told}.*then start again"):
         open_dataset(address)
