@@ -152,6 +152,8 @@ class ViewSpec(Checked, prefix="view "):
     def intermediate_size(self, width: int, height: int) -> tuple[int, int] | None:
         """Return the (width, height) of the first of two resamplings; None where there is one.
 
+        No side is longer than a picture's may be: a line of pixels would take gigabytes.
+
         Args:
             width: of the box in pixels.
             height: of the box in pixels.
@@ -160,8 +162,8 @@ class ViewSpec(Checked, prefix="view "):
             return None
         short = min(width, height)
         return (
-            max(1, int(_divide_round(width * self.resize, short))),
-            max(1, int(_divide_round(height * self.resize, short))),
+            min(MAX_SIDE, max(1, int(_divide_round(width * self.resize, short)))),
+            min(MAX_SIDE, max(1, int(_divide_round(height * self.resize, short)))),
         )
 
 

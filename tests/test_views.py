@@ -144,6 +144,7 @@ def test_views_of_one_sample_differ():
 def test_resize_squash_names_its_first_size():
     assert ViewSpec.resize_squash(256, 224).intermediate_size(500, 375) == (341, 256)
     assert ViewSpec.squash(224).intermediate_size(500, 375) is None
+    assert ViewSpec.resize_squash(256, 224).intermediate_size(1, 65535) == (256, 65535)
 
 
 @pytest.mark.parametrize(
