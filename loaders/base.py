@@ -171,8 +171,8 @@ class Loader(abc.ABC):
         whole = self._plan(*self.order.at(positions[positions % self.world_size == self.rank]))
         # Copies: what belongs to a batch must not keep the others' memory alive.
         return [
-            BatchPlan(*(part.copy() for part in parts))
-            for parts in zip(
+            BatchPlan(ids.copy(), epochs.copy(), boxes.copy(), faults.copy())
+            for ids, epochs, boxes, faults in zip(
                 np.split(whole.sample_ids, count),
                 np.split(whole.epochs, count),
                 np.split(whole.boxes, count),

@@ -216,7 +216,7 @@ class FfcvLoader(Loader):
         content = _scratch.get("content", stored.sizes[place])
         boxes, middles = stored.boxes[place], stored.middles[place]
         with work.clock.time("decode"):
-            if mode == RAW or is_as_said(content.tobytes(), width, height, orientation=1):
+            if mode == RAW or is_as_said(content, width, height, orientation=1):
                 pixels = _scratch.get("pixels", width * height * 3 if mode == JPG else 0)
                 middle = _scratch.get("middle", int(middles.prod(axis=1).max()) * 3)
                 out = content, mode, height, width, pixels, boxes, middles, middle, out_VSSC

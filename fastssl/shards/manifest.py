@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -38,6 +38,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _NumSamples = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
 _Label = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 _Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_EncodingName = Annotated[str, msgspec.Meta(pattern=r"^(keep|tiled|resized|raw|mixed)\Z")]
 # No path, no hidden file, nothing that does something to a terminal.
 _FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}\Z")]
 
@@ -86,7 +87,7 @@ class Manifest:
     """N: sample ids are 0 .. N-1, in the order of the shards."""
     digest: _Sha256
     """SHA-256 over what defines the data (``begin_digest``), 64 hex digits."""
-    encoding: Literal["keep", "tiled", "resized", "raw", "mixed"]
+    encoding: _EncodingName
     """How payloads were made; ``mixed`` where datasets of several were combined."""
     encoding_options: dict[str, int]
     """Options of the encoding."""

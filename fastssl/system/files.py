@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -198,6 +198,15 @@ def refusing_unreadable(path: Path, remedy: str) -> Iterator[None]:
         raise InputError(f"{path}: {error.strerror or error}; {remedy}") from None
 
 
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
 def open_regular(path: Path) -> int:
     """Open a regular file for reading.
 
@@ -223,15 +232,6 @@ def open_regular(path: Path) -> int:
         os.close(descriptor)
     name = next((name for is_it, name in _KINDS if is_it(kind)), "something else")
     raise OSError(errno.EINVAL, f"{name}, wanted a regular file", str(path))
-
-
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
