@@ -36,7 +36,7 @@ def _make_base() -> Path:
     for number in range(NUM_SAMPLES):
         path = folder / "photographs" / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make_photograph(number, side=48 + number))
+        path.write_bytes(make_photograph(number, side=250 + number))
     out = folder / "dataset"
     convert(ConvertConfig(folder / "photographs", out, samples_per_shard=8, workers=1))
     with contextlib.closing(open_dataset(out)) as dataset:

@@ -5,6 +5,7 @@ Everything here writes into files that are there; checksums are made to fit unle
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -72,6 +73,14 @@ def _png_of_size(width: int, height: int) -> bytes:
     return bytes(payload)
 
 
+def _scan_again(old: bytes) -> bytes:
+    with Image.open(io.BytesIO(old)) as picture:
+        flat = Image.new("L", picture.size, 128)
+    payload = encode(flat, progressive=True, quality=10)
+    start = payload.rindex(b"\xff\xda")
+    return payload[:-2] + payload[start:-2] * 100 + payload[-2:]
+
+
 PICTURES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "zeros": (lambda old: bytes(len(old)), "non-image"),
     "noise": (lambda old: np.random.default_rng(0).bytes(len(old)), "non-image"),
@@ -83,6 +92,7 @@ PICTURES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a JPEG of 65,535 x 65,535": (lambda old: set_jpeg_size(old, 65535, 65535), "too-large"),
     "a larger JPEG": (lambda old: set_jpeg_size(old, 4000, 3000), "4000 x 3000 px"),
     "a JPEG without height": (lambda old: set_jpeg_size(old, 64, 0), "corrupt"),
+    "a JPEG of more than a hundred scans": (_scan_again, "too-many-scans"),
     "a PNG of 20,000 x 20,000": (lambda _: _png_of_size(20_000, 20_000), "too-large"),
     "a PNG of another size": (lambda _: _png_of_size(2, 2), "2 x 2 px"),
     "raw pixels of another size": (lambda _: pack_header("|u1", (2, 3, 3)) + bytes(18), "3 x 2 px"),

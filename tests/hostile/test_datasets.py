@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 
 from fastssl.errors import InputError
-from fastssl.shards import open_dataset
+from fastssl.shards import BadSample, open_dataset
+from fastssl.shards.beton import BetonOptions, write_beton
+from fastssl.shards.derive.combine import CombineConfig, combine
 from fastssl.shards.manifest import MANIFEST_NAME, parse_manifest, read_manifest
-from tests.hostile import datasets
+from fastssl.shards.tar import TarError, walk_tar
+from tests.hostile import datasets, lies
+from tests.hostile.sources import set_size
 
 
 @pytest.fixture
@@ -62,3 +67,40 @@ def test_a_link_that_stays_in_the_folder_is_followed(folder):
     shard.symlink_to("elsewhere.tar")
     with contextlib.closing(open_dataset(folder)) as dataset:
         assert len(dataset.read_payload(dataset.shard_start(1))) > 0
+
+
+@pytest.mark.parametrize("name", ["label 99", "behind 2**63", "payload kind 5"])
+def test_a_row_that_lies_is_refused_where_nothing_takes_its_place(folder, tmp_path, name):
+    lies.tell_row_lie(folder, 3, name)
+    told = r"sample 3: index\.bin: its row says .*check-shards"
+    with pytest.raises(InputError, match=told):
+        combine(CombineConfig((folder,), tmp_path / "out"))
+    with contextlib.closing(open_dataset(folder)) as dataset:
+        with pytest.raises(InputError, match=told):
+            write_beton(dataset, tmp_path / "a.beton", BetonOptions(), workers=1)
+        with pytest.raises(BadSample, match="its row says"):
+            dataset.read_members(3)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"[", b"1", b"\xff", b" "], ids=repr)
+def test_metadata_that_is_no_object_is_a_bad_sample(folder, content):
+    with contextlib.closing(open_dataset(folder)) as dataset:
+        length = len(dataset.read_members(0)["json"])
+        shard = folder / dataset.manifest.shards[0].name
+        place = shard.read_bytes().index(b'{"')
+        with shard.open("r+b") as file:
+            file.seek(place)
+            file.write((content * length)[:length])
+        with pytest.raises(BadSample, match=r"its \.json is no object"):
+            dataset.read_metadata(0)
+
+
+def test_a_member_of_negative_size_is_damage(folder):
+    set_size(folder / datasets.SHARD, b"-0000001000")
+    descriptor = os.open(folder / datasets.SHARD, os.O_RDONLY)
+    try:
+        with pytest.raises(TarError, match="a size of b'-0000001000'"):
+            list(walk_tar(descriptor))
+    finally:
+        os.close(descriptor)
