@@ -24,7 +24,7 @@ class DividedTable:
         """Make this rank's rows, of zeros.
 
         Args:
-            num_rows: N.
+            num_rows: N, of the whole table.
             row_shape: of one row.
             dtype: of the rows.
             world: the ranks; the rows lie on its device.
