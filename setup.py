@@ -464,6 +464,7 @@ setup(
         *(f"fastssl.loaders.{name}" for name in find_packages("loaders")),
     ],
     package_dir={"fastssl.loaders": "loaders"},
+    package_data={"fastssl.tasks": ["prior_*.json"]},
     ext_modules=ext_modules,
     cmdclass=cmdclass,
     options={"bdist_wheel": {"py_limited_api": LIMITED_API_TAG}} if ext_modules else {},

@@ -86,6 +86,7 @@ def test_the_wheel_holds_every_module_and_no_top_level_loaders(source, pure_whee
     with zipfile.ZipFile(pure_wheel) as archive:
         names = set(archive.namelist())
     assert {name for name in names if name.endswith(".py")} == wanted
+    assert "fastssl/tasks/prior_imagenet.json" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastssl"}
 
 
@@ -112,6 +113,7 @@ def test_the_source_archive_holds_what_the_extension_is_built_from(source, tmp_p
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {str(path.relative_to(source)) for path in source.glob("csrc/**/*.*")}
+    wanted |= {"fastssl/tasks/prior_imagenet.json"}
     assert wanted | {"loaders/__init__.py", "setup.py", "README.md"} <= names
 
 

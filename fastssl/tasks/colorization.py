@@ -31,7 +31,7 @@ from ..shards.index import SampleFlags
 from ..views import ViewSpec
 from .base import Features, Inputs, Metric, Resize, Side, Task
 from .checksums import note_checksum
-from .color_prior import PRIOR_REMEDY, read_prior
+from .color_prior import PRIOR_REMEDY, SHIPPED_GRID, SHIPPED_PRIOR, read_prior
 from .pictures import Picture, frame_picture
 
 TRUNK_STRIDE = 16
@@ -56,8 +56,11 @@ class ColorizationConfig(Checked, prefix="task."):
     """Width of that spread, in units of a and b."""
     bin_grid: Annotated[int, Range(MIN_GRID, MAX_GRID)] = 10
     """Step of the bins, in units of a and b; 10 gives 313, the study has 5, 15 and 20 too."""
+    prior: Literal["even", "imagenet"] = "even"
+    """All colours count alike; or rare ones more, by numbers that ship with the package, counted in
+    300 photographs of ImageNet-1k. Where there is a prior_file that is taken."""
     prior_file: str = free("")
-    """Count rare colours more by this file of fastssl color-prior; without one all count alike."""
+    """Count rare colours more by this file of fastssl color-prior, made of your own images."""
     prior_sha256: str = ""
     """SHA-256 of that file; filled in where it is not given, so that a run keeps its prior."""
     uniform_share: Share = 0.5
@@ -94,6 +97,23 @@ class ColorizationConfig(Checked, prefix="task."):
                 f"({self.crop}); enlarge --task.resize-short"
             )
         note_checksum(self, "prior", PRIOR_REMEDY)
+        if self.prior == "imagenet" and not self.prior_file and self.bin_grid != SHIPPED_GRID:
+            raise InputError(
+                f"task.prior (imagenet) is of bins of step {SHIPPED_GRID}, task.bin_grid is "
+                f"{self.bin_grid}; give --task.prior-file of fastssl color-prior --grid "
+                f"{self.bin_grid}, or set --task.prior even"
+            )
+
+
+def load_prior(config: ColorizationConfig) -> np.ndarray | None:
+    """Return how often each bin is met, float64 (Q,), by the file or the name; None for even.
+
+    Raises:
+        InputError: if there is a file that cannot be used.
+    """
+    if config.prior_file:
+        return read_prior(config.prior_file, config.bin_grid)
+    return read_prior(SHIPPED_PRIOR, config.bin_grid) if config.prior == "imagenet" else None
 
 
 class Colorization(Task):
@@ -135,9 +155,12 @@ class Colorization(Task):
         self.input_spec = InputSpec("lightness", eight_bit=config.eight_bit)
         self.trunk = trunk
         self._end_point, places = _MAPS[trunk.name]
-        prior = read_prior(config.prior_file, config.bin_grid) if config.prior_file else None
         self.criterion = ColorLoss(
-            config.num_neighbors, config.sigma, config.bin_grid, prior, config.uniform_share
+            config.num_neighbors,
+            config.sigma,
+            config.bin_grid,
+            load_prior(config),
+            config.uniform_share,
         )
         num_doublings = (TRUNK_STRIDE // config.head_stride).bit_length() - 1
         self.head = ColorHead(
