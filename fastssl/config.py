@@ -157,6 +157,9 @@ class ScheduleConfig(Checked, prefix="schedule."):
 
     epochs: Annotated[float, Range(0, 1_000_000, without=0)] = 105.0
     """Length of the run in epochs."""
+    epoch_samples: Annotated[int, Range(0, MAX_SAMPLES)] = 0
+    """Samples that an epoch of this schedule counts, whatever the dataset's size: the same number
+    gives datasets of every size as many steps; 0 takes the dataset's own."""
     kind: Literal["step", "cosine", "linear"] = "step"
     """step: times gamma at each milestone; cosine, linear: down to final_share at the end."""
     milestones: Annotated[tuple[float, ...], _Million] = (30.0, 60.0, 90.0, 100.0)

@@ -17,7 +17,7 @@ class Schedule:
     peak_lr: float
     """Rate after the warm-up."""
     num_samples: int
-    """N, samples in an epoch."""
+    """N, samples that an epoch of the schedule counts."""
     global_batch_size: int
     """B."""
 
@@ -49,6 +49,14 @@ class Schedule:
 def build_schedule(
     config: ScheduleConfig, optim: OptimConfig, num_samples: int, global_batch_size: int
 ) -> Schedule:
-    """Scale the peak rate linearly with the batch (Goyal et al. 2017) and set the course."""
+    """Scale the peak rate linearly with the batch (Goyal et al. 2017) and set the course.
+
+    Args:
+        config: the course.
+        optim: has the rate, and the batch that it is for.
+        num_samples: of the dataset, for a schedule whose epochs are the dataset's.
+        global_batch_size: B.
+    """
     scale = global_batch_size / optim.lr_batch_size if optim.lr_batch_size else 1.0
+    num_samples = config.epoch_samples or num_samples
     return Schedule(config, optim.lr * scale, num_samples, global_batch_size)
