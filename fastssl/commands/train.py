@@ -15,14 +15,7 @@ from pathlib import Path
 
 from ..config import RunConfig
 from ..errors import InputError, StoppedBySignal, leave_to_another_rank
-from ..studies import (
-    build_recipe,
-    describe_recipes,
-    fit_recipe,
-    is_fitted,
-    list_smaller,
-    recipe_names,
-)
+from ..studies import build_recipe, fit_recipe, is_fitted, list_smaller, recipe_names
 from .frame import parse_arguments, program_name
 
 _USAGE = """usage: {program} RECIPE --data.path DATASET --output-dir RUN [options]
@@ -30,8 +23,10 @@ _USAGE = """usage: {program} RECIPE --data.path DATASET --output-dir RUN [option
 recipes: {recipes}
 
   quickstart          a first run on your photographs, few or many, that ends on a laptop
-  --list [WORD ...]   what each recipe is, with every cell of the studies and its cost; words choose
-                      (--list goyal19 resnet50 yfcc100m)
+  --list              what suits your photographs and this machine, then every recipe
+                      (--images N or --data DATASET says how many there are)
+  --list WORD ...     cells of the studies with steps, costs and published figures
+                      (--list goyal19 table1, --list rotation, --published, --json FILE)
   RECIPE --help       all options of a recipe, with their defaults"""
 
 
@@ -132,7 +127,9 @@ def main(arguments: Sequence[str]) -> None:
         level=logging.INFO if is_zero else logging.ERROR, format="%(message)s", stream=sys.stderr
     )
     if "--list" in arguments:
-        print(describe_recipes([word for word in arguments if word != "--list"]))
+        from .recipe_list import print_list
+
+        print_list([word for word in arguments if word != "--list"])
         return
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE.format(program=program_name(), recipes=", ".join(recipe_names(False))))

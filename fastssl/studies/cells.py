@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..config import RunConfig
+from ..training.schedule import build_schedule
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,37 @@ DATA_SETS = {
 """By the names that cells have them under. YFCC-100M is taken as large as its name says; some of
 its photographs are gone by now."""
 
+PROTOCOLS = {
+    "vissl-linear-imagenet1k": "linear on ImageNet-1k by SGD, 28 epochs; the authors' later zoo",
+    "pirl-linear-imagenet1k": "the same, best layer; Misra and van der Maaten 2020",
+    "pirl-linear-places205": "linear on Places205 by SGD, 14 epochs, best layer; the same",
+    "goyal19-svm-voc07": "linear SVMs on VOC07, best layer, as Misra and van der Maaten repeat it",
+    "kolesnikov19-lbfgs-imagenet1k": "L-BFGS on pre-logits, ImageNet-1k, the study's own hold-out",
+    "kolesnikov19-sgd-imagenet1k": "linear by SGD, 520 epochs, ImageNet-1k's official validation",
+    "kolesnikov19-sgd-places205": "linear by SGD, 520 epochs, Places205's official validation",
+}
+"""How a published figure was measured, by the name of its protocol."""
+
+Origin = Literal["study", "remembered", "ours"]
+"""Whose a row is: a source has it; it is remembered of one and not verified; no source has it."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that a study, or its authors later, published; never one of this project's."""
+
+    value: float
+    """In percent."""
+    protocol: str
+    """One of ``PROTOCOLS``."""
+    what: str = ""
+    """What it was measured on, where that is not plainly this cell."""
+
+    @property
+    def metric(self) -> str:
+        """What was measured: ``top1`` or ``mAP``."""
+        return "mAP" if "-svm-" in self.protocol else "top1"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,21 +78,33 @@ class Cell:
     """What the study trained it on."""
     gigaflops: float
     """10^9 floating-point operations of a training step for one image."""
-    published: str = ""
-    """Figure that the study, or its authors later, published for it; empty if none is known."""
+    published: tuple[Published, ...] = ()
+    """Figures that are known for it."""
+    places: tuple[str, ...] = ()
+    """Tables and figures of the study that it stands in: ``table1``, ``figure2``."""
+    origin: Origin = "study"
+    """Whose it is."""
+    is_variant: bool = False
+    """Another form of a cell of the study, listed where its own word is asked for."""
 
-    def describe_cost(self, config: RunConfig[Any]) -> str:
-        """Return the arithmetic of the whole run as text.
 
-        Args:
-            config: of the cell.
-        """
-        cost = self.gigaflops * self.data.num_images * config.schedule.epochs / 1e9
-        digits = 2 if cost < 10 else 1 if cost < 100 else 0
-        return f"{cost:,.{digits}f} EFLOP"
+def count_images(config: RunConfig[Any], num_images: int = 0) -> float:
+    """Count the images that a run sees.
 
-    def summarize(self) -> str:
-        """Return the data set and the published figure in one line."""
-        return f"on {self.data.title}; " + (
-            f"published: {self.published}" if self.published else "no published figure"
-        )
+    Args:
+        config: of the run.
+        num_images: of the data that it is given, where its recipe is for any.
+    """
+    if config.max_steps is not None:
+        return config.max_steps * config.data.global_batch_size
+    of_epoch = config.schedule.epoch_samples or config.data.nominal_samples or num_images
+    return config.schedule.epochs * of_epoch
+
+
+def count_steps(config: RunConfig[Any], num_images: int = 0) -> int:
+    """Count the steps of a run; arguments as those of ``count_images``."""
+    if config.max_steps is not None:
+        return config.max_steps
+    num_images = config.data.nominal_samples or num_images
+    batch_size = config.data.global_batch_size
+    return build_schedule(config.schedule, config.optim, num_images, batch_size).total_steps

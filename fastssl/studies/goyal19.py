@@ -20,9 +20,13 @@ from ..config import (
     ScheduleConfig,
 )
 from ..tasks import ColorizationConfig, JigsawConfig, SupervisedConfig
+from .cells import IMAGENET_1K
 
-YFCC_SCHEDULE = ScheduleConfig(epochs=10.0, milestones=(3.0, 6.0, 9.0), warmup_epochs=0.0)
-"""The authors' release has it for YFCC without saying which of the subsets it was for."""
+TEN_EPOCHS = ScheduleConfig(epochs=10.0, milestones=(3.0, 6.0, 9.0), warmup_epochs=0.0)
+"""The authors' release has it for YFCC without saying which of the subsets it was for: of 1 million
+images it is 39,062 steps, of 100 million 3.9 million."""
+EQUAL_SAMPLES = ScheduleConfig(epoch_samples=IMAGENET_1K.num_images)
+"""ImageNet-1k's own course by samples seen, 134.5 million, whatever the dataset's size."""
 
 CAFFE_BIASES: dict[str, Any] = {"decay_bias": False, "bias_lr_factor": 2.0}
 """Fields of the optimiser: biases at twice the rate of weights and without decay, as in Caffe's
@@ -61,11 +65,13 @@ def jigsaw(
 
 
 def jigsaw_yfcc() -> RunConfig[JigsawConfig]:
-    """Jigsaw as in Goyal et al. 2019, on YFCC subsets (10 epochs, no warm-up).
+    """Jigsaw as in Goyal et al. 2019, with the release's YFCC course (10 epochs, no warm-up).
 
     Command: as ``goyal19_jigsaw``; ``--data.max-samples 1000000`` and so on take nested subsets.
+    Ten epochs of each make length follow size: cells such as
+    ``goyal19_jigsaw_resnet50_p2000_yfcc1m`` see as many samples of every subset instead.
     """
-    return jigsaw(schedule=YFCC_SCHEDULE, name="goyal19_jigsaw_yfcc")
+    return jigsaw(schedule=TEN_EPOCHS, name="goyal19_jigsaw_yfcc")
 
 
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
@@ -185,10 +191,12 @@ def colorization(
     """Colorization as in Goyal et al. 2019, on a set of ImageNet-1k's size (105 epochs).
 
     Command: ``torchrun --nproc-per-node 8 -m fastssl train goyal19_colorization --data.path shards/
-    --output-dir runs/colorization``; with ``--task.prior-file prior.json`` from
-    ``fastssl color-prior`` rare colours count more (whether the study did so is not known). Views,
-    trunk, 8-bit Lab, bins and K are the study's; batch, rate and schedule those of its jigsaw, for
-    its own were never published, nor the head. Hardware of the original: 8 GPUs. Expected on
+    --output-dir runs/colorization``. Rare colours count more, as the authors say of the bins and
+    priors that their code makes: by numbers that ship with the package, counted in 300 photographs
+    of ImageNet-1k; ``--task.prior-file prior.json`` from ``fastssl color-prior`` takes those of
+    your own images, ``--task.prior even`` none. Views, trunk, 8-bit Lab, bins and K are the
+    study's; batch, rate and schedule those of its jigsaw, for its own were never published, nor the
+    head. Hardware of the original: 8 GPUs. Expected on
     ImageNet-1k (the same authors' zoo): linear top-1 40.1. Not yet measured by this project.
 
     Args:
@@ -200,7 +208,7 @@ def colorization(
     """
     return RunConfig(
         recipe=name,
-        task=ColorizationConfig(num_neighbors=num_neighbors, eight_bit=True),
+        task=ColorizationConfig(num_neighbors=num_neighbors, eight_bit=True, prior="imagenet"),
         trunk=trunk,
         width=width,
         data=LoaderConfig(global_batch_size=256),
@@ -245,13 +253,21 @@ def _colour_in_seconds(
 ) -> RunConfig[ColorizationConfig]:
     """Shrink a colorization recipe to what learns on one CPU thread in a minute or two.
 
+    All colours count alike: of answers that are rebalanced ``error`` is above that of grey, and in
+    so few steps nothing would be seen.
+
     Args:
         config: the recipe.
         resize_short: short side of the image in pixels.
         crop: side of the crop in pixels.
     """
     task = dataclasses.replace(
-        config.task, hidden=32, head_stride=8, resize_short=resize_short, crop=crop
+        config.task,
+        prior="even",
+        hidden=32,
+        head_stride=8,
+        resize_short=resize_short,
+        crop=crop,
     )
     return dataclasses.replace(
         config,

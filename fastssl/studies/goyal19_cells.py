@@ -1,24 +1,29 @@
-"""The table of Goyal et al. 2019: task x trunk x difficulty x data, and its supervised baselines.
+"""The table of Goyal et al. 2019: task x trunk x difficulty x data, and its baselines.
 
 What is known of the paper's runs is little (``goyal19.py``); what a cell takes over from elsewhere:
 
 - **Batch and rate**: 256 images and 0.1 (AlexNet's jigsaw 0.01), of the authors' later release. A
   comment of theirs speaks of 8 machines for ImageNet-22k: with another
   ``--data.global-batch-size`` the rate follows.
-- **Schedule**: 105 epochs on ImageNet-1k and ImageNet-22k, 10 on YFCC, are the release's own for
-  jigsaw. That comment has 120 for the paper's ImageNet-22k, without milestones
-  (``--schedule.epochs 120``). Which subset of YFCC the 10 epochs are for is not said: here they are
-  for all four. Of Places205 nothing is known: it has ImageNet-1k's. Colorization has jigsaw's.
+- **Length**: 105 epochs on ImageNet-1k and ImageNet-22k are the release's own for jigsaw. That
+  comment has 120 for the paper's ImageNet-22k, without milestones (``--schedule.epochs 120``).
+  Subsets of YFCC see the same number of samples each, that of ImageNet-1k's 105 epochs, so that
+  their axis is one of data and not of length; the release's 10 epochs, which it has without saying
+  of which subset, are the cells with ``_10epochs`` behind their name. Of Places205 nothing is
+  known: its pretext cells are ours, with ImageNet-1k's epochs. Colorization has jigsaw's.
 - **Difficulty**: the five sizes of permutation sets are published. Those of 100 and 701 are files
   by Noroozi there; here they are chosen by the greatest minimum distance, without the identity
   (``--task.permutations-file`` takes the files). The list of K is remembered and not verified.
 - **Supervised**: ResNet-50 as the recipe ``supervised``; AlexNet is ``caffenet``, the network whose
   weights the study downloaded, with BVLC's course.
+- **Random**: the untrained trunk, exported at once.
+- **Places**: numbers of tables and figures are remembered and not verified.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -27,7 +32,7 @@ from ..errors import InputError, nearest
 from ..tasks.jigsaw import LIKE_NOROOZIS_FILES
 from . import goyal19 as recipes
 from . import supervised as supervised_recipes
-from .cells import DATA_SETS, Cell
+from .cells import DATA_SETS, IMAGENET_1K, Cell, Origin, Published
 from .operations import GIGAFLOPS
 
 TRUNKS = ("alexnet", "resnet50")
@@ -51,45 +56,77 @@ _TASK_DATA = {
     "supervised": ("imagenet1k", "places205"),
 }
 
-# (Task, trunk, difficulty, data) -> linear top-1 on ImageNet-1k of the paper's own weights, in the
-# authors' later zoo. Which |P| and K those weights had is said of ImageNet-22k's jigsaw alone; the
-# others stand where the study scales data.
-_OF_PAPER: dict[tuple[str, str, int, str], float] = {
-    ("jigsaw", "resnet50", 2000, "imagenet1k"): 46.58,
-    ("jigsaw", "resnet50", 2000, "imagenet22k"): 53.09,
-    ("jigsaw", "resnet50", 2000, "yfcc100m"): 51.37,
-    ("jigsaw", "alexnet", 2000, "imagenet1k"): 34.82,
-    ("jigsaw", "alexnet", 2000, "imagenet22k"): 37.5,
-    ("jigsaw", "alexnet", 2000, "yfcc100m"): 37.01,
-    ("colorization", "resnet50", 10, "imagenet1k"): 40.11,
-    ("colorization", "resnet50", 10, "imagenet22k"): 49.24,
-    ("colorization", "resnet50", 10, "yfcc100m"): 47.46,
-    ("colorization", "alexnet", 10, "imagenet1k"): 30.39,
-    ("colorization", "alexnet", 10, "imagenet22k"): 36.83,
-    ("colorization", "alexnet", 10, "yfcc100m"): 34.19,
-    ("supervised", "resnet50", 0, "imagenet1k"): 75.88,
-    ("supervised", "resnet50", 0, "places205"): 58.49,
-    ("supervised", "alexnet", 0, "imagenet1k"): 49.54,
-}
-# The same of runs of the later release: these settings exactly.
-_OF_RELEASE: dict[tuple[str, str, int, str], float] = {
-    ("jigsaw", "resnet50", 100, "imagenet1k"): 48.57,
-    ("jigsaw", "resnet50", 2000, "imagenet1k"): 46.73,
-    ("jigsaw", "resnet50", 10000, "imagenet1k"): 48.11,
-    ("jigsaw", "resnet50", 2000, "imagenet22k"): 44.84,
-}
-# mAP of the linear SVM on VOC07, the best layer of the paper's models, as PIRL (Misra and van der
-# Maaten 2020) repeats it.
-_VOC07: dict[tuple[str, str, int, str], float] = {
-    ("jigsaw", "resnet50", 2000, "imagenet1k"): 64.5,
-    ("jigsaw", "resnet50", 2000, "yfcc1m"): 64.0,
-    ("jigsaw", "resnet50", 2000, "yfcc100m"): 71.0,
-    ("colorization", "resnet50", 10, "imagenet1k"): 55.6,
+TEN_EPOCHS = "10epochs"
+"""Word behind a cell's name of YFCC for the release's course."""
+
+_ZOO, _PIRL, _PLACES = (
+    "vissl-linear-imagenet1k",
+    "pirl-linear-imagenet1k",
+    "pirl-linear-places205",
+)
+_VOC07 = "goyal19-svm-voc07"
+_PAPER, _RELEASE = "the paper's weights", "of the release, 105 epochs"
+# (Task, trunk, difficulty, data) -> what is known. Which |P| and K the paper's weights had is said
+# of ImageNet-22k's jigsaw alone; the others stand where the study scales data.
+_PUBLISHED: dict[tuple[str, str, int, str], tuple[Published, ...]] = {
+    ("jigsaw", "resnet50", 100, "imagenet1k"): (Published(48.57, _ZOO, _RELEASE),),
+    ("jigsaw", "resnet50", 2000, "imagenet1k"): (
+        Published(46.58, _ZOO, _PAPER),
+        Published(46.73, _ZOO, _RELEASE),
+        Published(45.7, _PIRL, _PAPER),
+        Published(41.2, _PLACES, _PAPER),
+        Published(64.5, _VOC07, _PAPER),
+    ),
+    ("jigsaw", "resnet50", 10000, "imagenet1k"): (Published(48.11, _ZOO, _RELEASE),),
+    ("jigsaw", "resnet50", 2000, "imagenet22k"): (
+        Published(53.09, _ZOO, _PAPER),
+        Published(44.84, _ZOO, _RELEASE),
+    ),
+    ("jigsaw", "resnet50", 2000, "yfcc1m"): (
+        Published(42.1, _PLACES, _PAPER),
+        Published(64.0, _VOC07, _PAPER),
+    ),
+    ("jigsaw", "resnet50", 2000, "yfcc100m"): (
+        Published(51.37, _ZOO, _PAPER),
+        Published(48.3, _PIRL, _PAPER),
+        Published(44.8, _PLACES, _PAPER),
+        Published(71.0, _VOC07, _PAPER),
+    ),
+    ("jigsaw", "alexnet", 2000, "imagenet1k"): (Published(34.82, _ZOO, _PAPER),),
+    ("jigsaw", "alexnet", 2000, "imagenet22k"): (Published(37.5, _ZOO, _PAPER),),
+    ("jigsaw", "alexnet", 2000, "yfcc100m"): (Published(37.01, _ZOO, _PAPER),),
+    ("colorization", "resnet50", 10, "imagenet1k"): (
+        Published(40.11, _ZOO, _PAPER),
+        Published(39.6, _PIRL, _PAPER),
+        Published(37.5, _PLACES, _PAPER),
+        Published(55.6, _VOC07, _PAPER),
+    ),
+    ("colorization", "resnet50", 10, "imagenet22k"): (Published(49.24, _ZOO, _PAPER),),
+    ("colorization", "resnet50", 10, "yfcc100m"): (Published(47.46, _ZOO, _PAPER),),
+    ("colorization", "alexnet", 10, "imagenet1k"): (Published(30.39, _ZOO, _PAPER),),
+    ("colorization", "alexnet", 10, "imagenet22k"): (Published(36.83, _ZOO, _PAPER),),
+    ("colorization", "alexnet", 10, "yfcc100m"): (Published(34.19, _ZOO, _PAPER),),
+    ("supervised", "resnet50", 0, "imagenet1k"): (
+        Published(75.88, _ZOO, _PAPER),
+        Published(75.9, _PIRL, "of Misra and van der Maaten"),
+        Published(51.5, _PLACES, "of Misra and van der Maaten"),
+        Published(87.5, _VOC07, "of Misra and van der Maaten"),
+    ),
+    ("supervised", "resnet50", 0, "places205"): (
+        Published(58.49, _ZOO, _PAPER),
+        Published(62.3, _PLACES, _PAPER),
+    ),
+    ("supervised", "alexnet", 0, "imagenet1k"): (Published(49.54, _ZOO, "BVLC's weights"),),
+    ("random", "resnet50", 0, ""): (Published(13.7, _PIRL), Published(16.6, _PLACES)),
 }
 
 
 def goyal19(
-    task: str, trunk: str = "resnet50", difficulty: int = 0, data: str = "imagenet1k"
+    task: str,
+    trunk: str = "resnet50",
+    difficulty: int = 0,
+    data: str = "imagenet1k",
+    ten_epochs: bool = False,
 ) -> RunConfig[Any]:
     """Return one cell of the study: a task of a difficulty with a trunk on a data set.
 
@@ -105,6 +142,8 @@ def goyal19(
         difficulty: one of ``NUM_PERMUTATIONS`` or ``NUM_NEIGHBORS``; 0 takes the one at which the
             study scales data, and is the only one of supervised training.
         data: one of ``DATA_SETS``; supervised training has ``imagenet1k`` and ``places205``.
+        ten_epochs: of a subset of YFCC, ten of its own epochs in place of as many samples as of
+            every other.
 
     Returns:
         The config; its recipe has the name of the cell.
@@ -131,7 +170,11 @@ def goyal19(
     name = f"goyal19_{task}_{trunk}_" + (f"{letter}{difficulty}_" if letter else "") + data
     config = _build(task, trunk, difficulty)
     if data.startswith("yfcc"):
-        config = dataclasses.replace(config, schedule=recipes.YFCC_SCHEDULE)
+        schedule = recipes.TEN_EPOCHS if ten_epochs else recipes.EQUAL_SAMPLES
+        config = dataclasses.replace(config, schedule=schedule)
+        name += f"_{TEN_EPOCHS}" if ten_epochs else ""
+    elif ten_epochs:
+        raise InputError(f"data ('{data}') has no course of ten epochs; subsets of YFCC have one")
     data_set = DATA_SETS[data]
     max_samples = data_set.num_images if data_set.is_subset else 0
     return dataclasses.replace(
@@ -143,19 +186,64 @@ def goyal19(
     )
 
 
+def random_trunk(trunk: str = "resnet50") -> RunConfig[Any]:
+    """Return the study's random trunk: that of its jigsaw, exported before the first step.
+
+    Args:
+        trunk: one of ``TRUNKS``.
+    """
+    config = _build("jigsaw", trunk, 2000)
+    return dataclasses.replace(config, recipe=f"goyal19_random_{trunk}", max_steps=0)
+
+
 def list_cells() -> dict[str, Cell]:
-    """Return the whole study, name -> cell."""
-    cells = {}
-    for task, (_, difficulties, _) in _DIFFICULTIES.items():
+    """Return the whole study, name -> cell; other forms of cells stand last."""
+    cells, variants = {}, {}
+    for task, (_, difficulties, usual) in _DIFFICULTIES.items():
         for trunk in TRUNKS:
             figures = GIGAFLOPS[f"goyal19_{task}_{trunk}"]
             for number, difficulty in enumerate(difficulties):
                 gigaflops = figures[number if len(figures) > 1 else 0]
                 for data in _TASK_DATA[task]:
-                    build = partial(goyal19, task, trunk, difficulty, data)
-                    published = _describe_published((task, trunk, difficulty, data))
-                    cells[build().recipe] = Cell(build, DATA_SETS[data], gigaflops, published)
-    return cells
+                    key = (task, trunk, difficulty, data)
+                    cell = Cell(
+                        partial(goyal19, *key),
+                        DATA_SETS[data],
+                        gigaflops,
+                        _PUBLISHED.get(key, ()),
+                        tuple(_list_places(task, difficulty == usual, data)),
+                        _name_origin(*key),
+                    )
+                    cells[cell.build().recipe] = cell
+                    if data.startswith("yfcc"):
+                        build = partial(goyal19, *key, ten_epochs=True)
+                        variants[build().recipe] = dataclasses.replace(
+                            cell, build=build, is_variant=True
+                        )
+    for trunk in TRUNKS:
+        known = _PUBLISHED.get(("random", trunk, 0, ""), ())
+        build = partial(random_trunk, trunk)
+        cells[build().recipe] = Cell(build, IMAGENET_1K, 0.0, known, ("table1",))
+    return cells | variants
+
+
+def _list_places(task: str, is_usual: bool, data: str) -> Iterator[str]:
+    if task == "supervised" or (is_usual and data != "places205"):
+        yield "table1"
+    if task != "supervised":
+        if is_usual and data.startswith("yfcc"):
+            yield "figure1"
+        if data == "imagenet1k":
+            yield "figure2"
+        if task == "jigsaw" and data.startswith("yfcc"):
+            yield "figure3"
+
+
+def _name_origin(task: str, trunk: str, difficulty: int, data: str) -> Origin:
+    if data == "places205" and (task, trunk) != ("supervised", "resnet50"):
+        return "ours"
+    is_remembered = task == "colorization" and difficulty != _DIFFICULTIES[task][2]
+    return "remembered" if is_remembered else "study"
 
 
 def _build(task: str, trunk: str, difficulty: int) -> RunConfig[Any]:
@@ -171,13 +259,3 @@ def _build(task: str, trunk: str, difficulty: int) -> RunConfig[Any]:
         )
         return dataclasses.replace(jigsaw, task=puzzle)
     return recipes.supervised_alexnet() if trunk == "alexnet" else supervised_recipes.supervised()
-
-
-def _describe_published(cell: tuple[str, str, int, str]) -> str:
-    figures = []
-    for place, source in ((_OF_PAPER, "the paper's weights"), (_OF_RELEASE, "the later release")):
-        if cell in place:
-            figures.append(f"{place[cell]} linear on ImageNet-1k ({source})")
-    if cell in _VOC07:
-        figures.append(f"{_VOC07[cell]} mAP on VOC07")
-    return ", ".join(figures)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..config import (
@@ -32,8 +31,7 @@ from ..tasks import (
 )
 from . import goyal19
 from . import supervised as supervised_recipes
-from .cells import IMAGENET_1K, Cell
-from .operations import GIGAFLOPS
+from .cells import IMAGENET_1K
 
 TRUNKS = (
     "resnet50_v1",
@@ -47,57 +45,22 @@ TRUNKS = (
 WIDTHS = (4, 8, 12, 16)
 """The study's widths; 4 is the standard ResNet, 8 the standard VGG."""
 
-# Task -> (its config, source images a step, the public configuration's trunk and width).
-_TASKS: dict[str, tuple[Callable[[], Any], int, str, int]] = {
+TASKS: dict[str, tuple[Callable[[], Any], int, str, int]] = {
     "rotation": (RotationConfig.kolesnikov, 64, "revnet50", 16),
     "exemplar": (ExemplarConfig.kolesnikov, 64, "resnet50_v1", 12),
     "jigsaw": (JigsawConfig.kolesnikov, 128, "resnet50_v1", 8),
     "relative_location": (RelativeLocationConfig, 128, "resnet50_v1", 8),
     "supervised": (SupervisedConfig.kolesnikov, 256, "resnet50_v2", 4),
 }
+"""Task -> (its config, source images a step, the public configuration's trunk and width)."""
 _PATCH_TASKS = ("jigsaw", "relative_location")
 NUM_HELD_OUT = 50_046
 """Training images of ImageNet-1k that the study validates on and shows to no pretext task and no
 probe: the last 40 of its 1,024 shards, which leave 1,231,121. Here they are chosen by seed."""
 PAPER_BATCH = {"rotation": 1024, "exemplar": 512, "jigsaw": 1024, "relative_location": 1024}
 """Source images a step of the paper's runs, as remembered from its supplement; not verified."""
-
-# Table 1 of the paper: L-BFGS on pre-logits, ImageNet-1k, its own hold-out, widths in order. The
-# wider ones were not run.
-_TABLE_1: dict[str, dict[str, tuple[float, ...]]] = {
-    "rotation": {
-        "resnet50_v1": (41.7, 43.4, 43.3, 43.2),
-        "resnet50_v2": (43.8, 47.5, 47.2, 47.6),
-        "resnet50_v2_minus": (38.6, 44.5, 47.3, 48.2),
-        "revnet50": (47.3, 50.4, 53.1, 53.7),
-        "revnet50_minus": (45.2, 51.0, 52.8, 53.7),
-        "vgg19_bn": (16.8, 14.6, 16.6, 22.7),
-    },
-    "exemplar": {
-        "resnet50_v1": (42.8, 46.9, 47.7),
-        "resnet50_v2": (43.0, 45.7, 46.6),
-        "resnet50_v2_minus": (33.7, 36.7, 38.2),
-        "revnet50": (42.4, 45.6, 46.4),
-        "revnet50_minus": (38.0, 42.6, 44.3),
-        "vgg19_bn": (26.4, 28.3, 29.0),
-    },
-    "relative_location": {
-        "resnet50_v1": (46.8, 50.5),
-        "resnet50_v2": (42.2, 46.7),
-        "resnet50_v2_minus": (38.6, 43.4),
-        "revnet50": (40.6, 45.0),
-        "revnet50_minus": (33.8, 43.5),
-        "vgg19_bn": (28.5, 29.4),
-    },
-    "jigsaw": {
-        "resnet50_v1": (42.2, 45.4),
-        "resnet50_v2": (38.4, 41.3),
-        "resnet50_v2_minus": (32.5, 34.4),
-        "revnet50": (40.1, 43.7),
-        "revnet50_minus": (36.1, 41.5),
-        "vgg19_bn": (19.8, 21.1),
-    },
-}
+PAPER_BATCH_WORD = "paperbatch"
+"""Word behind a cell's name for the paper's batch."""
 
 
 def _count_images(task: str) -> int:
@@ -105,7 +68,9 @@ def _count_images(task: str) -> int:
     return IMAGENET_1K.num_images - (0 if task == "supervised" else NUM_HELD_OUT)
 
 
-def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
+def kolesnikov19(
+    task: str, trunk: str = "", width: int = 0, has_paper_batch: bool = False
+) -> RunConfig[Any]:
     """Return one cell of the study: a task on a trunk of a width.
 
     Args:
@@ -113,28 +78,35 @@ def kolesnikov19(task: str, trunk: str = "", width: int = 0) -> RunConfig[Any]:
         trunk: one of ``TRUNKS``; tasks on patches take its form with the strides for patches. Empty
             takes the one of the public configuration.
         width: its width factor; 0 takes the one of the public configuration.
+        has_paper_batch: with the paper's larger batches (``PAPER_BATCH``) and the rate that
+            follows, and 16 puzzles of an image; remembered, not verified.
 
     Returns:
         The config; its recipe is named ``kolesnikov19_<task>``, and ``_<trunk>_<width>x`` behind it
         where a trunk is given.
 
     Raises:
-        InputError: for a task or trunk that the study does not have.
+        InputError: for a task or trunk that the study does not have, or a batch that is not known.
     """
-    for what, given, known in (("task", task, _TASKS), ("trunk", trunk or TRUNKS[0], TRUNKS)):
+    for what, given, known in (("task", task, TASKS), ("trunk", trunk or TRUNKS[0], TRUNKS)):
         if given not in known:
             hint = nearest(given, known, lists_all=True)
             raise InputError(f"{what} ('{given}') is not of Kolesnikov et al. 2019{hint}")
-    make_config, batch_size, usual_trunk, usual_width = _TASKS[task]
+    make_config, batch_size, usual_trunk, usual_width = TASKS[task]
     width = width or usual_width
     name = f"kolesnikov19_{task}" + (f"_{trunk}_{width}x" if trunk else "")
+    settings = make_config()
+    if has_paper_batch and task in PAPER_BATCH:
+        batch_size, name = PAPER_BATCH[task], f"{name}_{PAPER_BATCH_WORD}"
+        if task == "jigsaw":
+            settings = dataclasses.replace(settings, permutations_per_image=16)
     if task == "supervised":
         schedule = ScheduleConfig(epochs=90.0, milestones=(30.0, 60.0, 80.0), warmup_start=0.0)
     else:
         schedule = ScheduleConfig(epochs=35.0, milestones=(15.0, 25.0), warmup_start=0.0)
     return RunConfig(
         recipe=name,
-        task=make_config(),
+        task=settings,
         trunk=(trunk or usual_trunk) + ("_patch" if task in _PATCH_TASKS else ""),
         width=width,
         data=LoaderConfig(
@@ -215,26 +187,6 @@ def supervised() -> RunConfig[SupervisedConfig]:
     VGG19-BN 75.0. Not yet measured by this project.
     """
     return kolesnikov19("supervised")
-
-
-def list_cells() -> dict[str, Cell]:
-    """Return the whole study, name -> cell: every task, trunk and width."""
-    return {
-        f"kolesnikov19_{task}_{trunk}_{width}x": Cell(
-            partial(kolesnikov19, task, trunk, width),
-            IMAGENET_1K,
-            GIGAFLOPS[f"kolesnikov19_{task}_{trunk}"][column],
-            _describe_published(task, trunk, column),
-        )
-        for task in _TASKS
-        for trunk in TRUNKS
-        for column, width in enumerate(WIDTHS)
-    }
-
-
-def _describe_published(task: str, trunk: str, column: int) -> str:
-    figures = _TABLE_1.get(task, {}).get(trunk, ())
-    return f"linear accuracy there {figures[column]}" if column < len(figures) else ""
 
 
 def rotation_smoke() -> RunConfig[RotationConfig]:

@@ -18,6 +18,12 @@ GIGAFLOPS: dict[str, tuple[float, ...]] = {
     "kolesnikov19_rotation_revnet50": (43.0568, 142.015, 296.876, 507.637),
     "kolesnikov19_rotation_revnet50_minus": (43.0568, 142.015, 296.876, 507.637),
     "kolesnikov19_rotation_vgg19_bn": (118.288, 471.072, 1058.35, 1880.12),
+    "kolesnikov19_rotation_resnet50_v1_noskip": (89.4596,),
+    "kolesnikov19_rotation_resnet50_v2_noskip": (89.4596,),
+    "kolesnikov19_rotation_revnet50_linear2048": (43.1911, 142.284, 297.277, 508.173),
+    "kolesnikov19_rotation_revnet50_linear4096": (43.3256, 142.552, 297.681, 508.711),
+    "kolesnikov19_rotation_revnet50_linear6144": (43.4601, 142.821, 298.084, 509.248),
+    "kolesnikov19_rotation_revnet50_linear8192": (43.5945, 143.089, 298.487, 509.785),
     "kolesnikov19_exemplar_resnet50_v1": (196.284, 773.601, 1731.95, 3071.34),
     "kolesnikov19_exemplar_resnet50_v2": (196.284, 773.601, 1731.95, 3071.34),
     "kolesnikov19_exemplar_resnet50_v2_minus": (196.284, 773.601, 1731.95, 3071.34),
@@ -46,3 +52,34 @@ GIGAFLOPS: dict[str, tuple[float, ...]] = {
 """Cell without its last part -> 10^9 operations of a training step for one image of the dataset: of
 Goyal et al. 2019 by difficulty, one figure where it changes nothing; of Kolesnikov et al. 2019 by
 width."""
+
+RECIPE_GIGAFLOPS: dict[str, float] = {
+    "demo": 0.735188,
+    "demo_smoke": 0.735188,
+    "goyal19_colorization": 61.0886,
+    "goyal19_colorization_alexnet": 22.635,
+    "goyal19_colorization_alexnet_smoke": 0.0800666,
+    "goyal19_colorization_smoke": 0.214375,
+    "goyal19_jigsaw": 18.2354,
+    "goyal19_jigsaw_alexnet": 8.37744,
+    "goyal19_jigsaw_alexnet_smoke": 0.65946,
+    "goyal19_jigsaw_smoke": 0.238409,
+    "goyal19_jigsaw_yfcc": 18.2354,
+    "kolesnikov19_exemplar": 1731.95,
+    "kolesnikov19_exemplar_smoke": 2.61076,
+    "kolesnikov19_jigsaw": 435.602,
+    "kolesnikov19_jigsaw_smoke": 1.01857,
+    "kolesnikov19_relative_location": 434.207,
+    "kolesnikov19_relative_location_smoke": 1.30867,
+    "kolesnikov19_rotation": 507.637,
+    "kolesnikov19_rotation_smoke": 2.31998,
+    "kolesnikov19_supervised": 24.5351,
+    "kolesnikov19_supervised_smoke": 0.0370606,
+    "noroozi16_jigsaw": 8.33074,
+    "noroozi16_jigsaw_smoke": 0.65946,
+    "quickstart": 0.735188,
+    "quickstart_smoke": 0.735188,
+    "supervised": 24.5351,
+    "supervised_smoke": 0.145382,
+}
+"""The same of recipes that are no cells."""

@@ -47,7 +47,8 @@ def count_operations(task: Task) -> float:
             forward()
     whole = counter.get_total_flops()
     again = 0
-    if getattr(task.trunk, "recomputes", False):
+    # Also where a layer for the representation's size stands on it.
+    if any(getattr(part, "recomputes", False) for part in task.trunk.modules()):
         names = counter.get_flop_counts()
         again = sum(names[f"{type(task).__name__}.trunk"].values())
     return (3 * whole + again) / size / 1e9

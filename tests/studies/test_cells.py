@@ -16,12 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk
-from fastssl.studies import build_recipe, describe_recipes, goyal19_cells, recipe_names
-from fastssl.studies import kolesnikov19 as kolesnikov19_cells
-from fastssl.studies.cells import DATA_SETS
+from fastssl.studies import build_recipe, recipe_names
+from fastssl.studies.cells import DATA_SETS, count_images, count_steps
 from fastssl.studies.cost import count_operations
 from fastssl.studies.goyal19_cells import NUM_NEIGHBORS, NUM_PERMUTATIONS, goyal19
-from fastssl.studies.kolesnikov19 import kolesnikov19
+from fastssl.studies.kolesnikov19 import PAPER_BATCH, kolesnikov19
+from fastssl.studies.operations import RECIPE_GIGAFLOPS
+from fastssl.studies.registry import CELLS as ALL_CELLS
 from fastssl.tasks import build_task
 from fastssl.training.schedule import build_schedule
 from fastssl.views import ViewSpec
@@ -66,8 +67,11 @@ def test_a_row_builds_its_task_on_a_trunk_of_the_listed_size(name):
     assert head > 0
     # Strides, and where batch norms stand, are no parameters; VGG's patch form has its own row.
     form = config.trunk if config.trunk.startswith("vgg") else config.trunk.removesuffix("_patch")
+    form, _, size = form.partition("_linear")
     table = read_parameter_table()
-    if name in CELLS:
+    if size:  # a Linear layer on the pre-logits
+        trunk -= (512 * config.width + 1) * int(size)
+    if name in CELLS and "noskip" not in form:
         assert trunk == table[form, config.width]
     else:
         assert trunk == table.get((form, config.width), trunk)
@@ -76,7 +80,7 @@ def test_a_row_builds_its_task_on_a_trunk_of_the_listed_size(name):
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_row_has_a_schedule_that_warms_up_falls_and_ends(name):
     config = build_recipe(name)
-    num = config.data.max_samples or IMAGENET
+    num = config.schedule.epoch_samples or config.data.max_samples or IMAGENET
     batch_size, course = config.data.global_batch_size, config.schedule
     schedule = build_schedule(course, config.optim, num, batch_size)
     assert schedule.total_steps == math.ceil(course.epochs * num / batch_size)
@@ -97,8 +101,11 @@ def test_a_row_has_a_schedule_that_warms_up_falls_and_ends(name):
 
 
 def test_the_study_of_scale_has_every_difficulty_on_every_data_set():
-    puzzles, colours, baselines = 2 * 5 * 7, 2 * 8 * 7, 2 * 2
-    assert len(GOYAL) == puzzles + colours + baselines
+    puzzles, colours, baselines, random = 2 * 5 * 7, 2 * 8 * 7, 2 * 2, 2
+    variants = [name for name in GOYAL if ALL_CELLS[name].is_variant]
+    assert len(GOYAL) - len(variants) == puzzles + colours + baselines + random
+    assert {name.rpartition("_")[2] for name in variants} == {"10epochs"}
+    assert len(variants) == 2 * (5 + 8) * 4
     assert NUM_PERMUTATIONS == (100, 701, 2000, 5000, 10000)
     assert NUM_NEIGHBORS == (2, 5, 10, 20, 40, 80, 160, 313)
     for data in DATA_SETS:
@@ -110,8 +117,8 @@ def test_the_study_of_scale_has_every_difficulty_on_every_data_set():
 
 
 def test_a_cell_differs_from_its_recipe_in_difficulty_and_data_alone():
-    cell, recipe = build_recipe("goyal19_jigsaw_resnet50_p701_places205"), "goyal19_jigsaw"
-    assert cell.task.num_permutations == 701
+    cell, recipe = build_recipe("goyal19_jigsaw_resnet50_p5000_places205"), "goyal19_jigsaw"
+    assert cell.task.num_permutations == 5000
     usual = dataclasses.replace(cell.task, num_permutations=2000)
     changed = dataclasses.replace(cell, recipe=recipe, task=usual)
     wanted = build_recipe(recipe)
@@ -123,14 +130,92 @@ def test_a_cell_differs_from_its_recipe_in_difficulty_and_data_alone():
     ("task", "trunk"),
     [("jigsaw", "alexnet"), ("jigsaw", "resnet50"), ("colorization", "alexnet")],
 )
-def test_subsets_of_yfcc_are_nested_and_short(task, trunk):
+def test_subsets_of_yfcc_are_nested_and_see_as_many_samples(task, trunk):
+    """Length and size are two axes: every subset has the steps of ImageNet-1k's 105 epochs."""
+    whole = goyal19(task, trunk)
     sizes = []
     for data in ("yfcc1m", "yfcc10m", "yfcc50m", "yfcc100m"):
         config = goyal19(task, trunk, data=data)
-        assert (config.schedule.epochs, config.schedule.milestones) == (10.0, (3.0, 6.0, 9.0))
+        num = config.data.max_samples or config.data.nominal_samples
+        schedule, usual = (
+            build_schedule(c.schedule, c.optim, n, 256)
+            for c, n in ((config, num), (whole, IMAGENET))
+        )
+        assert schedule.total_steps == usual.total_steps == count_steps(config) == 525_479
+        assert count_images(config) == 105 * IMAGENET == 134_522_535
+        for samples in range(0, 134_000_000, 3_000_000):
+            assert schedule.lr_at(samples) == usual.lr_at(samples)
         sizes.append(config.data.max_samples)
     # The whole set takes what is there: some of its photographs are gone by now.
     assert sizes == [1_000_000, 10_000_000, 50_000_000, 0]
+
+
+def test_ten_epochs_of_every_subset_are_another_form_of_its_cell():
+    """The audit's figures: 39,062 steps (and a part of one) of 1 million, 3.9 million of 100."""
+    for data, steps in (("yfcc1m", 39_063), ("yfcc100m", 3_906_250)):
+        config = build_recipe(f"goyal19_jigsaw_resnet50_p2000_{data}_10epochs")
+        assert (config.schedule.epochs, config.schedule.milestones) == (10.0, (3.0, 6.0, 9.0))
+        assert (config.schedule.warmup_epochs, config.schedule.epoch_samples) == (0.0, 0)
+        assert count_steps(config) == steps
+    with pytest.raises(InputError, match=r"data \('places205'\) has no course of ten epochs"):
+        goyal19("jigsaw", data="places205", ten_epochs=True)
+
+
+@pytest.mark.parametrize("num", [100, 701, 2000, 10000])
+def test_cells_with_noroozis_sizes_choose_sets_like_his_files(num):
+    task = build_recipe(f"goyal19_jigsaw_resnet50_p{num}_imagenet1k").task
+    wanted = ("min", False) if num < 2000 else ("mean", True)
+    assert (task.selection, task.has_identity) == wanted
+
+
+def test_rows_that_no_source_has_are_ours():
+    """Places205 was a target of the study, and one of its supervised networks was trained on it."""
+    ours = {name for name in GOYAL if ALL_CELLS[name].origin == "ours"}
+    places = {name for name in GOYAL if name.endswith("_places205")}
+    assert ours == places - {"goyal19_supervised_resnet50_places205"}
+    assert ALL_CELLS["goyal19_colorization_alexnet_k20_yfcc1m"].origin == "remembered"
+    assert ALL_CELLS["goyal19_jigsaw_alexnet_p2000_yfcc1m"].origin == "study"
+    # Wider ones did not fit the memory of the study's machines.
+    assert ALL_CELLS["kolesnikov19_exemplar_resnet50_v1_12x"].origin == "study"
+    assert ALL_CELLS["kolesnikov19_exemplar_resnet50_v1_16x"].origin == "ours"
+
+
+def list_figures(name):
+    return {(figure.value, figure.protocol) for figure in ALL_CELLS[name].published}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("goyal19_supervised_alexnet_imagenet1k", {(49.54, "vissl-linear-imagenet1k")}),
+        ("goyal19_jigsaw_resnet50_p100_imagenet1k", {(48.57, "vissl-linear-imagenet1k")}),
+        ("goyal19_jigsaw_resnet50_p2000_yfcc1m", {(64.0, "goyal19-svm-voc07")}),
+        ("goyal19_random_resnet50", {(13.7, "pirl-linear-imagenet1k")}),
+        (
+            "kolesnikov19_rotation_revnet50_16x",
+            {
+                (53.7, "kolesnikov19-lbfgs-imagenet1k"),
+                (55.4, "kolesnikov19-sgd-imagenet1k"),
+                (48.0, "kolesnikov19-sgd-places205"),
+            },
+        ),
+        ("kolesnikov19_exemplar_resnet50_v1_12x", {(46.0, "kolesnikov19-sgd-imagenet1k")}),
+        ("kolesnikov19_supervised_vgg19_bn_8x", {(61.5, "kolesnikov19-sgd-places205")}),
+        ("kolesnikov19_random_revnet50_4x", {(8.1, "kolesnikov19-lbfgs-imagenet1k")}),
+        ("kolesnikov19_random_resnet50_v1_4x", {(2.5, "kolesnikov19-lbfgs-imagenet1k")}),
+        ("kolesnikov19_jigsaw_resnet50_v2_minus_8x", {(34.4, "kolesnikov19-lbfgs-imagenet1k")}),
+    ],
+)
+def test_published_figures_stand_with_their_protocols(name, wanted):
+    assert wanted <= list_figures(name)
+
+
+def test_tables_of_the_study_of_trunks_are_whole():
+    cells = [cell for name, cell in ALL_CELLS.items() if name in CELLS and not cell.is_variant]
+    lbfgs = [c for c in cells if any("lbfgs" in f.protocol for f in c.published)]
+    assert len(lbfgs) == 6 * 12  # six trunks: random, 4 rotation, 3 exemplar, 2 and 2
+    assert all("table1" in cell.places for cell in lbfgs)
+    assert sum("table2" in cell.places for cell in cells) == 7
 
 
 def open_cell(name, dataset_path):
@@ -206,11 +291,37 @@ def test_a_cell_that_the_study_of_scale_does_not_have_is_refused(cell, message):
 
 
 def test_the_study_of_trunks_has_every_task_on_every_trunk_at_every_width():
-    assert len(CELLS) - len(GOYAL) == 5 * 6 * 4
+    study = [name for name in CELLS if name not in GOYAL and not ALL_CELLS[name].is_variant]
+    random, no_skip, representations = 6, 2, 4 * 4
+    assert len(study) == 5 * 6 * 4 + random + no_skip + representations
     config = build_recipe("kolesnikov19_relative_location_revnet50_minus_12x")
     assert (config.trunk, config.width) == ("revnet50_minus_patch", 12)
     assert config.task == build_recipe("kolesnikov19_relative_location").task
     assert build_recipe("kolesnikov19_rotation_vgg19_bn_4x").trunk == "vgg19_bn"
+
+
+def test_ablations_and_random_trunks_of_the_study_of_trunks():
+    config = build_recipe("kolesnikov19_rotation_revnet50_linear4096_8x")
+    assert (config.trunk, config.width) == ("revnet50_linear4096", 8)
+    plain = build_recipe("kolesnikov19_rotation_revnet50_8x")
+    assert dataclasses.replace(config, trunk=plain.trunk, recipe=plain.recipe) == plain
+    assert build_recipe("kolesnikov19_rotation_resnet50_v2_noskip_4x").trunk == "resnet50_v2_noskip"
+    # Exported before the first step.
+    for name in ("kolesnikov19_random_vgg19_bn_4x", "goyal19_random_alexnet"):
+        assert build_recipe(name).max_steps == 0
+
+
+@pytest.mark.parametrize("task", PAPER_BATCH)
+def test_batches_of_the_paper_are_another_form_of_a_cell(task):
+    name = f"kolesnikov19_{task}_resnet50_v1_8x"
+    config, usual = build_recipe(f"{name}_paperbatch"), build_recipe(name)
+    batch = {"exemplar": 512}.get(task, 1024)
+    assert config.data.global_batch_size == batch
+    peak = build_schedule(config.schedule, config.optim, IMAGENET, batch).peak_lr
+    assert peak == pytest.approx(0.1 * batch / 256)  # the sheet: 0.4, exemplar 0.2
+    assert (config.trunk, config.schedule) == (usual.trunk, usual.schedule)
+    if task == "jigsaw":
+        assert (config.task.permutations_per_image, usual.task.permutations_per_image) == (16, 8)
 
 
 @pytest.mark.parametrize(
@@ -238,11 +349,18 @@ def test_what_the_study_of_trunks_does_not_have_is_refused(task, trunk, message)
         "kolesnikov19_exemplar_vgg19_bn_8x",
         "kolesnikov19_jigsaw_resnet50_v2_minus_16x",
         "kolesnikov19_relative_location_revnet50_minus_12x",
+        "kolesnikov19_rotation_revnet50_linear8192_4x",
+        "kolesnikov19_rotation_resnet50_v1_noskip_4x",
     ],
 )
 def test_the_cost_of_a_cell_is_what_torch_counts(name):
-    cell = {**goyal19_cells.list_cells(), **kolesnikov19_cells.list_cells()}[name]
+    cell = ALL_CELLS[name]
     assert count_operations(cell.build()) == pytest.approx(cell.gigaflops, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["demo", "goyal19_jigsaw_alexnet_smoke"])
+def test_the_cost_of_a_recipe_is_what_torch_counts(name):
+    assert count_operations(build_recipe(name)) == pytest.approx(RECIPE_GIGAFLOPS[name], rel=1e-3)
 
 
 def test_resnet50_costs_three_times_its_published_forward_pass():
@@ -259,32 +377,3 @@ def test_a_trunk_that_computes_its_activations_again_costs_a_pass_more():
         trunk(images)
     # Four turns of an image; the head is a thousandth of a thousandth.
     assert count_operations(config) == pytest.approx(4 * counter.get_total_flops() / 1e9, rel=1e-3)
-
-
-# ---------------------------------------------------------------------- the table
-
-
-def test_words_choose_rows_of_the_table():
-    rows = describe_recipes(["goyal19", "resnet50", "p2000"]).splitlines()[1:]
-    assert [row.split()[0] for row in rows] == [
-        f"goyal19_jigsaw_resnet50_p2000_{data}" for data in DATA_SETS
-    ]
-    whole = next(row for row in rows if "_imagenet1k " in row)
-    assert "2.45 EFLOP  on ImageNet-1k; published: 46.58 linear" in whole
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        (["goyal19", "p100", "yfcc1m"], "goyal19_jigsaw_{}_p100_yfcc1m"),
-        (["K2", "yfcc10m"], "goyal19_colorization_{}_k2_yfcc10m"),
-    ],
-)
-def test_a_number_is_taken_whole_and_case_does_not_matter(words, wanted):
-    rows = describe_recipes(words).splitlines()[1:]
-    assert [row.split()[0] for row in rows] == [wanted.format(t) for t in ("alexnet", "resnet50")]
-
-
-def test_words_that_no_recipe_has_are_refused():
-    with pytest.raises(InputError, match=r"--list \(goyal19 vgg\) finds no recipe"):
-        describe_recipes(["goyal19", "vgg"])
