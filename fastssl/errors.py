@@ -19,6 +19,12 @@ _MACHINE_ERRNOS = {
     errno.EACCES: "choose a place that you may read and write",
     errno.EPERM: "choose a place that you may read and write",
 }
+# A name that no file can have: the user's to change.
+_NAME_ERRNOS = {
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.ENOTDIR: "a part of it is a file; choose a place in a folder",
+    errno.ELOOP: "a part of it is a link that leads to itself; mend the link",
+}
 
 
 class InputError(ValueError):
@@ -84,4 +90,6 @@ def describe_failure(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
         where = f"{error.filename}: " if error.filename else ""
         return EXIT_ELSE, f"error: {where}{error.strerror}; {_MACHINE_ERRNOS[error.errno]}"
+    if isinstance(error, OSError) and error.errno in _NAME_ERRNOS:
+        return EXIT_INPUT, f"error: {error.filename}: {error.strerror}; {_NAME_ERRNOS[error.errno]}"
     return EXIT_ELSE, None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,9 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
         # Before the slow imports: torchrun may be killed meanwhile, and signals come at any time.
         die_with_launcher()
         stop_at_once_on_signals(EXIT_STOPPED)
+    elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # In the middle of an import Ctrl-C would show a traceback; run_command answers it again.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from .frame import run_command
 
     if arguments is None:

@@ -51,7 +51,11 @@ class ColorPrior(Checked):
     """Threads or workers that decode; 0 takes the cores there are."""
 
     def check(self) -> None:
-        """Refuse a place that cannot be written."""
+        """Refuse a place that cannot be written, or where something is."""
+        if self.out.exists():
+            raise InputError(
+                f"OUT ({self.out}) is there already; choose another name, or remove it"
+            )
         if not self.out.parent.is_dir():
             raise InputError(f"OUT ({self.out}) must lie in a folder that exists; make it first")
 

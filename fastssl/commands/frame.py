@@ -52,6 +52,8 @@ def run_command(main: Callable[[], None]) -> None:
     """
     warnings.formatwarning = _format_warning
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:

@@ -463,3 +463,9 @@ def test_a_stopped_merge_leaves_no_dataset_and_can_be_repeated(tmp_path, animals
     assert done.returncode == 0, done.stderr
     assert is_whole(open_dataset(out))
     assert not (tmp_path / ".out.combining").exists()
+
+
+def test_what_a_link_leads_to_is_not_hard_linked(animals, make):
+    linked = make(animals, name="first", link="symbolic")
+    with pytest.raises(InputError, match=r"a symbolic link to .*--link symbolic"):
+        make(linked.path, name="second")

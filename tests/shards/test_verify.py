@@ -145,3 +145,26 @@ def test_the_command_refuses_what_is_no_dataset_with_2(tmp_path, run_tool):
     done = run_tool("check_shards.py", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_a_member_of_negative_size_ends_the_walk(folder):
+    row = open_dataset(folder).index[7]
+    start = int(row["offset"]) - 512
+    content = bytearray((folder / "shard-000001.tar").read_bytes())
+    header = content[start : start + 512]
+    header[124:136] = b"-0000001000\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[start : start + 512] = header
+    (folder / "shard-000001.tar").write_bytes(content)
+    errors = verify_dataset(folder, workers=1).errors
+    assert any("damaged" in fault.reason and "-0000001000" in fault.reason for fault in errors)
+
+
+def test_a_pipe_in_place_of_a_shard_is_named_and_not_waited_for(folder):
+    for name in ("shard-000001.tar", "shard-000002.idx"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    errors = found(folder)
+    assert "a pipe, wanted a regular file" in errors["shard-000001.tar", None]
+    assert "a pipe, wanted a regular file" in errors["shard-000002.tar", None]

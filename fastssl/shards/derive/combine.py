@@ -214,6 +214,12 @@ def _staged(out: Path) -> Iterator[Path]:
 def _link(source: Path, target: Path, kind: str) -> None:
     try:
         real = source.resolve(strict=True)
+        if kind == "hard" and source.is_symlink():
+            # Whoever made the link may have named any file of ours.
+            raise InputError(
+                f"{source}: a symbolic link to {real}, which is not hard-linked; name the dataset "
+                "that holds the file itself, or choose --link symbolic"
+            )
         if kind == "symbolic":
             target.symlink_to(real)
         else:
