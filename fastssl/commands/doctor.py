@@ -48,6 +48,7 @@ _OPTIONAL = {
     "s3fs": ("s3fs", "pip install 's3fs>=2024.6'", "datasets in S3"),
     "aiohttp": ("aiohttp", "pip install 'fsspec[http]' 'aiohttp>=3.9'", "datasets behind HTTP"),
     "pyarrow": ("pyarrow", "pip install pyarrow", "Parquet tables as a source"),
+    "pillow-heif": ("pillow_heif", "pip install pillow-heif", "HEIC and HEIF as a source"),
 }
 """Package: its module, what installs it, what it is for."""
 

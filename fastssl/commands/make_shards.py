@@ -31,12 +31,24 @@ def describe_tiling(tiling: dict[str, int]) -> str:
     return f"{text}; kept as they are: {kept}" if kept else text
 
 
+def describe_labels(report: ConversionReport) -> str:
+    """Return how many classes there are, and how many samples have one."""
+    classes = f"{report.num_classes:,} class{'es' * (report.num_classes != 1)}"
+    if report.has_several_labels:
+        return f"{classes}, several labels an image"
+    if not report.num_labelled:
+        return "no labels, which pretext tasks do without"
+    without = report.written - report.num_labelled
+    return f"{classes}, {report.num_labelled:,} labelled, {without:,} without"
+
+
 def describe(report: ConversionReport, out: Path) -> str:
     """Return the summary for the screen."""
     left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
     lines = [
         f"{out}: {report.written:,} samples in {report.num_shards} shards, "
         f"{report.bytes_out / 1e6:,.1f} MB",
+        describe_labels(report),
         f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
     ]
     if report.tiling:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from fastssl.commands.make_shards import describe_labels
 from fastssl.errors import InputError
 from fastssl.shards import (
     Payload,
@@ -416,3 +417,18 @@ def test_limits_are_counted_by_reason(tmp_path, make_dataset, draw_photograph, e
     _, report = make_dataset(tmp_path / "source", **options)
     assert report.skipped == {"too-large": 1, "too-many-scans": 1}
     assert report.written == 1
+
+
+def test_the_summary_counts_classes_and_labels(photographs, make_dataset, draw_photograph, encode):
+    (photographs / "loose.jpg").write_bytes(encode(draw_photograph(99)))
+    _, report = make_dataset(photographs)
+    assert describe_labels(report) == "2 classes, 12 labelled, 1 without"
+    _, report = make_dataset(photographs / "cat", "cats")
+    assert describe_labels(report) == "no labels, which pretext tasks do without"
+
+
+def test_two_conversions_of_damaged_files_are_equal(photographs, make_dataset, read_tree):
+    (photographs / "cat/damaged.tif").write_bytes(b"II*\0" + b"no header")
+    first, second = (read_tree(make_dataset(photographs, name)[0]) for name in ("one", "two"))
+    assert b"corrupt" in first["skipped.jsonl"]
+    assert first == second

@@ -238,6 +238,7 @@ def test_a_full_disk_is_one_line_and_resume_goes_on(
     assert process.returncode == 1
     assert last.startswith("error: ")
     assert "No space left on device" in last
+    assert last.endswith("go on by the same command with --resume")
     assert "Traceback" not in errors
     assert not (out / "manifest.json").exists()
     assert not list((out / BUILDING_NAME).glob("*.tmp"))

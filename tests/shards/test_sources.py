@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 
 import pytest
 
 from fastssl.errors import InputError
+from fastssl.shards.making.hints import check_first_path
 from fastssl.shards.making.sources import Entry, LeftOut, open_source, read_entry
 
 # A link loop that is followed shows as a warning or as thousands of entries.
@@ -190,3 +192,59 @@ def test_entries_survive_json_whatever_their_name():
     assert line.isascii()
     assert "\n" not in line
     assert Entry.from_json(json.dumps(json.loads(line)).encode()) == entry
+
+
+def test_what_make_beton_leaves_beside_tars_is_passed_over(tmp_path):
+    write_tar(tmp_path / "a.tar", [("1.jpg", b"image")])
+    touch(tmp_path / "dataset.beton")
+    touch(tmp_path / "dataset.beton.json")
+    assert names(tmp_path) == ["a.tar/1.jpg"]
+
+
+def test_a_json_that_is_nested_deeply_is_kept_as_text(tmp_path):
+    deep = b'{"a":' + b"[" * 90 + b"]" * 90 + b"}"
+    write_tar(tmp_path / "a.tar", [("1.jpg", b"image"), ("1.json", deep)])
+    (entry,) = open_source(tmp_path).entries()
+    assert read_entry(tmp_path, entry).metadata == {"original": deep.decode()}
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("1.jpg,cat", "is no file, but '1.jpg' is: path and label have a tab between them"),
+        ("1.jpg cat", "is no file, but '1.jpg' is: path and label have a tab between them"),
+        ("here.jpg", "lies in the current folder and not in"),
+    ],
+)
+def test_a_list_whose_first_line_means_something_else_is_refused(tmp_path, monkeypatch, line, what):
+    touch(tmp_path / "list/1.jpg")
+    touch(tmp_path / "here.jpg")
+    touch(tmp_path / "list/list.txt", f"{line}\n".encode())
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "list/list.txt"
+    with pytest.raises(InputError, match=what):
+        check_first_path(path, open_source(path))
+
+
+def test_a_list_that_begins_with_a_missing_file_is_taken(tmp_path):
+    touch(tmp_path / "list.txt", b"nowhere.jpg\n1.jpg\n")
+    check_first_path(tmp_path / "list.txt", open_source(tmp_path / "list.txt"))
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        (["train/cat/1.jpg", "val/cat/1.jpg"], r"train, val are parts .*make-shards \S+/train OUT"),
+        (["images/cat/1.jpg", "images/dog/1.jpg"], "so there is one class; .*images as SOURCE"),
+        (["cat/siamese/1.jpg", "dog/1.jpg"], r"1 files lie .*\(the first: cat/siamese/1.jpg\)"),
+        (["cat/1.jpg", "dog/1.jpg"], None),
+        (["1.jpg"], None),
+    ],
+)
+def test_folders_that_are_no_classes_are_named(tmp_path, files, what):
+    for name in files:
+        touch(tmp_path / name)
+    source = open_source(tmp_path)
+    list(source.entries())
+    said = source.describe_labels()
+    assert said is None if what is None else re.search(what, said)

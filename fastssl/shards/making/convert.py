@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from ...errors import InputError
+from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure
 from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
 from ...system.cpus import available_cpus
@@ -28,11 +28,13 @@ from ...views import MAX_SIDE
 from ..jpeg import Quality
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits
-from ..targets import TargetEntry, TargetSpec
+from ..targets import LABELS, TargetEntry, TargetSpec
 from .encode import Encoding, EncodingName
 from .entries import Source
 from .finish import finish
+from .hints import check_first_path
 from .plan import (
+    MAX_SECONDS,
     ConversionPlan,
     check_same_listing,
     list_differences,
@@ -58,9 +60,10 @@ class ConvertConfig(Checked):
     """Turn a folder of images, a list, a table or tars into a dataset of shards."""
 
     source: Path
-    """Folder tree (label = first-level folder), text list (a path a line, optional tab and
-    label name), table (.csv, .tsv, .parquet), PASCAL VOC folder (several labels an image, boxes),
-    tar, or folder of WebDataset tars."""
+    """Folder tree (label = first-level folder), text list (a path a line, relative to the list's
+    folder, optional tab and label name), table (.csv, .tsv, .parquet; paths relative to its
+    folder), PASCAL VOC folder (several labels an image, boxes), tar, or folder of WebDataset
+    tars."""
     out: Path
     """Folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
@@ -97,6 +100,8 @@ class ConvertConfig(Checked):
     loaders decode."""
     max_scans: Annotated[int, Range(1, 1_000_000)] = MAX_SCANS
     """Scans of a JPEG; one that has more is left out as too-many-scans."""
+    max_seconds: Annotated[int, Range(1, 86_400)] = MAX_SECONDS
+    """Seconds of the CPU that an image may take; one that takes more is left out as too-slow."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
 
@@ -138,6 +143,7 @@ class ConvertConfig(Checked):
                 f"--path-column and --label-column are ignored: {self.source} is no table",
                 stacklevel=2,
             )
+        check_first_path(self.source, source)
         return source
 
     def check(self) -> None:
@@ -184,6 +190,12 @@ class ConversionReport:
     """Wall time of this call."""
     num_shards: int = 0
     """Shards of the dataset."""
+    num_classes: int = 0
+    """Classes of the dataset."""
+    num_labelled: int = 0
+    """Samples with a label."""
+    has_several_labels: bool = False
+    """Whether the labels are a target instead: several an image."""
     was_finished: bool = field(default=False)
     """Whether there was nothing left to do."""
     tiling: dict[str, int] = field(default_factory=dict)
@@ -255,7 +267,8 @@ def _check_same_options(
     if config.samples_per_shard is not None:
         pairs["--samples-per-shard"] = (before.samples_per_shard, config.samples_per_shard)
     if isinstance(before, ConversionPlan) and source is not None:
-        for name, old in asdict(before.limits).items():
+        limits = {**asdict(before.limits), "max_seconds": before.max_seconds}
+        for name, old in limits.items():
             pairs[f"--{name.replace('_', '-')}"] = (old, getattr(config, name))
         pairs["SOURCE"] = (before.source, str(config.source.absolute()))
         for name in before.source_options | source.options:
@@ -281,6 +294,13 @@ def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionRep
     return replace(_report(manifest), was_finished=True)
 
 
+def _make_folder(building: Path, out: Path) -> None:
+    try:
+        building.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # as in /proc, where there is a parent and nothing can be made
+        raise InputError(f"{out}: no folder can be made there; choose another place") from None
+
+
 def _remove_leftovers(building: Path) -> None:
     """Remove what workers were at when they were stopped."""
     for pattern in ("*.tmp", "slice-*.tar"):
@@ -300,15 +320,19 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Conversi
             )
     plan = load_plan(building)
     if plan is None:
-        return make_plan(
+        plan = make_plan(
             config.source,
             source,
             config.encoding,
             config.shuffle_seed,
             config.samples_per_shard,
             config.limits,
+            config.max_seconds,
             building,
         )
+        if (what := source.describe_labels()) is not None:
+            warnings.warn(what, stacklevel=2)
+        return plan
     _check_same_options(config, plan, source)
     check_same_listing(plan, source)
     return plan
@@ -365,6 +389,9 @@ def _report(manifest: Manifest) -> ConversionReport:
         bytes_out=sum(shard.bytes for shard in manifest.shards),
         seconds=0.0,
         num_shards=len(manifest.shards),
+        num_classes=len(manifest.class_names),
+        num_labelled=manifest.num_labelled,
+        has_several_labels=any(target.name == LABELS for target in manifest.targets),
     )
 
 
@@ -393,9 +420,14 @@ def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> Conve
     message = f"finished shards are kept in {config.out}, go on by the same command with --resume"
     with stopping_on_signals(message), naming_file(config.out):
         try:
-            building.mkdir(parents=True, exist_ok=True)
+            _make_folder(building, config.out)
             with lock_building(building):
                 manifest, records = _convert_locked(config, source, building, on_progress)
+        except OSError as error:
+            code, line = describe_failure(error)
+            if code != EXIT_ELSE or line is None or not building.is_dir():
+                raise
+            raise RunFailed(f"{line.removeprefix('error: ')}; {message}") from error
         finally:
             if is_new and config.out.is_dir() and not any(config.out.iterdir()):
                 shutil.rmtree(config.out)

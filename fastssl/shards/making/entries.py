@@ -75,6 +75,14 @@ class Source:
         self.options: dict[str, str] = {}
         """What of the command line shaped the listing; a continued conversion has to repeat it."""
 
+    def first_path(self) -> str | None:
+        """Return the first path that a list or table names; None of other sources."""
+        return None
+
+    def describe_labels(self) -> str | None:
+        """Return what is odd about the labels, after ``entries``; None if nothing is."""
+        return None
+
     def entries(self) -> Iterator[Entry]:
         """Yield the candidates in the source's own order, which is the same every time."""
         raise NotImplementedError

@@ -17,6 +17,7 @@ from .slices import SliceRecord, rows_path
 from .writer import shard_name
 
 _MAX_NUMBERED_CLASSES = 100_000
+_SHOWN = 200
 
 
 def _choose_class_names(plan: ConversionPlan, records: list[SliceRecord]) -> tuple[str, ...]:
@@ -119,9 +120,12 @@ def finish(source: Path, out: Path, plan: ConversionPlan, records: list[SliceRec
         first = next(entry for record in records for entry in record.skipped)
         counts = ", ".join(f"{reason} {n}" for reason, n in _count_skipped(records).items())
         remove_building(building)
+        remedy = "name a source of images"
+        if first["reason"] == "missing" and plan.kind in ("list", "table"):
+            remedy = f"relative paths in it begin at its own folder, {plan.root}"
         raise InputError(
-            f"{source}: none of its {plan.num_entries:,} files is a readable image "
-            f"({counts}; the first: {first['source']}: {first['detail']}); name a source of images"
+            f"{source}: none of its {plan.num_entries:,} files is a readable image ({counts}; the "
+            f"first: {first['source'][:_SHOWN]}: {first['detail']}); {remedy}"
         )
     targets = _write_targets(out, building, plan, records)
     draft = _draft_manifest(plan, records, targets)

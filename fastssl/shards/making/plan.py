@@ -33,6 +33,9 @@ _LOCK = "lock"
 _OF_APPEND = ("first_shard", "first_number", "label_map", "base_digest")
 _DRAWS_AT_ONCE = 1 << 20
 
+MAX_SECONDS = 30
+"""Seconds of the CPU that an entry may take, where nothing else is asked for."""
+
 MIN_SAMPLES_PER_SHARD = 256
 MAX_SAMPLES_PER_SHARD = 8192
 _WANTED_SHARDS = 64
@@ -74,6 +77,8 @@ class ConversionPlan:
     """What of the command line shaped the listing."""
     limits: DecodeLimits = LIMITS
     """How much work a picture may make."""
+    max_seconds: int = MAX_SECONDS
+    """Seconds of the CPU that an entry may take."""
 
     @property
     def num_slices(self) -> int:
@@ -154,6 +159,7 @@ def make_plan(
     seed: int | None,
     samples_per_shard: int | None,
     limits: DecodeLimits,
+    max_seconds: int,
     building: Path,
 ) -> ConversionPlan:
     """List the source and write the plan.
@@ -165,6 +171,7 @@ def make_plan(
         seed: of the order; None keeps the source's.
         samples_per_shard: entries a shard; None chooses.
         limits: how much work a picture may make.
+        max_seconds: of the CPU that an entry may take.
         building: the folder for it; files of an older plan are replaced.
 
     Returns:
@@ -200,6 +207,7 @@ def make_plan(
         targets=source.targets,
         source_options=source.options,
         limits=limits,
+        max_seconds=max_seconds,
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
     publish_bytes(building / _PLAN, text.encode("ascii"))

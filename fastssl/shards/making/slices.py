@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...errors import RunFailed
 from ...system.files import publish_bytes, published
+from ...system.limited import Ended, run_limited
 from ...system.workers import Report
 from ..index import ROW
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
-from .encode import Encoding, encode_picture
-from .entries import Entry, LeftOut
+from .encode import EncodedPicture, Encoding, encode_picture
+from .entries import LeftOut
 from .plan import ConversionPlan, PlannedEntries
 from .sources import read_entry
 from .writer import ShardWriter, dali_index_name, shard_name
@@ -75,26 +79,85 @@ def load_record(out: Path, number: int) -> SliceRecord | None:
     return record if is_whole else None
 
 
-def _add_entry(
-    writer: ShardWriter, position: int, entry: Entry, plan: ConversionPlan, record: SliceRecord
-) -> None:
-    sample = read_entry(Path(plan.root), entry)
-    record.bytes_in += len(sample.data)
+@dataclass(frozen=True)
+class _Sample:
+    """What an entry became: a picture, or nothing, for a reason."""
+
+    source: str
+    bytes_in: int = 0
+    picture: EncodedPicture | None = None
+    label: int = -1
+    metadata: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    detail: str = ""
+
+
+def _make_sample(position: int, entries: PlannedEntries, plan: ConversionPlan) -> _Sample:
+    """Read and encode the entry at a position; runs in a child of the worker process."""
+    (entry,) = entries.read(position, position + 1)
     encoding: Any = plan.encoding  # one of its names: the plan was made of an Encoding
-    picture = encode_picture(sample.data, Encoding(encoding, **plan.encoding_options), plan.limits)
+    num_bytes = 0
+    try:
+        sample = read_entry(Path(plan.root), entry)
+        num_bytes = len(sample.data)
+        picture = encode_picture(
+            sample.data, Encoding(encoding, **plan.encoding_options), plan.limits
+        )
+    except (LeftOut, PictureError) as error:
+        return _Sample(entry.name, num_bytes, reason=error.reason, detail=error.detail)
+    except MemoryError:
+        raise RunFailed(
+            f"{entry.name}: memory ran out; use fewer workers, or a smaller --max-pixels, and go "
+            "on with --resume"
+        ) from None
     metadata = {
         "source": entry.name,
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
         "orientation": picture.flags.orientation,
     }
-    writer.add(position, picture, sample.label, metadata)
+    return _Sample(entry.name, num_bytes, picture, sample.label, metadata)
+
+
+def _make_samples(
+    start: int, stop: int, building: Path, plan: ConversionPlan
+) -> Iterator[tuple[int, _Sample]]:
+    """Yield what becomes of the entries of a slice; a hostile one ends no other."""
+    entries = PlannedEntries(building)
+    make = functools.partial(_make_sample, entries=entries, plan=plan)
+    positions = range(start, stop)
+    samples = run_limited(make, positions, plan.max_seconds)
+    for position, sample in zip(positions, samples, strict=True):
+        if isinstance(sample, Ended):
+            (entry,) = entries.read(position, position + 1)
+            if sample.was_too_slow:
+                reason, what = "too-slow", f"more than {plan.max_seconds} s of the CPU"
+            else:
+                reason, what = "crashed", f"its decoder ended by {sample.number.name}"
+            sample = _Sample(entry.name, reason=reason, detail=what)
+        yield position, sample
+
+
+def _add_sample(writer: ShardWriter, position: int, sample: _Sample, record: SliceRecord) -> None:
+    record.bytes_in += sample.bytes_in
+    picture = sample.picture
+    if picture is None:
+        record.skipped.append(
+            {
+                "source": sample.source,
+                "reason": sample.reason,
+                "detail": sample.detail,
+                "position": position,
+            }
+        )
+        return
+    writer.add(position, picture, sample.label, sample.metadata)
     record.samples += 1
     record.num_labelled += sample.label >= 0
     record.max_label = max(record.max_label, sample.label)
     if picture.tiling is not None:
         _count(record.tiling, picture.tiling, 1)
     if picture.tiling == "tiled":
-        _count(record.tiling, "bytes_before", len(sample.data))
+        _count(record.tiling, "bytes_before", sample.bytes_in)
         _count(record.tiling, "bytes_after", len(picture.payload))
 
 
@@ -116,18 +179,8 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
     tar = building / f"slice-{number:06d}.tar"
     with published(tar, building) as file:
         writer = ShardWriter(file)
-        for position, entry in enumerate(PlannedEntries(building).read(start, stop), start):
-            try:
-                _add_entry(writer, position, entry, plan, record)
-            except (LeftOut, PictureError) as error:
-                record.skipped.append(
-                    {
-                        "source": entry.name,
-                        "reason": error.reason,
-                        "detail": error.detail,
-                        "position": position,
-                    }
-                )
+        for position, sample in _make_samples(start, stop, building, plan):
+            _add_sample(writer, position, sample, record)
             report(1)
         record.bytes, record.sha256 = writer.finish()
     target = out / shard_name(number)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
-import stat
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
+from ...system.files import open_regular
 from ..manifest import MANIFEST_NAME, read_manifest
 from ..reader import open_dataset
 from ..targets import FOLDER_NAME as TARGETS_NAME
 from .entries import Entry, LeftOut, Source
+from .hints import describe_folders
 from .tables import TableColumns, TableSource, is_table
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
 
@@ -31,8 +33,12 @@ MAX_FILE_BYTES = 2**30
 _TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split())
 # Of raw datasets; elsewhere often something else that goes with the image, so images come first.
 _TAR_PIXELS = "npy"
-_BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt", TARGETS_NAME)
+_BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt", ".beton", TARGETS_NAME)
 _SNIFF_BYTES = 4096
+_MAX_METADATA_BYTES = 1 << 24
+_MAX_DEPTH = 64
+# Of a folder that cannot be looked into and is no reason to end: nothing there can be read.
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 class FolderSource(Source):
@@ -47,15 +53,28 @@ class FolderSource(Source):
         """Yield files in sorted order, those of a folder before its subfolders."""
         self.class_names = []
         self._visited: set[tuple[int, int]] = set()
-        self._class = ""
-        yield from self._walk("")
+        self._num_nested, self._first_nested = 0, ""
+        waiting = [""]
+        while waiting:  # no recursion: somebody may have nested folders by the thousand
+            relative = waiting.pop()
+            try:
+                files, folders = self._scan(relative)
+            except OSError as error:
+                if not relative or error.errno not in _NO_FOLDER:
+                    raise
+                problem = f"a folder that cannot be read: {error.strerror}"
+                yield Entry(relative.rstrip("/"), self._label_of(relative), problem=problem)
+                continue
+            if files and relative.count("/") > 1:
+                self._num_nested += len(files)
+                self._first_nested = self._first_nested or relative + files[0]
+            for name in files:
+                yield Entry(relative + name, self._label_of(relative))
+            waiting += [f"{relative}{name}/" for name in reversed(folders)]
 
-    def _walk(self, relative: str) -> Iterator[Entry]:
-        files, folders = self._scan(relative)
-        for name in files:
-            yield Entry(relative + name, self._label_of(relative))
-        for name in folders:
-            yield from self._walk(f"{relative}{name}/")
+    def describe_labels(self) -> str | None:
+        """Say whether the folders look like no classes."""
+        return describe_folders(self.root, self.class_names, self._num_nested, self._first_nested)
 
     def _label_of(self, relative: str) -> int:
         first = relative.partition("/")[0]
@@ -127,6 +146,10 @@ class ListSource(Source):
                     continue
                 path, has_label, label = line.partition("\t")
                 yield path, label if has_label and label else None
+
+    def first_path(self) -> str | None:
+        """Return the path in the first line."""
+        return next((path for path, _ in self._lines()), None)
 
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a line, in the order of the list."""
@@ -222,23 +245,39 @@ class TarSource(Source):
         return Entry(f"{tar}/{key}", -1, tar, kept)
 
 
+class _HeaderReader(io.FileIO):
+    """A tar for tarfile, which takes every header's word for how long the next one is."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _MAX_METADATA_BYTES:
+            raise tarfile.ReadError("a header that says it has no end")
+        return super().read(size) or b""
+
+
 def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (name, offset, size) of the regular files of any kind of uncompressed tar."""
     try:
-        with tarfile.open(path, "r:", errorlevel=1) as archive:
+        with (
+            _HeaderReader(open_regular(path)) as file,
+            tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive,
+        ):
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined] # tarfile keeps every member that it has seen
                 if member.isreg():
                     yield member.name, member.offset_data, member.size
             # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            file.seek(archive.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset}")
-    except tarfile.TarError as error:
+    except _TAR_ERRORS as error:
         raise InputError(
             f"{path}: cannot be read as an uncompressed tar ({error}); unpack it if it is "
             "compressed, restore it if it is damaged"
         ) from None
+
+
+# Of hostile headers tarfile says more than its own errors: numbers without end, headers in headers.
+_TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 
 
 def _is_tar(path: Path) -> bool:
@@ -283,10 +322,10 @@ def open_source(
             f"{path}: no such file or folder; wanted a folder of images, a text list, a "
             "table or a tar"
         )
-    if not path.is_file():
-        raise InputError(
-            f"{path}: not a regular file; wanted a folder of images, a list, a table or a tar"
-        )
+    # Files of /proc say that they are empty, and some are waited on for ever when they are read.
+    if not path.is_file() or not path.stat().st_size:
+        what = "empty" if path.is_file() else "not a regular file"
+        raise InputError(f"{path}: {what}; wanted a folder of images, a list, a table or a tar")
     if is_table(path):
         return TableSource(path, columns or TableColumns())
     if path.suffix == ".tar" or _is_tar(path):
@@ -303,31 +342,32 @@ def open_source(
 
 def _read_file(path: Path) -> bytes:
     try:
-        status = path.stat()
-        # A pipe would be waited on for ever, so it is never opened.
-        if not stat.S_ISREG(status.st_mode):
-            raise LeftOut("not-a-file", "not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise LeftOut(
-                "too-large", f"{status.st_size:,} bytes; images up to {MAX_FILE_BYTES:,} are read"
-            )
-        return path.read_bytes()
+        with open(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise LeftOut(
+                    "too-large", f"{size:,} bytes; images up to {MAX_FILE_BYTES:,} are read"
+                )
+            # No more than it says it has: files of /proc say 0, and may have no end.
+            return file.read(size) or b""
     except FileNotFoundError:
         raise LeftOut("missing", "no such file, or a link that leads nowhere") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise LeftOut("missing", "a link that leads to itself") from None
+        if error.errno == errno.EINVAL:
+            raise LeftOut("not-a-file", error.strerror) from None
         raise LeftOut("unreadable", error.strerror or str(error)) from None
     except ValueError as error:  # a zero byte in a path of a list
         raise LeftOut("missing", str(error)) from None
 
 
-def _read_member(path: Path, place: tuple[int, int]) -> bytes:
+def _read_member(path: Path, place: tuple[int, int], max_bytes: int = _MAX_METADATA_BYTES) -> bytes:
     offset, size = place
-    if size > MAX_FILE_BYTES:
-        raise LeftOut("too-large", f"{size:,} bytes; images up to {MAX_FILE_BYTES:,} are read")
+    if size > max_bytes:
+        raise LeftOut("too-large", f"a member of {size:,} bytes; up to {max_bytes:,} are read")
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             file.seek(offset)
             content = file.read(size)
     except OSError as error:
@@ -347,13 +387,24 @@ def _parse_label(text: bytes) -> int:
     return label
 
 
+def _is_deeper(value: object, depth: int) -> bool:
+    """Return whether lists and objects are nested deeper: whoever reads them may not manage."""
+    level = [value]
+    for _ in range(depth):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for some in inner for one in some if isinstance(one, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _parse_metadata(text: bytes) -> dict:
-    """Return what a ``.json`` says; one that is no object is kept as text."""
+    """Return what a ``.json`` says; one that is no object, or nested deeply, is kept as text."""
     try:
         metadata = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
-    if isinstance(metadata, dict):
+    if isinstance(metadata, dict) and not _is_deeper(metadata, _MAX_DEPTH):
         return metadata
     return {"original": text.decode("utf-8", "replace")}
 
@@ -390,7 +441,7 @@ def read_entry(root: Path, entry: Entry) -> SourceSample:
     if "image" not in entry.members:
         raise LeftOut("non-image", "the sample has no member with the extension of an image")
     path = root / entry.tar
-    data = _read_member(path, entry.members["image"])
+    data = _read_member(path, entry.members["image"], MAX_FILE_BYTES)
     label = entry.label
     metadata: dict = {}
     if "cls" in entry.members:

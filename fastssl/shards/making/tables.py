@@ -25,6 +25,8 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PARQUET_MAGIC = b"PAR1"
 _MAX_LABEL = 2**31 - 1
 _MAX_DIGITS = 18
+_SHOWN_COLUMNS = 8
+_COMPARED_COLUMNS = 1000
 _RESERVED = ("source", "orientation")
 _INSTALL = (
     "reading Parquet takes pyarrow, which is not installed: "
@@ -97,7 +99,8 @@ class _CsvTable:
 
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
         """Yield the line number and the values of these columns, for every row."""
-        places = [self.names.index(name) for name in names]
+        place_of = {name: place for place, name in enumerate(self.names)}
+        places = [place_of[name] for name in names]
         rows = self._read_rows()
         next(rows, None)
         for line, row in rows:
@@ -274,14 +277,21 @@ class TableSource(Source):
                     f"{self._path}: no column {name!r}{nearest(name, names)}; name the one that "
                     f"holds the {meaning} by {option}"
                 )
-        if columns.label not in names:
-            close = nearest(columns.label, set(names) - {columns.path} or {""})
-            if "did you mean" in close:
-                warnings.warn(
-                    f"{self._path}: no column {columns.label!r}, so no sample has a label{close} "
-                    "Name it by --label-column",
-                    stacklevel=2,
-                )
+        others = [name for name in names if name != columns.path]
+        if columns.label not in names and others:
+            shown = others[:_SHOWN_COLUMNS] + ["..."] * (len(others) > _SHOWN_COLUMNS)
+            close = nearest(columns.label, others[:_COMPARED_COLUMNS])
+            hint = close if "did you mean" in close else f"; its columns: {', '.join(shown)}."
+            warnings.warn(
+                f"{self._path}: no column {columns.label!r}, so no sample has a label{hint} Name "
+                "the one that holds labels by --label-column, if there is one",
+                stacklevel=2,
+            )
+
+    def first_path(self) -> str | None:
+        """Return the path of the first row that has one."""
+        rows = self._table.rows([self._columns.path])
+        return next((path for _, (path,) in rows if path), None)
 
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a row, in the order of the table."""
