@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -129,7 +130,7 @@ def fill_folder(source: Path) -> None:
         "loop": ".",
         "above": "..",
         "root": "/",
-        "processes": "/proc/self/task",
+        "descriptors": "/proc/self/fdinfo",
     }.items():
         (place / name).symlink_to(target)
     with (place / "sparse.jpg").open("wb") as file:
@@ -160,6 +161,11 @@ def nest_folders(source: Path, depth: int) -> None:
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+def unnest_folders(source: Path) -> None:
+    """Remove what ``nest_folders`` made: more than pytest could."""
+    subprocess.run(["rm", "-rf", source], check=True)
 
 
 # --- Tars -----------------------------------------------------------------------------------------
