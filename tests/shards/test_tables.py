@@ -119,19 +119,6 @@ def test_a_column_that_was_meant_for_labels_is_named(tmp_path):
         (["", "", "", ""], [-1, -1, -1, -1], []),
     ],
 )
-def test_a_table_without_a_label_column_names_those_that_it_has(tmp_path):
-    (tmp_path / "t.csv").write_text("path,class\na.jpg,cat\n")
-    with pytest.warns(UserWarning, match=r"no sample has a label; its columns: class\. "):
-        open_source(tmp_path / "t.csv")
-
-
-def test_a_hundred_thousand_columns_are_found_by_name(tmp_path):
-    names = ["path", "label", *(f"c{i}" for i in range(100_000))]
-    (tmp_path / "t.csv").write_text("\n".join([",".join(names), ",".join(["1"] * len(names))]))
-    (entry,) = open_source(tmp_path / "t.csv").entries()
-    assert (entry.name, entry.label, len(entry.columns)) == ("1", 1, 100_000)
-
-
 def test_csv_labels_are_integers_if_all_are(tmp_path, labels, wanted, names):
     rows = "".join(f"{i}.jpg,{label}\n" for i, label in enumerate(labels))
     source = open_source(write_csv(tmp_path / "t.csv", "path,label\n" + rows))
@@ -300,3 +287,16 @@ def test_without_pyarrow_the_install_line_is_named(tmp_path, write_parquet):
     assert 'pip install "fastssl[tables]"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_a_label_column_names_those_that_it_has(tmp_path):
+    (tmp_path / "t.csv").write_text("path,class\na.jpg,cat\n")
+    with pytest.warns(UserWarning, match=r"no sample has a label; its columns: class\. "):
+        open_source(tmp_path / "t.csv")
+
+
+def test_a_hundred_thousand_columns_are_found_by_name(tmp_path):
+    names = ["path", "label", *(f"c{i}" for i in range(100_000))]
+    (tmp_path / "t.csv").write_text("\n".join([",".join(names), ",".join(["1"] * len(names))]))
+    (entry,) = open_source(tmp_path / "t.csv").entries()
+    assert (entry.name, entry.label, len(entry.columns)) == ("1", 1, 100_000)

@@ -24,6 +24,7 @@ from ..reader import open_dataset
 from ..targets import FOLDER_NAME as TARGETS_NAME
 from .entries import Entry, LeftOut, Source
 from .hints import describe_folders
+from .tables import ENDINGS as TABLE_ENDINGS
 from .tables import TableColumns, TableSource, is_table
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
 
@@ -323,7 +324,8 @@ def open_source(
             "table or a tar"
         )
     # Files of /proc say that they are empty, and some are waited on for ever when they are read.
-    if not path.is_file() or not path.stat().st_size:
+    has_content = path.suffix.lower() in TABLE_ENDINGS or path.stat().st_size
+    if not path.is_file() or not has_content:
         what = "empty" if path.is_file() else "not a regular file"
         raise InputError(f"{path}: {what}; wanted a folder of images, a list, a table or a tar")
     if is_table(path):

@@ -22,6 +22,9 @@ from .entries import Entry, Source
 from .target_columns import EmptyValue, TargetColumn, find_row_shape
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+ENDINGS = (*_DELIMITERS, ".parquet", ".pq")
+"""Of the names of tables."""
+
 _PARQUET_MAGIC = b"PAR1"
 _MAX_LABEL = 2**31 - 1
 _MAX_DIGITS = 18
@@ -51,7 +54,7 @@ class TableColumns:
 
 def is_table(path: Path) -> bool:
     """Tell whether a file is a table: by its ending, Parquet also by its first bytes."""
-    if path.suffix.lower() in (*_DELIMITERS, ".parquet", ".pq"):
+    if path.suffix.lower() in ENDINGS:
         return True
     with path.open("rb") as file:
         return file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
