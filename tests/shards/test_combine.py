@@ -465,7 +465,18 @@ def test_a_stopped_merge_leaves_no_dataset_and_can_be_repeated(tmp_path, animals
     assert not (tmp_path / ".out.combining").exists()
 
 
-def test_what_a_link_leads_to_is_not_hard_linked(animals, make):
+def test_hard_links_of_symbolic_ones_are_of_the_files_themselves(animals, make):
     linked = make(animals, name="first", link="symbolic")
-    with pytest.raises(InputError, match=r"a symbolic link to .*--link symbolic"):
-        make(linked.path, name="second")
+    made = make(linked.path, name="second")
+    for name in ("shard-000000.tar", "shard-000000.idx"):
+        assert os.path.samefile(made.path / name, animals / name)
+        assert not (made.path / name).is_symlink()
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic"])
+def test_an_index_of_a_shard_that_leads_elsewhere_is_not_linked(animals, make, tmp_path, link):
+    (tmp_path / "secret").write_text("of somebody else")
+    (animals / "shard-000001.idx").unlink()
+    (animals / "shard-000001.idx").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=r"shard-000001\.idx: a symbolic link"):
+        make(animals, link=link)

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -213,17 +214,14 @@ def _staged(out: Path) -> Iterator[Path]:
 
 def _link(source: Path, target: Path, kind: str) -> None:
     try:
-        real = source.resolve(strict=True)
-        if kind == "hard" and source.is_symlink():
-            # Whoever made the link may have named any file of ours.
+        if stat.S_ISLNK(os.lstat(source).st_mode):
             raise InputError(
-                f"{source}: a symbolic link to {real}, which is not hard-linked; name the dataset "
-                "that holds the file itself, or choose --link symbolic"
+                f"{source}: a symbolic link, which may lead anywhere; put the file itself there"
             )
         if kind == "symbolic":
-            target.symlink_to(real)
+            target.symlink_to(source)
         else:
-            os.link(real, target)
+            os.link(source, target)
     except FileNotFoundError:
         raise InputError(
             f"{source}: missing; restore it, or make the dataset again (fastssl check-shards "
@@ -264,7 +262,8 @@ class _Builder:
         if not len(rows):
             return
         name = shard_name(len(self.shards))
-        source = part.dataset.folder / entry.name
+        # A link to a shard was followed when the dataset was opened; its index lies beside it.
+        source = (part.dataset.folder / entry.name).resolve()
         _link(source, self._folder / name, self._link)
         _link(
             source.with_name(dali_index_name(entry.name)),
