@@ -21,7 +21,7 @@ from ...randomness import Stream, draw_words
 from ...system.files import locked, publish_bytes, published
 from ..picture import LIMITS, DecodeLimits
 from ..targets import DTYPES, TargetSpec
-from .encode import Encoding
+from .encode import Encoding, EncodingName
 from .entries import Entry, Source
 from .writer import MAX_NUMBER
 
@@ -57,7 +57,7 @@ class ConversionPlan:
     """Absolute path that the entries' names are relative to."""
     kind: str
     """``folder``, ``list``, ``table``, ``voc`` or ``tars``."""
-    encoding: str
+    encoding: EncodingName
     """Name of the encoding."""
     encoding_options: dict[str, int]
     """Its options."""

@@ -95,14 +95,12 @@ class _Sample:
 def _make_sample(position: int, entries: PlannedEntries, plan: ConversionPlan) -> _Sample:
     """Read and encode the entry at a position; runs in a child of the worker process."""
     (entry,) = entries.read(position, position + 1)
-    encoding: Any = plan.encoding  # one of its names: the plan was made of an Encoding
+    encoding = Encoding(plan.encoding, **plan.encoding_options)
     num_bytes = 0
     try:
         sample = read_entry(Path(plan.root), entry)
         num_bytes = len(sample.data)
-        picture = encode_picture(
-            sample.data, Encoding(encoding, **plan.encoding_options), plan.limits
-        )
+        picture = encode_picture(sample.data, encoding, plan.limits)
     except (LeftOut, PictureError) as error:
         return _Sample(entry.name, num_bytes, reason=error.reason, detail=error.detail)
     except MemoryError:

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
 from ...system.files import open_regular
@@ -358,7 +359,7 @@ def _read_file(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise LeftOut("missing", "a link that leads to itself") from None
         if error.errno == errno.EINVAL:
-            raise LeftOut("not-a-file", error.strerror) from None
+            raise LeftOut("not-a-file", error.strerror or str(error)) from None
         raise LeftOut("unreadable", error.strerror or str(error)) from None
     except ValueError as error:  # a zero byte in a path of a list
         raise LeftOut("missing", str(error)) from None
@@ -391,7 +392,7 @@ def _parse_label(text: bytes) -> int:
 
 def _is_deeper(value: object, depth: int) -> bool:
     """Return whether lists and objects are nested deeper: whoever reads them may not manage."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(depth):
         inner = (one.values() if isinstance(one, dict) else one for one in level)
         level = [one for some in inner for one in some if isinstance(one, dict | list)]
