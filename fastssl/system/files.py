@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -64,7 +64,19 @@ _FLAGS = {
     "r+b": os.O_RDWR | os.O_CLOEXEC,
     "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
 }
-_KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe"}
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _describe_entry(mode: int) -> str:
+    """Say what an entry of a folder is that is no regular file."""
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def _refuse_entry(path: Path, mode: int) -> NoReturn:
@@ -73,7 +85,7 @@ def _refuse_entry(path: Path, mode: int) -> NoReturn:
             f"{path} has other names too (hard links), and what is written to it would be written "
             f"there; give it one of its own: cp {path} {path}.own && mv {path}.own {path}"
         )
-    kind = _KINDS.get(stat.S_IFMT(mode), "a device or a socket")
+    kind = _describe_entry(mode)
     raise InputError(f"{path} is {kind}, wanted a regular file; remove it, or put the file there")
 
 
@@ -198,15 +210,6 @@ def refusing_unreadable(path: Path, remedy: str) -> Iterator[None]:
         raise InputError(f"{path}: {error.strerror or error}; {remedy}") from None
 
 
-_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
-
 def open_regular(path: Path) -> int:
     """Open a regular file for reading.
 
@@ -230,8 +233,7 @@ def open_regular(path: Path) -> int:
         if stat.S_ISREG(kind):
             return descriptor
         os.close(descriptor)
-    name = next((name for is_it, name in _KINDS if is_it(kind)), "something else")
-    raise OSError(errno.EINVAL, f"{name}, wanted a regular file", str(path))
+    raise OSError(errno.EINVAL, f"{_describe_entry(kind)}, wanted a regular file", str(path))
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
