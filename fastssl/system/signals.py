@@ -11,11 +11,23 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
-from ..errors import StoppedBySignal
+from ..errors import RunFailed, StoppedBySignal
 from .lifelines import has_launcher
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 """What a terminal, a scheduler or a user sends to have a process stop."""
+
+
+class WaitedTooLong(RunFailed):
+    """No batch came in time after a signal."""
+
+
+def _give_up(_number: int, _frame: FrameType | None) -> None:
+    raise WaitedTooLong(
+        "no batch came after a signal: loader workers were stopped, or the data's disk or store "
+        "does not answer; start the same command again to go on from the last checkpoint"
+    )
+
 
 ABORT_PATIENCE_S = 2.0
 """How long Python may take to come to the second Ctrl-C."""
@@ -50,11 +62,33 @@ class StopSignals:
         self._abort = abort
         self._num_presses = 0
         self._has_left = threading.Event()
+        self._patience_s = 0.0
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._num_presses > 1:
             raise KeyboardInterrupt  # the second Ctrl-C means it
         self.received = signal.Signals(number)
+        if self._patience_s:
+            signal.setitimer(signal.ITIMER_REAL, self._patience_s)
+
+    @contextlib.contextmanager
+    def impatient(self, patience_s: float) -> Iterator[None]:
+        """Let a signal end the block, where Python waits for what may never come.
+
+        Args:
+            patience_s: what the block still has after a signal, in seconds.
+
+        Raises:
+            WaitedTooLong: where it has not ended by then.
+        """
+        self._patience_s = patience_s
+        try:
+            if self.received is not None:
+                signal.setitimer(signal.ITIMER_REAL, patience_s)
+            yield
+        finally:
+            self._patience_s = 0.0
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -129,7 +163,7 @@ def noting_signals(
             it ends the process.
     """
     signals = StopSignals(is_telling, on_first, abort)
-    with _handling(signals._note), signals._listening():
+    with _handling(_give_up, (signal.SIGALRM,)), _handling(signals._note), signals._listening():
         yield signals
 
 

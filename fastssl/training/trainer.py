@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from ..runs.directory import (
 from ..runs.endings import clear_endings, recorded_exit, stoppable
 from ..sampling import ChunkLayout
 from ..shards import open_dataset
-from ..system.signals import StopSignals
+from ..system.signals import StopSignals, WaitedTooLong
 from ..tasks import build_task
 from ..world import World, check_device, join_world
 from .checkpoint import CheckpointStore
@@ -56,6 +56,8 @@ from .tables import load_tables, save_tables
 from .validation import open_validation
 
 _log = logging.getLogger(__name__)
+
+_DATA_PATIENCE_S = 5.0  # after a signal
 
 _COMPRESSION = {
     "bf16": default_hooks.bf16_compress_hook,
@@ -336,8 +338,7 @@ class Trainer:
         bar = self.journal.show_progress(self.step, last_step)
         with bar, contextlib.closing(batches):
             while self.step < last_step:
-                with self.journal.waiting():
-                    batch = next(batches)
+                batch = self._next_batch(batches)
                 agreed = world.sum(self.signals.received is not None, len(batch.substitutions))
                 with self.pace.timing(last_step - self.step - 1):
                     self._take_step(batch)
@@ -346,14 +347,25 @@ class Trainer:
                     self.journal.add_bad_samples(batch.substitutions, self.step)
                 self._write_logs(batch, is_last=self.step == last_step)
                 if is_stopping:
-                    self._save()
-                    self.store.wait()
-                    raise StoppedBySignal(
-                        f"saved at step {self.step}; start the same command again to go on"
-                    )
+                    self._save_and_stop()
                 if self.step % config.checkpoint.every_steps == 0:
                     self._save()
         self._finish()
+
+    def _next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """Wait for a batch; not for ever where a signal asks for a stop and none comes."""
+        try:
+            with self.journal.waiting(), self.signals.impatient(_DATA_PATIENCE_S):
+                return next(batches)
+        except WaitedTooLong:
+            if self.world.size > 1:  # the others have begun the step
+                raise
+            self._save_and_stop()
+
+    def _save_and_stop(self) -> NoReturn:
+        self._save()
+        self.store.wait()
+        raise StoppedBySignal(f"saved at step {self.step}; start the same command again to go on")
 
     def _take_step(self, batch: Batch) -> None:
         """Use one global batch: forward, backward, and one update."""

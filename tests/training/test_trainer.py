@@ -72,6 +72,31 @@ def test_a_resumed_run_equals_the_undisturbed_one(configure, changes, stops):
     assert max(resumes) > 0
 
 
+def test_a_signal_while_no_batch_comes_saves_what_was_done(configure, monkeypatch):
+    from fastssl.loaders import Loader
+    from fastssl.training import trainer
+
+    whole, stopped = configure("whole", max_steps=3), configure("stopped", max_steps=3)
+    train(whole)
+    stream = Loader.__iter__
+
+    def run_dry(loader):
+        batches = stream(loader)
+        yield next(batches)
+        yield next(batches)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "__iter__", run_dry)
+        patch.setattr(trainer, "_DATA_PATIENCE_S", 0.01)
+        with pytest.raises(StoppedBySignal, match="saved at step 2"):
+            train(stopped)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    train(stopped)
+    assert_equal_states(load_state(whole), load_state(stopped))
+
+
 def test_a_grad_scaler_is_resumed_with_its_skips(configure):
     fp16 = {"precision": "fp16", "loss_scale": 2.0**40, "max_steps": 5}
     whole, stopped = configure("whole", **fp16), configure("stopped", **fp16)
