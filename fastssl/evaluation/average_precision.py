@@ -35,12 +35,12 @@ def average_precision(scores: ArrayLike, labels: ArrayLike, points: Points = "al
         InputError: if shapes differ, a score is not finite, a label is another number, or no sample
             is of the class.
     """
-    scores, labels = _check(scores, labels)
+    values, signs = _check(scores, labels)
     if points not in ("all", 11):
         raise InputError(f"points ({points}) must be 'all' or 11")
-    counted = labels != 0
-    order = np.argsort(-scores[counted], kind="stable")
-    hits = labels[counted][order] > 0
+    counted = signs != 0
+    order = np.argsort(-values[counted], kind="stable")
+    hits = signs[counted][order] > 0
     recall = np.cumsum(hits) / hits.sum()
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     # The best that can still be had at this recall or a greater one.
@@ -68,25 +68,24 @@ def step_average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     Raises:
         InputError: as ``average_precision``.
     """
-    scores, labels = _check(scores, labels)
-    counted = labels != 0
-    scores, hits = scores[counted], labels[counted] > 0
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], hits[order]
-    ends = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
+    values, signs = _check(scores, labels)
+    counted = signs != 0
+    order = np.argsort(-values[counted], kind="stable")
+    values, hits = values[counted][order], signs[counted][order] > 0
+    ends = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
     found = np.cumsum(hits)[ends]
     return float((np.diff(found, prepend=0) * found / (ends + 1)).sum() / hits.sum())
 
 
 def _check(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    scores, given = np.asarray(scores, np.float64), np.asarray(labels)
-    if scores.ndim != 1 or scores.shape != given.shape:
-        raise InputError(f"scores {scores.shape} and labels {given.shape} must be (N,), equal in N")
-    if not np.isfinite(scores).all():
-        raise InputError(f"scores ({(~np.isfinite(scores)).sum()} of {len(scores)}) must be finite")
+    values, given = np.asarray(scores, np.float64), np.asarray(labels)
+    if values.ndim != 1 or values.shape != given.shape:
+        raise InputError(f"scores {values.shape} and labels {given.shape} must be (N,), equal in N")
+    if not np.isfinite(values).all():
+        raise InputError(f"scores ({(~np.isfinite(values)).sum()} of {len(values)}) must be finite")
     if not np.isin(given, (-1, 0, 1)).all():
         wrong = given[~np.isin(given, (-1, 0, 1))][0]
         raise InputError(f"labels ({wrong}) must be 1 (of the class), -1 (not) or 0 (not counted)")
     if not (given == 1).any():
         raise InputError("labels (none is 1) must have a sample of the class")
-    return scores, given.astype(np.int64)
+    return values, given.astype(np.int64)

@@ -78,7 +78,7 @@ def _check_counts(given: ArrayLike) -> NDArray[np.int64]:
     counts = np.asarray(given, np.float64)
     is_right = counts.ndim == 1 and len(counts) and np.isfinite(counts).all()
     if not is_right or counts[0] < 1 or (counts % 1).any() or (np.diff(counts) <= 0).any():
-        raise InputError(f"counts ({given}) must be whole numbers from 1 on, ascending")
+        raise InputError(f"counts ({counts.tolist()}) must be whole numbers from 1 on, ascending")
     return counts.astype(np.int64)
 
 
