@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import operator
 import re
 import textwrap
 import typing
@@ -187,7 +188,7 @@ def _take_apart(kind: Any) -> tuple[Any, Range | None]:
         return kind, None
     parts = [_take_apart(part) for part in typing.get_args(kind)]
     limits = next((limits for _, limits in parts if limits is not None), None)
-    return Union[tuple(part for part, _ in parts)], limits  # noqa: UP007  # made of a list
+    return functools.reduce(operator.or_, (part for part, _ in parts)), limits
 
 
 @functools.cache

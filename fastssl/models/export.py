@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,8 +114,8 @@ def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
 def _read_name(path: Path, metadata: Mapping[str, str]) -> tuple[str, int]:
     """Return the name and the width of the trunk that a file says it holds."""
     name, width = metadata.get("name", ""), metadata.get("width", "")
-    # No trunk's is longer; nothing is sought for pages of letters, or made of a thousand digits.
-    if not (0 < len(name) <= 80 and len(width) <= 3 and width.isascii() and width.isdecimal()):
+    # No name is longer or holds what moves a terminal's cursor; no width has a thousand digits.
+    if not (re.fullmatch(r"\w{1,80}", name, re.ASCII) and re.fullmatch("[0-9]{1,3}", width)):
         raise InputError(
             f"{path} does not name its trunk: metadata must hold name and width, got "
             f"{sorted(metadata)[:20]}; export it with fastssl.models.save_trunk"

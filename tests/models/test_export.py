@@ -152,6 +152,7 @@ def test_forms_that_compute_something_else_have_another_digest():
         ({"name": "resnet9", "width": "\N{ARABIC-INDIC DIGIT FIVE}"}, "does not name its trunk"),
         ({"name": "resnet9", "width": "0"}, r"cannot be: width \(0\)"),
         ({"name": "x" * 10**6, "width": "1"}, "does not name its trunk"),
+        ({"name": "resnet9\n\x1b[31m", "width": "1"}, "does not name its trunk"),
         ({"name": "resnet9_linear" + "9" * 50, "width": "1"}, "must end with a whole number"),
         ({"name": "resnet99", "width": "1"}, r"cannot be: .* did you mean 'resnet9'"),
     ],
