@@ -35,6 +35,7 @@ MAX_SEED = 2**64 - 1
 Seed = Annotated[int, Range(0, MAX_SEED)]
 MAX_EPOCH = 2**32 - 1
 MAX_DRAWS = 2**26
+MAX_SAMPLES = 2**40
 
 
 @unique

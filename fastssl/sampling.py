@@ -31,10 +31,9 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import InputError, nearest
 from .extension import load_extension
 from .fields import Checked, Range
-from .randomness import MAX_EPOCH, Stream, draw_words, philox, to_below
+from .randomness import MAX_EPOCH, MAX_SAMPLES, Stream, draw_words, philox, to_below
 
 ORDERS = ("global", "chunked")
-MAX_SAMPLES = 2**40
 
 # Few values mix slowly through a Feistel network; more rounds cost nothing there.
 _SMALL_DOMAIN = 4096

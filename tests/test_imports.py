@@ -190,3 +190,10 @@ def test_importing_fastssl_alone_loads_nothing_heavy(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_worker_processes_of_a_conversion_do_without_torch():
+    # It takes seconds to import and half a gigabyte, in each of them.
+    code = "import sys, fastssl.shards.making.convert; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..errors import InputError
-from ..sampling import MAX_SAMPLES
+from ..randomness import MAX_SAMPLES
 from ..system.files import read_regular, refusing_unreadable
 from .index import INDEX_NAME, IndexHeader
 from .targets import TargetEntry, check_entries
