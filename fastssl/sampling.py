@@ -62,6 +62,24 @@ class ChunkLayout(Checked, prefix="data."):
     """Chunks whose samples are mixed inside a lane."""
 
 
+def count_remaining(num_samples: int, num_held_out: int) -> int:
+    """Return how many samples remain where some are held out.
+
+    Args:
+        num_samples: N.
+        num_held_out: H, 1 .. N - 1.
+
+    Raises:
+        InputError: if nothing would be held out, or nothing remain.
+    """
+    if not 1 <= num_held_out < num_samples:
+        raise InputError(
+            f"data.hold_out ({num_held_out}) must be less than the {num_samples} samples in use; "
+            "set --data.hold-out to fewer, or to 0 for none"
+        )
+    return num_samples - num_held_out
+
+
 class HoldOut:
     """A part of the samples that training keeps away from: a function of (dataset, seed) alone.
 
@@ -82,28 +100,19 @@ class HoldOut:
         Raises:
             InputError: if nothing would be held out, or nothing remain.
         """
-        if not 1 <= num_held_out < num_samples:
-            raise InputError(
-                f"data.hold_out ({num_held_out}) must be less than the {num_samples} samples in "
-                "use; set --data.hold-out to fewer, or to 0 for none"
-            )
+        self.num_remaining = count_remaining(num_samples, num_held_out)
+        """N - H."""
         words = philox(
             (seed & 0xFFFFFFFF, seed >> 32),
             (*_digest_words(digest), 0, int(Stream.HOLD_OUT) << 24),
         )
         key = int(words[0]) | int(words[1]) << 32
-        self.num_samples = num_samples
         self.ids: NDArray[np.int64] = np.sort(
             permute(np.arange(num_held_out, dtype=np.int64), num_samples, key)
         )
         """(H,) int64, ascending."""
         # Of each, how many of those that remain stand before it.
         self._remaining_before = self.ids - np.arange(num_held_out)
-
-    @property
-    def num_remaining(self) -> int:
-        """N - H."""
-        return self.num_samples - len(self.ids)
 
     def find_held_out(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the ids at ranks 0 .. H-1 of the part, int64 (B,), ascending with the rank."""

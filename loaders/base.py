@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..batch import Batch
 from ..config import LoaderConfig, check_batch_size
 from ..errors import InputError, nearest
-from ..sampling import HoldOut, SampleOrder
+from ..sampling import HoldOut, SampleOrder, count_remaining
 from ..shards import ShardDataset
 from ..stages import STAGES
 from ..system.cpus import cpus_per_rank
@@ -372,7 +372,8 @@ def count_samples(config: LoaderConfig, available: int) -> int:
     num_ids = _count_ids(config, available)
     if not config.hold_out:
         return num_ids
-    return config.hold_out if config.part == "held_out" else num_ids - config.hold_out
+    remaining = count_remaining(num_ids, config.hold_out)
+    return config.hold_out if config.part == "held_out" else remaining
 
 
 def check_count(config: LoaderConfig, num_samples: int, multiple: int = 1) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
-from fastssl.loaders import build_loader
+from fastssl.loaders import build_loader, count_samples
 from fastssl.loaders.reference import cut_views
 from fastssl.shards import ShardDataset, decode_picture, open_dataset
 from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
@@ -593,7 +593,12 @@ def test_more_samples_than_there_are_is_refused(build):
 
 
 def test_a_hold_out_larger_than_the_dataset_is_refused_and_so_is_a_part_of_nothing(build):
-    with pytest.raises(InputError, match=r"data\.hold_out \(47\) must be less than the 47 samples"):
+    too_many = r"data\.hold_out \(47\) must be less than the 47 samples"
+    with pytest.raises(InputError, match=too_many):
         build(hold_out=47)
+    # Before a loader is built, too: the run's other checks come first.
+    with pytest.raises(InputError, match=too_many):
+        count_samples(LoaderConfig(hold_out=47), NUM_SAMPLES)
+    assert count_samples(LoaderConfig(hold_out=40), NUM_SAMPLES) == 7
     with pytest.raises(InputError, match=r"data\.part \(held_out\) needs data\.hold_out"):
         build(part="held_out")
