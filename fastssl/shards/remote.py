@@ -133,7 +133,7 @@ class RemoteStore(Store):
         Raises:
             InputError: if the protocol is not known, or its package is absent.
         """
-        self.address = address
+        self.address: str = address
         self.place: str = hide_credentials(address)
         self._is_closed = False
         self._lock = threading.Lock()

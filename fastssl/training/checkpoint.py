@@ -274,7 +274,8 @@ def find_damage(folder: Path, step: int) -> str | None:
                 size = os.fstat(file.fileno()).st_size
                 if size != entry["bytes"]:
                     return f"{name} has {size} bytes, {entry['bytes']} were written"
-                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                found = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type] # has readinto
+                if found.hexdigest() != entry["sha256"]:
                     return f"{name} does not match its SHA-256"
         return find_foreign(folder / STATE_NAME, step)
     except FileNotFoundError as error:
