@@ -59,9 +59,9 @@ class CaffeNet(Trunk):
         self.fc7 = nn.Conv2d(self.num_features, self.num_features, 1)
         self.drop7 = nn.Dropout(_DROPOUT)
         for name, value in _BIASES.items():
-            layer = self.get_submodule(name)
-            nn.init.normal_(layer.weight, std=_FULL_STD if name.startswith("fc") else _CONV_STD)
-            nn.init.constant_(layer.bias, value)
+            std = _FULL_STD if name.startswith("fc") else _CONV_STD
+            nn.init.normal_(self.get_parameter(f"{name}.weight"), std=std)
+            nn.init.constant_(self.get_parameter(f"{name}.bias"), value)
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the end points.

@@ -122,6 +122,7 @@ def list_cells() -> dict[str, Cell]:
         build = partial(random_trunk, trunk)
         known = (Published(value, _LBFGS),)
         cells[build().recipe] = Cell(build, IMAGENET_1K, 0.0, known, ("table1",))
+    forms: list[tuple[str, tuple[int, ...], str]]
     forms = [(trunk, WIDTHS[:1], "figure5") for trunk in NO_SKIP]
     forms += [(f"revnet50_linear{size}", WIDTHS, "figure6") for size in REPRESENTATIONS]
     for trunk, widths, place in forms:
