@@ -150,6 +150,7 @@ class _Workers:
         self._outcomes = iter(())
         killer.cancel()
         killer.join()
+        self._processes = set()  # each keeps two files open
 
 
 def _drop_frames(error: BaseException) -> None:

@@ -36,13 +36,30 @@ def list_open_files() -> set[tuple[str, str]]:
     return found
 
 
+def list_shared_memory() -> set[str]:
+    """Return shared memory that this process or a child maps, or has named after itself.
+
+    Tests of another process kill theirs, and leave some behind.
+    """
+    ours = {os.getpid(), *list_children()}
+    mapped = ""
+    for number in ours:
+        with contextlib.suppress(OSError):  # it has ended
+            mapped += Path(f"/proc/{number}/maps").read_text()
+    return {
+        name
+        for name in os.listdir("/dev/shm")
+        if f"/dev/shm/{name}" in mapped or any(f"_{number}_" in name for number in ours)
+    }
+
+
 def list_holdings() -> set[tuple]:
     """Return open files, threads (those of C++ too), living children and shared memory, by kind."""
     return {
         *(("file", *entry) for entry in list_open_files()),
         *(("thread", name) for name in os.listdir("/proc/self/task")),
         *(("child", number) for number in list_children()),
-        *(("shared memory", name) for name in os.listdir("/dev/shm")),
+        *(("shared memory", name) for name in list_shared_memory()),
     }
 
 
@@ -51,4 +68,4 @@ def wait_for_release(before: set, list_held: Callable[[], set] = list_holdings) 
     deadline = time.monotonic() + HANGS_AFTER_S
     while (left := list_held() - before) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert left == set()
+    assert left == set(), f"still held: {left}"

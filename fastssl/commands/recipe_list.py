@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..fields import Checked, Range
 from ..sampling import MAX_SAMPLES
 from ..shards import open_dataset
-from ..studies.cost import measure_speed
+from ..studies.cost import measure_device
 from ..studies.listing import GpuName, describe_overview, describe_recipes, list_rows
 from ..system.files import publish_bytes
 from .frame import check_json_path, parse_arguments, program_name
@@ -76,6 +76,6 @@ def print_list(arguments: Sequence[str]) -> None:
     if config.words or config.published:
         print(describe_recipes(config.words, config.published, num_images, config.gpu))
     else:
-        speed, device = measure_speed()
+        speed, device = measure_device()
         is_gpu = torch.cuda.is_available()
         print(describe_overview(num_images or USUAL_IMAGES, speed, device, is_gpu))

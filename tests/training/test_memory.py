@@ -162,7 +162,9 @@ def test_a_compiled_step_is_held_to_its_weights_alone(caplog):
 
 def test_a_run_is_refused_before_anything_is_written(dataset_path, tmp_path):
     config = make_config("goyal19_jigsaw")
-    data = dataclasses.replace(config.data, path=dataset_path, global_batch_size=10**6)
+    data = dataclasses.replace(
+        config.data, path=dataset_path, global_batch_size=10**6, allow_repeat_in_batch=True
+    )
     config = dataclasses.replace(config, data=data, output_dir=tmp_path / "run", device="cpu")
     with pytest.raises(InputError, match=r"trunk \('resnet9'\) of width 1 takes at least .* GiB"):
         train(config)
