@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ from .read import read_ending
 
 _FAILURES = "exit.rank*.json"
 _FAILURE_PATIENCE_S = 2.0
+
+# Runs whose last word is written: torchrun's signal to the ranks that are left may come behind it.
+# The lock is one that a signal's handler may take in the thread that holds it.
+_ended: set[Path] = set()
+_writing = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -50,7 +56,9 @@ def recorded_exit(folder: Path, world: World, get_step: Callable[[], int]) -> It
             if world.is_zero:
                 if not is_shared and world.size > 1:
                     reason = _find_failure(folder) or reason
-                _write_ending(folder / EXIT_NAME, code, reason, get_step())
+                with _writing:
+                    _ended.add(folder)
+                    _write_ending(folder / EXIT_NAME, code, reason, get_step())
             elif not is_shared:
                 path = folder / _FAILURES.replace("*", str(world.rank))
                 _write_ending(path, code, reason, get_step())
@@ -74,9 +82,10 @@ def stoppable(
     def note_first(number: signal.Signals) -> None:
         # torchrun kills 30 seconds after a signal, or at the second one; what the run does in the
         # end takes the place of this.
-        with contextlib.suppress(OSError):
-            reason = f"stopped: {number.name}, before it was done"
-            _write_ending(folder / EXIT_NAME, EXIT_ELSE, reason, get_step())
+        with contextlib.suppress(OSError), _writing:
+            if folder not in _ended:
+                reason = f"stopped: {number.name}, before it was done"
+                _write_ending(folder / EXIT_NAME, EXIT_ELSE, reason, get_step())
 
     def abort() -> None:
         code, line = describe_failure(KeyboardInterrupt())
@@ -86,6 +95,7 @@ def stoppable(
             os.write(2, f"\n{line}\n".encode())
         os._exit(code)
 
+    _ended.discard(folder)
     with noting_signals(
         is_telling=world.is_zero,
         on_first=note_first if world.is_zero and has_launcher() else None,
