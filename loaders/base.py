@@ -106,8 +106,9 @@ class Loader(abc.ABC):
         _check_targets(config, dataset)
         self.num_ids = _count_ids(config, dataset.num_samples)
         """Ids of samples lie below this: ``num_samples``, and more where some are held out."""
-        self.num_samples, find_ids = _choose_part(config, dataset.digest, self.num_ids)
+        self.num_samples = count_samples(config, dataset.num_samples)
         """N, samples in use."""
+        find_ids = _choose_part(config, dataset.digest, self.num_ids)
         check_count(config, self.num_samples)
         _warn_of_size(config, self.num_samples)
         self.order = SampleOrder(
@@ -301,7 +302,7 @@ class Loader(abc.ABC):
         return self._fetch(self._plans_from(position), is_stream=True)
 
     def _plan(self, epochs: NDArray[np.int64], ids: NDArray[np.int64]) -> BatchPlan:
-        rows, faults = self.dataset.index[ids], self.dataset.find_faults(ids)
+        rows, faults = self.dataset.look_up(ids)
         if faults.any():  # they get a substitute, and its boxes
             rows["width"][faults > 0] = rows["height"][faults > 0] = 1
         boxes = draw_boxes(self.views, rows["width"], rows["height"], self.config.seed, epochs, ids)
@@ -349,14 +350,12 @@ def _count_ids(config: LoaderConfig, available: int) -> int:
 
 def _choose_part(
     config: LoaderConfig, digest: str, num_ids: int
-) -> tuple[int, Callable[[NDArray[np.int64]], NDArray[np.int64]] | None]:
-    """Return how many samples are in use, and what turns their ranks into ids."""
+) -> Callable[[NDArray[np.int64]], NDArray[np.int64]] | None:
+    """Return what turns the ranks of the samples in use into ids; None where they are equal."""
     if not config.hold_out:
-        return num_ids, None
+        return None
     parts = HoldOut(digest, num_ids, config.hold_out, config.hold_out_seed)
-    if config.part == "held_out":
-        return len(parts.ids), parts.find_held_out
-    return parts.num_remaining, parts.find_remaining
+    return parts.find_held_out if config.part == "held_out" else parts.find_remaining
 
 
 def count_samples(config: LoaderConfig, available: int) -> int:

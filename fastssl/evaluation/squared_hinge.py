@@ -121,8 +121,9 @@ def solve(
     scores = coordinates @ weights
     left = torch.arange(num_problems, device=device)
     for step in range(_MAX_NEWTON + 1):
-        part = _Problems(axes, signs_NP[:, left], weights_NP[:, left], weights[:, left])
-        part.scores = scores[:, left]
+        part = _Problems(
+            axes, signs_NP[:, left], weights_NP[:, left], weights[:, left], scores[:, left]
+        )
         value, bound, gradient = part.evaluate()
         objective[left], gap[left] = value, (value - bound).clamp_min(0) / value.clamp_min(1e-300)
         open_ = gap[left] > tolerance
@@ -141,22 +142,18 @@ def solve(
 class _Problems:
     """Those that are not solved yet, where they stand."""
 
-    def __init__(self, axes: PrincipalAxes, signs: Tensor, losses: Tensor, weights: Tensor) -> None:
+    def __init__(
+        self, axes: PrincipalAxes, signs: Tensor, losses: Tensor, weights: Tensor, scores: Tensor
+    ) -> None:
         self.axes = axes
         self.signs = signs
         self.losses = losses
         self.weights = weights
-        self.scores: Tensor
+        self.scores = scores
 
     def select(self, columns: Tensor) -> _Problems:
-        one = _Problems(
-            self.axes,
-            self.signs[:, columns],
-            self.losses[:, columns],
-            self.weights[:, columns],
-        )
-        one.scores = self.scores[:, columns]
-        return one
+        parts = (self.signs, self.losses, self.weights, self.scores)
+        return _Problems(self.axes, *(part[:, columns] for part in parts))
 
     def evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return P(w) and a lower bound of its minimum, (P,), and the gradient, (R, P)."""

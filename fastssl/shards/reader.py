@@ -140,18 +140,24 @@ class ShardDataset:
         check_mapped(self._index)
         return self._index
 
-    def find_faults(self, sample_ids: ArrayLike) -> NDArray[np.uint8]:
-        """Say which rows of the index cannot be used, whatever the shards hold.
+    def look_up(self, sample_ids: ArrayLike) -> tuple[np.ndarray, NDArray[np.uint8]]:
+        """Return rows of the index, and which of them cannot be used, whatever the shards hold.
 
         Args:
             sample_ids: (B,) ids in 0 .. N-1.
 
         Returns:
-            uint8 (B,) of ``fastssl.shards.rows.RowFault``; 0 where a row is good.
+            A copy of the rows, (B,), and uint8 (B,) of ``fastssl.shards.rows.RowFault``; 0 where a
+            row is good.
         """
         ids = np.asarray(sample_ids, np.int64)
+        rows = self.index[ids]
         shard_bytes = self._shard_bytes[np.searchsorted(self._ends, ids, side="right")]
-        return find_faults(self.index[ids], shard_bytes, len(self.class_names))
+        return rows, find_faults(rows, shard_bytes, len(self.class_names))
+
+    def find_faults(self, sample_ids: ArrayLike) -> NDArray[np.uint8]:
+        """Say which rows of the index cannot be used; see ``look_up``."""
+        return self.look_up(sample_ids)[1]
 
     def rows_of(self, shard: int) -> np.ndarray:
         """Return the rows of a shard's samples."""
@@ -178,9 +184,9 @@ class ShardDataset:
 
     def describe_fault(self, sample_id: int) -> str:
         """Say in one line what ``find_faults`` has found at a sample's row."""
-        fault = int(self.find_faults([sample_id])[0])
+        (row,), (fault,) = self.look_up([sample_id])
         shard = self.manifest.shards[bisect_right(self._ends, sample_id)]
-        return describe_fault(self.index[sample_id], fault, shard.name, shard.bytes)
+        return describe_fault(row, int(fault), shard.name, shard.bytes)
 
     @property
     def num_samples(self) -> int:
