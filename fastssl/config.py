@@ -225,6 +225,34 @@ class ValidationConfig(Checked, prefix="validation."):
 
 
 @dataclass(frozen=True)
+class ProbeConfig(Checked, prefix="probe."):
+    """What a trunk is worth on labelled data while it trains: k nearest neighbours and rank."""
+
+    data_path: Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = free(Path())
+    """Labelled dataset that the trunk's features are probed on; without it there is no probe."""
+    every_steps: CountOrZero = free(1000)
+    """Steps between probes, whose results stand in the next line of metrics.jsonl; there is one at
+    the last step too; 0 is no probe."""
+    max_samples: Annotated[int, Range(2, MAX_SAMPLES)] = free(4000)
+    """Images at most, drawn from the whole dataset by the seed; a fifth of each class is classified
+    by its neighbours among the rest."""
+    k: Annotated[int, Range(1, 100_000)] = free(20)
+    """Neighbours that vote."""
+    seed: Seed = free(0)
+    """Seed of the images and of which are classified: the same ones for every run."""
+
+    def __post_init__(self) -> None:
+        """Tell folders and addresses apart."""
+        object.__setattr__(self, "data_path", parse_place(self.data_path))
+        super().__post_init__()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is one."""
+        return self.data_path != Path() and self.every_steps > 0
+
+
+@dataclass(frozen=True)
 class RunConfig(Checked, Generic[TaskConfig]):
     """One pretraining run. A recipe gives one; the command line changes fields of it."""
 
@@ -282,9 +310,13 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Logs."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Tests of a supervised run."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """A probe of the trunk while it trains."""
 
     def check(self) -> None:
-        """Refuse two states to begin with."""
+        """Refuse two states to begin with, and settings of a probe without data."""
+        if self.probe != ProbeConfig() and self.probe.data_path == Path():
+            raise InputError("probe.data_path (none given) must name a labelled dataset; set it")
         if self.trunk_from is not None and self.continue_from is not None:
             raise InputError(
                 f"trunk_from ({self.trunk_from}) and continue_from ({self.continue_from}) both "

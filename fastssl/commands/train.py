@@ -151,6 +151,8 @@ def main(arguments: Sequence[str]) -> None:
 
             record_refusal(arguments, error)
         raise
+    from ..evaluation.probe import open_probe
     from ..training import train
 
-    train(config, owns_process=True, smaller_recipes=list_smaller(config.recipe))
+    smaller = list_smaller(config.recipe)
+    train(config, owns_process=True, smaller_recipes=smaller, open_probe=open_probe)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .average_precision import average_precision, step_average_precision
+from .effective_rank import effective_rank
 from .features import Features, extract_features
 from .knn import KnnResult, classify_by_neighbours, evaluate_knn, find_neighbours
+from .probe import open_probe
 from .splits import Split, split_by_group
 from .svm import GOYAL19_COSTS, SvmResult, fit_svms, normalize_rows
 from .utility import UtilityCurve, utility
@@ -18,11 +20,13 @@ __all__ = [
     "UtilityCurve",
     "average_precision",
     "classify_by_neighbours",
+    "effective_rank",
     "evaluate_knn",
     "extract_features",
     "find_neighbours",
     "fit_svms",
     "normalize_rows",
+    "open_probe",
     "split_by_group",
     "step_average_precision",
     "utility",

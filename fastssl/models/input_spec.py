@@ -177,3 +177,19 @@ def make_inputs(
         channels_last=channels_last,
     )
     return whole[:, 0]
+
+
+def cut_grid(images_BHWC: Tensor, grid: int) -> Tensor:
+    """Cut images into grid x grid patches without gaps, those of an image row by row.
+
+    Args:
+        images_BHWC: square, of a side that the grid divides.
+        grid: patches a side, P = grid x grid; 1 leaves the images as they are.
+
+    Returns:
+        (B * P, S, S, C), a view of the images' memory where the grid is 1.
+    """
+    if grid == 1:
+        return images_BHWC
+    rows = images_BHWC.unflatten(1, (grid, -1)).unflatten(3, (grid, -1))
+    return rows.transpose(2, 3).flatten(0, 2)

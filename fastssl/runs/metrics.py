@@ -21,12 +21,36 @@ COMMON = (
         "labelled images for validation whose class is found, each cut from its centre",
         "task",
     ),
+    Metric(
+        "probe_knn_accuracy",
+        "share",
+        "labelled images of the probe whose class their nearest neighbours by the trunk name",
+        "probe",
+    ),
+    Metric(
+        "probe_knn_accuracy_of_chance",
+        "share",
+        "probe_knn_accuracy of the commonest class",
+        "probe",
+    ),
+    Metric(
+        "probe_effective_rank",
+        "",
+        "dimensions that the trunk's features on the probe's images spread over (RankMe)",
+        "probe",
+    ),
     Metric("lr", "", "learning rate of the step just done", "train"),
     Metric(
         "images_per_s", "images/s", "images of a step over its time, all ranks together", "speed"
     ),
     Metric("data_wait_ms", "ms", "time a step waited for its batch, of the slowest rank", "speed"),
     Metric("step_ms", "ms", "time of a step, waiting included, of the slowest rank", "speed"),
+    Metric(
+        "probe_ms",
+        "ms",
+        "time that the probe took, on top of the steps' own, all included",
+        "speed",
+    ),
     Metric("data_wait_share", "share", "part of a step spent waiting for its batch", "speed"),
     Metric(
         "loader_ready_batches",

@@ -210,7 +210,11 @@ class Journal:
             )
 
     def write_metrics(
-        self, step: int, lr: float, skipped: int, tested: Callable[[], dict[str, float]] = dict
+        self,
+        step: int,
+        lr: float,
+        skipped: int,
+        tested: Callable[[], dict[str, float | None]] = dict,
     ) -> None:
         """Write a line of metrics.jsonl, its points of curves, and the bar; a collective call.
 
@@ -277,6 +281,9 @@ class Journal:
         ]
         if line.get("validation_accuracy") is not None:
             said.append(f"validation accuracy {line['validation_accuracy']:.1%}")
+        if line.get("probe_knn_accuracy") is not None:
+            chance = line["probe_knn_accuracy_of_chance"]
+            said.append(f"probe: kNN {line['probe_knn_accuracy']:.1%} (chance {chance:.1%})")
         if line and self._config.log.tensorboard:
             where = shlex.quote(str(self._folder))
             said.append(f"curves and pictures: tensorboard --logdir {where}")

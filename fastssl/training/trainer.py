@@ -17,17 +17,14 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from .. import __version__
 from ..batch import Batch
 from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
 from ..loaders import build_loader, check_count, count_samples, resolve_loader
-from ..models import build_trunk, save_trunk
-from ..models.input_spec import INPUT_KEY
+from ..models import build_trunk
 from ..randomness import step_seed
 from ..runs.directory import (
     CHECKPOINTS_NAME,
-    TRUNK_NAME,
     check_entries,
     check_identity,
     compare_identities,
@@ -43,8 +40,10 @@ from ..tasks import build_task
 from ..world import World, check_device, join_world
 from .checkpoint import CheckpointStore
 from .continuing import Origin, check_length, check_origin, find_origin
+from .exporting import export_trunk
 from .journal import Journal
 from .machine import describe_rank, set_determinism, warn_of_other_machine
+from .measures import OpenProbe, open_measures, refuse_probe, take_measures
 from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
@@ -66,7 +65,11 @@ _COMPRESSION = {
 
 
 def train(
-    config: RunConfig, *, owns_process: bool = False, smaller_recipes: Sequence[str] = ()
+    config: RunConfig,
+    *,
+    owns_process: bool = False,
+    smaller_recipes: Sequence[str] = (),
+    open_probe: OpenProbe = refuse_probe,
 ) -> None:
     """Run a config to its end, or to the next stop; a run found in the directory goes on.
 
@@ -75,6 +78,7 @@ def train(
         owns_process: end the process where a second Ctrl-C comes in the middle of a long step;
             without it Python raises KeyboardInterrupt when the step's pass has ended.
         smaller_recipes: names to offer where this one will take long.
+        open_probe: opens what probes the trunk where the config asks for that.
 
     Raises:
         InputError: for anything the user can cause, before the first step.
@@ -90,7 +94,7 @@ def train(
             signals = held.enter_context(
                 stoppable(config.output_dir, world, lambda: trainer.step, owns_process)
             )
-            trainer = Trainer(config, world, signals, smaller_recipes)
+            trainer = Trainer(config, world, signals, smaller_recipes, open_probe)
             with recorded_exit(config.output_dir, world, lambda: trainer.step):
                 with contextlib.closing(trainer):
                     trainer.set_up()
@@ -113,6 +117,7 @@ class Trainer:
         world: World,
         signals: StopSignals,
         smaller_recipes: Sequence[str] = (),
+        open_probe: OpenProbe = refuse_probe,
     ) -> None:
         """Remember what to do; ``set_up`` does the rest.
 
@@ -121,11 +126,13 @@ class Trainer:
             world: the ranks.
             signals: what asks for a stop.
             smaller_recipes: names to offer where this run will take long.
+            open_probe: opens what probes the trunk.
         """
         self.pace = Pace(config, world, smaller_recipes)
         self.config = config
         self.world = world
         self.signals = signals
+        self._open_probe = open_probe
         self.folder = config.output_dir
         self.step = 0
         self._has_fixed_buckets = False
@@ -192,8 +199,11 @@ class Trainer:
         )
         self._open_files.callback(self.loader.close)
         self.task.check_data(dataset, self.loader.num_ids)
-        self.validation = open_validation(config, world, self.task, len(self.loader))
-        self._open_files.callback(self.validation.close)
+        self.measures = open_measures(
+            self._open_files,
+            lambda: open_validation(config, world, self.task, len(self.loader)),
+            lambda: self._open_probe(config, world, self.task),
+        )
         self.schedule = build_schedule(
             config.schedule, config.optim, self.loader.num_samples, data.global_batch_size
         )
@@ -436,7 +446,7 @@ class Trainer:
             skipped, tripped_at = self.guard.read()
             lr = self.optimizer.param_groups[0]["lr"]
             self.journal.write_metrics(
-                self.step, lr, skipped, lambda: self.validation.test(self.step, is_last)
+                self.step, lr, skipped, lambda: take_measures(self.measures, self.step, is_last)
             )
             if tripped_at:
                 self._stop_on_nonfinite(tripped_at)
@@ -455,21 +465,7 @@ class Trainer:
         self._save()
         self.store.wait()
         if self.world.is_zero:
-            metadata = {
-                "recipe": config.recipe,
-                "task": config.task.name,
-                "step": str(self.step),
-                "samples": str(self._position(self.step)),
-                "dataset_digest": self.loader.dataset.digest,
-                "fastssl": __version__,
-                INPUT_KEY: self.task.input_spec.to_text(),
-            }
-            if self.start_digest is not None:
-                metadata["trunk_from"] = self.start_digest
-            if self.origin is not None:
-                metadata["continue_from"] = self.origin.name
-            save_trunk(self.trunk, self.folder / TRUNK_NAME, metadata)
-            _log.info("trunk: %s", self.folder / TRUNK_NAME)
+            _log.info("trunk: %s", export_trunk(config, self.identity, self.task, self.step))
             if result := self.journal.describe_result():
                 _log.info(result)
         self.journal.judge_data()

@@ -19,24 +19,13 @@ from ..loaders import build_loader
 from ..shards import ShardDataset, open_dataset
 from ..tasks import Supervised, Task
 from ..world import World
+from .measures import Measure
 
 
-class NoValidation:
-    """Tests nothing."""
-
-    def test(self, step: int, is_last: bool) -> dict[str, float]:  # noqa: ARG002
-        """Return no number."""
-        return {}
-
-    def close(self) -> None:
-        """Hold nothing open."""
-
-
-class Validation(NoValidation):
+class Validation(Measure):
     """Tests a supervised task on another dataset, or on what is held out of its own.
 
-    Every labelled image once, cut from its centre. Nothing of the run is touched: with and without
-    it is equal to the last bit.
+    Every labelled image once, cut from its centre.
     """
 
     def __init__(
@@ -54,10 +43,9 @@ class Validation(NoValidation):
         Raises:
             InputError: if it cannot be opened, or its classes are not those that are learnt.
         """
+        super().__init__(config.validation.every_steps or steps_per_epoch, config.log.every_steps)
         self._world = world
         self._task = task
-        self._every = config.validation.every_steps or steps_per_epoch
-        self._log_every = config.log.every_steps
         data = config.data
         part: dict[str, Any] = {"path": data.path, "part": "held_out"}
         if config.validation.path != Path():
@@ -79,17 +67,7 @@ class Validation(NoValidation):
             self.close()
             raise
 
-    def test(self, step: int, is_last: bool) -> dict[str, float]:
-        """Return the accuracy by its name at the first line after it is due; a collective call.
-
-        Args:
-            step: steps done.
-            is_last: whether this life ends with it.
-        """
-        is_due = step % self._every < self._log_every
-        return {"validation_accuracy": self.measure()} if is_due or is_last else {}
-
-    def measure(self) -> float:
+    def measure(self) -> dict[str, float | None]:
         """Return the share of labelled images whose class is found; a collective call."""
         world = self._world
         loader = build_loader(
@@ -107,7 +85,7 @@ class Validation(NoValidation):
                 labels = self._classes[batch.labels.cpu()].to(world.device)
                 counts += self._task.count_right(batch.images[:, 0], labels)
         right, labelled = world.sum(*counts.tolist())()
-        return right / max(labelled, 1)
+        return {"validation_accuracy": right / max(labelled, 1)}
 
     def close(self) -> None:
         """Close the dataset."""
@@ -116,8 +94,8 @@ class Validation(NoValidation):
 
 def open_validation(
     config: RunConfig, world: World, task: Task, steps_per_epoch: int
-) -> NoValidation:
-    """Return what tests a run while it trains.
+) -> Validation | None:
+    """Return what tests a supervised run while it trains; None where there is nothing to test on.
 
     Args:
         config: of the run.
@@ -135,7 +113,7 @@ def open_validation(
         )
     has_some = config.validation.path != Path() or config.data.hold_out
     if not (has_some and isinstance(task, Supervised)):
-        return NoValidation()
+        return None
     return Validation(config, world, task, steps_per_epoch)
 
 

@@ -14,6 +14,7 @@ from ...tasks import Metric, find_task
 from .charts import Curve, draw_curves
 from .pieces import cards, fold, note, section, table
 
+_SHOWN = ("task", "probe")
 _FOLDED_CURVES = ("images_per_s", "data_wait_share", "lr")
 
 
@@ -26,7 +27,7 @@ def render_training(runs: Sequence[Run]) -> str:
     shown = [
         metric
         for metric in metrics.values()
-        if metric.name == "loss" or (metric.group == "task" and "_of_" not in metric.name)
+        if metric.name == "loss" or (metric.group in _SHOWN and "_of_" not in metric.name)
     ]
     body = cards(_charts(shown, metrics, runs))
     body += _runs_table(shown, runs) + note(describe_speed(runs))
@@ -132,12 +133,18 @@ def _runs_table(shown: Sequence[Metric], runs: Sequence[Run]) -> str:
                 f"{last['step']:,}",
                 f"{last.get('samples', 0):,}",
                 f"{last.get('epoch', 0):.1f}",
-                *(_number(last.get(metric.name), metric.unit) for metric in shown),
+                *(_last(run, metric) for metric in shown),
                 f"{run.num_resumes}",
                 f"{last.get('substituted', 0):,}",
             ]
         )
     return table(header, rows, num_words=2)
+
+
+def _last(run: Run, metric: Metric) -> str:
+    """Write the last number of a run; nothing where it records none of that name."""
+    values = [line[metric.name] for line in run.lines if metric.name in line]
+    return _number(values[-1], metric.unit) if values else ""
 
 
 def _describe_ending(run: Run) -> str:
@@ -151,7 +158,7 @@ def _inside(metrics: Mapping[str, Metric], runs: Sequence[Run]) -> str:
     folded = [metrics[name] for name in _FOLDED_CURVES if name in metrics]
     rows = []
     for metric in metrics.values():
-        if metric.name not in ("step", "samples") and metric.group not in ("train", "task"):
+        if metric.name not in ("step", "samples") and metric.group not in ("train", *_SHOWN):
             cells = (median(run.curve(metric.name)[1] or [0]) for run in runs)
             numbers = [_number(cell, metric.unit) for cell in cells]
             rows.append([metric.name, _explain(metric), *numbers])
