@@ -78,6 +78,8 @@ class Stream(IntEnum):
     """Brightness, saturation and their order, four draws a view."""
     HOLD_OUT = 17
     """Key of the samples that are held out."""
+    LOW_SHOT = 18
+    """Few samples of a class; (class, row) stand in place of (epoch, sample id), a draw a word."""
     OWN = 255
     """What tasks draw that are no part of this package; each counts its draws itself."""
 

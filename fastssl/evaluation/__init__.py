@@ -6,6 +6,15 @@ from .average_precision import average_precision, step_average_precision
 from .effective_rank import effective_rank
 from .features import Features, extract_features
 from .knn import KnnResult, classify_by_neighbours, evaluate_knn, find_neighbours
+from .low_shot import (
+    GOYAL19_SHOTS,
+    LowShot,
+    LowShotDraw,
+    LowShotResult,
+    LowShotSelection,
+    draw_low_shot,
+    low_shot,
+)
 from .probe import open_probe
 from .splits import Split, split_by_group
 from .svm import GOYAL19_COSTS, SvmResult, fit_svms, normalize_rows
@@ -13,18 +22,25 @@ from .utility import UtilityCurve, utility
 
 __all__ = [
     "GOYAL19_COSTS",
+    "GOYAL19_SHOTS",
     "Features",
     "KnnResult",
+    "LowShot",
+    "LowShotDraw",
+    "LowShotResult",
+    "LowShotSelection",
     "Split",
     "SvmResult",
     "UtilityCurve",
     "average_precision",
     "classify_by_neighbours",
+    "draw_low_shot",
     "effective_rank",
     "evaluate_knn",
     "extract_features",
     "find_neighbours",
     "fit_svms",
+    "low_shot",
     "normalize_rows",
     "open_probe",
     "split_by_group",
