@@ -18,6 +18,7 @@ from .errors import InputError
 from .fields import Checked, Count, CountOrZero, NumThreads, Range, Share, free, walk
 from .randomness import Seed
 from .sampling import MAX_SAMPLES, ChunkLayout, ChunkSize, NumLanes, WindowChunks
+from .system.files import sha256_of
 
 TaskConfig = TypeVar("TaskConfig")
 
@@ -76,6 +77,11 @@ class LoaderConfig(Checked, prefix="data."):
     """Seed of what is held out."""
     part: Literal["remaining", "held_out"] = "remaining"
     """Which samples are used: those that remain, or exactly those held out."""
+    ids_file: Annotated[Path, tyro.conf.Suppress] = free(Path())
+    """Use exactly the samples whose ids stand in this file (.npy, int64, ascending): the training
+    side of a split, or a share of the labels."""
+    ids_sha256: Annotated[str, tyro.conf.Suppress] = ""
+    """SHA-256 of that file; filled in, so that a run keeps to its samples."""
     targets: Annotated[tuple[str, ...], tyro.conf.Suppress] = free(())
     """Targets of the dataset that batches carry (docs/shards.md); none costs nothing."""
     nominal_samples: Annotated[int, Range(0, MAX_SAMPLES)] = free(0)
@@ -90,12 +96,20 @@ class LoaderConfig(Checked, prefix="data."):
     """Batches that each loader worker keeps ready."""
 
     def __post_init__(self) -> None:
-        """Tell folders and addresses apart."""
+        """Tell folders and addresses apart, and samples that a file names by its content."""
         object.__setattr__(self, "path", parse_place(self.path))
+        if self.ids_file != Path() and not self.ids_sha256:
+            object.__setattr__(self, "ids_sha256", sha256_of(self.ids_file))
         super().__post_init__()
 
     def check(self) -> None:
-        """Refuse a part of nothing."""
+        """Refuse a part of nothing, and two ways to choose samples."""
+        if self.ids_file != Path() and (self.hold_out or self.max_samples):
+            raise InputError(
+                f"data.ids_file ({self.ids_file}) says which samples are used, and so do "
+                f"data.hold_out ({self.hold_out}) and data.max_samples ({self.max_samples}); "
+                "leave them at 0"
+            )
         if self.part == "held_out" and not self.hold_out:
             raise InputError(
                 "data.part (held_out) needs data.hold_out (0); set --data.hold-out as the training "

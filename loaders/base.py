@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from ..views import Views, draw_boxes, list_views
 from .ahead import LookAhead
 from .buffers import BatchBuffers
 from .device import Buffers, move_batches
+from .ids import read_ids
 from .plan import BatchPlan
 from .reading import Done, SampleReader
 from .telemetry import LoaderTelemetry
@@ -320,6 +322,8 @@ class Loader(abc.ABC):
         if config.hold_out:  # states from before samples could be held out do not know of it
             part = (config.part, config.hold_out, config.hold_out_seed)
             identity["part"] = ":".join(map(str, part))
+        if config.ids_file != Path():
+            identity["part"] = f"ids of {config.ids_sha256[:16]}"
         return identity
 
     def _check_open(self) -> None:
@@ -352,6 +356,8 @@ def _choose_part(
     config: LoaderConfig, digest: str, num_ids: int
 ) -> Callable[[NDArray[np.int64]], NDArray[np.int64]] | None:
     """Return what turns the ranks of the samples in use into ids; None where they are equal."""
+    if config.ids_file != Path():
+        return read_ids(config, num_ids).__getitem__
     if not config.hold_out:
         return None
     parts = HoldOut(digest, num_ids, config.hold_out, config.hold_out_seed)
@@ -369,6 +375,8 @@ def count_samples(config: LoaderConfig, available: int) -> int:
         InputError: if there are not so many.
     """
     num_ids = _count_ids(config, available)
+    if config.ids_file != Path():
+        return len(read_ids(config, num_ids))
     if not config.hold_out:
         return num_ids
     remaining = count_remaining(num_ids, config.hold_out)

@@ -168,6 +168,18 @@ def test_what_is_held_out_is_never_trained_on_and_read_alone(build):
     assert whole == sorted(whole)
 
 
+def test_samples_that_a_file_names_are_the_dataset(build, tmp_path):
+    chosen = np.array([3, 5, 8, 20, 21, 22, 30, 40, 45, 46])
+    np.save(tmp_path / "ids.npy", chosen)
+    loader = build(ids_file=tmp_path / "ids.npy", global_batch_size=5)
+    assert loader.num_samples == 10
+    whole = torch.cat([batch.sample_ids for batch in loader.one_pass()])
+    assert whole.tolist() == chosen.tolist()
+    seen = [pair for batch in take(loader, 4) for pair in pairs(batch)]
+    for epoch in (0, 1):
+        assert sorted(sample_id for e, sample_id in seen if e == epoch) == chosen.tolist()
+
+
 def test_the_state_of_another_hold_out_is_refused(build):
     state = build(hold_out=10).state_dict()
     with pytest.raises(InputError, match="part: state 'remaining:10:0', here 'remaining:10:1'"):
@@ -590,6 +602,27 @@ def test_a_batch_larger_than_the_dataset_must_be_allowed(build):
 def test_more_samples_than_there_are_is_refused(build):
     with pytest.raises(InputError, match=r"set --data\.max-samples to 47 or less"):
         build(max_samples=48)
+
+
+@pytest.mark.parametrize("ids", [[3, 3], [5, 4], [-1, 2], [46, 47], [], [0.5, 1.5]], ids=str)
+def test_a_file_of_no_ids_is_refused(build, tmp_path, ids):
+    np.save(tmp_path / "ids.npy", np.array(ids))
+    with pytest.raises(InputError, match=r"must hold ids 0 \.\. 46 of samples, int64 and ascend"):
+        build(ids_file=tmp_path / "ids.npy")
+
+
+def test_a_file_of_ids_that_changed_is_refused_and_so_are_two_ways_to_choose(build, tmp_path):
+    path = tmp_path / "ids.npy"
+    np.save(path, np.arange(4))
+    config = LoaderConfig(ids_file=path)
+    np.save(path, np.arange(5))
+    with pytest.raises(InputError, match="has changed since its samples were chosen"):
+        count_samples(config, NUM_SAMPLES)
+    with pytest.raises(InputError, match=r"data\.ids_file .* and so do data\.hold_out \(3\)"):
+        LoaderConfig(ids_file=path, hold_out=3)
+    path.write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"is no \.npy file"):
+        build(ids_file=path)
 
 
 def test_a_hold_out_larger_than_the_dataset_is_refused_and_so_is_a_part_of_nothing(build):
