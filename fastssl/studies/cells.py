@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..config import RunConfig
@@ -36,14 +36,72 @@ DATA_SETS = {
 """By the names that cells have them under. YFCC-100M is taken as large as its name says; some of
 its photographs are gone by now."""
 
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a figure was measured; its names are those of ``fastssl.runs.result.Result``."""
+
+    meaning: str
+    """In words, with whoever measured it."""
+    task: str
+    """The evaluation: ``svm``, ``linear``, ``logistic``."""
+    rules: str
+    """Whose they are: the ``protocol`` of a result."""
+    data: str
+    """Title of the data set that it was measured on."""
+
+    @property
+    def metric(self) -> str:
+        """What was measured: ``top1`` or ``mAP``."""
+        return "mAP" if self.task == "svm" else "top1"
+
+
 PROTOCOLS = {
-    "vissl-linear-imagenet1k": "linear on ImageNet-1k by SGD, 28 epochs; the authors' later zoo",
-    "pirl-linear-imagenet1k": "the same, best layer; Misra and van der Maaten 2020",
-    "pirl-linear-places205": "linear on Places205 by SGD, 14 epochs, best layer; the same",
-    "goyal19-svm-voc07": "linear SVMs on VOC07, best layer, as Misra and van der Maaten repeat it",
-    "kolesnikov19-lbfgs-imagenet1k": "L-BFGS on pre-logits, ImageNet-1k, the study's own hold-out",
-    "kolesnikov19-sgd-imagenet1k": "linear by SGD, 520 epochs, ImageNet-1k's official validation",
-    "kolesnikov19-sgd-places205": "linear by SGD, 520 epochs, Places205's official validation",
+    "vissl-linear-imagenet1k": Protocol(
+        "linear on ImageNet-1k by SGD, 28 epochs; the authors' later zoo",
+        "linear",
+        "goyal19",
+        "ImageNet-1k",
+    ),
+    "pirl-linear-imagenet1k": Protocol(
+        "the same, best layer; Misra and van der Maaten 2020", "linear", "goyal19", "ImageNet-1k"
+    ),
+    "pirl-linear-places205": Protocol(
+        "linear on Places205 by SGD, 14 epochs, best layer; the same",
+        "linear",
+        "goyal19",
+        "Places205",
+    ),
+    "goyal19-svm-voc07": Protocol(
+        "linear SVMs on VOC07, best layer, as Misra and van der Maaten repeat it",
+        "svm",
+        "goyal19",
+        "VOC07",
+    ),
+    "kolesnikov19-lbfgs-imagenet1k": Protocol(
+        "L-BFGS on pre-logits, ImageNet-1k, the study's own hold-out",
+        "logistic",
+        "kolesnikov19",
+        "ImageNet-1k",
+    ),
+    "kolesnikov19-sgd-imagenet1k": Protocol(
+        "linear by SGD, 520 epochs, ImageNet-1k's official validation",
+        "linear",
+        "kolesnikov19",
+        "ImageNet-1k",
+    ),
+    "kolesnikov19-sgd-places205": Protocol(
+        "linear by SGD, 520 epochs, Places205's official validation",
+        "linear",
+        "kolesnikov19",
+        "Places205",
+    ),
+    "pirl-linear-inaturalist18": Protocol(
+        "linear on iNaturalist 2018 by SGD, 84 epochs, best layer; Misra and van der Maaten 2020",
+        "linear",
+        "goyal19",
+        "iNaturalist 2018",
+    ),
 }
 """How a published figure was measured, by the name of its protocol."""
 
@@ -61,11 +119,15 @@ class Published:
     """One of ``PROTOCOLS``."""
     what: str = ""
     """What it was measured on, where that is not plainly this cell."""
+    layers: Mapping[str, float] = field(default_factory=dict)
+    """The same at each end point, of which the value above is the best."""
+    is_remembered: bool = False
+    """Nobody has verified it."""
 
     @property
     def metric(self) -> str:
         """What was measured: ``top1`` or ``mAP``."""
-        return "mAP" if "-svm-" in self.protocol else "top1"
+        return PROTOCOLS[self.protocol].metric
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from ..errors import InputError, nearest
 from ..tasks.jigsaw import LIKE_NOROOZIS_FILES
 from . import goyal19 as recipes
 from . import supervised as supervised_recipes
-from .cells import DATA_SETS, IMAGENET_1K, Cell, Origin, Published
+from .cells import DATA_SETS, IMAGENET_1K, Cell, Origin
+from .goyal19_figures import PUBLISHED
 from .operations import GIGAFLOPS
 
 TRUNKS = ("alexnet", "resnet50")
@@ -58,68 +59,6 @@ _TASK_DATA = {
 
 TEN_EPOCHS = "10epochs"
 """Word behind a cell's name of YFCC for the release's course."""
-
-_ZOO, _PIRL, _PLACES = (
-    "vissl-linear-imagenet1k",
-    "pirl-linear-imagenet1k",
-    "pirl-linear-places205",
-)
-_VOC07 = "goyal19-svm-voc07"
-_PAPER, _RELEASE = "the paper's weights", "of the release, 105 epochs"
-# (Task, trunk, difficulty, data) -> what is known. Which |P| and K the paper's weights had is said
-# of ImageNet-22k's jigsaw alone; the others stand where the study scales data.
-_PUBLISHED: dict[tuple[str, str, int, str], tuple[Published, ...]] = {
-    ("jigsaw", "resnet50", 100, "imagenet1k"): (Published(48.57, _ZOO, _RELEASE),),
-    ("jigsaw", "resnet50", 2000, "imagenet1k"): (
-        Published(46.58, _ZOO, _PAPER),
-        Published(46.73, _ZOO, _RELEASE),
-        Published(45.7, _PIRL, _PAPER),
-        Published(41.2, _PLACES, _PAPER),
-        Published(64.5, _VOC07, _PAPER),
-    ),
-    ("jigsaw", "resnet50", 10000, "imagenet1k"): (Published(48.11, _ZOO, _RELEASE),),
-    ("jigsaw", "resnet50", 2000, "imagenet22k"): (
-        Published(53.09, _ZOO, _PAPER),
-        Published(44.84, _ZOO, _RELEASE),
-    ),
-    ("jigsaw", "resnet50", 2000, "yfcc1m"): (
-        Published(42.1, _PLACES, _PAPER),
-        Published(64.0, _VOC07, _PAPER),
-    ),
-    ("jigsaw", "resnet50", 2000, "yfcc100m"): (
-        Published(51.37, _ZOO, _PAPER),
-        Published(48.3, _PIRL, _PAPER),
-        Published(44.8, _PLACES, _PAPER),
-        Published(71.0, _VOC07, _PAPER),
-    ),
-    ("jigsaw", "alexnet", 2000, "imagenet1k"): (Published(34.82, _ZOO, _PAPER),),
-    ("jigsaw", "alexnet", 2000, "imagenet22k"): (Published(37.5, _ZOO, _PAPER),),
-    ("jigsaw", "alexnet", 2000, "yfcc100m"): (Published(37.01, _ZOO, _PAPER),),
-    ("colorization", "resnet50", 10, "imagenet1k"): (
-        Published(40.11, _ZOO, _PAPER),
-        Published(39.6, _PIRL, _PAPER),
-        Published(37.5, _PLACES, _PAPER),
-        Published(55.6, _VOC07, _PAPER),
-    ),
-    ("colorization", "resnet50", 10, "imagenet22k"): (Published(49.24, _ZOO, _PAPER),),
-    ("colorization", "resnet50", 10, "yfcc100m"): (Published(47.46, _ZOO, _PAPER),),
-    ("colorization", "alexnet", 10, "imagenet1k"): (Published(30.39, _ZOO, _PAPER),),
-    ("colorization", "alexnet", 10, "imagenet22k"): (Published(36.83, _ZOO, _PAPER),),
-    ("colorization", "alexnet", 10, "yfcc100m"): (Published(34.19, _ZOO, _PAPER),),
-    ("supervised", "resnet50", 0, "imagenet1k"): (
-        Published(75.88, _ZOO, _PAPER),
-        Published(75.9, _PIRL, "of Misra and van der Maaten"),
-        Published(51.5, _PLACES, "of Misra and van der Maaten"),
-        Published(87.5, _VOC07, "of Misra and van der Maaten"),
-    ),
-    ("supervised", "resnet50", 0, "places205"): (
-        Published(58.49, _ZOO, _PAPER),
-        Published(62.3, _PLACES, _PAPER),
-    ),
-    ("supervised", "alexnet", 0, "imagenet1k"): (Published(49.54, _ZOO, "BVLC's weights"),),
-    ("random", "resnet50", 0, ""): (Published(13.7, _PIRL), Published(16.6, _PLACES)),
-}
-
 
 def goyal19(
     task: str,
@@ -210,7 +149,7 @@ def list_cells() -> dict[str, Cell]:
                         partial(goyal19, *key),
                         DATA_SETS[data],
                         gigaflops,
-                        _PUBLISHED.get(key, ()),
+                        PUBLISHED.get(key, ()),
                         tuple(_list_places(task, difficulty == usual, data)),
                         _name_origin(*key),
                     )
@@ -221,7 +160,7 @@ def list_cells() -> dict[str, Cell]:
                             cell, build=build, is_variant=True
                         )
     for trunk in TRUNKS:
-        known = _PUBLISHED.get(("random", trunk, 0, ""), ())
+        known = PUBLISHED.get(("random", trunk, 0, ""), ())
         build = partial(random_trunk, trunk)
         cells[build().recipe] = Cell(build, IMAGENET_1K, 0.0, known, ("table1",))
     return cells | variants

@@ -92,11 +92,13 @@ class Row:
             "origin": cell.origin if cell else None,
             "published": [
                 {
-                    "task": "svm" if figure.metric == "mAP" else "linear",
+                    "task": PROTOCOLS[figure.protocol].task,
                     "protocol": figure.protocol,
                     "metric": figure.metric,
                     "value": figure.value,
                     "what": figure.what,
+                    "layers": dict(figure.layers),
+                    "is_remembered": figure.is_remembered,
                 }
                 for figure in self.published
             ],
@@ -224,6 +226,7 @@ def _describe_figures(rows: list[Row]) -> str:
         lines.append(row.name)
         for figure in row.published:
             what = f"  {figure.what}" if figure.what else ""
+            what += " (remembered, not verified)" if figure.is_remembered else ""
             lines.append(f"    {figure.value:5} {figure.metric:4}  {figure.protocol}{what}")
     used = {figure.protocol for row in rows for figure in row.published}
     return "\n".join([*lines, "", *_describe_protocols(used, has_letters=False)])
@@ -231,10 +234,10 @@ def _describe_figures(rows: list[Row]) -> str:
 
 def _describe_protocols(used: set[str], has_letters: bool = True) -> list[str]:
     lines: list[str] = []
-    for protocol, meaning in PROTOCOLS.items():
-        if protocol in used:
-            letter = f"{_LETTERS[protocol]}  " if has_letters else ""
-            lines += _wrap(f"{letter}{protocol}: {meaning}", "   ")
+    for name, protocol in PROTOCOLS.items():
+        if name in used:
+            letter = f"{_LETTERS[name]}  " if has_letters else ""
+            lines += _wrap(f"{letter}{name}: {protocol.meaning}", "   ")
     return lines
 
 

@@ -1,0 +1,151 @@
+"""What pictures of results need to know of a run: task, trunk, data, difficulty."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..fields import Documented
+from .read import Run
+
+RANDOM = "random"
+"""In place of the task of a trunk before its first step."""
+DIFFICULTIES = {
+    "jigsaw": ("task.num_permutations", "|P|"),
+    "colorization": ("task.num_neighbors", "K"),
+}
+"""Task -> the field that makes it more difficult, and how the studies call it."""
+
+# The longest names first: of several that fit one that says more is meant.
+_NAMES = {
+    "resnet50_v2_minus": "ResNet-50 v2 (-)",
+    "revnet50_minus": "RevNet-50 (-)",
+    "resnet50_v1": "ResNet-50 v1",
+    "resnet50_v2": "ResNet-50 v2",
+    "resnet50": "ResNet-50",
+    "revnet50": "RevNet-50",
+    "vgg19_bn": "VGG19-BN",
+    "alexnet": "AlexNet",
+    "caffenet": "AlexNet",
+    "resnet9": "ResNet9",
+}
+# A form of a trunk that its task needs; to a study it is the same trunk.
+_FORMS = re.compile(r"_(patch|color|jigsaw)\b")
+_SAME_SIZE = 0.02
+
+
+@dataclass(frozen=True)
+class Facts(Documented):
+    """What pretrained a trunk."""
+
+    pretext: str
+    """The task, or ``RANDOM``."""
+    trunk: str
+    """As people write it; a task's own form of a trunk is the same."""
+    width: int
+    """Its width factor."""
+    data: str = ""
+    """The data set's name."""
+    family: str = ""
+    """What data sets have in common that differ in size alone."""
+    num_images: int = 0
+    """Images to train on; 0 where nobody says."""
+    difficulty: int = 0
+    """Of the task, where it has one: ``DIFFICULTIES``."""
+    course: str = ""
+    """What tells another form of a recipe from it."""
+    steps: int = 0
+    """Of the whole run; 0 where that depends on the data."""
+    pretext_accuracy: float | None = None
+    """The task's own accuracy at the end, 0 .. 1."""
+
+    @property
+    def difficulty_name(self) -> str:
+        """How the studies call the difficulty; empty where the task has none."""
+        return DIFFICULTIES[self.pretext][1] if self.pretext in DIFFICULTIES else ""
+
+
+def name_trunk(trunk: str) -> str:
+    """Return a trunk's name as people write it.
+
+    Args:
+        trunk: as ``build_trunk`` takes it.
+    """
+    plain = _FORMS.sub("", trunk)
+    for known, name in _NAMES.items():
+        if plain == known:
+            return name
+        if plain.startswith(f"{known}_"):
+            return f"{name} {plain.removeprefix(f'{known}_')}"
+    return plain
+
+
+def read_facts(settings: Mapping[str, Any]) -> Facts | None:
+    """Return what a run's settings say, or None where they are none.
+
+    Args:
+        settings: from ``fastssl.config.flatten``, or out of a ``config.json`` of any age.
+    """
+    task, trunk = settings.get("task.name"), settings.get("trunk")
+    if not isinstance(task, str) or not isinstance(trunk, str):
+        return None
+    is_random = settings.get("max_steps") == 0
+    field = DIFFICULTIES[task][0] if task in DIFFICULTIES else ""
+    path = str(settings.get("data.path") or "")
+    return Facts(
+        pretext=RANDOM if is_random else task,
+        trunk=name_trunk(trunk),
+        width=_count(settings.get("width")),
+        data=Path(path).name,
+        family=path,
+        num_images=_count(settings.get("data.max_samples")),
+        difficulty=0 if is_random else _count(settings.get(field)),
+    )
+
+
+def read_run_facts(run: Run, known: Facts | None) -> Facts | None:
+    """Return what a run directory says of its trunk, where a recipe's own facts may say more.
+
+    Args:
+        run: as ``read_run`` gives it.
+        known: of its recipe; its data set's name stands where the run had about as many images.
+    """
+    facts = read_facts(run.settings)
+    if facts is None:
+        return known
+    last = run.lines[-1] if run.lines else {}
+    if last.get("epoch"):
+        facts = replace(facts, num_images=round(last["samples"] / last["epoch"]))
+    accuracies = run.curve("accuracy")[1]
+    if accuracies:
+        facts = replace(facts, pretext_accuracy=accuracies[-1])
+    if known is None:
+        return facts
+    size = facts.num_images or known.num_images
+    if known.num_images and abs(size / known.num_images - 1) < _SAME_SIZE:
+        facts = replace(facts, data=known.data, family=known.family, num_images=known.num_images)
+    return replace(facts, course=known.course, steps=known.steps)
+
+
+def describe_changes(facts: Facts, known: Facts) -> list[str]:
+    """Say in what a run differs from its recipe, a phrase each.
+
+    Args:
+        facts: of the run.
+        known: of the recipe.
+    """
+    said = []
+    for name in ("pretext", "trunk", "width", "difficulty"):
+        ours, theirs = getattr(facts, name), getattr(known, name)
+        if ours != theirs:
+            said.append(f"{name} {ours} in place of {theirs}")
+    if known.num_images and facts.num_images and facts.num_images != known.num_images:
+        said.append(f"{facts.num_images:,} images in place of {known.num_images:,}")
+    return said
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
