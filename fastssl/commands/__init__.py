@@ -52,6 +52,7 @@ COMMANDS = {
         ("train", "commands.train", _TRAINING, "pretrain a trunk; a run found there goes on"),
         ("demo", "commands.demo", _TRAINING, "a first look, in minutes on two CPU cores"),
         ("run-recipes", "commands.run_recipes", _TRAINING, "recipes' small forms, one by one"),
+        ("report", "commands.report", _TRAINING, "a page of results, pictures and curves"),
         ("doctor", "commands.doctor", _HERE, "what is there, what is missing, what is used"),
         ("completion", "commands.completion", _HERE, "complete commands in bash or zsh"),
         ("bench-loaders", "benchmarks.loaders", _MEASURING, "loaders beside their peers"),

@@ -60,6 +60,7 @@ _TASK_DATA = {
 TEN_EPOCHS = "10epochs"
 """Word behind a cell's name of YFCC for the release's course."""
 
+
 def goyal19(
     task: str,
     trunk: str = "resnet50",

@@ -1,10 +1,10 @@
 """What is published of Goyal et al. 2019's cells: task, trunk, difficulty, data -> figures.
 
-Whence: the authors' later release (its model zoo), and Misra and van der Maaten 2020, who repeat the
-study's figures and add their own. Figures of single end points on VOC07, and some on Places205, are
-remembered of the paper's tables and not verified; they are marked so. The curves over data size,
-difficulty and shots are pictures in the paper, without numbers: ``FINDINGS`` has what is said of
-them.
+Whence: the authors' later release (its model zoo), and Misra and van der Maaten 2020, who repeat
+the study's figures and add their own. Figures of single end points on VOC07, and some on Places205,
+are remembered of the paper's tables and not verified; they are marked so. The curves over data
+size, difficulty and shots are pictures in the paper, without numbers: ``FINDINGS`` has what is said
+of them.
 """
 
 from __future__ import annotations

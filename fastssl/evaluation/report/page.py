@@ -133,20 +133,32 @@ def render_page(report: Report) -> str:
         section("Go on", commands([*report.commands.items()])) if report.commands else "",
         _environment(report),
     ]
+    return render_document(report.title, headline, report.lead, sections)
+
+
+def render_document(eyebrow: str, headline: str, lead: str, sections: Sequence[str]) -> str:
+    """Return a page.
+
+    Args:
+        eyebrow: small line above the headline, and title of the window.
+        headline: of the page.
+        lead: the paragraph below it.
+        sections: markup.
+    """
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{text(report.title)}</title>
+<title>{text(eyebrow)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <main>
 <header>
-<p class="eyebrow">{text(report.title)}</p>
+<p class="eyebrow">{text(eyebrow)}</p>
 <h1>{text(headline)}</h1>
-<p class="lead">{text(report.lead)}</p>
+<p class="lead">{text(lead)}</p>
 </header>
 {"".join(sections)}
 </main>

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
+class Markup(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
 def section(title: str, body: str) -> str:
     """Return a section under a heading."""
     return f"<section>\n<h2>{text(title)}</h2>\n{body}\n</section>\n"
@@ -41,18 +47,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], num_words: int =
 
     Args:
         header: of the columns.
-        rows: cells.
+        rows: cells; what is ``Markup`` stands as it is.
         num_words: columns from the left that hold words; the others hold numbers.
     """
 
     def line(tag: str, cells: Sequence[str]) -> str:
         kinds = [' class="n"' if i >= num_words else "" for i in range(len(cells))]
         return "".join(
-            f"<{tag}{kind}>{text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+            f"<{tag}{kind}>{cell if isinstance(cell, Markup) else text(cell)}</{tag}>"
+            for kind, cell in zip(kinds, cells, strict=True)
         )
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f'<div class="card scroll"><table><tr>{line("th", header)}</tr>{body}</table></div>'
+
+
+def stacked(words: str, below: str, marks: Sequence[str] = (), kind: str = "") -> Markup:
+    """Return a cell: words, smaller ones below them, and what has to be told of them.
+
+    Args:
+        words: in the first line.
+        below: in small print.
+        marks: a few words each, framed.
+        kind: class of the words, such as ``published``.
+    """
+    first = f'<span class="{kind}">{text(words)}</span>' if kind else text(words)
+    small = f"<br><small>{text(below)}</small>" if below else ""
+    return Markup(first + small + "".join(f' <span class="mark">{text(m)}</span>' for m in marks))
 
 
 def commands(entries: Sequence[tuple[str, str]]) -> str:

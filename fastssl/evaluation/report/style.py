@@ -24,6 +24,7 @@ header { margin-bottom: 2rem; }
 h1 { margin: .3rem 0 .6rem; font-size: clamp(1.55rem, 5vw, 2.3rem); line-height: 1.18;
   letter-spacing: -.015em; text-wrap: balance; }
 h2 { margin: 2.6rem 0 .3rem; font-size: 1.25rem; letter-spacing: -.005em; }
+h3 { margin: 1.4rem 0 .2rem; font-size: 1rem; }
 p { margin: .4rem 0 1rem; max-width: 44rem; }
 .lead { font-size: 1.05rem; color: var(--muted); }
 .note { color: var(--muted); font-size: .92rem; }
@@ -55,6 +56,11 @@ th { color: var(--muted); font-weight: 500; white-space: nowrap; }
 td.n, th.n { text-align: right; }
 tr:last-child td, tr:last-child th { border-bottom: 0; }
 td:first-child { white-space: nowrap; }
+small { color: var(--muted); font-size: .85em; }
+.whole { white-space: nowrap; }
+.published { font-style: italic; color: var(--muted); }
+.mark { display: inline-block; padding: 0 .4em; border: 1px solid var(--series-2);
+  border-radius: 5px; color: var(--series-2); font-size: .8em; white-space: nowrap; }
 td.wrap { overflow-wrap: anywhere; }
 pre { margin: .3rem 0 1rem; padding: .8rem 1rem; white-space: pre-wrap;
   overflow-wrap: anywhere; background: var(--code);

@@ -1,0 +1,173 @@
+"""A page of what trunks are worth: results of evaluations as tables and the studies' pictures.
+
+    fastssl report runs/jigsaw runs/rotation --output report.html
+    fastssl report runs/ --output report.html --data-names 1a2b3c=VOC07
+
+Published figures of the studies stand beside the results of their recipes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..evaluation.report import Entry, ResultsReport, prepare, write_results
+from ..fields import Checked
+from ..runs.directory import CONFIG_NAME, METRICS_NAME
+from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
+from ..runs.read import Run, read_run
+from ..runs.result import RESULTS_NAME, read_results
+from ..studies.published import find_facts, list_published
+from .frame import parse_arguments, refuse_repeated
+
+MAX_DEPTH = 4
+"""Folders below a given one in which runs and results are looked for."""
+_NEEDED = "give run directories, result files, or folders of them"
+
+
+@dataclass(frozen=True)
+class MakeReport(Checked):
+    """Write a page of results, beside published figures, that opens from disk."""
+
+    places: tuple[Path, ...]
+    """Run directories, result files that evaluate wrote, and folders of them."""
+    output: Path = dataclasses.field(default=Path(), metadata={"required": True})
+    """The HTML file to write; one found there is replaced."""
+    title: str = "What the trunks are worth"
+    """Headline of the page."""
+    data_names: tuple[str, ...] = ()
+    """Names of data sets, DIGEST=NAME each, by the beginning of a digest: 1a2b3c=VOC07. Known
+    without are VOC07, ImageNet-1k and Places205 where results name their classes. Published
+    figures are drawn beside results on data of the same name."""
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: if there is nothing to read or nowhere to write.
+        """
+        if not self.places:
+            raise InputError(f"fastssl report has nothing to read; {_NEEDED}")
+        if self.output == Path():
+            raise InputError("--output is missing; name the HTML file to write")
+        if self.output.is_dir() or not self.output.parent.is_dir():
+            what = "is a folder" if self.output.is_dir() else "lies in no folder"
+            raise InputError(f"--output ({self.output}) {what}; name a file in one that is there")
+        for name in self.data_names:
+            if not all(name.partition("=")):
+                raise InputError(f"--data-names ({name}) must be DIGEST=NAME, such as 1a2b3c=VOC07")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read, and write the page."""
+    refuse_repeated(arguments, "--data-names")
+    command = parse_arguments(MakeReport, arguments)
+    found = list(find_places(command.places))
+    runs = read_runs([place for place in found if is_run(place)])
+    ours = [entry for place in found for entry in read_entries(place, runs.get(place))]
+    published = [Entry(result, find_facts(result.recipe)) for result in list_published()]
+    names = {start: name for start, _, name in (n.partition("=") for n in command.data_names)}
+    entries = prepare([*ours, *published], names)
+    write_results(command.output, ResultsReport(command.title, entries, [*runs.values()]))
+    print(f"{len(ours)} results and {len(runs)} runs: {command.output.resolve()}")
+
+
+def is_run(place: Path) -> bool:
+    """Return whether a path is a run directory."""
+    return (place / METRICS_NAME).is_file() or (place / CONFIG_NAME).is_file()
+
+
+def find_places(places: Sequence[Path]) -> Iterator[Path]:
+    """Yield the run directories, folders of results and result files that are meant, each once.
+
+    Args:
+        places: as given.
+
+    Raises:
+        InputError: if one is not there or holds nothing of the kind.
+    """
+    seen = set()
+    for place in places:
+        if not place.exists():
+            raise InputError(f"{place} does not exist; {_NEEDED}")
+        found = list(_walk(place, MAX_DEPTH))
+        if not found:
+            raise InputError(f"{place} holds neither a run nor a result; {_NEEDED}")
+        for path in found:
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path
+
+
+def _walk(place: Path, depth: int) -> Iterator[Path]:
+    if place.is_file() or is_run(place):
+        yield place
+        return
+    if (place / RESULTS_NAME).is_dir():
+        yield place / RESULTS_NAME
+        return
+    children = sorted(place.iterdir())
+    inside = [
+        path
+        for child in children
+        if depth and child.is_dir() and not child.name.startswith(".")
+        for path in _walk(child, depth - 1)
+    ]
+    yield from inside
+    for child in children:
+        if child.suffix != ".json" or not child.is_file():
+            continue
+        try:
+            read_results([child])
+        except InputError as error:
+            if not inside:
+                raise
+            # What else lies beside runs is nobody's mistake.
+            warnings.warn(f"{error}; left out", UserWarning, stacklevel=2)
+        else:
+            yield child
+
+
+def read_runs(places: Sequence[Path]) -> dict[Path, Run]:
+    """Read runs, each under a name that no other has.
+
+    Args:
+        places: run directories.
+    """
+    names = [place.resolve().name for place in places]
+    runs = {}
+    for place, name in zip(places, names, strict=True):
+        if (place / METRICS_NAME).is_file():
+            runs[place] = read_run(place, name if names.count(name) == 1 else str(place))
+    return runs
+
+
+def read_entries(place: Path, run: Run | None) -> Iterator[Entry]:
+    """Yield the results of a place, with what is known of their trunks.
+
+    Args:
+        place: from ``find_places``.
+        run: that is there, if one is.
+    """
+    if is_run(place) and not (place / RESULTS_NAME).is_dir():
+        return
+    for result in read_results([place]):
+        known = _find_facts(result.recipe)
+        facts = known if run is None else read_run_facts(run, known)
+        if run is None and known is not None and not result.step:
+            facts = dataclasses.replace(known, pretext=RANDOM, difficulty=0)
+        marks: tuple[str, ...] = ()
+        if run is not None and known is not None and facts is not None:
+            changes = describe_changes(facts, known)
+            marks = (f"recipe changed: {'; '.join(changes)}",) if changes else ()
+        yield Entry(result, facts, marks=marks)
+
+
+@functools.cache
+def _find_facts(recipe: str) -> Facts | None:
+    return find_facts(recipe)

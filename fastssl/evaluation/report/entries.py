@@ -1,0 +1,252 @@
+"""Results as rows: which are one figure twice, which contradict, on which data, which layer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...fields import Documented
+from ...runs.facts import Facts
+from ...runs.result import Result
+
+CONTRADICTS = "contradicts another"
+OTHER_TEST, OTHER_TRAIN = "other test data", "other training data"
+
+_SHARES = {"top1", "top5", "mAP", "AP", "AP50", "AP75", "accuracy", "mIoU"}
+_METRICS = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "mAP": "mean average precision",
+    "AP": "average precision",
+}
+_VOC07 = set(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor".split()
+)
+
+
+@dataclass(frozen=True)
+class Entry(Documented):
+    """A result, and what is known of the trunk that it is a figure of."""
+
+    result: Result
+    """What was found, or published."""
+    facts: Facts | None = None
+    """What pretrained the trunk; None where nobody says."""
+    data: str = ""
+    """Name of the data set tested on."""
+    marks: tuple[str, ...] = ()
+    """What a reader has to be told of it, a few words each."""
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What was measured: task, protocol, metric."""
+        return self.result.task, self.result.protocol, self.result.metric
+
+    @property
+    def trunk(self) -> Hashable:
+        """Which trunk it is of: figures of one trunk differ in layer and settings alone."""
+        found = self.result
+        return found.recipe, found.trunk_digest, found.step, source_of(found)
+
+
+def source_of(result: Result) -> tuple[str, ...]:
+    """Return whence a published figure is, empty for one that was measured here."""
+    if not result.is_published:
+        return ()
+    details = result.details
+    return (
+        str(details.get("meaning", "")),
+        str(details.get("what", "")),
+        "remembered, not verified" if details.get("is_remembered") else "",
+    )
+
+
+def describe_source(result: Result) -> str:
+    """Say in a line whence a published figure is."""
+    meaning, what, doubt = source_of(result)
+    return "; ".join(part for part in (meaning, what, doubt) if part)
+
+
+def prepare(entries: Iterable[Entry], names: Mapping[str, str]) -> list[Entry]:
+    """Make rows of results: no figure twice, contradictions and other data marked, data named.
+
+    Args:
+        entries: as they were read.
+        names: of data sets, by the beginning of their digests.
+    """
+    once: dict[str, Entry] = {}
+    for entry in entries:
+        once.setdefault(_identify(entry.result, has_value=True), entry)
+    kept = [*once.values()]
+    times = Counter(_identify(entry.result, has_value=False) for entry in kept)
+    known = {**_recognise(kept), **dict(names)}
+    usual = _find_usual(kept)
+    rows = []
+    for entry in kept:
+        found = entry.result
+        marks = [CONTRADICTS] if times[_identify(found, has_value=False)] > 1 else []
+        if not found.is_published:
+            train, test = usual[entry.kind]
+            if found.test_digest != test:
+                marks.append(OTHER_TEST)
+            elif found.train_digest != train:
+                marks.append(OTHER_TRAIN)
+        data = name_data(found.test_digest, known)
+        rows.append(replace(entry, data=data, marks=(*marks, *entry.marks)))
+    return rows
+
+
+def name_data(digest: str, names: Mapping[str, str]) -> str:
+    """Return a data set's name, or what is left of its digest where nobody gave one.
+
+    Args:
+        digest: of the dataset; a published figure has the data set's name there.
+        names: by the beginning of digests.
+    """
+    for start, name in names.items():
+        if digest.startswith(start):
+            return name
+    return digest[:8] if _is_digest(digest) else digest
+
+
+def short_digest(digest: str) -> str:
+    """Return the beginning of a digest; empty for what is none."""
+    return digest[:8] if _is_digest(digest) else ""
+
+
+def choose_layers(entries: Sequence[Entry]) -> list[Entry]:
+    """Return of each trunk, evaluation and setting the figure of one layer.
+
+    That is the best, as Goyal et al. 2019 report; by Kolesnikov et al. 2019's rules the pre-logits
+    where they are there.
+    """
+
+    def rank(entry: Entry) -> tuple[bool, float]:
+        found = entry.result
+        is_theirs = found.protocol == "kolesnikov19" and found.layer == "pre_logits"
+        return is_theirs, found.value
+
+    return _choose(entries, lambda e: (*_figure_of(e), spell_settings(e.result.settings)), rank)
+
+
+def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the rows that say most: the largest settings of each trunk, and the layer as above.
+
+    Largest is k, or the share of labels; other settings stay apart.
+    """
+
+    def rank(entry: Entry) -> list[tuple[str, float]]:
+        return sorted(_numbers(entry.result.settings).items())
+
+    def group(entry: Entry) -> Hashable:
+        words = {k: v for k, v in entry.result.settings.items() if not _is_number(v)}
+        return (*_figure_of(entry), spell_settings(words))
+
+    chosen = _choose(choose_layers(entries), group, rank)
+    shown = {_identify(entry.result, has_value=False) for entry in chosen}
+    return [entry for entry in entries if _identify(entry.result, has_value=False) in shown]
+
+
+def spell_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings as people read them, such as ``k 4, selection cv``."""
+    said = []
+    for name, value in settings.items():
+        words = name.replace("_", " ")
+        if name == "label_share" and _is_number(value):
+            said.append(f"{value:.0%} of labels" if value >= 0.01 else f"{value:.2%} of labels")
+        elif isinstance(value, float):
+            said.append(f"{words} {value:g}")
+        else:
+            said.append(f"{words} {value}")
+    return ", ".join(said)
+
+
+def is_share(metric: str) -> bool:
+    """Return whether a metric is a part of a whole, 0 .. 1, that is shown in per cent."""
+    return metric in _SHARES
+
+
+def name_metric(metric: str) -> str:
+    """Return a metric's name as it stands on an axis."""
+    return _METRICS.get(metric, metric)
+
+
+def spell_value(metric: str, value: float) -> str:
+    """Return a figure as people read it."""
+    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
+
+
+def _choose(
+    entries: Sequence[Entry], group: Callable[[Entry], Hashable], rank: Callable[[Entry], Any]
+) -> list[Entry]:
+    best: dict[Hashable, Entry] = {}
+    for entry in entries:
+        key = group(entry)
+        if key not in best or rank(entry) > rank(best[key]):
+            best[key] = entry
+    return [*best.values()]
+
+
+def _figure_of(entry: Entry) -> tuple[Hashable, ...]:
+    """Return what stays the same over the layers and settings of one evaluation of a trunk."""
+    found = entry.result
+    return (*entry.kind, entry.trunk, found.seed, found.split, found.input, _data_of(found))
+
+
+def _data_of(result: Result) -> tuple[str, str]:
+    return result.train_digest, result.test_digest
+
+
+def _identify(result: Result, has_value: bool) -> str:
+    """Return what makes two results figures of one thing, and with its value the same figure."""
+    own = ("task", "protocol", "metric", "layer", "split", "seed", "train_digest", "test_digest")
+    own = (*own, "trunk_digest", "recipe", "step", "input", "settings", "is_published")
+    own = (*own, "value", "values") if has_value else own
+    content = {name: getattr(result, name) for name in own}
+    return json.dumps([content, source_of(result)], sort_keys=True, default=str)
+
+
+def _find_usual(entries: Sequence[Entry]) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """Return the (train, test) digests that most figures of each kind are of."""
+    counts: dict[tuple[str, str, str], Counter[tuple[str, str]]] = {}
+    for entry in entries:
+        if not entry.result.is_published:
+            counts.setdefault(entry.kind, Counter())[_data_of(entry.result)] += 1
+    return {kind: count.most_common(1)[0][0] for kind, count in counts.items()}
+
+
+def _recognise(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return the names of test data that the names of their classes give away, by digest."""
+    found = {}
+    for entry in entries:
+        classes = set(entry.result.per_class)
+        digest = entry.result.test_digest
+        if not digest or not classes:
+            continue
+        if classes == _VOC07:
+            found[digest] = "VOC07"
+        elif len(classes) == 1000 and all(_is_synset(name) for name in classes):
+            found[digest] = "ImageNet-1k"
+        elif len(classes) == 205 and any(name.endswith("abbey") for name in classes):
+            found[digest] = "Places205"
+    return found
+
+
+def _is_synset(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) >= 16 and all(letter in "0123456789abcdef" for letter in text)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _numbers(settings: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in settings.items() if _is_number(value)}

@@ -1,0 +1,209 @@
+"""Results as tables: the rows that say most, all of them and every class folded away."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Sequence
+
+from .entries import (
+    OTHER_TEST,
+    OTHER_TRAIN,
+    Entry,
+    choose_layers,
+    choose_rows,
+    describe_source,
+    is_share,
+    name_metric,
+    short_digest,
+    spell_settings,
+    spell_value,
+)
+from .pieces import Markup, fold, note, section, stacked, table, text
+
+_MAX_TRUNKS = 8
+"""Columns of a table of classes."""
+
+
+def render_results(entries: Sequence[Entry]) -> str:
+    """Return the section of tables.
+
+    Args:
+        entries: from ``prepare``, published ones among them.
+    """
+    ours = [entry for entry in entries if not entry.result.is_published]
+    published = [entry for entry in entries if entry.result.is_published]
+    rows = choose_rows(ours)
+    body = _tables(rows, published, is_best=True) + _sources(rows, published)
+    if len(rows) < len(ours):
+        body += note(
+            "Of each trunk the best layer (by Kolesnikov et al. 2019's rules the pre-logits) and "
+            "the largest k or share of labels."
+        )
+        body += fold(f"All {len(ours):,} figures", _tables(ours, published))
+    body += _classes(ours)
+    return section("Results", body)
+
+
+def describe_trunk(entry: Entry) -> str:
+    """Say in a line what pretrained a trunk, as far as anybody knows."""
+    facts, step = entry.facts, entry.result.step
+    if facts is None:
+        return f"step {step:,}" if step else ""
+    said = [f"{facts.trunk} x{facts.width}", facts.pretext.replace("_", " ")]
+    if facts.difficulty:
+        said.append(f"{facts.difficulty_name} = {facts.difficulty:,}")
+    if facts.data:
+        said.append(facts.data)
+    if facts.course:
+        said.append(facts.course)
+    if step:
+        said.append(f"step {step:,}" + (f" of {facts.steps:,}" if facts.steps else ""))
+    return ", ".join(said)
+
+
+def find_published(entry: Entry, published: Sequence[Entry], is_best: bool = False) -> list[Entry]:
+    """Return the published figures of an entry's own recipe, evaluation, metric and layer.
+
+    Args:
+        entry: a figure that was measured.
+        published: all that are known.
+        is_best: take those of the best layer too, of which the layer is not said.
+
+    Returns:
+        Those on the same data if there are some; those that are only remembered where nothing else
+        is known.
+    """
+    same = [
+        other
+        for other in published
+        if other.result.recipe == entry.result.recipe and other.kind == entry.kind
+    ]
+    on_data = [other for other in same if other.data == entry.data] or same
+    found = [
+        other
+        for other in (choose_layers(on_data) if is_best else on_data)
+        if other.result.layer == entry.result.layer or is_best or not entry.result.layer
+    ]
+    sure = {other.data for other in found if not other.result.details.get("is_remembered")}
+    return [
+        other
+        for other in found
+        if other.data not in sure or not other.result.details.get("is_remembered")
+    ]
+
+
+def _tables(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool = False) -> str:
+    """Return a table for each evaluation on the same data."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in sorted(entries, key=lambda e: (*e.kind, e.data, -e.result.value)):
+        found = entry.result
+        groups.setdefault((*entry.kind, found.train_digest, found.test_digest), []).append(entry)
+    return "".join(_table(rows, published, is_best) for rows in groups.values())
+
+
+def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) -> str:
+    first = entries[0]
+    task, protocol, metric = first.kind
+    splits = {entry.result.split for entry in entries}
+    cells = [_cells(entry, find_published(entry, published, is_best)) for entry in entries]
+    rows = [row | ({} if len(splits) > 1 else {"split": ""}) for row in cells]
+    # What no row has is no column.
+    header = [name for name in rows[0] if any(row[name] for row in rows)]
+    group_marks = [mark for mark in first.marks if mark in (OTHER_TEST, OTHER_TRAIN)]
+    marks = "".join(f' <span class="mark">{text(mark)}</span>' for mark in group_marks)
+    title = f"{task.replace('_', ' ')}, {protocol}: {name_metric(metric)} on {first.data}"
+    body = table(header, [[row[name] for name in header] for row in rows], num_words=len(header))
+    return f"<h3>{text(title)}{marks}</h3>{note(_describe_data(first, splits))}{body}"
+
+
+def _cells(entry: Entry, known: Sequence[Entry]) -> dict[str, str]:
+    found = entry.result
+    metric = found.metric
+    marks = [mark for mark in entry.marks if mark not in (OTHER_TEST, OTHER_TRAIN)]
+    return {
+        "trunk": stacked(found.recipe or "a trunk without a name", describe_trunk(entry), marks),
+        "layer": found.layer,
+        "setting": spell_settings(found.settings),
+        "split": found.split,
+        metric: stacked(
+            spell_value(metric, found.value),
+            _describe_repeats(metric, found.values),
+            kind="whole",
+        ),
+        "published": Markup("<br>".join(_spell_published(entry, other) for other in known)),
+    }
+
+
+def _describe_repeats(metric: str, values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return ""
+    low, high = (spell_value(metric, value) for value in (min(values), max(values)))
+    deviation = statistics.pstdev(values) * (100 if is_share(metric) else 1)
+    return f"{low.removesuffix(' %')} to {high}, deviation {deviation:.2g}, {len(values)} repeats"
+
+
+def _describe_data(entry: Entry, splits: Collection[str]) -> str:
+    """Say on which data, by digest, and by which split."""
+    found = entry.result
+    digests = {"tested on": found.test_digest, "trained on": found.train_digest}
+    if found.test_digest == found.train_digest:
+        digests = {"data": found.test_digest}
+    said = [f"{role} {short_digest(digest)}" for role, digest in digests.items() if digest]
+    if len(splits) == 1:
+        said += [f"split: {split}" for split in splits if split]
+    return "; ".join(said)
+
+
+def _spell_published(entry: Entry, other: Entry) -> str:
+    found = other.result
+    value = spell_value(found.metric, found.value)
+    place = "" if other.data == entry.data else f" on {other.data}"
+    layer = f", {found.layer}" if found.layer and found.layer != entry.result.layer else ""
+    doubt = ", remembered" if found.details.get("is_remembered") else ""
+    said = f"{value}{place}{layer}{doubt}"
+    what = str(found.details.get("what") or "")
+    small = f" <small>{text(what)}</small>" if what else ""
+    title = text(describe_source(found))
+    return f'<span class="published" title="{title}">{text(said)}</span>{small}'
+
+
+def _sources(entries: Sequence[Entry], published: Sequence[Entry]) -> str:
+    """Return what the published figures beside these were measured by."""
+    meanings = [
+        str(other.result.details.get("meaning"))
+        for entry in entries
+        for other in find_published(entry, published, is_best=True)
+    ]
+    if not meanings:
+        return ""
+    return note(
+        "Published figures, in italics, are of the same recipe, evaluation and metric; none was "
+        "measured here. Whence: " + "; ".join(dict.fromkeys(meanings)) + ". Those that are "
+        "remembered nobody has verified."
+    )
+
+
+def _classes(entries: Sequence[Entry]) -> str:
+    """Return a folded table of classes for each evaluation: a row a class, a column a trunk."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in choose_rows(entries):
+        if entry.result.per_class:
+            words = spell_settings(entry.result.settings)
+            groups.setdefault((*entry.kind, entry.data, words), []).append(entry)
+    parts = []
+    for (task, protocol, metric, data, words), rows in groups.items():
+        title = f"Every class: {task}, {protocol}, {name_metric(metric)}, {data}"
+        title += f", {words}" if words else ""
+        chunks = [rows[i : i + _MAX_TRUNKS] for i in range(0, len(rows), _MAX_TRUNKS)]
+        parts.append(fold(title, "".join(_table_of_classes(metric, chunk) for chunk in chunks)))
+    return "".join(parts)
+
+
+def _table_of_classes(metric: str, entries: Sequence[Entry]) -> str:
+    names = list(dict.fromkeys(name for entry in entries for name in entry.result.per_class))
+    rows: list[list[str]] = []
+    for name in sorted(names):
+        values = [entry.result.per_class.get(name) for entry in entries]
+        rows.append([name, *("" if v is None else spell_value(metric, v) for v in values)])
+    header = [f"{entry.result.recipe} {entry.result.layer}".strip() for entry in entries]
+    return table(["class", *header], rows)

@@ -1,0 +1,71 @@
+"""The page of results: tables, the studies' pictures, the course of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...runs.read import Run
+from ...system.files import publish_bytes
+from .entries import CONTRADICTS, Entry
+from .page import render_document
+from .pieces import section
+from .result_tables import render_results
+from .training import render_training
+
+
+@dataclass(frozen=True)
+class ResultsReport:
+    """What stands on the page."""
+
+    title: str
+    """The headline."""
+    entries: Sequence[Entry]
+    """From ``prepare``: what was measured, and what is published."""
+    runs: Sequence[Run] = ()
+    """Training runs, each with a name of its own."""
+    notes: Sequence[str] = ()
+    """What has to be said before all else."""
+
+
+def write_results(path: Path, report: ResultsReport) -> None:
+    """Write the page: one HTML file that needs nothing else.
+
+    Args:
+        path: of the file; replaced by rename.
+        report: what stands on it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    publish_bytes(path, render_results_page(report).encode("ascii", "xmlcharrefreplace"))
+
+
+def render_results_page(report: ResultsReport) -> str:
+    """Return the page as HTML."""
+    ours = [entry for entry in report.entries if not entry.result.is_published]
+    sections = []
+    if ours:
+        sections.append(render_results(report.entries))
+    else:
+        words = "No run here has been evaluated yet: fastssl evaluate --help says how."
+        sections.append(section("Results", f"<p>{words}</p>"))
+    sections.append(render_training(report.runs))
+    return render_document("fastssl report", report.title, _lead(report, ours), sections)
+
+
+def _lead(report: ResultsReport, ours: Sequence[Entry]) -> str:
+    trunks = {entry.trunk for entry in ours}
+    said = [f"{_number(len(ours), 'figure')} of {_number(len(trunks), 'trunk')}"]
+    if report.runs:
+        said.append(f"the course of {_number(len(report.runs), 'run')}")
+    words = " and ".join(said) + "."
+    if any(CONTRADICTS in entry.marks for entry in ours):
+        words += " Some figures contradict each other: same trunk, data and settings, other values;"
+        words += " both stand here, marked."
+    return " ".join([words, *report.notes])
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

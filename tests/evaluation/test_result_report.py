@@ -1,0 +1,209 @@
+"""The page of results: what stands beside what, what is marked, and that it needs nothing else."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from fastssl.commands.report import find_places, main
+from fastssl.errors import InputError
+from fastssl.evaluation.report import Entry, ResultsReport, prepare
+from fastssl.evaluation.report.entries import choose_layers
+from fastssl.evaluation.report.result_tables import find_published
+from fastssl.evaluation.report.study_page import render_results_page
+from fastssl.runs.result import Result, write_result
+from fastssl.studies.published import find_facts, list_published
+from tests.evaluation.test_report import Page
+
+VOC07 = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+).split()
+JIGSAW = "goyal19_jigsaw_resnet50_p2000_imagenet1k"
+PUBLISHED = [Entry(result, find_facts(result.recipe)) for result in list_published()]
+
+
+def make(recipe=JIGSAW, value=0.5, **fields):
+    """Return an entry of SVMs on data that are VOC07's by their classes."""
+    content = {"task": "svm", "protocol": "goyal19", "metric": "mAP", "layer": "res4"}
+    content |= {"train_digest": "a" * 64, "test_digest": "b" * 64, "trunk_digest": recipe}
+    content |= {"per_class": dict.fromkeys(VOC07, value), "step": 9, "split": "trainval to test"}
+    result = Result(value=value, recipe=recipe, **(content | fields))
+    return Entry(result, find_facts(recipe))
+
+
+def render(*entries, names=None, **fields):
+    rows = prepare([*entries, *PUBLISHED], names or {})
+    return render_results_page(ResultsReport("Title", rows, **fields))
+
+
+def find_beside(entry, names=None, **options):
+    rows = prepare([entry, *PUBLISHED], names or {})
+    found = find_published(rows[0], rows[1:], **options)
+    return {(round(100 * other.result.value, 2), other.data, other.result.layer) for other in found}
+
+
+# --- Published figures ----------------------------------------------------------------------------
+
+
+def test_a_published_figure_stands_beside_one_of_its_recipe_protocol_task_and_metric():
+    assert find_beside(make(), is_best=True) == {(64.5, "VOC07", "")}
+    assert find_beside(make(metric="top1")) == set()
+    assert find_beside(make(protocol="own")) == set()
+    assert find_beside(make(task="linear")) == set()
+    assert find_beside(make("goyal19_jigsaw_resnet50_p5000_imagenet1k")) == set()
+
+
+def test_layers_stand_beside_the_same_layer():
+    on_imagenet = {"task": "linear", "metric": "top1", "per_class": {}, "layer": "res3"}
+    names = {"bbbb": "ImageNet-1k"}
+    assert find_beside(make(**on_imagenet), names) == {(39.9, "ImageNet-1k", "res3")}
+    assert (45.7, "ImageNet-1k", "res4") in find_beside(make(**on_imagenet), names, is_best=True)
+
+
+def test_a_figure_of_other_data_stands_with_the_name_of_its_data():
+    page = Page(render(make(per_class={"cat": 0.1})))
+    assert "mean average precision on bbbbbbbb" in page.text
+    assert "64.5 % on VOC07" in page.text
+    assert "64.5 % on" not in Page(render(make())).text
+    assert "64.5 %" in Page(render(make(per_class={}), names={"bb": "VOC07"})).text
+
+
+def test_what_is_only_remembered_is_said_to_be_so():
+    recipe = "goyal19_jigsaw_resnet50_p2000_imagenet22k"
+    assert "71.9 %, remembered" in Page(render(make(recipe))).text
+    assert "remembered," not in Page(render(make())).text
+
+
+def test_published_figures_are_shares_and_marked():
+    results = list_published()
+    assert all(result.is_published and 0 < result.value < 1 for result in results)
+    assert {(r.task, r.protocol, r.metric) for r in results} == {
+        ("linear", "goyal19", "top1"),
+        ("linear", "kolesnikov19", "top1"),
+        ("logistic", "kolesnikov19", "top1"),
+        ("svm", "goyal19", "mAP"),
+    }
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def test_a_row_says_what_it_is_a_figure_of():
+    page = Page(render(make(values=(0.4, 0.6), settings={"k": 4, "selection": "cv"})))
+    for said in (
+        JIGSAW,
+        "ResNet-50 x4, jigsaw, |P| = 2,000, ImageNet-1k, step 9 of 525,479",
+        "svm, goyal19: mean average precision on VOC07",
+        "tested on bbbbbbbb; trained on aaaaaaaa; split: trainval to test",
+        "k 4, selection cv",
+        "50.0 %",
+        "40.0 to 60.0 %, deviation 10, 2 repeats",
+        "tvmonitor",
+    ):
+        assert said in page.text
+
+
+def test_the_best_layer_stands_in_front_and_all_of_them_fold_away():
+    entries = [make(value=v, layer=name) for name, v in (("res3", 0.3), ("res4", 0.5))]
+    shown, folded = render(*entries).split("All 2 figures")
+    assert ">res3<" not in shown
+    assert ">res3<" in folded
+
+
+def test_the_pre_logits_count_where_the_study_reports_them():
+    rows = [make(layer=name, protocol="kolesnikov19") for name in ("block3", "pre_logits")]
+    rows = [Entry(row.result, row.facts) for row in rows]
+    assert [row.result.layer for row in choose_layers(rows)] == ["pre_logits"]
+
+
+def test_results_that_contradict_each_other_are_both_shown_and_marked():
+    source = render(make(value=0.5), make(value=0.6), make(value=0.6), make(value=0.6, seed=1))
+    assert source.count(">contradicts another<") == 2
+    assert "Some figures contradict each other" in source
+    shown = source.split("<details>")[0]
+    assert "50.0 %" in shown
+    assert shown.count("60.0 %") == 2
+    assert "contradict" not in render(make(value=0.5), make(value=0.6, layer="res5"))
+
+
+def test_other_data_are_marked():
+    other = make(test_digest="c" * 64, seed=1)
+    trained = make(train_digest="d" * 64, seed=2)
+    page = Page(render(make(), make(seed=3), other, trained))
+    assert page.text.count("other test data") == 1
+    assert page.text.count("other training data") == 1
+
+
+def test_the_page_needs_nothing_from_outside_and_names_are_escaped():
+    source = render(make("<b>&co", layer='"x"'))
+    page = Page(source)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.sources)
+    assert "http" not in source.replace("http://www.w3.org/", "")
+    assert "&lt;b&gt;&amp;co" in source
+    assert "<b>&co" not in source
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_result(tmp_path / "runs" / "a" / "results" / "svm.json", make().result)
+    (tmp_path / "runs" / "a" / "config.json").write_text("{}")
+    write_result(tmp_path / "runs" / "svm of b.json", make(value=0.4, seed=1).result)
+    return tmp_path
+
+
+def test_runs_results_and_folders_of_them_are_found_once(folder):
+    runs = folder / "runs"
+    wanted = [runs / "a", runs / "svm of b.json"]
+    assert list(find_places([folder])) == wanted
+    assert list(find_places([runs / "svm of b.json", runs])) == wanted[::-1]
+    assert list(find_places([runs / "a" / "results"])) == [runs / "a" / "results" / "svm.json"]
+
+
+def test_the_command_writes_a_page(folder, capsys):
+    main([str(folder), "--output", str(folder / "page.html"), "--title", "Mine"])
+    assert "2 results and 0 runs" in capsys.readouterr().out
+    page = Page((folder / "page.html").read_text())
+    assert "2 figures of 1 trunk." in page.text
+    assert "Mine" in page.text
+
+
+def test_what_is_no_result_is_refused_unless_it_lies_beside_runs(folder):
+    (folder / "runs" / "demo.json").write_text("{}")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(list(find_places([folder]))) == 2
+    assert "demo.json is no result" in str(said[0].message)
+    with pytest.raises(InputError, match=r"demo\.json is no result"):
+        main([str(folder / "runs/demo.json"), "--output", str(folder / "page.html")])
+    (folder / "alone").mkdir()
+    (folder / "alone" / "x.json").write_text("[]")
+    with pytest.raises(InputError, match=r"x\.json is no result"):
+        list(find_places([folder / "alone"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}/none"], "none does not exist"),
+        (["{}/empty"], "empty holds neither a run nor a result; give run directories"),
+        (["{}", "--output", "{}/no/page.html"], r"--output .*lies in no folder"),
+        (["{}", "--output", "{}"], r"--output .*is a folder"),
+        (["{}", "--data-names", "VOC07"], r"--data-names \(VOC07\) must be DIGEST=NAME"),
+        ([], "has nothing to read"),
+    ],
+)
+def test_wrong_input_is_one_line(folder, arguments, message):
+    (folder / "empty").mkdir()
+    arguments = [argument.format(folder) for argument in arguments]
+    if "--output" not in arguments:
+        arguments += ["--output", str(folder / "page.html")]
+    with pytest.raises(InputError, match=message):
+        main(arguments)
+    assert not Path(folder / "page.html").exists()
