@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from .accuracy import Accuracy, measure_accuracy
 from .average_precision import average_precision, step_average_precision
 from .effective_rank import effective_rank
 from .features import Features, extract_features
-from .knn import KnnResult, classify_by_neighbours, evaluate_knn, find_neighbours
+from .knn import (
+    KnnResult,
+    classify_by_neighbours,
+    evaluate_knn,
+    find_neighbours,
+    measure_neighbours,
+)
 from .low_shot import (
     GOYAL19_SHOTS,
     LowShot,
@@ -16,13 +23,14 @@ from .low_shot import (
     low_shot,
 )
 from .probe import open_probe
-from .splits import Split, split_by_group
+from .splits import Split, label_subset, split_by_group
 from .svm import GOYAL19_COSTS, SvmResult, fit_svms, normalize_rows
 from .utility import UtilityCurve, utility
 
 __all__ = [
     "GOYAL19_COSTS",
     "GOYAL19_SHOTS",
+    "Accuracy",
     "Features",
     "KnnResult",
     "LowShot",
@@ -40,7 +48,10 @@ __all__ = [
     "extract_features",
     "find_neighbours",
     "fit_svms",
+    "label_subset",
     "low_shot",
+    "measure_accuracy",
+    "measure_neighbours",
     "normalize_rows",
     "open_probe",
     "split_by_group",

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..fields import Documented
+from .accuracy import summarize_parts
 from .splits import Split, split_by_group
 
 
@@ -32,6 +33,9 @@ class KnnResult(Documented):
     """Samples classified."""
     k: int
     """Neighbours that voted."""
+    top5: float | None
+    """Share of test samples whose class has one of the five greatest votes; None where there are at
+    most five classes."""
 
 
 def _find_neighbours(
@@ -100,35 +104,39 @@ def classify_by_neighbours(
         InputError: if shapes do not fit, the bank is empty or unlabelled, or a number is out of
             range.
     """
-    if queries.dim() != 2 or bank.dim() != 2 or queries.shape[1] != bank.shape[1]:
-        raise InputError(
-            f"queries {tuple(queries.shape)} and bank {tuple(bank.shape)} must be (N, D) and (M, D)"
-        )
-    if len(bank) == 0 or len(bank) != len(bank_labels) or int(bank_labels.min()) < 0:
-        raise InputError(
-            f"bank_labels {tuple(bank_labels.shape)} must name a class from 0 for each of the "
-            f"{len(bank)} rows of the bank, at least one; leave out rows without a label"
-        )
-    if k < 1 or chunk < 1 or (temperature is not None and temperature <= 0):
-        raise InputError(
-            f"k ({k}), chunk ({chunk}) and temperature ({temperature}) must be positive"
-        )
-    queries = functional.normalize(queries.float(), dim=1)
+    _check(queries, bank, bank_labels, k, temperature, chunk)
     bank = functional.normalize(bank.float(), dim=1)
-    cosines_NK, rows_NK = _find_neighbours(queries, bank, k, chunk)
+    num_classes = int(bank_labels.max()) + 1
+    guesses = []
+    for part in queries.split(chunk):
+        totals = _count_votes(part, bank, bank_labels, num_classes, k, temperature, chunk)
+        # argmax may return any of several equal ones; this returns the first.
+        is_best = totals == totals.max(1, keepdim=True).values
+        guesses.append(is_best.to(torch.int8).argmax(1))
+    return torch.cat(guesses)
+
+
+def _count_votes(
+    queries_ND: Tensor,
+    bank_MD: Tensor,
+    bank_labels: Tensor,
+    num_classes: int,
+    k: int,
+    temperature: float | None,
+    chunk: int,
+) -> Tensor:
+    """Return the votes for each class, float64 (N, C); rows of the bank have length 1."""
+    queries = functional.normalize(queries_ND.float(), dim=1)
+    cosines_NK, rows_NK = _find_neighbours(queries, bank_MD, k, chunk)
     if temperature is None:
         votes_NK = torch.ones_like(cosines_NK)
     else:
         # The nearest weighs 1: no overflow however small T is, and the ranking stays.
         votes_NK = ((cosines_NK - cosines_NK[:, :1]) / temperature).exp()
     labels_NK = bank_labels.to(rows_NK.device)[rows_NK]
-    num_classes = int(bank_labels.max()) + 1
     # In double, so that whole votes add up exactly and weighted ones tie only if they are equal.
     totals_NC = torch.zeros(len(queries), num_classes, dtype=torch.float64, device=queries.device)
-    totals_NC.scatter_add_(1, labels_NK, votes_NK.double())
-    # argmax may return any of several equal ones; this returns the first.
-    is_best = totals_NC == totals_NC.max(1, keepdim=True).values
-    return is_best.to(torch.int8).argmax(1)
+    return totals_NC.scatter_add_(1, labels_NK, votes_NK.double())
 
 
 def evaluate_knn(
@@ -161,12 +169,69 @@ def evaluate_knn(
     """
     split = split or split_by_group(labels.cpu().numpy(), groups, test_share, seed)
     train, test = torch.from_numpy(split.train), torch.from_numpy(split.test)
-    truth = labels[test]
-    guesses = classify_by_neighbours(features[test], features[train], labels[train], k, temperature)
-    is_right = guesses.to(truth.device) == truth
-    per_class = {
-        int(label): is_right[truth == label].double().mean().item() for label in truth.unique()
-    }
-    return KnnResult(
-        is_right.double().mean().item(), per_class, len(train), len(test), min(k, len(train))
+    return measure_neighbours(
+        features[test], labels[test], features[train], labels[train], k, temperature
     )
+
+
+def measure_neighbours(
+    queries: Tensor,
+    labels: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 20,
+    temperature: float | None = 0.07,
+    chunk: int = 1024,
+) -> KnnResult:
+    """Classify queries as ``classify_by_neighbours`` does, and compare with their labels.
+
+    Args:
+        queries: float (N, D).
+        labels: int64 (N,) of the queries; -1 takes no part.
+        bank: float (M, D) on the same device.
+        bank_labels: int64 (M,), each at least 0.
+        k: neighbours.
+        temperature: of the votes' weights; None for plain votes.
+        chunk: queries at a time.
+
+    Returns:
+        Accuracy over all queries and by class.
+
+    Raises:
+        InputError: as ``classify_by_neighbours``, or if no query has a label.
+    """
+    _check(queries, bank, bank_labels, k, temperature, chunk)
+    if len(queries) != len(labels):
+        raise InputError(f"queries ({len(queries)}) and labels ({len(labels)}) differ in number")
+    bank = functional.normalize(bank.float(), dim=1)
+    num_classes = 1 + max(int(bank_labels.max()), int(labels.max()) if len(labels) else 0)
+    found = summarize_parts(
+        (_count_votes(part, bank, bank_labels, num_classes, k, temperature, chunk), truth)
+        for part, truth in zip(queries.split(chunk), labels.split(chunk), strict=True)
+    )
+    return KnnResult(
+        found.top1, found.per_class, len(bank), found.num_samples, min(k, len(bank)), found.top5
+    )
+
+
+def _check(
+    queries: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int,
+    temperature: float | None,
+    chunk: int,
+) -> None:
+    if queries.dim() != 2 or bank.dim() != 2 or queries.shape[1] != bank.shape[1]:
+        raise InputError(
+            f"queries {tuple(queries.shape)} and bank {tuple(bank.shape)} must be (N, D) and (M, D)"
+        )
+    if len(bank) == 0 or len(bank) != len(bank_labels) or int(bank_labels.min()) < 0:
+        raise InputError(
+            f"bank_labels {tuple(bank_labels.shape)} must name a class from 0 for each of the "
+            f"{len(bank)} rows of the bank, at least one; leave out rows without a label"
+        )
+    if k < 1 or chunk < 1 or (temperature is not None and temperature <= 0):
+        raise InputError(
+            f"k ({k}), chunk ({chunk}) and temperature ({temperature}) must be positive"
+        )

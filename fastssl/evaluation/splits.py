@@ -1,4 +1,4 @@
-"""Split labelled samples into train and test, by group: no model is on both sides.
+"""Split labelled samples into train and test, by group, and take a share of the labels.
 
 Shape legend: N samples.
 """
@@ -72,6 +72,38 @@ def split_by_group(
             "give labels to more samples, at least two groups of a class"
         )
     return Split(train, test)
+
+
+def label_subset(labels: ArrayLike, share: float, seed: int = 0) -> NDArray[np.int64]:
+    """Choose a share of the labelled rows of every class.
+
+    A pure function of its arguments. The rows of a smaller share are among those of a greater: each
+    class is shuffled once for a seed, and a share is the beginning of it.
+
+    Args:
+        labels: (N,) integers; rows with -1 are never chosen.
+        share: of the rows of a class, rounded, at least one; above 0, at most 1.
+        seed: of the choice, 0 .. 2**64 - 1.
+
+    Returns:
+        Rows, ascending.
+
+    Raises:
+        InputError: if the share is out of range, or no row has a label.
+    """
+    labels = np.asarray(labels, np.int64)
+    if not 0 < share <= 1:
+        raise InputError(f"share ({share}) must lie above 0, up to 1, such as 0.1")
+    if not (labels >= 0).any():
+        raise InputError("labels (none) must name the class of one row at least")
+    chosen = []
+    for label in np.unique(labels[labels >= 0]):
+        rows = np.flatnonzero(labels == label)
+        # The second draw: the first one is split_by_group's, which would choose the same rows.
+        keys = draw_words(seed, int(label), np.arange(len(rows)), Stream.SPLIT, 1, first=1)[:, 0]
+        num = max(1, round(share * len(rows)))
+        chosen.append(rows[np.argsort(keys, kind="stable")[:num]])
+    return np.sort(np.concatenate(chosen))
 
 
 def _check_groups(labels: NDArray[np.int64], groups: NDArray) -> None:

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from fastssl.errors import InputError
-from fastssl.evaluation import classify_by_neighbours, evaluate_knn
+from fastssl.evaluation import classify_by_neighbours, evaluate_knn, measure_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,33 @@ def test_result_counts_by_class():
     assert result.per_class == {0: 1.0, 1: 0.0}
     assert result.accuracy == pytest.approx(3 / 4)
     assert (result.num_train, result.num_test, result.k) == (7, 4, 7)
+
+
+def test_queries_of_another_set_are_measured(clouds):
+    features, labels = clouds
+    result = measure_neighbours(
+        features[500:], labels[500:], features[:500], labels[:500], 20, None
+    )
+    wanted = reference(features, labels, 20, "uniform") == labels[500:].numpy()
+    assert result.accuracy == pytest.approx(wanted.mean(), abs=1e-12)
+    assert result.top5 is None
+    assert (result.num_train, result.num_test, result.k) == (500, 200, 20)
+
+
+def test_the_five_classes_of_most_votes_are_counted():
+    """Seven classes of one neighbour each; the two farthest are not among the five."""
+    angles = torch.arange(7) / 10
+    bank = torch.stack([angles.cos(), angles.sin()], 1)
+    queries = torch.tensor([[1.0, 0.0]]).repeat(7, 1)
+    result = measure_neighbours(queries, torch.arange(7), bank, torch.arange(7), 7)
+    assert (result.accuracy, result.top5) == (pytest.approx(1 / 7), pytest.approx(5 / 7))
+
+
+def test_a_class_that_the_bank_lacks_is_never_found():
+    result = measure_neighbours(
+        torch.eye(2), torch.tensor([0, 3]), torch.eye(2), torch.tensor([0, 1])
+    )
+    assert result.per_class == {0: 1.0, 3: 0.0}
 
 
 def test_rows_without_a_label_take_no_part(clouds):

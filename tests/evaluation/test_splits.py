@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from fastssl.errors import InputError
-from fastssl.evaluation import split_by_group
+from fastssl.evaluation import label_subset, split_by_group
 
 LABELS = np.repeat(np.arange(3), 40)
 GROUPS = np.array([f"{label}-{i % 8}" for i, label in enumerate(LABELS)])
@@ -75,3 +77,31 @@ def test_nothing_to_hold_out_is_refused(labels):
 def test_lengths_that_differ_are_refused():
     with pytest.raises(InputError, match="differ in number"):
         split_by_group([0, 1], ["a"])
+
+
+def test_subset_takes_a_share_of_every_class():
+    labels = LABELS.copy()
+    labels[::10] = -1
+    rows = label_subset(labels, 0.1)
+    assert np.bincount(labels[rows]).tolist() == [4, 4, 4]
+    assert (np.diff(rows) > 0).all()
+    assert label_subset(labels, 1).tolist() == np.flatnonzero(labels >= 0).tolist()
+
+
+def test_smaller_subsets_lie_in_greater_ones():
+    subsets = [set(label_subset(LABELS, share, 3)) for share in (0.01, 0.05, 0.1, 0.5, 1)]
+    assert all(small <= great for small, great in itertools.pairwise(subsets))
+    assert len(subsets[0]) == 3  # one of each class
+
+
+def test_subsets_of_other_seeds_and_the_split_are_independent():
+    subsets = {tuple(label_subset(LABELS, 0.2, seed)) for seed in range(5)}
+    held_out = {tuple(split_by_group(LABELS, np.arange(120), 0.2, seed).test) for seed in range(5)}
+    assert len(subsets | held_out) == 10
+    assert tuple(label_subset(LABELS, 0.2, 4)) in subsets
+
+
+@pytest.mark.parametrize(("labels", "share"), [(LABELS, 0), (LABELS, 1.1), ([-1, -1], 0.5)])
+def test_subset_of_nothing_is_refused(labels, share):
+    with pytest.raises(InputError, match="must"):
+        label_subset(labels, share)
