@@ -13,6 +13,7 @@ from .knn import (
     find_neighbours,
     measure_neighbours,
 )
+from .logistic import LogisticResult, fit_logistic
 from .low_shot import (
     GOYAL19_SHOTS,
     LowShot,
@@ -33,6 +34,7 @@ __all__ = [
     "Accuracy",
     "Features",
     "KnnResult",
+    "LogisticResult",
     "LowShot",
     "LowShotDraw",
     "LowShotResult",
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate_knn",
     "extract_features",
     "find_neighbours",
+    "fit_logistic",
     "fit_svms",
     "label_subset",
     "low_shot",
