@@ -143,12 +143,25 @@ class Loader(abc.ABC):
 
         Ranks take contiguous splits that differ by at most one sample; the last batch is short.
         """
-        self._check_open()
         start = self.rank * self.num_samples // self.world_size
         stop = (self.rank + 1) * self.num_samples // self.world_size
+        return self._read_in_parts(start, stop, self.order.find_ids)
+
+    def read(self, sample_ids: NDArray[np.int64]) -> Generator[Batch, None, None]:
+        """Yield given samples in their order, with epoch 0's draws; does not move the stream.
+
+        Args:
+            sample_ids: int64, all for this rank.
+        """
+        return self._read_in_parts(0, len(sample_ids), sample_ids.__getitem__)
+
+    def _read_in_parts(
+        self, start: int, stop: int, find_ids: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+    ) -> Generator[Batch, None, None]:
+        self._check_open()
         step = self.batch_size_per_rank
         plans = (
-            self.plan_ids(self.order.find_ids(np.arange(first, min(first + step, stop))))
+            self.plan_ids(find_ids(np.arange(first, min(first + step, stop))))
             for first in range(start, stop, step)
         )
         batches = self._fetch(plans)

@@ -35,7 +35,7 @@ class Command:
 _DATA, _TRAINING, _HERE, _MEASURING = "data", "training", "this installation", "measuring"
 
 COMMANDS = {
-    name: Command(f"fastssl.{module}", summary, group, has_ranks=name == "train")
+    name: Command(f"fastssl.{module}", summary, group, has_ranks=name in ("train", "evaluate"))
     for name, module, group, summary in (
         (
             "make-shards",
@@ -50,6 +50,7 @@ COMMANDS = {
         ("color-prior", "commands.color_prior", _DATA, "count the colours of a dataset"),
         ("check-shortcuts", "commands.check_shortcuts", _DATA, "what low-level cues give away"),
         ("train", "commands.train", _TRAINING, "pretrain a trunk; a run found there goes on"),
+        ("evaluate", "commands.evaluate", _TRAINING, "say what a trunk is worth"),
         ("demo", "commands.demo", _TRAINING, "a first look, in minutes on two CPU cores"),
         ("run-recipes", "commands.run_recipes", _TRAINING, "recipes' small forms, one by one"),
         ("report", "commands.report", _TRAINING, "a page of results, pictures and curves"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .accuracy import Accuracy, measure_accuracy
 from .average_precision import average_precision, step_average_precision
 from .effective_rank import effective_rank
-from .features import Features, extract_features
+from .extract import Features, extract_features
 from .knn import (
     KnnResult,
     classify_by_neighbours,
@@ -23,8 +23,11 @@ from .low_shot import (
     draw_low_shot,
     low_shot,
 )
+from .pooling import pool_map
 from .probe import open_probe
 from .splits import Split, label_subset, split_by_group
+from .store import StoredFeatures, open_features
+from .subject import open_subject
 from .svm import GOYAL19_COSTS, SvmResult, fit_svms, normalize_rows
 from .utility import UtilityCurve, utility
 
@@ -40,6 +43,7 @@ __all__ = [
     "LowShotResult",
     "LowShotSelection",
     "Split",
+    "StoredFeatures",
     "SvmResult",
     "UtilityCurve",
     "average_precision",
@@ -56,7 +60,10 @@ __all__ = [
     "measure_accuracy",
     "measure_neighbours",
     "normalize_rows",
+    "open_features",
     "open_probe",
+    "open_subject",
+    "pool_map",
     "split_by_group",
     "step_average_precision",
     "utility",

@@ -80,6 +80,18 @@ def _first_few(names: set[str]) -> str:
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
+def is_export(path: Path) -> bool:
+    """Tell whether a file is safetensors that name their trunk."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return True  # damaged: load_trunk says how
+    return "name" in metadata and "width" in metadata
+
+
 def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
     """Build the trunk that a file holds and load its weights, on the CPU.
 

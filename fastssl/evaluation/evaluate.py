@@ -1,0 +1,306 @@
+"""From a trunk and labelled images to a result: features once, figures part by part.
+
+Everything that was finished is kept: features by ``store``, the figures of each end point beside
+them. The same evaluation again, or after a kill, goes on behind its last finished part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..config import LoaderConfig
+from ..errors import InputError
+from ..loaders import build_loader
+from ..runs.result import RESULTS_NAME, Result, read_result, write_result
+from ..shards import ShardDataset, open_dataset
+from ..system.workers import Progress, say_nothing
+from ..world import World, check_device
+from .extract import Pass, check_end_points
+from .measures import MEASURES
+from .protocols import Showing, choose_end_points, choose_pooling, show
+from .setting import Divided, EvaluateConfig, Side, divide, has_signs
+from .store import FeatureKey, FeatureStore, StoredFeatures, fill_store
+from .subject import Subject, open_subject
+
+_log = logging.getLogger(__name__)
+
+FEATURES_NAME = "features"
+_PARTS_NAME = "parts"
+ShowBar = Callable[[str], contextlib.AbstractContextManager[Progress]]
+
+
+@contextlib.contextmanager
+def _no_bar(_task: str) -> Iterator[Progress]:
+    yield say_nothing
+
+
+class Evaluation:
+    """One task on one trunk and one pair of datasets."""
+
+    def __init__(self, task: str, config: EvaluateConfig, world: World) -> None:
+        """Open all that is needed and see that it fits, before anything takes time.
+
+        Args:
+            task: a name in ``MEASURES``.
+            config: its options.
+            world: the ranks.
+
+        Raises:
+            InputError: for whatever does not fit.
+        """
+        check_required(config)
+        check_device(config.device, world)
+        self.task, self.config, self.world = task, config, world
+        data = config.data
+        self.train = open_dataset(data.path)
+        self.test = open_dataset(data.test_path) if data.has_test_path else None
+        self.divided: Divided = divide(data, config.seed, self.train, self.test)
+        self.subject: Subject = open_subject(
+            config.checkpoint, config.trunk, config.width, config.scale
+        )
+        trunk = self.subject.trunk
+        self.showing: Showing = show(config.protocol, trunk, config.view_size)
+        side = self.showing.view.size // self.showing.grid
+        shapes = check_end_points(trunk, (), side)
+        self.end_points = choose_end_points(config.protocol, config.end_points, shapes)
+        check_end_points(trunk, self.end_points, side)
+        root = config.features_dir or _find_home(config.checkpoint, self.subject) / FEATURES_NAME
+        self.store = FeatureStore(root)
+
+    def close(self) -> None:
+        """Close the datasets."""
+        for dataset in (self.train, self.test):
+            if dataset is not None:
+                dataset.close()
+
+    # ------------------------------------------------------------ features
+
+    def key(self, dataset: ShardDataset, end_point: str) -> FeatureKey:
+        """Return what the features of an end point are of."""
+        return FeatureKey(
+            trunk_digest=self.subject.digest,
+            dataset_digest=dataset.digest,
+            view=self.showing.to_text(),
+            input=self.subject.spec.to_text(),
+            end_point=end_point,
+            pooling=choose_pooling(self.config.protocol),
+            precision=self.config.precision,
+            storage=self.config.storage,
+            samples=f"below {self.config.data.max_samples or dataset.num_samples}",
+        )
+
+    def make_features(self, show_bar: ShowBar = _no_bar) -> None:
+        """Make the features that are not there yet, on all ranks.
+
+        Args:
+            show_bar: gives what is told of the progress.
+        """
+        for dataset, side in ((self.train, "train"), (self.test, "test")):
+            if dataset is None:
+                continue
+            keys = {name: self.key(dataset, name) for name in self.end_points}
+            if self.world.on_zero(partial(self._has, keys)):
+                _log.info("features of %s: there already, in %s", side, self.store.root)
+                continue
+            setting = Pass(
+                self.subject.spec,
+                self.end_points,
+                choose_pooling(self.config.protocol),
+                self.showing.grid,
+                self.config.precision,
+            )
+            loader = self._build_loader(dataset)
+            with contextlib.closing(loader), show_bar(f"features of {side}") as advance:
+                fill_store(
+                    self.store,
+                    keys,
+                    self.subject.trunk,
+                    loader,
+                    setting,
+                    str(self.world.device),
+                    self.world,
+                    advance,
+                )
+
+    def _has(self, keys: Mapping[str, FeatureKey]) -> bool:
+        return all(self.store.find(key) is not None for key in keys.values())
+
+    def _build_loader(self, dataset: ShardDataset) -> Any:
+        data, world = self.config.data, self.world
+        config = LoaderConfig(
+            path=dataset.address,
+            loader=data.loader,
+            global_batch_size=data.batch_size * world.size,
+            num_threads=data.num_threads,
+            max_samples=data.max_samples,
+            allow_repeat_in_batch=True,
+        )
+        return build_loader(
+            config, self.showing.view, world.rank, world.size, str(world.device), dataset=dataset
+        )
+
+    # ------------------------------------------------------------ figures
+
+    def run(self) -> Result:
+        """Work out the figures of every end point; on rank 0, behind ``make_features``."""
+        parts: list[Result] = []
+        seconds = 0.0
+        for name in self.end_points:
+            found, took = self._find_part(name)
+            parts += found
+            seconds += took
+        best = max(parts, key=lambda part: part.value)
+        return dataclasses.replace(
+            best,
+            parts=tuple(parts) if len(parts) > 1 else (),
+            task=self.task,
+            protocol=self.config.protocol,
+            split=self.divided.text,
+            seed=self.config.seed,
+            train_digest=self.train.digest,
+            test_digest=(self.test or self.train).digest,
+            trunk_digest=self.subject.digest,
+            recipe=self.subject.recipe,
+            step=self.subject.step,
+            input=json.dumps(
+                {
+                    "view": json.loads(self.showing.to_text()),
+                    "scale": json.loads(self.subject.spec.to_text()),
+                }
+            ),
+            seconds=seconds,
+            version=__version__,
+        )
+
+    def _find_part(self, end_point: str) -> tuple[list[Result], float]:
+        """Return the figures of an end point and how long they took, found or worked out."""
+        path = self.store.root / _PARTS_NAME / f"{self.task}-{self._digest_part(end_point)}.json"
+        if path.is_file():
+            kept = read_result(path)
+            _log.info("%s: %s", end_point, _say(kept))
+            return list(kept.flatten()), kept.seconds
+        begin = time.monotonic()
+        train, test = self._sides(end_point)
+        _, measure = MEASURES[self.task]
+        counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
+        found = [
+            dataclasses.replace(part, layer=end_point, details={**counts, **part.details})
+            for part in measure(self.config, train, test, self.world.device)
+        ]
+        seconds = time.monotonic() - begin
+        whole = dataclasses.replace(
+            max(found, key=lambda part: part.value),
+            task=self.task,
+            protocol=self.config.protocol,
+            seconds=seconds,
+            parts=tuple(found),
+        )
+        write_result(path, whole)
+        _log.info("%s: %s", end_point, _say(whole))
+        return found, seconds
+
+    def _digest_part(self, end_point: str) -> str:
+        """Return a digest of all that the figures of an end point depend on."""
+        config = dataclasses.asdict(self.config)
+        for name in ("checkpoint", "json", "features_dir", "device", "data", "end_points"):
+            del config[name]
+        datasets = [self.train, self.test or self.train]
+        rows = [self.divided.train_rows, self.divided.test_rows]
+        content = [
+            __version__,
+            config,
+            [dataclasses.astuple(self.key(dataset, end_point)) for dataset in datasets],
+            [hashlib.sha256(part.tobytes()).hexdigest() for part in rows],
+        ]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:24]
+
+    def _sides(self, end_point: str) -> tuple[Side, Side]:
+        """Return the labelled features of both sides."""
+        train = self.store.find(self.key(self.train, end_point))
+        test = self.store.find(self.key(self.test or self.train, end_point))
+        if train is None or test is None:
+            raise AssertionError("features are not there")  # make_features came first
+        return (
+            _take_rows(self.train, train, self.divided.train_rows),
+            _take_rows(self.test or self.train, test, self.divided.test_rows),
+        )
+
+
+def _take_rows(dataset: ShardDataset, stored: StoredFeatures, rows: NDArray[np.int64]) -> Side:
+    ids = stored.sample_ids[rows]
+    signs = np.asarray(dataset.targets["labels"][ids]) if has_signs(dataset) else None
+    return Side(stored.features[rows], stored.labels[rows], signs, dataset.class_names)
+
+
+def _say(result: Result) -> str:
+    value = f"{100 * result.value:.1f} %" if result.metric != "loss" else f"{result.value:.4f}"
+    return f"{result.metric} {value}"
+
+
+def _find_home(checkpoint: Path, subject: Subject) -> Path:
+    """Return the folder beside which features lie: the run's, or the file's."""
+    return subject.run or (checkpoint.parent if checkpoint.is_file() else checkpoint)
+
+
+def check_required(config: EvaluateConfig) -> None:
+    """Refuse an evaluation of which something is missing.
+
+    Raises:
+        InputError: names all that is.
+    """
+    missing = []
+    if config.checkpoint == Path():
+        missing.append("--checkpoint (none given) must name a run or a file of weights")
+    if config.data.path == Path():
+        missing.append("--data.path (none given) must name a dataset with labels")
+    if missing:
+        raise InputError("; ".join(missing))
+
+
+def keep_result(result: Result, subject: Subject, path: Path | None) -> list[Path]:
+    """Write a result to the run that the trunk is of, and to a file.
+
+    Args:
+        result: what was found.
+        subject: the trunk.
+        path: of the file, if one is wanted.
+
+    Returns:
+        Where it was written.
+    """
+    places = [] if path is None else [path]
+    if subject.run is not None:
+        same: Mapping[str, Any] = {
+            "layers": [part.layer for part in result.flatten()],
+            "settings": [dict(part.settings) for part in result.flatten()],
+            **{
+                name: getattr(result, name)
+                for name in (
+                    "split",
+                    "seed",
+                    "train_digest",
+                    "test_digest",
+                    "trunk_digest",
+                    "input",
+                )
+            },
+        }
+        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
+        name = f"{result.task}-{result.protocol}-{digest}.json"
+        places.append(subject.run / RESULTS_NAME / name)
+    for place in places:
+        write_result(place, result)
+    return places

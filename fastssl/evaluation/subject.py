@@ -1,0 +1,146 @@
+"""The trunk that is evaluated: ours, another library's, or weights that somebody saved."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from ..fields import Documented
+from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
+from ..models.export import is_export
+from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
+from ..models.input_spec import INPUT_KEY, SCALES, InputSpec
+from ..models.state_dicts import load_state
+from ..runs.directory import CONFIG_NAME, TRUNK_NAME
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject(Documented):
+    """A trunk and what is known of it."""
+
+    trunk: Trunk
+    """On the CPU, in training mode."""
+    spec: InputSpec
+    """What it takes."""
+    digest: str
+    """Of its name, width and weights."""
+    recipe: str = ""
+    """That pretrained it; the trunk's name where nobody says."""
+    step: int = 0
+    """Steps that it was pretrained for."""
+    run: Path | None = None
+    """The run directory that it is of."""
+    pretrained_on: str = ""
+    """Digest of the dataset that it was pretrained on."""
+
+
+def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str = "") -> Subject:
+    """Open the trunk to evaluate.
+
+    Args:
+        checkpoint: a run that has ended, a file that it exported, or a file of weights.
+        trunk: what the weights are of, where the file does not say: a name of ``build_trunk``, or
+            ``torchvision:NAME`` or ``timm:NAME``. Of a file that says it another form of the same
+            network, such as one with other strides.
+        width: of the trunk; 0 is the file's own, or 4.
+        scale: how pixels are scaled, one of ``SCALES`` or ``patch``; "" is what the file or the
+            library says, else ImageNet's mean and deviation.
+
+    Returns:
+        The trunk.
+
+    Raises:
+        InputError: if there is no such file, or it does not fit.
+        ImportError: if the library is not installed.
+    """
+    if scale and scale not in (*SCALES, "patch"):
+        raise InputError(f"scale ('{scale}') is not known{nearest(scale, (*SCALES, 'patch'))}")
+    path, run = find_trunk_file(checkpoint)
+    if is_export(path):
+        subject = _open_own(path, run, trunk, width)
+    else:
+        subject = _open_weights(path, trunk, width)
+    return replace(subject, spec=InputSpec.named(scale)) if scale else subject
+
+
+def find_trunk_file(source: Path) -> tuple[Path, Path | None]:
+    """Return the file that a run or a file stands for, and the run.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if source.is_file():
+        is_of_run = source.name == TRUNK_NAME and (source.parent / CONFIG_NAME).is_file()
+        return source, source.parent if is_of_run else None
+    if (source / TRUNK_NAME).is_file():
+        return source / TRUNK_NAME, source
+    if (source / CONFIG_NAME).is_file():
+        raise InputError(
+            f"checkpoint ({source}) is a run that has not ended and exported its trunk; let it "
+            "end, or start it again with --max-steps at the step that it has come to"
+        )
+    if source.is_dir():
+        raise InputError(
+            f"checkpoint ({source}) is a folder without {TRUNK_NAME}; give a run that has ended, "
+            "or a file"
+        )
+    siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
+    raise InputError(
+        f"checkpoint ({source}) is not there{nearest(source.name, siblings) if siblings else ''}"
+    )
+
+
+def _open_own(path: Path, run: Path | None, name: str, width: int) -> Subject:
+    trunk, metadata = load_trunk(path)
+    if width not in (0, trunk.width):
+        raise InputError(
+            f"width ({width}) of checkpoint {path} is {trunk.width}; leave --width away"
+        )
+    if name and name != trunk.name:
+        if is_foreign(name) or not is_one_network(build_trunk(name, trunk.width).name, trunk.name):
+            raise InputError(
+                f"trunk ('{name}') is another network than that of {path}, '{trunk.name}'; leave "
+                "--trunk away"
+            )
+        form = build_trunk(name, trunk.width)
+        form.load_state_dict(trunk.state_dict())
+        trunk = form
+    if INPUT_KEY not in metadata and trunk.in_channels == 3:
+        spec = InputSpec()
+    else:
+        spec = InputSpec.from_metadata(metadata)
+    step = metadata.get("step", "0")
+    return Subject(
+        trunk,
+        spec,
+        digest_trunk(trunk),
+        metadata.get("recipe", trunk.name),
+        int(step) if step.isdecimal() else 0,
+        run,
+        metadata.get("dataset_digest", ""),
+    )
+
+
+def _open_weights(path: Path, name: str, width: int) -> Subject:
+    if not name:
+        raise InputError(
+            f"checkpoint ({path}) does not say what network its weights are of; name it: --trunk "
+            "resnet50, torchvision:NAME or timm:NAME"
+        )
+    if is_foreign(name):
+        foreign, spec = build_foreign(name)
+        unused = load_state(foreign.network, name, path, CLASSIFIERS)
+        trunk: Trunk = foreign
+    else:
+        trunk = build_trunk(name, width or 4)
+        spec = InputSpec("lightness") if trunk.in_channels == 1 else InputSpec()
+        unused = load_state(trunk, name, path)
+    if unused:
+        _log.info(
+            "%d tensors of %s are no part of %s, such as %s", len(unused), path, name, unused[0]
+        )
+    return Subject(trunk, spec, digest_trunk(trunk), trunk.name)

@@ -1,0 +1,151 @@
+"""One evaluation from trunk to result: what is kept, what is used again, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fastssl.errors import InputError
+from fastssl.evaluation.evaluate import Evaluation, keep_result
+from fastssl.evaluation.measures import MEASURES
+from fastssl.evaluation.setting import EvaluationData
+from fastssl.models import build_trunk, save_trunk
+from fastssl.models.input_spec import INPUT_KEY, InputSpec
+from fastssl.runs.result import read_result
+from fastssl.world import World
+from tests.conftest import save_photograph
+
+ALONE = World(0, 1, torch.device("cpu"), None)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text("{}")
+    torch.manual_seed(0)
+    metadata = {"recipe": "r", "step": "5", INPUT_KEY: InputSpec().to_text()}
+    save_trunk(build_trunk("resnet9", 1), folder / "trunk.safetensors", metadata)
+    return folder
+
+
+@pytest.fixture
+def configure(run_folder, dataset_path, tmp_path):
+    def build(task="knn", data=None, **options):
+        data = EvaluationData(path=dataset_path, loader="webdataset", **(data or {}))
+        config_class, _ = MEASURES[task]
+        options = {"view_size": 32, "features_dir": tmp_path / "features", **options}
+        return config_class(checkpoint=run_folder, data=data, device="cpu", **options)
+
+    return build
+
+
+def evaluate(task, config):
+    evaluation = Evaluation(task, config, ALONE)
+    try:
+        evaluation.make_features()
+        return evaluation.run(), evaluation
+    finally:
+        evaluation.close()
+
+
+def test_a_result_says_what_it_is_a_figure_of(configure, run_folder, tmp_path) -> None:
+    result, evaluation = evaluate("knn", configure(end_points="block1,pre_logits", seed=3))
+    assert (result.task, result.metric, result.recipe, result.step) == ("knn", "top1", "r", 5)
+    assert result.split == "stratified 80/20 by seed 3"
+    assert result.trunk_digest == evaluation.subject.digest
+    assert result.train_digest == result.test_digest == evaluation.train.digest
+    assert [part.layer for part in result.parts] == ["block1", "pre_logits"]
+    assert result.value == max(part.value for part in result.parts)
+    assert set(result.per_class) <= {"a", "b", "c"}
+    assert result.details["num_train"] + result.details["num_test"] == 47
+    places = keep_result(result, evaluation.subject, tmp_path / "r.json")
+    assert [place.parent for place in places] == [tmp_path, run_folder / "results"]
+    assert [read_result(place).to_json() for place in places] == [result.to_json()] * 2
+    assert json.loads((tmp_path / "r.json").read_text())["value"] == result.value
+
+
+def test_tasks_share_features_and_a_finished_part_is_not_done_again(configure, monkeypatch) -> None:
+    first, evaluation = evaluate("knn", configure())
+    files = {path: path.stat().st_mtime_ns for path in evaluation.store.root.glob("*/features.npy")}
+    monkeypatch.setattr(
+        "fastssl.evaluation.evaluate.fill_store", lambda *_: pytest.fail("features made again")
+    )
+    evaluate("svm", configure("svm"))
+    assert files == {
+        path: path.stat().st_mtime_ns for path in evaluation.store.root.glob("*/features.npy")
+    }
+    monkeypatch.setitem(
+        MEASURES, "knn", (MEASURES["knn"][0], lambda *_: pytest.fail("measured again"))
+    )
+    again, _ = evaluate("knn", configure())
+    assert again.to_json() == first.to_json()
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        evaluate("knn", configure(k=3))
+
+
+def test_a_stopped_evaluation_goes_on_behind_its_last_part(configure, monkeypatch) -> None:
+    config_class, measure = MEASURES["knn"]
+    calls: list[int] = []
+
+    def stop_at_second(config, train, test, device):
+        calls.append(train.features.shape[1])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(config, train, test, device)
+
+    monkeypatch.setitem(MEASURES, "knn", (config_class, stop_at_second))
+    config = configure(end_points="block1,block2,block3")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("knn", config)
+    result, _ = evaluate("knn", config)
+    assert len(result.parts) == 3
+    assert len(calls) == 4
+
+
+def test_a_hold_out_is_tested_on_and_nothing_else(configure) -> None:
+    _, evaluation = evaluate("knn", configure(data={"hold_out": 9, "hold_out_seed": 2}))
+    rows = evaluation.divided
+    assert len(rows.test_rows) == 9
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([rows.train_rows, rows.test_rows])), np.arange(47)
+    )
+
+
+def test_the_split_is_a_function_of_dataset_and_seed(configure) -> None:
+    one, two, other = (Evaluation("knn", configure(seed=seed), ALONE).divided for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.test_rows, two.test_rows)
+    assert not np.array_equal(one.test_rows, other.test_rows)
+
+
+def test_what_does_not_fit_is_refused_before_it_takes_time(configure, dataset_path) -> None:
+    with pytest.raises(InputError, match=r"checkpoint .none given.*; --data.path"):
+        Evaluation("knn", MEASURES["knn"][0](), ALONE)
+    with pytest.raises(InputError, match=r"47 of 47 test images .* are among those"):
+        Evaluation("knn", configure(data={"test_path": dataset_path}), ALONE)
+    allowed = configure(data={"test_path": dataset_path, "max_shared": 1.0})
+    assert Evaluation("knn", allowed, ALONE).divided.text == "a dataset each"
+    with pytest.raises(InputError, match="no end point 'res5'"):
+        Evaluation("knn", configure(end_points="block1,res5"), ALONE)
+    with pytest.raises(InputError, match="give one of them"):
+        configure(data={"test_path": dataset_path, "hold_out": 3})
+    with pytest.raises(InputError, match=r"data.max_samples .48. must not exceed the 47"):
+        Evaluation("knn", configure(data={"max_samples": 48}), ALONE)
+
+
+def test_labels_that_are_missing_are_named(configure, tmp_path) -> None:
+    from fastssl.shards.making.convert import ConvertConfig, convert
+
+    for number in range(3):
+        save_photograph(tmp_path / "photos" / f"{number}.jpg", number)
+    convert(ConvertConfig(tmp_path / "photos", tmp_path / "plain", workers=1))
+    config = configure()
+    data = dataclasses.replace(config.data, path=tmp_path / "plain")
+    with pytest.raises(InputError, match="labels of 0 classes on 0 of 3 samples"):
+        Evaluation("knn", dataclasses.replace(config, data=data), ALONE)
+    data = dataclasses.replace(config.data, test_path=tmp_path / "plain")
+    with pytest.raises(InputError, match="labels of 0 classes"):
+        Evaluation("knn", dataclasses.replace(config, data=data), ALONE)
