@@ -1,6 +1,6 @@
 """What a trunk is worth while it is still being trained: neighbours and rank of its features.
 
-Shape legend: N images of the probe, B of a batch, P patches of each, D features.
+Shape legend: B images of a rank, D features.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,16 +20,15 @@ from ..errors import InputError
 from ..loaders import build_loader
 from ..models import build_trunk
 from ..models.export import first_tower_state
-from ..models.input_spec import cut_grid, make_inputs
 from ..sampling import HoldOut
 from ..shards import ShardDataset, open_dataset
 from ..tasks import Task
 from ..training.measures import Measure
-from ..training.memory import DTYPES
-from ..views import ViewSpec
 from ..world import World
 from .effective_rank import effective_rank
+from .extract import PRE_LOGITS, Pass, run_trunk
 from .knn import evaluate_knn
+from .protocols import PATCH_GRID, Showing, show, takes_patches
 from .splits import Split, split_by_group
 
 _log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class Probe(Measure):
         self._world = world
         self._trunk = task.trunk
         self._spec = task.input_spec
-        self._view, self._grid = choose_view(task)
+        self._showing = choose_showing(task)
         with torch.device("meta"):  # neither memory nor a draw: it gets the trunk's weights
             self._twin = build_trunk(config.trunk, config.width).eval()
         with contextlib.ExitStack() as on_failure:
@@ -119,27 +118,29 @@ class Probe(Measure):
         measured = self._world.on_zero(lambda: self._judge(*whole))
         return {**measured, "probe_ms": (time.perf_counter() - began) * 1e3}
 
-    @torch.no_grad()
     def _extract(self) -> _Part:
         """Run the trunk as it stands over this rank's images."""
-        world, dtype = self._world, DTYPES[self._config.precision]
+        config, world = self._config, self._world
         self._twin.load_state_dict(first_tower_state(self._trunk)[0], assign=True)
+        setting = Pass(
+            self._spec,
+            grid=self._showing.grid,
+            precision=config.precision,
+            channels_last=config.channels_last,
+        )
         loader = build_loader(
-            self._data, self._view, world.rank, world.size, str(world.device), dataset=self._dataset
+            self._data,
+            self._showing.view,
+            world.rank,
+            world.size,
+            str(world.device),
+            dataset=self._dataset,
         )
         features, labels = [], []
-        with (
-            contextlib.closing(loader),
-            torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32),
-        ):
-            for batch in loader.one_pass():
+        with contextlib.closing(loader):
+            for batch in run_trunk(self._twin, loader.one_pass(), setting, world.device):
                 assert batch.labels is not None  # the dataset has classes
-                images = cut_grid(batch.images[:, 0], self._grid)
-                inputs = make_inputs(
-                    images, self._spec, dtype, channels_last=self._config.channels_last
-                )
-                rows = self._twin(inputs).float().unflatten(0, (len(batch), -1)).mean(1)
-                features.append(rows.cpu())
+                features.append(batch.features[PRE_LOGITS].cpu())
                 labels.append(batch.labels)
         return _Part(torch.cat(features), torch.cat(labels))
 
@@ -179,22 +180,15 @@ def open_probe(config: RunConfig, world: World, task: Task) -> Probe | None:
     return Probe(config, world, task) if config.probe.is_on else None
 
 
-def choose_view(task: Task) -> tuple[ViewSpec, int]:
-    """Return what a trunk looks at to be probed: the view, and patches a side that it is cut into.
-
-    The centre of the image, as large as the task's own view is. A trunk of single patches, each
-    normalised by itself, looks at its patches without gaps instead (Kolesnikov et al. 2019): its
-    features are their mean.
+def choose_showing(task: Task) -> Showing:
+    """Return what a trunk is shown to be probed: pictures or patches as large as the task's own.
 
     Args:
         task: whose trunk it is.
     """
-    side, grid, margin = task.views[0].size, 1, 8 / 7  # 256 for 224
-    config = getattr(task, "config", None)
-    if hasattr(config, "grid") and task.input_spec.kind == "standardized":
-        grid, margin = config.grid, 7 / 6  # 224 for 192, which are 3 x 64
-        side = grid * config.patch
-    return ViewSpec.center(round(side * margin), side), grid
+    config: Any = getattr(task, "config", None)
+    is_cut = takes_patches(task.trunk) and hasattr(config, "patch")
+    return show("own", task.trunk, PATCH_GRID * config.patch if is_cut else task.views[0].size)
 
 
 def _choose_images(dataset: ShardDataset, max_samples: int, seed: int) -> NDArray[np.int64]:

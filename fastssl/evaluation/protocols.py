@@ -50,7 +50,7 @@ def show(protocol: ProtocolName, trunk: Trunk, size: int = 0) -> Showing:
         trunk: what looks.
         size: of the view in pixels; 0 is the protocol's.
     """
-    if trunk.name.partition("_linear")[0].endswith("_patch"):
+    if takes_patches(trunk):
         side = size or PATCH_GRID * _PATCH_SIDE
         return Showing(ViewSpec.center(round(side * 7 / 6), side, filter="area"), PATCH_GRID)
     size = size or (227 if trunk.min_side > 224 or trunk.name.startswith("alexnet") else 224)
@@ -58,6 +58,11 @@ def show(protocol: ProtocolName, trunk: Trunk, size: int = 0) -> Showing:
         return Showing(ViewSpec.resize_squash(max(256, size), size), 1)
     kind: Filter = "area" if protocol == "kolesnikov19" else "triangle"
     return Showing(ViewSpec.center(round(size * 8 / 7), size, filter=kind), 1)
+
+
+def takes_patches(trunk: Trunk) -> bool:
+    """Tell whether a trunk is in the form for patches, by its name."""
+    return trunk.name.partition("_linear")[0].endswith("_patch")
 
 
 def choose_pooling(protocol: ProtocolName) -> Pooling:

@@ -19,7 +19,8 @@ from fastssl.evaluation import (
     open_probe,
     split_by_group,
 )
-from fastssl.evaluation.probe import choose_view
+from fastssl.evaluation.probe import choose_showing
+from fastssl.evaluation.protocols import Showing
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk, load_trunk
 from fastssl.models.input_spec import InputSpec, cut_grid
@@ -142,9 +143,10 @@ def test_images_are_drawn_from_the_whole_dataset(dataset_path):
 def test_a_trunk_of_single_patches_looks_at_patches(dataset_path):
     task, probe = make_probe("kolesnikov19_jigsaw_smoke", dataset_path)
     patch = task.config.patch
-    assert choose_view(task) == (ViewSpec.center(round(3 * patch * 7 / 6), 3 * patch), 3)
+    view = ViewSpec.center(round(3 * patch * 7 / 6), 3 * patch, filter="area")
+    assert choose_showing(task) == Showing(view, 3)
     config = LoaderConfig(path=dataset_path, global_batch_size=1, num_threads=1)
-    with contextlib.closing(probe), contextlib.closing(build_loader(config, probe._view)) as loader:
+    with contextlib.closing(probe), contextlib.closing(build_loader(config, view)) as loader:
         batch = next(loader.one_pass())
         image = batch.images[0, 0].float()
         rows = []
