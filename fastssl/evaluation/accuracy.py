@@ -54,11 +54,21 @@ def summarize_parts(parts: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
         num_classes = scores.shape[-1]
         _check(scores, labels)
         is_labelled = labels >= 0
-        ranks.append(_rank(scores[is_labelled], labels[is_labelled]).cpu())
+        ranks.append(rank_own(scores[is_labelled], labels[is_labelled]).cpu())
         truths.append(labels[is_labelled].cpu())
     if not sum(map(len, truths)):
         raise InputError("labels (none) must name the class of one sample at least")
-    rank, truth = torch.cat(ranks), torch.cat(truths)
+    return summarize_ranks(torch.cat(ranks), torch.cat(truths), num_classes)
+
+
+def summarize_ranks(rank: Tensor, truth: Tensor, num_classes: int) -> Accuracy:
+    """Return the shares for samples whose own classes' ranks are known.
+
+    Args:
+        rank: int64 (N,), N above 0, from ``rank_own``.
+        truth: int64 (N,), the class of each.
+        num_classes: C.
+    """
     numbers = torch.bincount(truth, minlength=num_classes)
     hits = torch.bincount(truth[rank == 0], minlength=num_classes).double()
     return Accuracy(
@@ -69,8 +79,13 @@ def summarize_parts(parts: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
     )
 
 
-def _rank(scores_NC: Tensor, labels_N: Tensor) -> Tensor:
-    """Return how many classes stand before the own one of each, (N,)."""
+def rank_own(scores_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Return how many classes stand before the own one of each sample: int64 (N,), 0 for the best.
+
+    Args:
+        scores_NC: greater for what is more likely.
+        labels_N: int64, a class each.
+    """
     own_N1 = scores_NC.gather(1, labels_N[:, None])
     is_lower_C = torch.arange(scores_NC.shape[1], device=labels_N.device) < labels_N[:, None]
     return ((scores_NC > own_N1) | ((scores_NC == own_N1) & is_lower_C)).sum(1)

@@ -105,7 +105,7 @@ class Task(nn.Module, abc.ABC):
     """Whether the dataset's labels reach the task; a pretext task never sees them."""
     batch_multiple: int = 1
     """Images that belong together: a micro-batch is a multiple of it."""
-    metrics: ClassVar[tuple[Metric, ...]] = ()
+    metrics: tuple[Metric, ...] = ()
     """What ``forward`` returns beside ``loss``."""
     class_names: Sequence[str] = ()
     """Of the dataset's labels, for the words of pictures; the trainer sets it."""

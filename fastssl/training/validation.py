@@ -117,12 +117,13 @@ def open_validation(
     return Validation(config, world, task, steps_per_epoch)
 
 
-def match_classes(dataset: ShardDataset, task: Supervised) -> Tensor:
+def match_classes(dataset: ShardDataset, task: Task, what: str = "validation.path") -> Tensor:
     """Return the learnt class of every label of a dataset, by name: int64, the last for label -1.
 
     Args:
         dataset: to test on.
         task: whose ``class_names`` are those of the data that it learns from.
+        what: the dataset is, for a message.
 
     Raises:
         InputError: if none is learnt, or some are not.
@@ -133,7 +134,7 @@ def match_classes(dataset: ShardDataset, task: Supervised) -> Tensor:
     if unknown or not names:
         some = ", ".join(repr(name) for name in unknown[:5])
         raise InputError(
-            f"validation.path ({dataset.path}) has "
+            f"{what} ({dataset.path}) has "
             + (f"{len(unknown)} classes that are not learnt ({some})" if names else "no classes")
             + f"; wanted classes of the {len(learnt)} of --data.path, by name"
         )
