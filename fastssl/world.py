@@ -118,11 +118,6 @@ def _attempt(function: Callable[[], T]) -> tuple[str, Any, int]:
         return "error", error, rank
 
 
-def is_rank_zero() -> bool:
-    """Return whether this process will be rank 0, or is alone, before the ranks have met."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def join_world(device: str = "auto") -> World:
     """Meet the other ranks that torchrun started.
 

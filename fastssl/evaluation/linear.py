@@ -27,22 +27,21 @@ from ..config import (
 from ..errors import InputError
 from ..fields import Documented
 from ..loaders import build_loader
-from ..models import Trunk, save_trunk
-from ..models.input_spec import INPUT_KEY, InputSpec
+from ..models import Trunk
+from ..models.input_spec import InputSpec
 from ..shards import open_dataset
 from ..system.files import publish_bytes
 from ..tasks import Task
 from ..training import train
 from ..training.measures import Measure
 from ..training.validation import match_classes
-from ..world import World, is_rank_zero
+from ..world import World
 from .accuracy import Accuracy, summarize_ranks
 from .linear_task import LinearConfig, LinearHeads
 
 Protocol = Literal["goyal19", "kolesnikov19"]
 HEADS_NAME = "heads.json"
 """What the heads reached on the test data, in their run's directory."""
-_SUBJECT_NAME = "subject.safetensors"
 _NEVER = 1 << 62
 
 
@@ -173,7 +172,7 @@ def train_heads(
     checkpoints in its directory.
 
     Args:
-        trunk: on the CPU; it is not changed.
+        trunk: of ours or another library; its weights stay, its place and its mode change.
         course: from ``choose_course``.
         train_data: what is learnt from, such as ``part="remaining"`` of a dataset.
         test_data: what is tested on, such as ``part="held_out"`` of the same one, or another one
@@ -201,7 +200,6 @@ def train_heads(
         trunk=trunk.name,
         width=trunk.width,
         seed=seed,
-        trunk_from=_write_subject(trunk, course.task, output_dir),
         frozen_stages=len(trunk.stages()),
         max_steps=max_steps,
         accumulation=accumulation,
@@ -217,17 +215,8 @@ def train_heads(
         assert isinstance(task, LinearHeads)
         return HeadTest(config, world, task, test_data)
 
-    train(config, open_probe=open_test)
+    train(config, open_probe=open_test, trunk=trunk)
     return read_scores(output_dir)
-
-
-def _write_subject(trunk: Trunk, task: LinearConfig, folder: Path) -> Path:
-    """Put the trunk where the run finds it, also when it goes on; once, by the first rank."""
-    path = folder / _SUBJECT_NAME
-    if is_rank_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        save_trunk(trunk, path, {INPUT_KEY: task.spec.to_text()})
-    return path
 
 
 def read_scores(folder: Path) -> dict[str, Accuracy]:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..batch import Batch
 from ..config import OptimConfig, RunConfig
 from ..errors import InputError
-from ..models import build_trunk
+from ..models import Trunk, build_trunk
 from ..models.memory import MemoryEstimate, count_kept_bytes
 from ..system.cgroups import cgroup_memory
 from ..system.cpus import local_world_size
@@ -45,21 +45,22 @@ class Capacity(NamedTuple):
     """Whose they are."""
 
 
-def outline_task(config: RunConfig, num_classes: int) -> Task:
+def outline_task(config: RunConfig, num_classes: int, trunk: Trunk | None = None) -> Task:
     """Build a run's task without memory for its weights.
 
     Args:
         config: of the run.
         num_classes: of the dataset's labels; 0 without labels.
+        trunk: that is there already, in the place of what the config builds.
 
     Returns:
-        The task, its parameters on the "meta" device.
+        The task, its parameters on the "meta" device, but for a trunk that was given.
 
     Raises:
         InputError: if the task cannot be built.
     """
     with torch.device("meta"):
-        trunk = build_trunk(config.trunk, config.width)
+        trunk = trunk or build_trunk(config.trunk, config.width)
         task = build_task(config.task, trunk, num_classes)
     trunk.freeze(config.frozen_stages)
     return task

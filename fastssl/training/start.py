@@ -26,12 +26,13 @@ class Start:
     """From ``digest_trunk``."""
 
 
-def read_start(config: RunConfig, outline: Task) -> Start | None:
+def read_start(config: RunConfig, outline: Task, given: Trunk | None = None) -> Start | None:
     """Read the trunk that ``trunk_from`` names.
 
     Args:
         config: of the run.
         outline: the run's task, its weights without memory.
+        given: a trunk that somebody has opened already, in its place.
 
     Returns:
         The trunk, or None where the run starts with fresh weights.
@@ -39,6 +40,8 @@ def read_start(config: RunConfig, outline: Task) -> Start | None:
     Raises:
         InputError: if there is none, or not of the run's name, width and input.
     """
+    if given is not None:
+        return Start(given, digest_trunk(given))
     if config.trunk_from is None:
         return None
     path = _find_file(config.trunk_from)

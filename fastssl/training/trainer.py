@@ -21,7 +21,7 @@ from ..batch import Batch
 from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
 from ..loaders import build_loader, check_count, count_samples, resolve_loader
-from ..models import build_trunk
+from ..models import Trunk, build_trunk
 from ..randomness import step_seed
 from ..runs.directory import (
     CHECKPOINTS_NAME,
@@ -58,10 +58,7 @@ _log = logging.getLogger(__name__)
 
 _DATA_PATIENCE_S = 5.0  # after a signal
 
-_COMPRESSION = {
-    "bf16": default_hooks.bf16_compress_hook,
-    "fp16": default_hooks.fp16_compress_hook,
-}
+_COMPRESSION = {"bf16": default_hooks.bf16_compress_hook, "fp16": default_hooks.fp16_compress_hook}
 
 
 def train(
@@ -70,6 +67,7 @@ def train(
     owns_process: bool = False,
     smaller_recipes: Sequence[str] = (),
     open_probe: OpenProbe = refuse_probe,
+    trunk: Trunk | None = None,
 ) -> None:
     """Run a config to its end, or to the next stop; a run found in the directory goes on.
 
@@ -79,6 +77,7 @@ def train(
             without it Python raises KeyboardInterrupt when the step's pass has ended.
         smaller_recipes: names to offer where this one will take long.
         open_probe: opens what probes the trunk where the config asks for that.
+        trunk: with its weights, in the place of what the config builds; the run makes it its own.
 
     Raises:
         InputError: for anything the user can cause, before the first step.
@@ -94,7 +93,7 @@ def train(
             signals = held.enter_context(
                 stoppable(config.output_dir, world, lambda: trainer.step, owns_process)
             )
-            trainer = Trainer(config, world, signals, smaller_recipes, open_probe)
+            trainer = Trainer(config, world, signals, smaller_recipes, open_probe, trunk)
             with recorded_exit(config.output_dir, world, lambda: trainer.step):
                 with contextlib.closing(trainer):
                     trainer.set_up()
@@ -118,6 +117,7 @@ class Trainer:
         signals: StopSignals,
         smaller_recipes: Sequence[str] = (),
         open_probe: OpenProbe = refuse_probe,
+        trunk: Trunk | None = None,
     ) -> None:
         """Remember what to do; ``set_up`` does the rest.
 
@@ -127,12 +127,14 @@ class Trainer:
             signals: what asks for a stop.
             smaller_recipes: names to offer where this run will take long.
             open_probe: opens what probes the trunk.
+            trunk: in the place of what the config builds.
         """
         self.pace = Pace(config, world, smaller_recipes)
         self.config = config
         self.world = world
         self.signals = signals
         self._open_probe = open_probe
+        self._given_trunk = trunk
         self.folder = config.output_dir
         self.step = 0
         self._has_fixed_buckets = False
@@ -178,14 +180,14 @@ class Trainer:
         check_count(config.data, num_samples, world.size * config.accumulation)
         size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         num_classes = len(dataset.class_names)
-        outline = outline_task(config, num_classes)
+        outline = outline_task(config, num_classes, self._given_trunk)
         outline.check_batch(size)
         check_memory(outline, config, size, world.size, read_capacity(world))
-        start = read_start(config, outline)
+        start = read_start(config, outline, self._given_trunk)
         self.start_digest = None if start is None else start.digest
         # The order of weights' draws is the order of building: trunk, then head.
         torch.manual_seed(step_seed(config.seed, 0, 0))
-        self.trunk = build_trunk(config.trunk, config.width)
+        self.trunk = self._given_trunk or build_trunk(config.trunk, config.width)
         if start is not None:
             self.trunk.load_state_dict(start.trunk.state_dict())
         self.task = build_task(config.task, self.trunk, num_classes)
