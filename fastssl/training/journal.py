@@ -9,11 +9,10 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..batch import Batch, Substitution
@@ -36,6 +35,9 @@ from ..world import World
 from .bad_samples import BadSampleAccount
 from .continuing import Origin
 from .shown import NUM_PICTURES, is_due, keep_shown
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +107,9 @@ class Journal:
             self._metrics.write({"event": "resume", "step": step})
             _log.info("going on after step %d", step)
         if self._config.log.tensorboard:
+            # Imported by the rank that draws curves: it brings half a second of other packages.
+            from torch.utils.tensorboard import SummaryWriter
+
             # What a resumed run does again is purged: it is of a life that was lost.
             self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
             self._files.callback(self._board.close)
