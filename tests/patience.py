@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 HANGS_AFTER_S = 300
 """What takes a second on a quiet machine may take a minute on a busy one; this is for neither."""
 
 
-def wait_until(
-    is_so: Callable[[], object], what: str, process: subprocess.Popen | None = None
-) -> None:
+class Process(Protocol):
+    """What can be asked whether it has ended."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+
+
+def wait_until(is_so: Callable[[], object], what: str, process: Process | None = None) -> None:
     """Ask every 5 ms; fail with ``what`` when it hangs, or ``process`` ends before it is so."""
     deadline = time.monotonic() + HANGS_AFTER_S
     while True:

@@ -1,6 +1,7 @@
 """Runs under torchrun, killed with -9, must end as if nothing had happened.
 
 Real scripts, real JPEGs, 1, 2 and 4 gloo ranks; the launcher, one worker, or the whole group dies.
+What dies is forked from the nursery; what it is compared with at two ranks is torchrun's own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 
 from fastssl.shards import open_dataset
 from tests.conftest import NUM_SAMPLES
-from tests.patience import HANGS_AFTER_S, is_alive, wait_until
+from tests.nursery import Child, run_child
+from tests.patience import is_alive, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -28,6 +30,7 @@ BATCH = 8
 STEPS = 18  # 47 samples an epoch: steps 6, 12 and 18 cross a border
 EVERY = 4
 STUCK = "the run does not get on"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 OPTIONS = [
     *("--task.num-permutations", "10", "--task.hidden", "8", "--task.resize-short", "36"),
     *("--task.crop", "36", "--task.patch", "10", "--task.jitter", "3"),
@@ -38,26 +41,20 @@ OPTIONS = [
 ]
 
 
-def command(dataset_path, folder, num_ranks, extra=()):
-    script = [str(ROOT / "tools" / "train.py"), "demo", "--data.path", str(dataset_path)]
-    script += ["--output-dir", str(folder), *OPTIONS, *extra]
-    if num_ranks == 1:
-        return [sys.executable, *script]
+def words(dataset_path, folder, extra=()):
+    script = [ROOT / "tools" / "train.py", "demo", "--data.path", dataset_path]
+    return [*script, "--output-dir", folder, *OPTIONS, *extra]
+
+
+def torchrun(dataset_path, folder, extra=()):
+    """Return what starts two ranks as a user does, each a fresh Python."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, "--nproc-per-node", str(num_ranks), *script]
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return [*launcher, "--nproc-per-node", "2", *map(str, words(dataset_path, folder, extra))]
 
 
 def run(dataset_path, folder, num_ranks, extra=()):
-    subprocess.run(
-        command(dataset_path, folder, num_ranks, extra),
-        env=environment(),
-        check=True,
-        capture_output=True,
-    )
+    ranks = num_ranks if num_ranks > 1 else 0
+    run_child(*words(dataset_path, folder, extra), ranks=ranks, check=True)
 
 
 def descendants(pid):
@@ -89,30 +86,19 @@ def has_come_to(folder, step, num_lives):
 
 def kill_at(dataset_path, folder, num_ranks, step, victim, num_lives, extra):
     """Start the run, and kill the victim with -9 once a step is done."""
-    process = subprocess.Popen(
-        command(dataset_path, folder, num_ranks, extra),
-        env=environment(),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = Child(words(dataset_path, folder, extra), num_ranks if num_ranks > 1 else 0)
     wait_until(lambda: has_come_to(folder, step, num_lives), STUCK, process)
     family = descendants(process.pid)
-    if victim == "group":  # each rank leads a session of its own, so everyone by name
+    if victim == "group":  # ranks may lead sessions of their own, so everyone by name
         for pid in (process.pid, *family):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     elif victim == "worker" and num_ranks > 1:
-        ranks = [
-            pid
-            for pid in descendants(process.pid)
-            if f"RANK={step % num_ranks}".encode()
-            in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        ]
-        os.kill(ranks[0], signal.SIGKILL)
+        assert len(family) == num_ranks
+        os.kill(sorted(family)[step % num_ranks], signal.SIGKILL)
     else:
         process.kill()
-    process.wait(timeout=HANGS_AFTER_S)
+    process.wait()
     wait_until(lambda: not any(map(is_alive, family)), "processes outlive their launcher")
 
 
@@ -142,14 +128,18 @@ def read_ledgers(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset_path, tmp_path_factory):
-    """Undisturbed runs by number of ranks, made when first asked for."""
+    """Undisturbed runs by number of ranks, made when first asked for; two by torchrun itself."""
     folders = {}
 
     def get(num_ranks, extra=()):
         key = num_ranks, extra
         if key not in folders:
             folders[key] = tmp_path_factory.mktemp("whole") / "run"
-            run(dataset_path, folders[key], num_ranks, extra)
+            if num_ranks == 2:
+                launch = torchrun(dataset_path, folders[key], extra)
+                subprocess.run(launch, env=ONE_THREAD, check=True, capture_output=True)
+            else:
+                run(dataset_path, folders[key], num_ranks, extra)
         return folders[key]
 
     return get
@@ -202,14 +192,11 @@ def test_a_run_moves_from_two_ranks_to_one_to_four(dataset_path, tmp_path, undis
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_launcher_saves_on_all_ranks(dataset_path, tmp_path, number):
     folder = tmp_path / "run"
-    launch = command(dataset_path, folder, 2)
-    launch.insert(launch.index("--standalone"), "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1")
-    process = subprocess.Popen(
-        launch, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    handled = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    process = Child([handled, *words(dataset_path, folder)], ranks=2)
     wait_until(lambda: steps_done(folder) >= 3, STUCK, process)
     process.send_signal(number)
-    process.wait(timeout=HANGS_AFTER_S)
+    process.wait()
     ending = json.loads((folder / "exit.json").read_text())
     assert ending["code"] == 75
     assert load_state(folder)["step"] == ending["step"] >= 3
@@ -219,12 +206,7 @@ def test_a_signal_to_the_launcher_saves_on_all_ranks(dataset_path, tmp_path, num
 
 def test_the_wrong_input_of_a_torchrun_run_stands_in_exit_json(dataset_path, tmp_path):
     folder = tmp_path / "run"
-    done = subprocess.run(
-        command(dataset_path, folder, 2, ["--data.global-batch-size", "7"]),
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = run_child(*words(dataset_path, folder, ["--data.global-batch-size", "7"]), ranks=2)
     assert done.returncode == 1  # torchrun's own
     assert json.loads((folder / "exit.json").read_text())["code"] == 2
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -246,9 +228,7 @@ def test_ranks_stop_together_on_too_many_bad_samples(dataset_path, tmp_path):
             file.seek(-1, os.SEEK_CUR)
             file.write(bytes([old[0] ^ 1]))
     folder = tmp_path / "run"
-    done = subprocess.run(
-        command(shards, folder, 2), env=environment(), capture_output=True, text=True
-    )
+    done = run_child(*words(shards, folder), ranks=2)
     assert done.returncode == 1
     ending = json.loads((folder / "exit.json").read_text())
     assert ending["code"] == 1
@@ -261,10 +241,8 @@ def test_ranks_stop_together_on_too_many_bad_samples(dataset_path, tmp_path):
 def test_a_rank_that_fails_alone_leaves_its_reason(dataset_path, tmp_path):
     """Rank 1 cannot write its ledger; rank 0 alone would only know that its peer is gone."""
     folder = tmp_path / "run"
-    launch = command(dataset_path, folder, 2)
-    launch[launch.index(str(ROOT / "tools" / "train.py"))] = "tests.faults.limited_rank"
-    launch.insert(launch.index("tests.faults.limited_rank"), "-m")
-    done = subprocess.run(launch, env=environment(), capture_output=True, text=True, cwd=ROOT)
+    _script, *arguments = words(dataset_path, folder)
+    done = run_child("-m", "tests.faults.limited_rank", *arguments, ranks=2)
     assert done.returncode == 1
     ending = json.loads((folder / "exit.json").read_text())
     assert ending["code"] == 1
@@ -273,8 +251,8 @@ def test_a_rank_that_fails_alone_leaves_its_reason(dataset_path, tmp_path):
 
 def test_ranks_die_with_a_launcher_that_is_killed_at_once(dataset_path, tmp_path):
     process = subprocess.Popen(
-        command(dataset_path, tmp_path / "run", 2),
-        env=environment(),
+        torchrun(dataset_path, tmp_path / "run"),
+        env=ONE_THREAD,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -15,6 +14,8 @@ import torch
 
 from fastssl.errors import InputError
 from fastssl.training.checkpoint import CheckpointStore, find_damage
+from tests.nursery import Child
+from tests.patience import wait_until
 
 
 def state(step):
@@ -215,7 +216,7 @@ def test_a_kill_at_any_moment_leaves_a_valid_checkpoint(tmp_path):
     """A process saves without pause and is killed at twenty arbitrary moments."""
     script = textwrap.dedent(
         f"""
-        import sys, torch
+        import torch
         from pathlib import Path
         from fastssl.training.checkpoint import CheckpointStore
         store = CheckpointStore(Path({str(tmp_path)!r}), 2)
@@ -228,20 +229,22 @@ def test_a_kill_at_any_moment_leaves_a_valid_checkpoint(tmp_path):
             print(step, flush=True)
         """
     )
+
+    def start(num_saves):
+        process = Child(["-c", script])
+        # The step that it found, and those that it saved.
+        wait_until(lambda: len(process.list_lines()) > num_saves, "nothing is saved", process)
+        return process
+
     newest = 0
     for life in range(20):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
-        )
-        found = int(process.stdout.readline())
-        assert found >= newest, "a finished checkpoint was lost"
-        for _ in range(1 + life % 4):
-            newest = int(process.stdout.readline())
+        process = start(1 + life % 4)
+        assert int(process.list_lines()[0]) >= newest, "a finished checkpoint was lost"
         # Somewhere inside the next save.
         torch.rand(1 + 3000 * (life * 7 % 20), 10).sum()
         process.kill()
-        newest = max([newest, *map(int, process.stdout.read().split())])
         process.wait()
+        newest = max(map(int, process.list_lines()))
         store = CheckpointStore(tmp_path, 2)
         step = store.find_newest()
         assert step >= newest
