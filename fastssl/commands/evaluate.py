@@ -12,10 +12,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, nearest
+from ..errors import InputError, leave_to_another_rank, nearest
 from .frame import check_json_path, parse_arguments, program_name, progress_bar
+
+if TYPE_CHECKING:
+    from ..runs.result import Result
 
 _USAGE = """usage: {program} TASK --checkpoint RUN|FILE --data.path TRAIN [--data.test-path TEST]
 
@@ -32,28 +36,34 @@ def main(arguments: Sequence[str]) -> None:
         level=logging.INFO if is_zero else logging.ERROR, format="%(message)s", stream=sys.stderr
     )
     from ..evaluation.measures import MEASURES
+    from ..evaluation.trained import TRAINED
 
+    tasks = {**{name: config for name, (config, _) in MEASURES.items()}, **TRAINED}
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [
             f"  {name:<18}  {(config.__doc__ or '').splitlines()[0]}"
-            for name, (config, _) in MEASURES.items()
+            for name, config in tasks.items()
         ]
         print(_USAGE.format(program=program_name(), tasks="\n".join(lines)))
         raise SystemExit(0 if arguments else 2)
     task = arguments[0].replace("-", "_")
-    if task not in MEASURES:
+    if task not in tasks:
         raise InputError(
             f"the task ('{arguments[0]}') comes first and must be one of them"
-            f"{nearest(task, MEASURES, lists_all=True)}"
+            f"{nearest(task, tasks, lists_all=True)}"
         )
     config = parse_arguments(
-        MEASURES[task][0],
+        tasks[task],
         arguments[1:],
-        default=MEASURES[task][0](),
+        default=tasks[task](),
         program=f"{program_name()} {task}",
     )
     check_json_path(config.json)
-    _evaluate(task, config, shlex.join(["fastssl", "evaluate", *arguments]))
+    command = shlex.join(["fastssl", "evaluate", *arguments])
+    if task in TRAINED:
+        _train(task, config, command, is_zero)
+    else:
+        _evaluate(task, config, command)
 
 
 def _evaluate(task: str, config: Any, command: str) -> None:
@@ -67,11 +77,30 @@ def _evaluate(task: str, config: Any, command: str) -> None:
             evaluation.make_features(progress_bar)
             result = world.on_zero(lambda: dataclasses.replace(evaluation.run(), command=command))
             if world.is_zero:
-                places = keep_result(result, evaluation.subject, config.json)
-                for part in result.flatten():
-                    told = " ".join(f"{key} {value}" for key, value in part.settings.items())
-                    print(f"{task} {part.layer} {told}: {part.metric} {100 * part.value:.2f} %")
-                for place in places:
-                    print(f"result: {place}")
+                _tell(result, keep_result(result, evaluation.subject, config.json))
     finally:
         world.leave()
+
+
+def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
+    from ..evaluation.evaluate import keep_result
+    from ..evaluation.trained import plan_training, run_training
+
+    try:
+        training = plan_training(task, config, int(os.environ.get("WORLD_SIZE", "1")))
+    except InputError as error:
+        if not is_zero:  # every rank meets it; one says it
+            leave_to_another_rank(error)
+        raise
+    result = dataclasses.replace(run_training(training), command=command)
+    if is_zero:
+        _tell(result, keep_result(result, training.subject, config.json))
+
+
+def _tell(result: Result, places: Sequence[Path]) -> None:
+    for part in result.flatten():
+        told = " ".join(f"{key} {value}" for key, value in part.settings.items())
+        value = f"{part.metric} {100 * part.value:.2f} %"
+        print(f"{result.task} {part.layer} {told}: {value}")
+    for place in places:
+        print(f"result: {place}")

@@ -77,7 +77,7 @@ class Evaluation:
         shapes = check_end_points(trunk, (), side)
         self.end_points = choose_end_points(config.protocol, config.end_points, shapes)
         check_end_points(trunk, self.end_points, side)
-        root = config.features_dir or _find_home(config.checkpoint, self.subject) / FEATURES_NAME
+        root = config.features_dir or find_home(config.checkpoint, self.subject) / FEATURES_NAME
         self.store = FeatureStore(root)
 
     def close(self) -> None:
@@ -250,8 +250,16 @@ def _say(result: Result) -> str:
     return f"{result.metric} {value}"
 
 
-def _find_home(checkpoint: Path, subject: Subject) -> Path:
-    """Return the folder beside which features lie: the run's, or the file's."""
+def find_home(checkpoint: Path, subject: Subject) -> Path:
+    """Return the folder beside which features and what was trained on a trunk lie.
+
+    Args:
+        checkpoint: as the options name the trunk.
+        subject: the trunk.
+
+    Returns:
+        The run's, or the file's.
+    """
     return subject.run or (checkpoint.parent if checkpoint.is_file() else checkpoint)
 
 

@@ -38,8 +38,8 @@ from ..training.validation import match_classes
 from ..world import World
 from .accuracy import Accuracy, summarize_ranks
 from .linear_task import LinearConfig, LinearHeads
+from .protocols import ProtocolName, choose_pooling
 
-Protocol = Literal["goyal19", "kolesnikov19"]
 HEADS_NAME = "heads.json"
 """What the heads reached on the test data, in their run's directory."""
 _NEVER = 1 << 62
@@ -59,7 +59,7 @@ class Course(Documented):
 
 def choose_course(
     task: Literal["linear", "mlp"],
-    protocol: Protocol,
+    protocol: ProtocolName,
     trunk: Trunk,
     spec: InputSpec,
     grid: int = 1,
@@ -73,7 +73,8 @@ def choose_course(
     another length in proportion: 14 of Places205 drop at 4, 8 and 12) without its colour jitter and
     lighting, as VISSL has it; a trunk is taken for AlexNet, CaffeNet or a ResNet by its name, for
     their colour forms by its input. ``kolesnikov19``: drops 40 and 20 epochs before the end (70,
-    160, 520 epochs); the MLP's are at a third and two.
+    160, 520 epochs); the MLP's are at a third and two. ``own``: the course of ``goyal19``, of the
+    other for the MLP, on maps that are averaged as a whole.
 
     Args:
         task: ``linear``, or ``mlp`` of 1000 hidden units, which Kolesnikov et al. 2019 have.
@@ -88,15 +89,20 @@ def choose_course(
     Raises:
         InputError: for an MLP by the rules of Goyal et al. 2019, who have none.
     """
-    if protocol == "goyal19":
-        if task == "mlp":
-            raise InputError("protocol (goyal19) has no task mlp; set --protocol kolesnikov19")
-        course = _follow_goyal19(trunk, spec, epochs or 28.0)
-    elif task == "mlp":
+    if task == "mlp" and protocol == "goyal19":
+        raise InputError("protocol (goyal19) has no task mlp; set --protocol kolesnikov19")
+    if task == "mlp":
         course = _follow_kolesnikov19_mlp(epochs or 180.0)
-    else:
+    elif protocol == "kolesnikov19":
         course = _follow_kolesnikov19(epochs or 520.0)
-    own: dict[str, Any] = {"input": spec.to_text(), "end_points": tuple(end_points), "grid": grid}
+    else:
+        course = _follow_goyal19(trunk, spec, epochs or 28.0)
+    own: dict[str, Any] = {
+        "input": spec.to_text(),
+        "end_points": tuple(end_points),
+        "grid": grid,
+        "pooling": choose_pooling(protocol),
+    }
     if grid > 1:  # Kolesnikov et al. 2019: 192 of 224 pixels, nine patches of 64
         own |= {"size": grid * 64, "resize": round(grid * 64 * 7 / 6), "flip_probability": 0.0}
     if size:
