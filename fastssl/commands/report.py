@@ -22,6 +22,7 @@ from ..runs.directory import CONFIG_NAME, METRICS_NAME
 from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
 from ..runs.read import Run, read_run
 from ..runs.result import RESULTS_NAME, read_results
+from ..studies.goyal19_figures import FINDINGS
 from ..studies.published import find_facts, list_published
 from .frame import parse_arguments, refuse_repeated
 
@@ -73,7 +74,9 @@ def main(arguments: Sequence[str]) -> None:
     published = [Entry(result, find_facts(result.recipe)) for result in list_published()]
     names = {start: name for start, _, name in (n.partition("=") for n in command.data_names)}
     entries = prepare([*ours, *published], names)
-    write_results(command.output, ResultsReport(command.title, entries, [*runs.values()]))
+    findings = FINDINGS if any(e.result.recipe.startswith("goyal19") for e in ours) else {}
+    report = ResultsReport(command.title, entries, [*runs.values()], findings)
+    write_results(command.output, report)
     print(f"{len(ours)} results and {len(runs)} runs: {command.output.resolve()}")
 
 

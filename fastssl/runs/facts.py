@@ -50,7 +50,7 @@ class Facts(Documented):
     data: str = ""
     """The data set's name."""
     family: str = ""
-    """What data sets have in common that differ in size alone."""
+    """Name, or place, of what data sets have in common that differ in size alone."""
     num_images: int = 0
     """Images to train on; 0 where nobody says."""
     difficulty: int = 0

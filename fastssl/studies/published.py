@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,6 +10,8 @@ from ..runs.facts import Facts, read_facts
 from ..runs.result import Result
 from .cells import DATA_SETS, PROTOCOLS, Cell, Published, count_steps
 from .registry import CELLS, RECIPES, build_recipe
+
+_FAMILIES = {"yfcc": "YFCC-100M", "imagenet": "ImageNet", "places": "Places205"}
 
 
 def list_published() -> list[Result]:
@@ -76,8 +77,6 @@ def _to_results(recipe: str, figure: Published) -> Iterator[Result]:
 
 
 def _name_family(cell: Cell) -> str:
-    """Return the beginning of a data set's name, which those of other sizes share."""
+    """Return what data sets that are parts of one another are called together."""
     name = next(name for name, data in DATA_SETS.items() if data is cell.data)
-    found = re.match("[a-z]+", name)
-    assert found is not None
-    return found[0]
+    return next(title for start, title in _FAMILIES.items() if name.startswith(start))

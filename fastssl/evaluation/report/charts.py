@@ -1,90 +1,17 @@
-"""Charts as inline SVG whose colours and fonts are those of the page, light or dark.
-
-Matplotlib draws with marker colours that are replaced by CSS variables afterwards. The figures are
-as wide as a phone's page, so that their text is readable there.
-"""
+"""Charts of the demo's page: curves of runs, accuracies, classes."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .canvas import GRID, INK, MUTED, PAPER, SERIES, finish, start, styled
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
-# Colours that nothing else uses, and the CSS variables that take their place.
-_INK, _MUTED, _GRID, _PAPER = "#010101", "#020202", "#030303", "#040404"
-_SERIES = ("#050505", "#060606", "#070707")
-_PRETRAINED, _RANDOM = _SERIES[0], _SERIES[1]
-_VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--grid)",
-    _PAPER: "var(--card)",
-    **{color: f"var(--series-{i + 1})" for i, color in enumerate(_SERIES)},
-}
-_WIDTH_IN = 4.7
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlecolor": _INK,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.labelcolor": _MUTED,
-    "legend.fontsize": 8.5,
-    "text.color": _INK,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-}
-
-
-def _start(title: str, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    figure.patch.set_alpha(0)
-    axes.patch.set_alpha(0)
-    return figure, axes
-
-
-def _finish(figure: Figure, label: str) -> str:
-    """Return the figure as an SVG element that follows the page's theme."""
-    out = io.StringIO()
-    # The salt makes the ids of clip paths depend on the chart: two charts share a page.
-    with matplotlib.rc_context({"svg.hashsalt": label}):
-        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # These ids repeat from chart to chart and nothing refers to them.
-    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, variable)
-    svg = svg.replace("'DejaVu Sans'", "var(--sans)")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+_PRETRAINED, _RANDOM = SERIES[0], SERIES[1]
 
 
 def draw_curves(
@@ -104,18 +31,18 @@ def draw_curves(
     Returns:
         An SVG element.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _start(title, 2.5)
+    with styled():
+        figure, axes = start(title, 2.5)
         for number, (name, (steps, values)) in enumerate(curves.items()):
             marker = "o" if len(steps) == 1 else None
-            color = _SERIES[number % len(_SERIES)]
+            color = SERIES[number % len(SERIES)]
             axes.plot(steps, values, color=color, linewidth=1.6, label=name, marker=marker)
         for number, (name, (steps, values)) in enumerate(references.items()):
             dashes = (0, (4, 3) if number == 0 else (1, 2))
             if len(set(values)) == 1:  # also of a single line
-                axes.axhline(values[0], color=_MUTED, linestyle=dashes, linewidth=1, label=name)
+                axes.axhline(values[0], color=MUTED, linestyle=dashes, linewidth=1, label=name)
             else:
-                axes.plot(steps, values, color=_MUTED, linestyle=dashes, linewidth=1, label=name)
+                axes.plot(steps, values, color=MUTED, linestyle=dashes, linewidth=1, label=name)
         if is_share:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
             axes.set_ylim(bottom=0)
@@ -124,7 +51,7 @@ def draw_curves(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if len(curves) > 1 or references:
             axes.legend(loc="best", handlelength=1.4)
-        return _finish(figure, title)
+        return finish(figure, title)
 
 
 def draw_comparison(
@@ -146,28 +73,28 @@ def draw_comparison(
     Returns:
         An SVG element.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _start(title, height_in)
+    with styled():
+        figure, axes = start(title, height_in)
         for row, (values, color) in enumerate(((random, _RANDOM), (pretrained, _PRETRAINED))):
             axes.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], color=color, linewidth=3)
-            axes.scatter(values, [row] * len(values), s=42, color=color, edgecolor=_PAPER, zorder=3)
-        axes.axvline(chance, color=_MUTED, linestyle=(0, (4, 3)), linewidth=1)
+            axes.scatter(values, [row] * len(values), s=42, color=color, edgecolor=PAPER, zorder=3)
+        axes.axvline(chance, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
         axes.annotate(
             "chance",
             (chance, -0.56),
             (4, 0),
             textcoords="offset points",
-            color=_MUTED,
+            color=MUTED,
             fontsize=8.5,
         )
         axes.set_yticks([0, 1], ["random", "pretrained"])
-        axes.tick_params(axis="y", labelcolor=_INK, length=0)
+        axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.set_ylim(-0.6, 1.6)
         highest = max(*pretrained, *random, chance)
         axes.set_xlim(0, min(1.0, 1.15 * highest) if highest else 1.0)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        return _finish(figure, title)
+        return finish(figure, title)
 
 
 def classes_height_in(num_classes: int) -> float:
@@ -186,18 +113,18 @@ def draw_classes(title: str, per_class: Mapping[str, tuple[float, float]]) -> st
         An SVG element.
     """
     names = list(per_class)[::-1]
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _start(title, classes_height_in(len(names)))
+    with styled():
+        figure, axes = start(title, classes_height_in(len(names)))
         rows = range(len(names))
         pretrained, random = zip(*(per_class[name] for name in names), strict=True)
-        axes.hlines(rows, random, pretrained, color=_GRID, linewidth=2.5, zorder=1)
+        axes.hlines(rows, random, pretrained, color=GRID, linewidth=2.5, zorder=1)
         axes.scatter(random, rows, s=34, color=_RANDOM, label="random", zorder=2)
         axes.scatter(pretrained, rows, s=34, color=_PRETRAINED, label="pretrained", zorder=3)
         axes.set_yticks(rows, names)
-        axes.tick_params(axis="y", labelcolor=_INK, length=0)
+        axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         figure.legend(loc="outside lower left", ncols=2, handletextpad=0.2)
-        return _finish(figure, title)
+        return finish(figure, title)

@@ -130,7 +130,7 @@ def choose_layers(entries: Sequence[Entry]) -> list[Entry]:
         is_theirs = found.protocol == "kolesnikov19" and found.layer == "pre_logits"
         return is_theirs, found.value
 
-    return _choose(entries, lambda e: (*_figure_of(e), spell_settings(e.result.settings)), rank)
+    return _choose(entries, lambda e: (*evaluation_of(e), spell_settings(e.result.settings)), rank)
 
 
 def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
@@ -143,12 +143,31 @@ def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
         return sorted(_numbers(entry.result.settings).items())
 
     def group(entry: Entry) -> Hashable:
-        words = {k: v for k, v in entry.result.settings.items() if not _is_number(v)}
-        return (*_figure_of(entry), spell_settings(words))
+        return (*evaluation_of(entry), spell_words(entry))
 
     chosen = _choose(choose_layers(entries), group, rank)
     shown = {_identify(entry.result, has_value=False) for entry in chosen}
     return [entry for entry in entries if _identify(entry.result, has_value=False) in shown]
+
+
+def drop_doubtful(published: Sequence[Entry]) -> list[Entry]:
+    """Leave out figures that are only remembered where others of the same kind are known."""
+    sure = {_known_as(e) for e in published if not e.result.details.get("is_remembered")}
+    return [
+        e
+        for e in published
+        if not e.result.details.get("is_remembered") or _known_as(e) not in sure
+    ]
+
+
+def _known_as(entry: Entry) -> Hashable:
+    return entry.result.recipe, entry.kind, entry.data
+
+
+def evaluation_of(entry: Entry) -> tuple[Hashable, ...]:
+    """Return what stays the same over the layers and settings of one evaluation of a trunk."""
+    found = entry.result
+    return (*entry.kind, entry.trunk, found.seed, found.split, found.input, _data_of(found))
 
 
 def spell_settings(settings: Mapping[str, Any]) -> str:
@@ -163,6 +182,12 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
         else:
             said.append(f"{words} {value}")
     return ", ".join(said)
+
+
+def spell_words(entry: Entry) -> str:
+    """Return the settings of an entry that are no numbers, as people read them."""
+    settings = entry.result.settings.items()
+    return spell_settings({name: value for name, value in settings if not _is_number(value)})
 
 
 def is_share(metric: str) -> bool:
@@ -189,12 +214,6 @@ def _choose(
         if key not in best or rank(entry) > rank(best[key]):
             best[key] = entry
     return [*best.values()]
-
-
-def _figure_of(entry: Entry) -> tuple[Hashable, ...]:
-    """Return what stays the same over the layers and settings of one evaluation of a trunk."""
-    found = entry.result
-    return (*entry.kind, entry.trunk, found.seed, found.split, found.input, _data_of(found))
 
 
 def _data_of(result: Result) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from .entries import (
     choose_layers,
     choose_rows,
     describe_source,
+    drop_doubtful,
     is_share,
     name_metric,
     short_digest,
@@ -84,12 +85,7 @@ def find_published(entry: Entry, published: Sequence[Entry], is_best: bool = Fal
         for other in (choose_layers(on_data) if is_best else on_data)
         if other.result.layer == entry.result.layer or is_best or not entry.result.layer
     ]
-    sure = {other.data for other in found if not other.result.details.get("is_remembered")}
-    return [
-        other
-        for other in found
-        if other.data not in sure or not other.result.details.get("is_remembered")
-    ]
+    return drop_doubtful(found)
 
 
 def _tables(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool = False) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...runs.read import Run
 from ...system.files import publish_bytes
 from .entries import CONTRADICTS, Entry
 from .page import render_document
+from .pictures import render_pictures
 from .pieces import section
 from .result_tables import render_results
 from .training import render_training
@@ -25,8 +26,8 @@ class ResultsReport:
     """From ``prepare``: what was measured, and what is published."""
     runs: Sequence[Run] = ()
     """Training runs, each with a name of its own."""
-    notes: Sequence[str] = ()
-    """What has to be said before all else."""
+    findings: Mapping[str, str] = field(default_factory=dict)
+    """What the studies say of pictures whose numbers they do not print, by the picture's name."""
 
 
 def write_results(path: Path, report: ResultsReport) -> None:
@@ -48,6 +49,7 @@ def render_results_page(report: ResultsReport) -> str:
     sections = []
     if ours:
         sections.append(render_results(report.entries))
+        sections.append(render_pictures(report.entries, report.findings))
     else:
         words = "No run here has been evaluated yet: fastssl evaluate --help says how."
         sections.append(section("Results", f"<p>{words}</p>"))
@@ -64,7 +66,7 @@ def _lead(report: ResultsReport, ours: Sequence[Entry]) -> str:
     if any(CONTRADICTS in entry.marks for entry in ours):
         words += " Some figures contradict each other: same trunk, data and settings, other values;"
         words += " both stand here, marked."
-    return " ".join([words, *report.notes])
+    return words
 
 
 def _number(count: int, noun: str) -> str:

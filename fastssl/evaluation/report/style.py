@@ -8,12 +8,14 @@ STYLE = """
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
   --mono: ui-monospace, "SF Mono", Menlo, Consolas, monospace;
   --page: #f6f6f3; --card: #ffffff; --ink: #1b1d1f; --muted: #5d6469; --grid: #dcdfdd;
-  --series-1: #0b6e69; --series-2: #c2570c; --series-3: #5b4bb5; --code: #f0f1ee;
+  --series-1: #0b6e69; --series-2: #c2570c; --series-3: #5b4bb5;
+  --series-4: #d65a9e; --series-5: #2c8fd6; --series-6: #5c4a10; --code: #f0f1ee;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #131516; --card: #1c1f21; --ink: #eceeec; --muted: #a2aaae; --grid: #3a4043;
-    --series-1: #4fc3b8; --series-2: #f0945a; --series-3: #a99bf5; --code: #272b2d;
+    --series-1: #4fc3b8; --series-2: #f0945a; --series-3: #a99bf5;
+    --series-4: #c43d80; --series-5: #4a7bb0; --series-6: #efe08a; --code: #272b2d;
   }
 }
 * { box-sizing: border-box; }
@@ -25,6 +27,7 @@ h1 { margin: .3rem 0 .6rem; font-size: clamp(1.55rem, 5vw, 2.3rem); line-height:
   letter-spacing: -.015em; text-wrap: balance; }
 h2 { margin: 2.6rem 0 .3rem; font-size: 1.25rem; letter-spacing: -.005em; }
 h3 { margin: 1.4rem 0 .2rem; font-size: 1rem; }
+h4 { margin: 1rem 0 0; font-size: .92rem; font-weight: 500; color: var(--muted); }
 p { margin: .4rem 0 1rem; max-width: 44rem; }
 .lead { font-size: 1.05rem; color: var(--muted); }
 .note { color: var(--muted); font-size: .92rem; }
@@ -57,6 +60,7 @@ td.n, th.n { text-align: right; }
 tr:last-child td, tr:last-child th { border-bottom: 0; }
 td:first-child { white-space: nowrap; }
 small { color: var(--muted); font-size: .85em; }
+.cell { padding: .1em .5em; border-radius: 5px; white-space: nowrap; }
 .whole { white-space: nowrap; }
 .published { font-style: italic; color: var(--muted); }
 .mark { display: inline-block; padding: 0 .4em; border: 1px solid var(--series-2);

@@ -1,0 +1,359 @@
+"""The studies' own pictures, each where results hold what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from ...runs.facts import RANDOM
+from .comparisons import render_gap, render_matrix
+from .entries import (
+    CONTRADICTS,
+    Entry,
+    choose_rows,
+    drop_doubtful,
+    evaluation_of,
+    is_share,
+    name_metric,
+    source_of,
+    spell_settings,
+    spell_value,
+    spell_words,
+)
+from .line_charts import (
+    MAX_LINES,
+    Chart,
+    Line,
+    Point,
+    draw_lines,
+    draw_scatter,
+    spell_count,
+)
+from .names import name_trunks
+from .picture_kinds import PICTURES, Picture, facts_of, make_layers_picture
+from .pieces import cards, fold, note, section, text
+
+# Metrics that stand in tables alone where another one of theirs is drawn.
+_SIDE_METRICS = {"top5": "top1"}
+_MAX_CHARTS = 6
+"""Of a picture; more of them fold away."""
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """The figures of a chart."""
+
+    words: tuple[str, ...]
+    """What they have in common."""
+    ours: tuple[Entry, ...]
+    """Measured here."""
+    published: tuple[Entry, ...]
+    """Of the same evaluation and data."""
+    untrained: tuple[Entry, ...]
+    """Random trunks, measured here."""
+
+
+def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> str:
+    """Return the section of pictures; empty if there is nothing to draw.
+
+    Args:
+        entries: from ``prepare``, published ones among them.
+        findings: what a study says of a picture, by the picture's name.
+    """
+    ours = [e for e in entries if not e.result.is_published and not _is_aside(e, entries)]
+    published = [entry for entry in entries if entry.result.is_published]
+    body, lonely = "", ""
+    for picture in (*PICTURES, make_layers_picture(entries)):
+        panels = list(_list_panels(picture, ours, published))
+        charts = [chart for panel in panels for chart in _draw_panel(picture, panel)]
+        if panels and not charts:
+            lonely += _spell_lonely(picture, panels)
+        if charts:
+            finding = findings.get(picture.name, "")
+            body += f"<h3>{text(picture.title)}</h3>" + (note(finding) if finding else "")
+            body += cards(charts[:_MAX_CHARTS])
+            if rest := charts[_MAX_CHARTS:]:
+                body += fold(f"{len(rest)} more", cards(rest))
+        if picture.name == "data":
+            body += render_gap(ours, published, findings)
+        if picture.name == "difficulty":
+            body += render_matrix(ours, published)
+    if lonely:
+        body += note(f"Not drawn, for one point is no picture:{lonely}")
+    return section("Pictures", body) if body else ""
+
+
+def _is_aside(entry: Entry, entries: Sequence[Entry]) -> bool:
+    main = _SIDE_METRICS.get(entry.result.metric)
+    return main is not None and any(
+        other.trunk == entry.trunk and other.kind == (*entry.kind[:2], main) for other in entries
+    )
+
+
+# --- From entries to panels -----------------------------------------------------------------------
+
+
+def _list_panels(
+    picture: Picture, ours: Sequence[Entry], published: Sequence[Entry]
+) -> Iterator[_Panel]:
+    """Yield the charts of a picture: figures of one evaluation on the same data."""
+    groups: dict[tuple[Hashable, ...], list[Entry]] = {}
+    for entry in _choose(picture, ours):
+        if picture.x(entry) is not None:
+            key = (*_place(picture, entry), picture.panel(entry), picture.apart(entry))
+            groups.setdefault(key, []).append(entry)
+    theirs = [] if picture.setting else published
+    theirs = [e for e in _choose(picture, theirs) if picture.x(e) is not None]
+    chosen = [] if picture.scale == "names" or picture.setting else choose_rows(ours)
+    random = [entry for entry in chosen if _is_random(entry)]
+    for rows in groups.values():
+        first = rows[0]
+        words = picture.panel(first)
+        # Of data by name: a published figure has no digest.
+        same = [
+            other
+            for other in theirs
+            if (other.kind, other.data) == (first.kind, first.data)
+            and (picture.panel(other), picture.apart(other)) == (words, picture.apart(first))
+        ]
+        place = _place(picture, first)
+        untrained = [e for e in random if _place(picture, e) == place]
+        settled = tuple(drop_doubtful(same))
+        yield _Panel((*words, place[-1]), tuple(rows), settled, tuple(untrained))
+
+
+def _place(picture: Picture, entry: Entry) -> tuple[str, ...]:
+    """Return evaluation, data and settings, without the one that is varied."""
+    found = entry.result
+    settings = {name: v for name, v in found.settings.items() if name != picture.setting}
+    if settings.get("label_share") == 1:
+        del settings["label_share"]
+    return (*entry.kind, found.train_digest, found.test_digest, spell_settings(settings))
+
+
+def _choose(picture: Picture, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the figures that count, of each trunk one layer and the largest settings.
+
+    Where one of them is what is varied, all of its values do.
+    """
+    chosen = choose_rows(entries)
+    if picture.scale == "names":
+        settings = {(*evaluation_of(e), spell_settings(e.result.settings)) for e in chosen}
+        return [
+            e for e in entries if (*evaluation_of(e), spell_settings(e.result.settings)) in settings
+        ]
+    if picture.setting:
+        layers = {(*evaluation_of(e), spell_words(e)): e.result.layer for e in chosen}
+        return [
+            e for e in entries if layers.get((*evaluation_of(e), spell_words(e))) == e.result.layer
+        ]
+    return chosen
+
+
+def _list_random(ours: Sequence[Entry], untrained: Sequence[Entry]) -> Iterator[tuple[str, float]]:
+    """Yield what random trunks of a chart's kinds reach, by name."""
+    for trunk in dict.fromkeys(entry.facts.trunk for entry in ours if entry.facts):
+        values = [e.result.value for e in untrained if facts_of(e).trunk == trunk]
+        if values:
+            yield f"random {trunk}", fmean(values)
+
+
+# --- From panels to charts ------------------------------------------------------------------------
+
+
+def _draw_panel(picture: Picture, panel: _Panel) -> list[tuple[str, str]]:
+    """Return charts, each with the words below it; none where there is but one point."""
+    lines = _join(picture, panel.ours)
+    if picture.has_lines:
+        lines = {key: points for key, points in lines.items() if len(points) > 1}
+    if sum(map(len, lines.values())) < 2:
+        return []
+    by_line = _by_line(picture, panel.ours)
+    trained = [key for key in lines if not _is_random(by_line[key][0])] or [*lines]
+    charts = []
+    for words, keys in _split(trained, by_line):
+        names = name_trunks({key: by_line[key] for key in keys}, picture.name != "data")
+        keys = sorted(keys, key=lambda key: (_rank(by_line[key][0]), names[key]))
+        part = replace(panel, words=(*words, *panel.words))
+        for start in range(0, len(keys), MAX_LINES):
+            chunk = {key: names[key] for key in keys[start : start + MAX_LINES]}
+            charts.append(_draw_chunk(picture, part, chunk))
+    return charts
+
+
+def _split(
+    keys: Sequence[Hashable], by_line: Mapping[Hashable, Sequence[Entry]]
+) -> Iterator[tuple[tuple[str, ...], list[Hashable]]]:
+    """Yield the lines of each chart, with what they have in common where they are too many."""
+    if len(keys) <= MAX_LINES:
+        yield (), [*keys]
+        return
+    groups: dict[tuple[str, ...], list[Hashable]] = {}
+    for key in keys:
+        facts = by_line[key][0].facts
+        kind = () if facts is None else (facts.pretext.replace("_", " "), facts.trunk)
+        groups.setdefault(kind, []).append(key)
+    yield from groups.items()
+
+
+def _rank(entry: Entry) -> tuple[Any, ...]:
+    """Return an order of lines: by task and trunk, then by size."""
+    facts = entry.facts
+    if facts is None:
+        return ("",)
+    return facts.pretext, facts.trunk, facts.width, facts.num_images, facts.difficulty
+
+
+def _is_random(entry: Entry) -> bool:
+    return entry.facts is not None and entry.facts.pretext == RANDOM
+
+
+def _spell_lonely(picture: Picture, panels: Sequence[_Panel]) -> str:
+    """Say in a sentence what would have been a chart with a single point."""
+    first = panels[0].ours[0]
+    x = picture.x(first)
+    assert x is not None
+    where = first.result.layer if picture.scale == "names" else spell_count(x)
+    where = f"{x:.1%}" if picture.x_is_share else where
+    value = spell_value(first.result.metric, first.result.value)
+    others = f", and {len(panels) - 1} more" if len(panels) > 1 else ""
+    return f" {picture.title} ({_title(panels[0])}: {value} at {where}{others})."
+
+
+def _draw_chunk(picture: Picture, panel: _Panel, names: Mapping[Hashable, str]) -> tuple[str, str]:
+    """Return a chart of some lines, and the words below it."""
+    ours = [entry for entry in panel.ours if picture.line(entry) in names]
+    theirs = [entry for entry in panel.published if picture.line(entry) in names]
+    colors = {key: number for number, key in enumerate(names)}
+    sources = dict.fromkeys(source_of(entry.result) for entry in theirs)
+    of_sources = [[e for e in theirs if source_of(e.result) == source] for source in sources]
+    lines = [
+        Line(names[key], points, colors[key], is_published=bool(number))
+        for number, entries in enumerate([ours, *of_sources])
+        for key, points in _join(picture, entries).items()
+    ]
+    trunks = {entry.facts.trunk for entry in ours if entry.facts}
+    untrained = [e for e in panel.ours if _is_random(e) and facts_of(e).trunk in trunks]
+    lines += [
+        Line(f"random {facts_of(members[0]).trunk}", _join(picture, members)[key], None)
+        for key, members in _by_line(picture, untrained).items()
+        if key not in names
+    ]
+    layers: tuple[str, ...] = ()
+    if picture.scale == "names":
+        layers, lines = _number_layers(picture, [*ours, *theirs, *untrained], lines)
+    title = _title(panel)
+    first = ours[0]
+    chart = Chart(
+        title,
+        f"{picture.title}: {title}; {'; '.join(names.values())}",
+        picture.x_label(first),
+        name_metric(first.result.metric),
+        picture.scale,
+        tuple(lines),
+        layers,
+        () if untrained else tuple(_list_random(ours, panel.untrained)),
+        "share" if is_share(first.result.metric) else "",
+        "share" if picture.x_is_share else "count",
+    )
+    drawn = draw_lines(chart) if picture.has_lines else draw_scatter(chart)
+    return drawn, _explain(picture, ours, theirs)
+
+
+def _number_layers(
+    picture: Picture, entries: Sequence[Entry], lines: Sequence[Line]
+) -> tuple[tuple[str, ...], list[Line]]:
+    """Return a chart's layers in order, and its lines with their numbers in place of x."""
+    by_x = {picture.x(entry): entry.result.layer for entry in entries}
+    order = sorted(x for x in by_x if x is not None)
+    numbered = [
+        replace(line, points=tuple(replace(p, x=float(order.index(p.x))) for p in line.points))
+        for line in lines
+    ]
+    return tuple(by_x[x] for x in order), numbered
+
+
+def _title(panel: _Panel) -> str:
+    first = panel.ours[0]
+    task, protocol, _ = first.kind
+    said = ", ".join(word for word in panel.words if word)
+    where = f"{task.replace('_', ' ')} ({protocol}), {first.data}"
+    return f"{said}: {where}" if said else where
+
+
+def _by_line(picture: Picture, entries: Sequence[Entry]) -> dict[Hashable, list[Entry]]:
+    lines: dict[Hashable, list[Entry]] = {}
+    for entry in entries:
+        lines.setdefault(picture.line(entry), []).append(entry)
+    return lines
+
+
+def _join(picture: Picture, entries: Sequence[Entry]) -> dict[Hashable, tuple[Point, ...]]:
+    """Return the points of each line, those of the same x as their mean."""
+    joined = {}
+    for key, members in _by_line(picture, entries).items():
+        groups: dict[tuple[float, Hashable], list[Entry]] = {}
+        for entry in members:
+            x = picture.x(entry)
+            assert x is not None
+            # Where points stand alone only the same trunk is the same point.
+            own = "" if picture.has_lines else entry.trunk
+            groups.setdefault((x, own), []).append(entry)
+        points = [make_point(x, of_x) for (x, _), of_x in groups.items()]
+        joined[key] = tuple(sorted(points, key=lambda point: point.x))
+    return joined
+
+
+def make_point(x: float, entries: Sequence[Entry]) -> Point:
+    """Return the mean of figures with the range of all their repeats.
+
+    Args:
+        x: what was varied.
+        entries: figures of the same thing; of those of several steps the last count.
+    """
+    last = max(entry.result.step for entry in entries)
+    results = [entry.result for entry in entries if entry.result.step == last]
+    every = [value for result in results for value in (result.values or (result.value,))]
+    facts = entries[0].facts
+    size = 1.0 if facts is None else float(facts.width)
+    return Point(x, fmean(r.value for r in results), min(every), max(every), size)
+
+
+def _explain(picture: Picture, ours: Sequence[Entry], theirs: Sequence[Entry]) -> str:
+    """Return the words below a chart: how its points came about, and whose the others are."""
+    said = [] if picture.has_lines else ["The larger a mark, the wider the trunk."]
+    layers = {entry.result.layer for entry in ours}
+    if picture.scale != "names" and len(layers) > 1:
+        said.append("Best layer of each trunk.")
+    elif picture.scale != "names" and "" not in layers:
+        said.append(f"Layer {layers.pop()}.")
+    if any(len(entry.result.values) > 1 for entry in ours) or _has_repeats(picture, ours):
+        said.append("Points are means, bars the least and greatest of repeats.")
+    splits = dict.fromkeys(entry.result.split for entry in ours)
+    if len(splits) > 1:
+        said.append(f"Splits differ: {'; '.join(splits)}.")
+    if any(CONTRADICTS in entry.marks for entry in ours):
+        said.append("Some of these figures contradict each other.")
+    if theirs:
+        said.append(f"Published: {_spell_sources(theirs)}.")
+    return " ".join(said)
+
+
+def _spell_sources(published: Sequence[Entry]) -> str:
+    """Say by whom figures were measured, and on what."""
+    sources: dict[str, dict[str, None]] = {}
+    for entry in published:
+        meaning, what, doubt = source_of(entry.result)
+        said = ", ".join(part for part in (what, doubt) if part)
+        sources.setdefault(meaning, {}).setdefault(said)
+    return "; ".join(
+        f"{meaning} ({' / '.join(filter(None, whats))})" if any(whats) else meaning
+        for meaning, whats in sources.items()
+    )
+
+
+def _has_repeats(picture: Picture, entries: Sequence[Entry]) -> bool:
+    keys = [(picture.line(entry), picture.x(entry)) for entry in entries]
+    return len(set(keys)) < len(keys)
