@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from .entries import (
@@ -12,7 +12,7 @@ from .entries import (
     is_share,
     name_metric,
     source_of,
-    spell_settings,
+    spell_kind,
     spell_value,
 )
 from .line_charts import MAX_LINES, Chart, Line, Point, draw_lines
@@ -22,7 +22,8 @@ from .pieces import Markup, cards, note, stacked, table, text
 LARGE, SMALL = "ResNet-50", "AlexNet"
 """The two ends of Goyal et al. 2019's axis of capacity."""
 
-_Gaps = dict[Hashable, dict[float, dict[str, list[float]]]]
+# Task, family of data sets, difficulty, course.
+_Kind = tuple[str, str, int, str]
 
 
 def render_gap(
@@ -52,7 +53,7 @@ def _draw_gap(ours: Sequence[Entry], published: Sequence[Entry]) -> list[tuple[s
     first = ours[0]
     same = [e for e in published if (e.kind, e.data) == (first.kind, first.data)]
     measured = {key: points for key, points in _subtract(ours).items() if len(points) > 1}
-    keys = sorted(measured, key=str)[:MAX_LINES]
+    keys = sorted(measured)[:MAX_LINES]
     if not keys:
         return []
     lines = [Line(_name(key, keys), measured[key], number) for number, key in enumerate(keys)]
@@ -79,9 +80,9 @@ def _draw_gap(ours: Sequence[Entry], published: Sequence[Entry]) -> list[tuple[s
     return [(draw_lines(chart), f"{LARGE} less {SMALL}, each by its best layer.")]
 
 
-def _subtract(entries: Sequence[Entry]) -> dict[Hashable, tuple[Point, ...]]:
+def _subtract(entries: Sequence[Entry]) -> dict[_Kind, tuple[Point, ...]]:
     """Return the differences of the two trunks for each task and family of data sets."""
-    found: _Gaps = {}
+    found: dict[_Kind, dict[float, dict[str, list[float]]]] = {}
     for entry in entries:
         facts, x = facts_of(entry), count_images(entry)
         if facts.trunk in (LARGE, SMALL) and x is not None:
@@ -100,11 +101,9 @@ def _subtract(entries: Sequence[Entry]) -> dict[Hashable, tuple[Point, ...]]:
     return gaps
 
 
-def _name(key: Hashable, keys: Sequence[Hashable]) -> str:
-    assert isinstance(key, tuple)
-    tasks = [other[0] for other in keys if isinstance(other, tuple)]
-    if tasks.count(key[0]) == 1:
-        return str(key[0])
+def _name(key: _Kind, keys: Sequence[_Kind]) -> str:
+    if [other[0] for other in keys].count(key[0]) == 1:
+        return key[0]
     return ", ".join(str(part) for part in key if part)
 
 
@@ -151,7 +150,7 @@ def _line_of(entry: Entry) -> tuple[object, ...]:
 
 def _column(entry: Entry) -> tuple[str, ...]:
     task, protocol, metric = entry.kind
-    return task, protocol, metric, entry.data, spell_settings(entry.result.settings)
+    return task, protocol, metric, entry.data, spell_kind(entry)
 
 
 def _tabulate(
@@ -205,5 +204,4 @@ def _cell(
 
 def _place(entry: Entry) -> tuple[str, ...]:
     found = entry.result
-    settings = spell_settings(found.settings)
-    return (*entry.kind, found.train_digest, found.test_digest, settings)
+    return (*entry.kind, found.train_digest, found.test_digest, spell_kind(entry))

@@ -15,6 +15,14 @@ from ...runs.result import Result
 CONTRADICTS = "contradicts another"
 OTHER_TEST, OTHER_TRAIN = "other test data", "other training data"
 
+VARIED = ("k", "label_share")
+"""Settings that curves are drawn over."""
+
+# What makes two results figures of one thing.
+_IDENTITY = (
+    "task protocol metric layer split seed train_digest test_digest trunk_digest recipe step input "
+    "settings is_published"
+).split()
 _SHARES = {"top1", "top5", "mAP", "AP", "AP50", "AP75", "accuracy", "mIoU"}
 _METRICS = {
     "top1": "top-1 accuracy",
@@ -130,20 +138,21 @@ def choose_layers(entries: Sequence[Entry]) -> list[Entry]:
         is_theirs = found.protocol == "kolesnikov19" and found.layer == "pre_logits"
         return is_theirs, found.value
 
-    return _choose(entries, lambda e: (*evaluation_of(e), spell_settings(e.result.settings)), rank)
+    return _choose(entries, lambda e: (*evaluation_of(e), spell_kind(e)), rank)
 
 
 def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
     """Return the rows that say most: the largest settings of each trunk, and the layer as above.
 
-    Largest is k, or the share of labels; other settings stay apart.
+    Largest is k, or the share of labels; settings in words stay apart.
     """
 
     def rank(entry: Entry) -> list[tuple[str, float]]:
-        return sorted(_numbers(entry.result.settings).items())
+        settings = entry.result.settings
+        return [(name, float(settings[name])) for name in VARIED if name in settings]
 
     def group(entry: Entry) -> Hashable:
-        return (*evaluation_of(entry), spell_words(entry))
+        return (*evaluation_of(entry), spell_kind(entry, VARIED))
 
     chosen = _choose(choose_layers(entries), group, rank)
     shown = {_identify(entry.result, has_value=False) for entry in chosen}
@@ -184,10 +193,24 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def spell_words(entry: Entry) -> str:
-    """Return the settings of an entry that are no numbers, as people read them."""
-    settings = entry.result.settings.items()
-    return spell_settings({name: value for name, value in settings if not _is_number(value)})
+def spell_kind(entry: Entry, without: Sequence[str] = ()) -> str:
+    """Return the settings that figures are told apart by, as people read them.
+
+    Those are words, and what is varied. Other numbers follow from the evaluation: the penalty of a
+    fit is another for each layer.
+
+    Args:
+        entry: with settings.
+        without: settings that do not count.
+    """
+    kept = {
+        name: value
+        for name, value in entry.result.settings.items()
+        if name not in without and (name in VARIED or not _is_number(value))
+    }
+    if kept.get("label_share") == 1:
+        del kept["label_share"]
+    return spell_settings(kept)
 
 
 def is_share(metric: str) -> bool:
@@ -222,10 +245,8 @@ def _data_of(result: Result) -> tuple[str, str]:
 
 def _identify(result: Result, has_value: bool) -> str:
     """Return what makes two results figures of one thing, and with its value the same figure."""
-    own = ("task", "protocol", "metric", "layer", "split", "seed", "train_digest", "test_digest")
-    own = (*own, "trunk_digest", "recipe", "step", "input", "settings", "is_published")
-    own = (*own, "value", "values") if has_value else own
-    content = {name: getattr(result, name) for name in own}
+    names = [*_IDENTITY, "value", "values"] if has_value else _IDENTITY
+    content = {name: getattr(result, name) for name in names}
     return json.dumps([content, source_of(result)], sort_keys=True, default=str)
 
 
@@ -265,7 +286,3 @@ def _is_digest(text: str) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _numbers(settings: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in settings.items() if _is_number(value)}

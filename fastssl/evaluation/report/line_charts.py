@@ -249,7 +249,7 @@ def _list_ends(chart: Chart, lines: Sequence[Line]) -> list[tuple[str, float, fl
     last_x = max(point.x for line in lines for point in line.points)
     ends += [(name, last_x, value, MUTED) for name, value in chart.references]
     ends.sort(key=lambda end: end[2])
-    return [(textwrap.fill(name, _LABEL_COLUMNS), *rest) for name, *rest in ends]
+    return [(textwrap.fill(name, _LABEL_COLUMNS), x, y, color) for name, x, y, color in ends]
 
 
 def _height_in(name: str) -> float:

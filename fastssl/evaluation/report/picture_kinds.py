@@ -76,13 +76,14 @@ def _take_pretext(entry: Entry) -> float | None:
     return float(found) if isinstance(found, (int, float)) else None
 
 
-def _take_setting(task: str, name: str) -> Callable[[Entry], float | None]:
-    def take(entry: Entry) -> float | None:
-        value = entry.result.settings.get(name)
-        is_here = not task or entry.result.task == task
-        return float(value) if is_here and isinstance(value, (int, float)) else None
+def _take_shots(entry: Entry) -> float | None:
+    value = entry.result.settings.get("k") if entry.result.task == "low_shot" else None
+    return float(value) if isinstance(value, (int, float)) else None
 
-    return take
+
+def _take_labels(entry: Entry) -> float | None:
+    value = entry.result.settings.get("label_share", 1.0)  # all, where nothing is said
+    return None if entry.result.task == "low_shot" else float(value)
 
 
 def _label_difficulty(entry: Entry) -> str:
@@ -149,7 +150,7 @@ PICTURES = (
         "shots",
         "Low-shot curves",
         lambda _: "examples a class, k",
-        _take_setting("low_shot", "k"),
+        _take_shots,
         lambda _: (),
         _name_run,
         setting="k",
@@ -158,7 +159,7 @@ PICTURES = (
         "labels",
         "Share of labels",
         lambda _: "labels used",
-        _take_setting("", "label_share"),
+        _take_labels,
         lambda _: (),
         _name_run,
         setting="label_share",

@@ -11,6 +11,7 @@ from ...runs.facts import RANDOM
 from .comparisons import render_gap, render_matrix
 from .entries import (
     CONTRADICTS,
+    VARIED,
     Entry,
     choose_rows,
     drop_doubtful,
@@ -18,9 +19,8 @@ from .entries import (
     is_share,
     name_metric,
     source_of,
-    spell_settings,
+    spell_kind,
     spell_value,
-    spell_words,
 )
 from .line_charts import (
     MAX_LINES,
@@ -68,7 +68,7 @@ def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> st
     for picture in (*PICTURES, make_layers_picture(entries)):
         panels = list(_list_panels(picture, ours, published))
         charts = [chart for panel in panels for chart in _draw_panel(picture, panel)]
-        if panels and not charts:
+        if panels and not charts and picture.name != "labels":
             lonely += _spell_lonely(picture, panels)
         if charts:
             finding = findings.get(picture.name, "")
@@ -108,29 +108,27 @@ def _list_panels(
     theirs = [e for e in _choose(picture, theirs) if picture.x(e) is not None]
     chosen = [] if picture.scale == "names" or picture.setting else choose_rows(ours)
     random = [entry for entry in chosen if _is_random(entry)]
-    for rows in groups.values():
-        first = rows[0]
-        words = picture.panel(first)
+    for key, rows in groups.items():
+        *where, settings, common, apart = key
         # Of data by name: a published figure has no digest.
         same = [
             other
             for other in theirs
-            if (other.kind, other.data) == (first.kind, first.data)
-            and (picture.panel(other), picture.apart(other)) == (words, picture.apart(first))
+            if (other.kind, other.data) == (rows[0].kind, rows[0].data)
+            and (picture.panel(other), picture.apart(other)) == (common, apart)
         ]
-        place = _place(picture, first)
-        untrained = [e for e in random if _place(picture, e) == place]
-        settled = tuple(drop_doubtful(same))
-        yield _Panel((*words, place[-1]), tuple(rows), settled, tuple(untrained))
+        # Settings are told where charts differ in them alone.
+        alike = [key[5] for key in groups if [*key[:5], *key[6:]] == [*where, common, apart]]
+        words = (*picture.panel(rows[0]), *([str(settings)] if len(alike) > 1 else []))
+        untrained = [e for e in random if _place(picture, e) == key[:6]]
+        yield _Panel(words, tuple(rows), tuple(drop_doubtful(same)), tuple(untrained))
 
 
 def _place(picture: Picture, entry: Entry) -> tuple[str, ...]:
     """Return evaluation, data and settings, without the one that is varied."""
     found = entry.result
-    settings = {name: v for name, v in found.settings.items() if name != picture.setting}
-    if settings.get("label_share") == 1:
-        del settings["label_share"]
-    return (*entry.kind, found.train_digest, found.test_digest, spell_settings(settings))
+    settings = spell_kind(entry, (picture.setting,))
+    return (*entry.kind, found.train_digest, found.test_digest, settings)
 
 
 def _choose(picture: Picture, entries: Sequence[Entry]) -> list[Entry]:
@@ -140,14 +138,14 @@ def _choose(picture: Picture, entries: Sequence[Entry]) -> list[Entry]:
     """
     chosen = choose_rows(entries)
     if picture.scale == "names":
-        settings = {(*evaluation_of(e), spell_settings(e.result.settings)) for e in chosen}
-        return [
-            e for e in entries if (*evaluation_of(e), spell_settings(e.result.settings)) in settings
-        ]
+        kinds = {(*evaluation_of(e), spell_kind(e)) for e in chosen}
+        return [e for e in entries if (*evaluation_of(e), spell_kind(e)) in kinds]
     if picture.setting:
-        layers = {(*evaluation_of(e), spell_words(e)): e.result.layer for e in chosen}
+        layers = {(*evaluation_of(e), spell_kind(e, VARIED)): e.result.layer for e in chosen}
         return [
-            e for e in entries if layers.get((*evaluation_of(e), spell_words(e))) == e.result.layer
+            e
+            for e in entries
+            if layers.get((*evaluation_of(e), spell_kind(e, VARIED))) == e.result.layer
         ]
     return chosen
 
@@ -324,6 +322,8 @@ def make_point(x: float, entries: Sequence[Entry]) -> Point:
 def _explain(picture: Picture, ours: Sequence[Entry], theirs: Sequence[Entry]) -> str:
     """Return the words below a chart: how its points came about, and whose the others are."""
     said = [] if picture.has_lines else ["The larger a mark, the wider the trunk."]
+    if settings := spell_kind(ours[0], (picture.setting,)):
+        said.append(f"{settings[0].upper()}{settings[1:]}.")
     layers = {entry.result.layer for entry in ours}
     if picture.scale != "names" and len(layers) > 1:
         said.append("Best layer of each trunk.")

@@ -123,19 +123,22 @@ def _cells(entry: Entry, known: Sequence[Entry]) -> dict[str, str]:
         "split": found.split,
         metric: stacked(
             spell_value(metric, found.value),
-            _describe_repeats(metric, found.values),
+            _describe_repeats(metric, entry),
             kind="whole",
         ),
         "published": Markup("<br>".join(_spell_published(entry, other) for other in known)),
     }
 
 
-def _describe_repeats(metric: str, values: Sequence[float]) -> str:
+def _describe_repeats(metric: str, entry: Entry) -> str:
+    values, top5 = entry.result.values, entry.result.details.get("top5")
+    also = f"top-5 {spell_value('top5', top5)}" if isinstance(top5, float) else ""
     if len(values) < 2:
-        return ""
+        return also
     low, high = (spell_value(metric, value) for value in (min(values), max(values)))
     deviation = statistics.pstdev(values) * (100 if is_share(metric) else 1)
-    return f"{low.removesuffix(' %')} to {high}, deviation {deviation:.2g}, {len(values)} repeats"
+    spread = f"{low.removesuffix(' %')} to {high}, deviation {deviation:.2g}"
+    return ", ".join(filter(None, (spread, f"{len(values)} repeats", also)))
 
 
 def _describe_data(entry: Entry, splits: Collection[str]) -> str:
