@@ -168,7 +168,7 @@ def read_entries(place: Path, run: Run | None) -> Iterator[Entry]:
         if run is not None and known is not None and facts is not None:
             changes = describe_changes(facts, known)
             marks = (f"recipe changed: {'; '.join(changes)}",) if changes else ()
-        yield Entry(result, facts, marks=marks)
+        yield Entry(result, facts, run="" if run is None else run.name, marks=marks)
 
 
 @functools.cache

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..fields import Documented
+from ..config import RunConfig
+from ..fields import Documented, walk
 from .read import Run
 
 RANDOM = "random"
@@ -61,6 +64,8 @@ class Facts(Documented):
     """Of the whole run; 0 where that depends on the data."""
     pretext_accuracy: float | None = None
     """The task's own accuracy at the end, 0 .. 1."""
+    form: str = ""
+    """Of a run, a digest of all its settings but the seed: runs that share it are repeats."""
 
     @property
     def difficulty_name(self) -> str:
@@ -116,6 +121,7 @@ def read_run_facts(run: Run, known: Facts | None) -> Facts | None:
     facts = read_facts(run.settings)
     if facts is None:
         return known
+    facts = replace(facts, form=_digest_settings(run.settings))
     last = run.lines[-1] if run.lines else {}
     if last.get("epoch"):
         facts = replace(facts, num_images=round(last["samples"] / last["epoch"]))
@@ -137,7 +143,9 @@ def describe_changes(facts: Facts, known: Facts) -> list[str]:
         facts: of the run.
         known: of the recipe.
     """
-    said = []
+    said: list[str] = []
+    if RANDOM in (facts.pretext, known.pretext):
+        return said
     for name in ("pretext", "trunk", "width", "difficulty"):
         ours, theirs = getattr(facts, name), getattr(known, name)
         if ours != theirs:
@@ -145,6 +153,12 @@ def describe_changes(facts: Facts, known: Facts) -> list[str]:
     if known.num_images and facts.num_images and facts.num_images != known.num_images:
         said.append(f"{facts.num_images:,} images in place of {known.num_images:,}")
     return said
+
+
+def _digest_settings(settings: Mapping[str, Any]) -> str:
+    free = {item.name for item in walk(RunConfig) if item.is_free}
+    kept = {name: v for name, v in settings.items() if name not in free and name != "seed"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _count(value: Any) -> int:

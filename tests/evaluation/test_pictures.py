@@ -11,6 +11,7 @@ import pytest
 from fastssl.evaluation.report import Entry, prepare
 from fastssl.evaluation.report.comparisons import render_matrix
 from fastssl.evaluation.report.line_charts import Chart, Line, Point, draw_lines, spell_count
+from fastssl.evaluation.report.names import order_layers
 from fastssl.evaluation.report.pictures import make_point, render_pictures
 from fastssl.evaluation.report.style import STYLE
 from fastssl.studies.published import find_facts
@@ -157,6 +158,26 @@ def test_seeds_of_a_recipe_are_one_point_with_its_range():
     assert make_point(1.0, [a, b, later]) == Point(1.0, 0.7, 0.7, 0.7, 4.0)
     repeats = make(value=0.5, values=(0.3, 0.5, 0.7))
     assert make_point(1.0, [repeats]) == Point(1.0, 0.5, 0.3, 0.7, 4.0)
+
+
+def test_runs_with_other_settings_are_no_repeats_and_keep_what_is_published():
+    on_imagenet = ON_PLACES | {"test_digest": "f" * 64}
+    entries = []
+    for run, value, form in (("a", 0.3, "1"), ("b", 0.4, "2"), ("c", 0.42, "2")):
+        for layer in ("res2", "res3"):
+            entry = make(value=value, layer=layer, trunk_digest=run, **on_imagenet)
+            facts = dataclasses.replace(entry.facts, form=form)
+            entries.append(dataclasses.replace(entry, facts=facts, run=run))
+    rows = prepare([*entries, *PUBLISHED], {"f": "ImageNet-1k"})
+    (chart,) = charts(render_pictures(rows, {}), "Layer by layer")
+    assert {"ResNet-50, a", "ResNet-50, b", "published"} <= set(words(chart))
+    assert "ResNet-50, c" not in words(chart)
+
+
+def test_layers_stand_in_the_order_of_the_network():
+    entries = [make(recipe="mine", layer=name) for name in ("stem", "new", "pre_logits")]
+    assert [*sorted(order_layers(entries), key=order_layers(entries).get)][:2] == ["stem", "new"]
+    assert order_layers(DIFFICULTY)["res5"] < order_layers(DIFFICULTY)["pre_logits"]
 
 
 def test_many_lines_are_parted_by_task_and_trunk():

@@ -46,8 +46,16 @@ class Entry(Documented):
     """What pretrained the trunk; None where nobody says."""
     data: str = ""
     """Name of the data set tested on."""
+    run: str = ""
+    """Name of the run directory that it lay in."""
     marks: tuple[str, ...] = ()
     """What a reader has to be told of it, a few words each."""
+
+    @property
+    def name(self) -> str:
+        """What the trunk is called: by its recipe, and the run where that is another word."""
+        recipe = self.result.recipe or "a trunk without a name"
+        return recipe if self.run in ("", recipe) else f"{self.run} ({recipe})"
 
     @property
     def kind(self) -> tuple[str, str, str]:

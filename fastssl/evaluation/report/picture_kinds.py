@@ -100,8 +100,8 @@ def _name_run(entry: Entry) -> Hashable:
     facts = entry.facts
     if facts is None:
         return (entry.result.recipe,)
-    same = (facts.pretext, facts.trunk, facts.width, facts.data, facts.difficulty, facts.course)
-    return (entry.result.recipe, *same)
+    same = (facts.pretext, facts.trunk, facts.width, facts.difficulty, facts.course)
+    return (entry.result.recipe, facts.data, facts.num_images, facts.form, *same)
 
 
 PICTURES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -223,15 +223,16 @@ def _spell_lonely(picture: Picture, panels: Sequence[_Panel]) -> str:
 def _draw_chunk(picture: Picture, panel: _Panel, names: Mapping[Hashable, str]) -> tuple[str, str]:
     """Return a chart of some lines, and the words below it."""
     ours = [entry for entry in panel.ours if picture.line(entry) in names]
-    theirs = [entry for entry in panel.published if picture.line(entry) in names]
+    theirs = [e for e in panel.published if _find_line(picture, e, names) is not None]
     colors = {key: number for number, key in enumerate(names)}
     sources = dict.fromkeys(source_of(entry.result) for entry in theirs)
     of_sources = [[e for e in theirs if source_of(e.result) == source] for source in sources]
-    lines = [
-        Line(names[key], points, colors[key], is_published=bool(number))
-        for number, entries in enumerate([ours, *of_sources])
-        for key, points in _join(picture, entries).items()
-    ]
+    lines = []
+    for number, entries in enumerate([ours, *of_sources]):
+        for own, points in _join(picture, entries).items():
+            member = next(entry for entry in entries if picture.line(entry) == own)
+            key = _find_line(picture, member, names)
+            lines.append(Line(names[key], points, colors[key], is_published=bool(number)))
     trunks = {entry.facts.trunk for entry in ours if entry.facts}
     untrained = [e for e in panel.ours if _is_random(e) and facts_of(e).trunk in trunks]
     lines += [
@@ -258,6 +259,15 @@ def _draw_chunk(picture: Picture, panel: _Panel, names: Mapping[Hashable, str]) 
     )
     drawn = draw_lines(chart) if picture.has_lines else draw_scatter(chart)
     return drawn, _explain(picture, ours, theirs)
+
+
+def _find_line(picture: Picture, entry: Entry, keys: Collection[Hashable]) -> Hashable | None:
+    """Return an entry's line, or of a published one, which is of no run, that of its recipe."""
+    own = picture.line(entry)
+    if own in keys:
+        return own
+    of_recipe = (key for key in keys if isinstance(key, tuple) and key[0] == entry.result.recipe)
+    return next(of_recipe, None) if entry.result.is_published else None
 
 
 def _number_layers(
@@ -323,7 +333,7 @@ def _explain(picture: Picture, ours: Sequence[Entry], theirs: Sequence[Entry]) -
     """Return the words below a chart: how its points came about, and whose the others are."""
     said = [] if picture.has_lines else ["The larger a mark, the wider the trunk."]
     if settings := spell_kind(ours[0], (picture.setting,)):
-        said.append(f"{settings[0].upper()}{settings[1:]}.")
+        said.append(f"Setting: {settings}.")
     layers = {entry.result.layer for entry in ours}
     if picture.scale != "names" and len(layers) > 1:
         said.append("Best layer of each trunk.")

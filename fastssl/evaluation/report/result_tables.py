@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .entries import (
     OTHER_TEST,
@@ -101,15 +101,18 @@ def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) 
     first = entries[0]
     task, protocol, metric = first.kind
     splits = {entry.result.split for entry in entries}
+    settings = {spell_settings(entry.result.settings) for entry in entries}
     cells = [_cells(entry, find_published(entry, published, is_best)) for entry in entries]
-    rows = [row | ({} if len(splits) > 1 else {"split": ""}) for row in cells]
+    common = {"split": splits, "setting": settings}
+    told = {name: "" for name, values in common.items() if len(values) == 1}
+    rows = [row | told for row in cells]
     # What no row has is no column.
     header = [name for name in rows[0] if any(row[name] for row in rows)]
     group_marks = [mark for mark in first.marks if mark in (OTHER_TEST, OTHER_TRAIN)]
     marks = "".join(f' <span class="mark">{text(mark)}</span>' for mark in group_marks)
     title = f"{task.replace('_', ' ')}, {protocol}: {name_metric(metric)} on {first.data}"
     body = table(header, [[row[name] for name in header] for row in rows], num_words=len(header))
-    return f"<h3>{text(title)}{marks}</h3>{note(_describe_data(first, splits))}{body}"
+    return f"<h3>{text(title)}{marks}</h3>{note(_describe_data(first, common))}{body}"
 
 
 def _cells(entry: Entry, known: Sequence[Entry]) -> dict[str, str]:
@@ -117,7 +120,7 @@ def _cells(entry: Entry, known: Sequence[Entry]) -> dict[str, str]:
     metric = found.metric
     marks = [mark for mark in entry.marks if mark not in (OTHER_TEST, OTHER_TRAIN)]
     return {
-        "trunk": stacked(found.recipe or "a trunk without a name", describe_trunk(entry), marks),
+        "trunk": stacked(entry.name, describe_trunk(entry), marks),
         "layer": found.layer,
         "setting": spell_settings(found.settings),
         "split": found.split,
@@ -141,15 +144,15 @@ def _describe_repeats(metric: str, entry: Entry) -> str:
     return ", ".join(filter(None, (spread, f"{len(values)} repeats", also)))
 
 
-def _describe_data(entry: Entry, splits: Collection[str]) -> str:
-    """Say on which data, by digest, and by which split."""
+def _describe_data(entry: Entry, common: Mapping[str, Collection[str]]) -> str:
+    """Say on which data, by digest, and what all rows have in common."""
     found = entry.result
     digests = {"tested on": found.test_digest, "trained on": found.train_digest}
     if found.test_digest == found.train_digest:
         digests = {"data": found.test_digest}
     said = [f"{role} {short_digest(digest)}" for role, digest in digests.items() if digest]
-    if len(splits) == 1:
-        said += [f"split: {split}" for split in splits if split]
+    for name, values in common.items():
+        said += [f"{name}: {value}" for value in values if value and len(values) == 1]
     return "; ".join(said)
 
 
@@ -204,5 +207,5 @@ def _table_of_classes(metric: str, entries: Sequence[Entry]) -> str:
     for name in sorted(names):
         values = [entry.result.per_class.get(name) for entry in entries]
         rows.append([name, *("" if v is None else spell_value(metric, v) for v in values)])
-    header = [f"{entry.result.recipe} {entry.result.layer}".strip() for entry in entries]
+    header = [f"{entry.name} {entry.result.layer}".strip() for entry in entries]
     return table(["class", *header], rows)
