@@ -48,7 +48,7 @@ _CONTENTS = """
 """
 _PAGES = {
     "Data": ("shards", "loaders", "betons", "synthetic"),
-    "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
+    "Training": ("training", "tasks", "trunks", "metrics", "report", "reliability", "performance"),
     "From Python": ("library", "api"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -123,8 +124,9 @@ def read_run_facts(run: Run, known: Facts | None) -> Facts | None:
         return known
     facts = replace(facts, form=_digest_settings(run.settings))
     last = run.lines[-1] if run.lines else {}
-    if last.get("epoch"):
-        facts = replace(facts, num_images=round(last["samples"] / last["epoch"]))
+    samples, epoch = _count(last.get("samples")), last.get("epoch")
+    if samples and isinstance(epoch, (int, float)) and 0 < epoch < math.inf:
+        facts = replace(facts, num_images=round(samples / epoch))
     accuracies = run.curve("accuracy")[1]
     if accuracies:
         facts = replace(facts, pretext_accuracy=accuracies[-1])

@@ -6,6 +6,7 @@ Everything that draws pictures or tables reads these files and nothing else.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -169,6 +170,14 @@ def _build(content: Mapping[str, Any]) -> Result:
         "parts": (),
     }
     for name in ("task", "protocol", "metric"):
-        if not isinstance(content[name], str):
-            raise TypeError(f"{name} is {content[name]!r}")
-    return Result(**known)
+        if name not in content:
+            raise KeyError(name)
+    for f in fields(Result):
+        kind = {"str": str, "int": int, "bool": bool}.get(str(f.type))
+        if kind is not None and f.name in known and type(known[f.name]) is not kind:
+            raise TypeError(f"{f.name} is {known[f.name]!r}")
+    result = Result(**known)
+    numbers = [result.value, *result.values, *result.per_class.values()]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a number is not finite")
+    return result

@@ -10,25 +10,6 @@ import pytest
 from fastssl.evaluation.report import Comparison, Report, write_report
 from fastssl.evaluation.report.training import describe_speed
 from fastssl.runs.read import Run, read_run
-from fastssl.studies import build_recipe
-from fastssl.training import train
-
-
-@pytest.fixture(scope="module")
-def trained(dataset_path, tmp_path_factory):
-    """A run directory that the trainer wrote: four steps of a narrow network, stopped once."""
-    config = build_recipe("demo_smoke")
-    small = {"num_permutations": 10, "hidden": 8, "patch": 10, "jitter": 3}
-    config = dataclasses.replace(
-        config,
-        task=dataclasses.replace(config.task, **small, resize_short=36, crop=36),
-        data=dataclasses.replace(config.data, path=dataset_path, num_threads=1),
-        log=dataclasses.replace(config.log, every_steps=1, progress=False),
-        output_dir=tmp_path_factory.mktemp("trained") / "run",
-    )
-    train(dataclasses.replace(config, max_steps=2))
-    train(config)
-    return config.output_dir
 
 
 @pytest.fixture

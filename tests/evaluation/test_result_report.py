@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from fastssl.evaluation.report import Entry, ResultsReport, prepare
 from fastssl.evaluation.report.entries import choose_layers
 from fastssl.evaluation.report.result_tables import find_published
 from fastssl.evaluation.report.study_page import render_results_page
+from fastssl.runs.facts import read_run_facts
+from fastssl.runs.read import Run, read_run
 from fastssl.runs.result import Result, write_result
 from fastssl.studies.published import find_facts, list_published
 from tests.evaluation.test_report import Page
@@ -131,8 +135,8 @@ def test_results_that_contradict_each_other_are_both_shown_and_marked():
 
 def test_other_data_are_marked():
     other = make(test_digest="c" * 64, seed=1)
-    trained = make(train_digest="d" * 64, seed=2)
-    page = Page(render(make(), make(seed=3), other, trained))
+    taught = make(train_digest="d" * 64, seed=2)
+    page = Page(render(make(), make(seed=3), other, taught))
     assert page.text.count("other test data") == 1
     assert page.text.count("other training data") == 1
 
@@ -207,3 +211,37 @@ def test_wrong_input_is_one_line(folder, arguments, message):
     with pytest.raises(InputError, match=message):
         main(arguments)
     assert not Path(folder / "page.html").exists()
+
+
+def test_a_run_and_its_results_make_one_page(trained, tmp_path):
+    """Results written as evaluate writes them, beside lines that the trainer wrote."""
+    run = shutil.copytree(trained, tmp_path / "first")
+    for layer in ("block1", "block2"):
+        result = make("demo_smoke", 0.3, layer=layer, step=4).result
+        write_result(run / "results" / f"{layer}.json", result)
+    main([str(run), "--output", str(tmp_path / "page.html")])
+    source = (tmp_path / "page.html").read_text()
+    page = Page(source)
+    assert "2 figures of 1 trunk and the course of 1 run." in page.text
+    assert "first (demo_smoke)" in page.text
+    assert "ResNet9 x1, jigsaw, |P| = 10, " in page.text
+    assert "recipe changed: difficulty 10 in place of 100" in page.text
+    assert "Layer by layer" in page.text
+    assert {"Loss", "Accuracy"} <= set(page.titles)
+    assert len(page.titles) == len(set(page.titles))
+
+
+def test_facts_of_a_run_come_from_what_it_left_behind(trained):
+    facts = read_run_facts(read_run(trained), find_facts("demo_smoke"))
+    assert (facts.pretext, facts.trunk, facts.difficulty) == ("jigsaw", "ResNet9", 10)
+    assert facts.num_images == 47
+    assert 0 <= facts.pretext_accuracy <= 1
+    assert facts.form
+    strange = Run("x", ({"step": 1, "samples": "7", "epoch": [], "accuracy": {}},))
+    strange = dataclasses.replace(strange, settings={"task.name": "jigsaw", "trunk": "resnet9"})
+    assert read_run_facts(strange, None).num_images == 0
+
+
+def test_strange_settings_break_nothing():
+    odd = [make(layer=layer, settings={"k": "many", "label_share": "all"}) for layer in "ab"]
+    assert "k many, label share all" in Page(render(*odd)).text

@@ -60,3 +60,24 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
         read_result(path)
     with pytest.raises(InputError, match="give a file"):
         read_result(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": 5},
+        {"step": "9"},
+        {"layer": None},
+        {"value": float("nan")},
+        {"values": ["1e999"]},
+        {"per_class": {"cat": float("inf")}},
+        {"is_published": 1},
+    ],
+)
+def test_a_result_of_other_types_or_without_finite_numbers_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"task": "a", "protocol": "b", "metric": "c", "value": 1} | change))
+    with pytest.raises(InputError, match="is no result of an evaluation"):
+        read_result(path)

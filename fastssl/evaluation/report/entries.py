@@ -157,7 +157,7 @@ def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
 
     def rank(entry: Entry) -> list[tuple[str, float]]:
         settings = entry.result.settings
-        return [(name, float(settings[name])) for name in VARIED if name in settings]
+        return [(name, float(settings[name])) for name in VARIED if _is_number(settings.get(name))]
 
     def group(entry: Entry) -> Hashable:
         return (*evaluation_of(entry), spell_kind(entry, VARIED))

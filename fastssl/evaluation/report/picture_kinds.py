@@ -83,7 +83,8 @@ def _take_shots(entry: Entry) -> float | None:
 
 def _take_labels(entry: Entry) -> float | None:
     value = entry.result.settings.get("label_share", 1.0)  # all, where nothing is said
-    return None if entry.result.task == "low_shot" else float(value)
+    is_here = entry.result.task != "low_shot" and isinstance(value, (int, float))
+    return float(value) if is_here else None
 
 
 def _label_difficulty(entry: Entry) -> str:
