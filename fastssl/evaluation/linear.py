@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from ..shards import open_dataset
 from ..system.files import publish_bytes
 from ..tasks import Task
 from ..training import train
-from ..training.measures import Measure
+from ..training.measures import Measure, never
 from ..training.validation import match_classes
 from ..world import World
 from .accuracy import Accuracy, summarize_ranks
@@ -280,7 +280,10 @@ class HeadTest(Measure):
             self.close()
             raise
 
-    def measure(self) -> dict[str, float | None]:
+    def measure(
+        self,
+        is_stopping: Callable[[], bool] = never,  # noqa: ARG002 - the run would be at its end
+    ) -> dict[str, float | None]:
         """Test, write the scores down, and return top-1 by end point; a collective call."""
         world, task = self._world, self._task
         everyone = world.gather(world.together(self._rank))

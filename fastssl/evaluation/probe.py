@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..models.export import first_tower_state
 from ..sampling import HoldOut
 from ..shards import ShardDataset, open_dataset
 from ..tasks import Task
-from ..training.measures import Measure
+from ..training.measures import Measure, never
 from ..world import World
 from .effective_rank import effective_rank
 from .extract import PRE_LOGITS, Pass, run_trunk
@@ -110,16 +111,19 @@ class Probe(Measure):
             part="held_out" if is_part else "remaining",
         )
 
-    def measure(self) -> dict[str, float | None]:
+    def measure(self, is_stopping: Callable[[], bool] = never) -> dict[str, float | None]:
         """Return accuracy, rank and the time that they took, by name; a collective call."""
         began = time.perf_counter()
-        part = self._world.together(self._extract)
-        whole = [torch.cat(parts) for parts in zip(*self._world.gather(part), strict=True)]
+        part = self._world.together(lambda: self._extract(is_stopping))
+        parts = self._world.gather(part)
+        if None in parts:
+            return {}
+        whole = [torch.cat(both) for both in zip(*parts, strict=True)]
         measured = self._world.on_zero(lambda: self._judge(*whole))
         return {**measured, "probe_ms": (time.perf_counter() - began) * 1e3}
 
-    def _extract(self) -> _Part:
-        """Run the trunk as it stands over this rank's images."""
+    def _extract(self, is_stopping: Callable[[], bool] = never) -> _Part | None:
+        """Run the trunk as it stands over this rank's images; None where it has to stop."""
         config, world = self._config, self._world
         self._twin.load_state_dict(first_tower_state(self._trunk)[0], assign=True)
         setting = Pass(
@@ -139,6 +143,8 @@ class Probe(Measure):
         features, labels = [], []
         with contextlib.closing(loader):
             for batch in run_trunk(self._twin, loader.one_pass(), setting, world.device):
+                if is_stopping():
+                    return None
                 assert batch.labels is not None  # the dataset has classes
                 features.append(batch.features[PRE_LOGITS].cpu())
                 labels.append(batch.labels)

@@ -8,8 +8,14 @@ from collections.abc import Callable, Sequence
 
 from ..config import RunConfig
 from ..errors import InputError
+from ..system.signals import StopSignals
 from ..tasks import Task
 from ..world import World
+
+
+def never() -> bool:
+    """Return false: nobody asks to stop."""
+    return False
 
 
 class Measure(abc.ABC):
@@ -28,19 +34,27 @@ class Measure(abc.ABC):
         self._every = every_steps
         self._log_every = log_every_steps
 
-    def test(self, step: int, is_last: bool) -> dict[str, float | None]:
+    def test(
+        self, step: int, is_last: bool, is_stopping: Callable[[], bool]
+    ) -> dict[str, float | None]:
         """Return numbers by their names at the first line after they are due; a collective call.
 
         Args:
             step: steps done.
             is_last: whether this life ends with it.
+            is_stopping: whether this rank has been asked to stop.
         """
         is_due = step % self._every < self._log_every
-        return self.measure() if is_due or is_last else {}
+        return self.measure(is_stopping) if is_due or is_last else {}
 
     @abc.abstractmethod
-    def measure(self) -> dict[str, float | None]:
-        """Return numbers by their names, None for one that is not finite; a collective call."""
+    def measure(self, is_stopping: Callable[[], bool] = never) -> dict[str, float | None]:
+        """Return numbers by their names, None for one that is not finite; a collective call.
+
+        Args:
+            is_stopping: asked now and then; where it is so on a rank, all may come to an end with
+                no number at all.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -85,15 +99,18 @@ def open_measures(
     return measures
 
 
-def take_measures(measures: Sequence[Measure], step: int, is_last: bool) -> dict[str, float | None]:
+def take_measures(
+    measures: Sequence[Measure], step: int, is_last: bool, signals: StopSignals
+) -> dict[str, float | None]:
     """Return the numbers of all that are due; a collective call.
 
     Args:
         measures: from ``open_measures``.
         step: steps done.
         is_last: whether this life ends with it.
+        signals: what asks for a stop: torchrun waits 30 seconds for a rank to end.
     """
     found: dict[str, float | None] = {}
     for measure in measures:
-        found |= measure.test(step, is_last)
+        found |= measure.test(step, is_last, lambda: signals.received is not None)
     return found

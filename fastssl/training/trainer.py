@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -447,9 +448,8 @@ class Trainer:
         if self.step % self.config.log.every_steps == 0 or is_last:
             skipped, tripped_at = self.guard.read()
             lr = self.optimizer.param_groups[0]["lr"]
-            self.journal.write_metrics(
-                self.step, lr, skipped, lambda: take_measures(self.measures, self.step, is_last)
-            )
+            test = partial(take_measures, self.measures, self.step, is_last, self.signals)
+            self.journal.write_metrics(self.step, lr, skipped, test)
             if tripped_at:
                 self._stop_on_nonfinite(tripped_at)
         self.journal.write_pictures(batch, self.step, is_last)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..loaders import build_loader
 from ..shards import ShardDataset, open_dataset
 from ..tasks import Supervised, Task
 from ..world import World
-from .measures import Measure
+from .measures import Measure, never
 
 
 class Validation(Measure):
@@ -67,7 +68,7 @@ class Validation(Measure):
             self.close()
             raise
 
-    def measure(self) -> dict[str, float | None]:
+    def measure(self, is_stopping: Callable[[], bool] = never) -> dict[str, float | None]:
         """Return the share of labelled images whose class is found; a collective call."""
         world = self._world
         loader = build_loader(
@@ -81,10 +82,14 @@ class Validation(Measure):
         counts = torch.zeros(2, dtype=torch.int64, device=world.device)
         with contextlib.closing(loader), self._task.answering(), torch.no_grad():
             for batch in loader.one_pass():
+                if is_stopping():
+                    break
                 assert batch.labels is not None  # the dataset has classes
                 labels = self._classes[batch.labels.cpu()].to(world.device)
                 counts += self._task.count_right(batch.images[:, 0], labels)
-        right, labelled = world.sum(*counts.tolist())()
+        right, labelled, num_stopping = world.sum(*counts.tolist(), is_stopping())()
+        if num_stopping:
+            return {}
         return {"validation_accuracy": right / max(labelled, 1)}
 
     def close(self) -> None:

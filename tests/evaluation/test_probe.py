@@ -131,6 +131,14 @@ def test_ranks_share_the_images(dataset_path):
     assert torch.allclose(parts[0].features, joined, atol=1e-5)  # other batch sizes, other sums
 
 
+def test_a_probe_ends_without_numbers_when_its_rank_has_to_stop(dataset_path):
+    answers = iter([False, True])
+    _, probe = make_probe("demo_smoke", dataset_path)
+    with contextlib.closing(probe):
+        assert probe.measure(lambda: next(answers)) == {}
+        assert KEYS == probe.measure().keys()
+
+
 def test_images_are_drawn_from_the_whole_dataset(dataset_path):
     dataset = open_dataset(dataset_path)
     _, probe = make_probe("demo_smoke", dataset_path, max_samples=20, seed=5)

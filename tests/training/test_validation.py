@@ -19,8 +19,9 @@ from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.studies import build_recipe
 from fastssl.tasks import build_task
 from fastssl.training import train
-from fastssl.training.validation import match_classes
+from fastssl.training.validation import Validation, match_classes
 from fastssl.views import ViewSpec
+from fastssl.world import World
 from tests.conftest import save_photograph
 from tests.small_runs import assert_equal_states, load_state, read_lines
 
@@ -88,6 +89,17 @@ def test_what_is_held_out_is_tested_once_an_epoch_without_being_asked(dataset_pa
     # 27 samples remain: four steps of eight.
     assert ["validation_accuracy" in line for line in lines] == [False, True, False, True]
     assert (20 * lines[-1]["validation_accuracy"]).is_integer()
+
+
+def test_a_test_ends_without_a_number_when_its_rank_has_to_stop(dataset_path, held_out, tmp_path):
+    config = configure_supervised(dataset_path, tmp_path / "run", path=held_out)
+    task = build_task(config.task, build_trunk("resnet9", 1), 3)
+    task.class_names = open_dataset(dataset_path).class_names
+    validation = Validation(config, World(0, 1, torch.device("cpu"), None), task, 4)
+    with contextlib.closing(validation):
+        answers = iter([False, True, True])
+        assert validation.measure(lambda: next(answers)) == {}
+        assert validation.measure().keys() == {"validation_accuracy"}
 
 
 def test_classes_are_matched_by_name(dataset_path, held_out):

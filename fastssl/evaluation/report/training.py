@@ -29,6 +29,7 @@ def render_training(runs: Sequence[Run]) -> str:
         for metric in metrics.values()
         if metric.name == "loss" or (metric.group in _SHOWN and "_of_" not in metric.name)
     ]
+    shown.sort(key=lambda metric: metric.group == "probe")  # behind what the task says itself
     body = cards(_charts(shown, metrics, runs))
     body += _runs_table(shown, runs) + note(describe_speed(runs))
     return section("Training", body + _inside(metrics, runs))
