@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import save_photograph
-from tests.patience import HANGS_AFTER_S
+from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -26,8 +24,7 @@ def photographs(tmp_path_factory):
 
 
 def run(*arguments, tool="bench_encodings.py"):
-    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER_S)
+    return run_child(TOOLS / tool, *arguments)
 
 
 @pytest.mark.slow

@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fastssl.shards import open_dataset
 from fastssl.shards.beton import BetonOptions, write_beton
+from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
 QUICK = ("--rounds", 3, "--images", 8, "--batch-size", 4, "--threads", 1)
 
 
 def run_tool(name, *arguments):
-    return subprocess.run(
-        [sys.executable, str(TOOLS / name), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_child(TOOLS / name, *arguments)
 
 
 @pytest.mark.slow

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def run_tool(name, *arguments):
-    return subprocess.run(
-        [sys.executable, str(TOOLS / name), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_child(TOOLS / name, *arguments)
 
 
 @pytest.mark.slow

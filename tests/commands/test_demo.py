@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +14,13 @@ from fastssl.commands import demo_worth
 from fastssl.errors import InputError
 from fastssl.models import load_trunk
 from fastssl.shards.making.convert import ConvertConfig, convert
+from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def run_demo(out, *options):
-    command = [sys.executable, TOOLS / "demo.py", "--output-dir", out, *map(str, options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return run_child(TOOLS / "demo.py", "--output-dir", out, *options)
 
 
 def make_photographs(folder, classes=2, each=20, side=60):
@@ -106,10 +102,10 @@ def test_random_twin_is_where_a_run_starts(tmp_path):
     """With a learning rate of zero the run's trunk is still the one it began with."""
     photographs = make_photographs(tmp_path / "photographs", each=10)
     convert(ConvertConfig(source=photographs, out=tmp_path / "shards", workers=1))
-    command = [sys.executable, TOOLS / "train.py", "demo_smoke", "--max-steps", "1"]
-    command += ["--data.path", tmp_path / "shards", "--output-dir", tmp_path / "run"]
-    command += ["--optim.lr", "0", "--seed", "7", "--log.tensorboard", "false"]
-    subprocess.run(command, check=True, capture_output=True)
+    words = [TOOLS / "train.py", "demo_smoke", "--max-steps", "1"]
+    words += ["--data.path", tmp_path / "shards", "--output-dir", tmp_path / "run"]
+    words += ["--optim.lr", "0", "--seed", "7", "--log.tensorboard", "false"]
+    run_child(*words, check=True)
     trained, _ = load_trunk(tmp_path / "run" / "trunk.safetensors")
     twin = demo_worth.build_random_twin(7)
     for (name, a), b in zip(trained.named_parameters(), twin.parameters(), strict=True):

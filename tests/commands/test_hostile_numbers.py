@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import subprocess
-import sys
 import typing
 from typing import Any
 
@@ -27,6 +25,7 @@ from fastssl.sampling import SampleOrder
 from fastssl.studies import build_recipe
 from fastssl.training.memory import Capacity, check_memory, outline_task
 from fastssl.training.schedule import build_schedule
+from tests.nursery import run_child
 
 HOSTILE = ("nan", "inf", "-1", "0", "1e308", str(2**31), str(2**63), str(10**23))
 # One for each task's config; the fields that all runs have are tried with the first.
@@ -180,8 +179,7 @@ def test_a_number_for_any_command_is_taken_or_refused_in_one_line():
     ids=lambda words: words[2],
 )
 def test_a_process_says_it_in_one_line(words, tmp_path):
-    command = [sys.executable, "-m", "fastssl", *words, "--output-dir", str(tmp_path / "run")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = run_child("-m", "fastssl", *words, "--output-dir", tmp_path / "run")
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: {words[2][2:].replace('-', '_')} (")
     assert ended.stderr.count("\n") == 1

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +11,13 @@ from PIL import Image
 
 from fastssl.commands import run_recipes
 from fastssl.studies import build_recipe, recipe_names
-from tests.patience import HANGS_AFTER_S
+from tests.nursery import run_child
 
 TOOL = Path(__file__).parents[2] / "tools" / "run_recipes.py"
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=HANGS_AFTER_S,
-        check=False,
-    )
+    return run_child(TOOL, *arguments, CUDA_VISIBLE_DEVICES="")
 
 
 def save_unlabelled(folder):

@@ -6,15 +6,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import NUM_SAMPLES
-from tests.patience import HANGS_AFTER_S, wait_until
+from tests.nursery import Child, run_child
+from tests.patience import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -32,20 +31,13 @@ OPTIONS = [
 
 
 def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tools" / "train.py"), *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Child([ROOT / "tools" / "train.py", *arguments], CUDA_VISIBLE_DEVICES="")
 
 
 def run(*arguments):
     """Run to the end; return the exit code and what stands on stderr."""
-    process = start(*arguments)
-    _, said = process.communicate(timeout=HANGS_AFTER_S)
-    return process.returncode, said
+    done = run_child(ROOT / "tools" / "train.py", *arguments, CUDA_VISIBLE_DEVICES="")
+    return done.returncode, done.stderr
 
 
 def train(dataset_path, folder, *options):
@@ -164,7 +156,7 @@ def test_a_second_run_in_a_directory_is_refused_and_the_first_is_not_disturbed(
         wait_until(lambda: steps_done(folder) > steps, STUCK, first)
         first.send_signal(signal.SIGTERM)
         first.send_signal(signal.SIGTERM)  # schedulers repeat themselves
-        _, said = first.communicate(timeout=HANGS_AFTER_S)
+        _, said = first.communicate()
     finally:
         first.kill()
     assert first.returncode == ending_of(folder)["code"] == 75, said
@@ -177,7 +169,7 @@ def test_a_signal_before_the_first_step_saves_and_stops(dataset_path, tmp_path):
     try:
         wait_until((folder / "config.json").exists, STUCK, process)
         process.send_signal(signal.SIGUSR1)
-        _, said = process.communicate(timeout=HANGS_AFTER_S)
+        _, said = process.communicate()
     finally:
         process.kill()
     assert process.returncode == ending_of(folder)["code"] == 75, said
@@ -209,7 +201,7 @@ def test_a_killed_loader_worker_ends_the_run_instead_of_hanging_it(dataset_path,
         os.kill(workers[0], signal.SIGKILL)
         wait_until((folder / "exit.json").exists, STUCK, process)
         os.kill(workers[1], signal.SIGCONT)
-        _, said = process.communicate(timeout=HANGS_AFTER_S)
+        _, said = process.communicate()
     finally:
         for pid in (process.pid, *children_of(process.pid)) if process.poll() is None else ():
             os.kill(pid, signal.SIGKILL)

@@ -6,8 +6,6 @@ import importlib.util
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from fastssl.errors import InputError
 from fastssl.loaders import build_loader
 from fastssl.shards import reader
 from fastssl.views import ViewSpec
+from tests.nursery import run_child
 from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
@@ -131,13 +130,8 @@ def test_ffcv_wants_its_beton_in_a_folder(server, build):
 
 def test_a_run_trains_from_an_address(server, tmp_path):
     tool = Path(__file__).parents[2] / "tools" / "train.py"
-    options = "--max-steps 1 --data.global-batch-size 8 --data.num-threads 1 --output-dir run"
-    done = subprocess.run(
-        [sys.executable, tool, "supervised_smoke", *options.split(), "--data.path", server.address],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    options = "--max-steps 1 --data.global-batch-size 8 --data.num-threads 1"
+    options = [*options.split(), "--output-dir", tmp_path / "run"]
+    run_child(tool, "supervised_smoke", *options, "--data.path", server.address, check=True)
     assert server.address in (tmp_path / "run" / "config.json").read_text()
     assert json.loads((tmp_path / "run" / "exit.json").read_text())["step"] == 1

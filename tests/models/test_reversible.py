@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from fastssl.models import build_trunk
 from fastssl.models.memory import count_saved_bytes
 from fastssl.models.resnet50_v2 import PreActivationBranch
 from fastssl.models.reversible import ReversibleStage
+from tests.nursery import run_child
 
 CHANNELS = 8
 
@@ -257,8 +256,7 @@ dist.destroy_process_group()
 def test_two_ranks_average_their_gradients(tmp_path):
     script, file = tmp_path / "script.py", tmp_path / "grads.pt"
     script.write_text(DDP_SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    subprocess.run([*launcher, "--nproc-per-node", "2", script, file], check=True)
+    run_child(script, file, ranks=2, check=True)
     _, plain, images = build_pair("revnet50", 32)
     for half in images.chunk(2):
         (plain(half).square().sum() / 2).backward()

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastssl import ops
 from fastssl.extension import find_binary
+from tests.nursery import Child
 from tests.ops.emulation import compile_kernels
 
 pytestmark = pytest.mark.skipif(not ops.build_info()["cpu"], reason="needs the extension")
 
-ROOT = Path(__file__).parents[2]
 COPIES = ["default", "avx2", "avx512"]
 FILES = [f"tests/ops/test_{name}.py" for name in ("color", "losses", "jitter")]
 # Tests of what torch is told, not of numbers, and those of plain Python.
@@ -31,17 +27,9 @@ def find_copy() -> str:
     return function().decode()
 
 
-def start(code: str, capability: str) -> subprocess.Popen[str]:
+def start(code: str, capability: str) -> Child:
     """Start Python with these instructions at most."""
-    environment = os.environ | {"FASTSSL_CPU_CAPABILITY": capability}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    return Child(["-c", code], FASTSSL_CPU_CAPABILITY=capability)
 
 
 def test_narrower_copies_pass_the_tests_of_the_operators():
@@ -60,7 +48,7 @@ def test_another_name_is_refused():
     code = "import torch; from fastssl import ops; "
     code += "ops.rgb_to_lab(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))"
     process = start(code, "sse")
-    output = process.communicate()[0]
+    _, output = process.communicate()
     assert process.returncode == 1
     assert "FASTSSL_CPU_CAPABILITY must be default, avx2 or avx512, got sse" in output
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from fastssl.errors import InputError
 from fastssl.ops import ColorLoss, color_bins
 from fastssl.ops.color_grid import lab_of_rgb
 from fastssl.tasks.color_prior import count_colors, read_prior, write_prior
+from tests.nursery import run_child
 
 TOOL = Path(__file__).parents[2] / "tools" / "color_prior.py"
 
@@ -39,10 +38,8 @@ def test_grey_pixels_count_for_the_bin_in_the_middle():
 
 def test_the_command_counts_all_pixels_and_its_file_serves_the_loss(dataset_path, tmp_path):
     out = tmp_path / "prior.json"
-    command = [sys.executable, TOOL, dataset_path, out, "--size", "16", "--num-threads", "1"]
-    done = subprocess.run(
-        [*command, "--loader", "webdataset"], capture_output=True, text=True, check=False
-    )
+    options = ("--size", "16", "--num-threads", "1", "--loader", "webdataset")
+    done = run_child(TOOL, dataset_path, out, *options)
     assert done.returncode == 0, done.stderr
     content = json.loads(out.read_text())
     assert (content["images"], sum(content["counts"])) == (47, 47 * 16 * 16)
@@ -88,8 +85,7 @@ def test_a_prior_comes_back(tmp_path):
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, match, tmp_path):
-    command = [sys.executable, TOOL, tmp_path, tmp_path / "prior.json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_child(TOOL, tmp_path, tmp_path / "prior.json", *options)
     assert done.returncode == 2
     assert match in done.stderr
     assert done.stderr.count("\n") == 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +13,8 @@ from fastssl.tasks import DividedTable
 from fastssl.training.checkpoint import CheckpointStore
 from fastssl.training.tables import PART_BYTES, _write_all, load_tables
 from fastssl.world import World
+from tests.nursery import run_child
 from tests.small_runs import BATCH, flat, read_lines
-
-ROOT = Path(__file__).parents[2]
 
 
 def make_tables(size, num_rows=47, row_shape=(3, 2), dtype=torch.float32):
@@ -110,16 +106,9 @@ def test_another_table_is_refused(tmp_path):
 
 
 def run(dataset, folder, steps, num_ranks=2, columns=8, die_at=-1, is_killed=False):
-    script = [str(Path(__file__).with_name("toy_run.py")), str(dataset), str(folder)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += ["--nproc-per-node", str(num_ranks)]
-    done = subprocess.run(
-        [*launcher, *script, str(steps), str(columns), str(die_at)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    script = Path(__file__).with_name("toy_run.py")
+    words = [script, dataset, folder, steps, columns, die_at]
+    done = run_child(*words, ranks=num_ranks)
     assert (done.returncode != 0) is is_killed, done.stderr[-3000:]
 
 
