@@ -23,6 +23,7 @@ from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
 from ..runs.read import Run, read_run
 from ..runs.result import RESULTS_NAME, read_results
 from ..studies.goyal19_figures import FINDINGS
+from ..studies.grids import list_grids
 from ..studies.published import find_facts, list_published
 from .frame import parse_arguments, refuse_repeated
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     names = {start: name for start, _, name in (n.partition("=") for n in command.data_names)}
     entries = prepare([*ours, *published], names)
     findings = FINDINGS if any(e.result.recipe.startswith("goyal19") for e in ours) else {}
-    report = ResultsReport(command.title, entries, [*runs.values()], findings)
+    report = ResultsReport(command.title, entries, [*runs.values()], list_grids(), findings)
     write_results(command.output, report)
     print(f"{len(ours)} results and {len(runs)} runs: {command.output.resolve()}")
 

@@ -74,6 +74,22 @@ class Facts(Documented):
         return DIFFICULTIES[self.pretext][1] if self.pretext in DIFFICULTIES else ""
 
 
+@dataclass(frozen=True)
+class Grid(Documented):
+    """A table of a study, which results fill."""
+
+    title: str
+    """The study, and which table."""
+    corner: str
+    """Above the names of rows."""
+    rows: tuple[str, ...]
+    """Their names, from above."""
+    columns: tuple[str, ...]
+    """Their names, from the left."""
+    recipes: Mapping[tuple[str, str], str]
+    """(row, column) -> the recipe that fills it; a cell that the study does not have is absent."""
+
+
 def name_trunk(trunk: str) -> str:
     """Return a trunk's name as people write it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from fastssl.evaluation.report.study_page import render_results_page
 from fastssl.runs.facts import read_run_facts
 from fastssl.runs.read import Run, read_run
 from fastssl.runs.result import Result, write_result
+from fastssl.studies.grids import list_grids
 from fastssl.studies.published import find_facts, list_published
 from tests.evaluation.test_report import Page
 
@@ -149,6 +151,28 @@ def test_the_page_needs_nothing_from_outside_and_names_are_escaped():
     assert "http" not in source.replace("http://www.w3.org/", "")
     assert "&lt;b&gt;&amp;co" in source
     assert "<b>&co" not in source
+
+
+def test_a_studys_table_says_which_cells_are_filled():
+    cells = [make(value=0.5), make("kolesnikov19_rotation_revnet50_8x", protocol="kolesnikov19")]
+    source = render(*cells, make(value=0.4, layer="res3"), grids=list_grids())
+    titles = re.findall(r"<summary>([^<]*cells filled)</summary>", source)
+    assert titles == [
+        "Goyal et al. 2019: svm (goyal19), mean average precision on VOC07; 1 of 77 cells filled",
+        "Kolesnikov et al. 2019, Table 1: svm (kolesnikov19), mean average precision on VOC07; "
+        "1 of 72 cells filled",
+    ]
+    table = source.split(titles[0])[1].split("</table>")[0]
+    row = table.split("jigsaw ResNet-50, |P| 2,000</td>")[1].split("</tr>")[0]
+    texts = [re.sub(r"<br>", " ", cell) for cell in re.findall(r"<td.*?</td>", row)]
+    plain = [re.sub(r"<[^>]*>", "", cell) for cell in texts]
+    assert plain[:6] == ["64.0", "\u00b7", "\u00b7", "71.0", "50.0 64.5", "71.9?"]
+    assert "cells filled" not in render(make("mine"), grids=list_grids())
+
+
+def test_kolesnikovs_table_has_its_columns():
+    grid = list_grids()[1]
+    assert (len(grid.rows), len(grid.columns), len(grid.recipes)) == (6, 12, 72)
 
 
 # --- The command ----------------------------------------------------------------------------------

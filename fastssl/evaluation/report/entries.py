@@ -23,6 +23,7 @@ _IDENTITY = (
     "task protocol metric layer split seed train_digest test_digest trunk_digest recipe step input "
     "settings is_published"
 ).split()
+_SIDE_METRICS = {"top5": "top1"}
 _SHARES = {"top1", "top5", "mAP", "AP", "AP50", "AP75", "accuracy", "mIoU"}
 _METRICS = {
     "top1": "top-1 accuracy",
@@ -165,6 +166,17 @@ def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
     chosen = _choose(choose_layers(entries), group, rank)
     shown = {_identify(entry.result, has_value=False) for entry in chosen}
     return [entry for entry in entries if _identify(entry.result, has_value=False) in shown]
+
+
+def drop_asides(entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out metrics that stand in tables alone where another one of theirs is there."""
+    there = {(entry.trunk, entry.kind) for entry in entries}
+
+    def has_main(entry: Entry) -> bool:
+        task, protocol, metric = entry.kind
+        return (entry.trunk, (task, protocol, _SIDE_METRICS.get(metric))) in there
+
+    return [entry for entry in entries if not has_main(entry)]
 
 
 def drop_doubtful(published: Sequence[Entry]) -> list[Entry]:

@@ -14,6 +14,7 @@ from .entries import (
     VARIED,
     Entry,
     choose_rows,
+    drop_asides,
     drop_doubtful,
     evaluation_of,
     is_share,
@@ -35,8 +36,6 @@ from .names import name_trunks
 from .picture_kinds import PICTURES, Picture, facts_of, make_layers_picture
 from .pieces import cards, fold, note, section, text
 
-# Metrics that stand in tables alone where another one of theirs is drawn.
-_SIDE_METRICS = {"top5": "top1"}
 _MAX_CHARTS = 6
 """Of a picture; more of them fold away."""
 
@@ -62,7 +61,7 @@ def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> st
         entries: from ``prepare``, published ones among them.
         findings: what a study says of a picture, by the picture's name.
     """
-    ours = [e for e in entries if not e.result.is_published and not _is_aside(e, entries)]
+    ours = drop_asides([entry for entry in entries if not entry.result.is_published])
     published = [entry for entry in entries if entry.result.is_published]
     body, lonely = "", ""
     for picture in (*PICTURES, make_layers_picture(entries)):
@@ -83,13 +82,6 @@ def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> st
     if lonely:
         body += note(f"Not drawn, for one point is no picture:{lonely}")
     return section("Pictures", body) if body else ""
-
-
-def _is_aside(entry: Entry, entries: Sequence[Entry]) -> bool:
-    main = _SIDE_METRICS.get(entry.result.metric)
-    return main is not None and any(
-        other.trunk == entry.trunk and other.kind == (*entry.kind[:2], main) for other in entries
-    )
 
 
 # --- From entries to panels -----------------------------------------------------------------------

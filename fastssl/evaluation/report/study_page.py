@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...runs.facts import Grid
 from ...runs.read import Run
 from ...system.files import publish_bytes
 from .entries import CONTRADICTS, Entry
+from .grids import render_grids
 from .page import render_document
 from .pictures import render_pictures
 from .pieces import section
@@ -26,6 +28,8 @@ class ResultsReport:
     """From ``prepare``: what was measured, and what is published."""
     runs: Sequence[Run] = ()
     """Training runs, each with a name of its own."""
+    grids: Sequence[Grid] = ()
+    """Tables of the studies, of which those with a filled cell are shown."""
     findings: Mapping[str, str] = field(default_factory=dict)
     """What the studies say of pictures whose numbers they do not print, by the picture's name."""
 
@@ -50,6 +54,7 @@ def render_results_page(report: ResultsReport) -> str:
     if ours:
         sections.append(render_results(report.entries))
         sections.append(render_pictures(report.entries, report.findings))
+        sections.append(render_grids(report.grids, report.entries))
     else:
         words = "No run here has been evaluated yet: fastssl evaluate --help says how."
         sections.append(section("Results", f"<p>{words}</p>"))

@@ -66,6 +66,9 @@ small { color: var(--muted); font-size: .85em; }
 .mark { display: inline-block; padding: 0 .4em; border: 1px solid var(--series-2);
   border-radius: 5px; color: var(--series-2); font-size: .8em; white-space: nowrap; }
 td.wrap { overflow-wrap: anywhere; }
+.dense table { font-size: .82rem; }
+.dense th { white-space: normal; }
+.dense th, .dense td { padding: .3rem .5rem .3rem 0; }
 pre { margin: .3rem 0 1rem; padding: .8rem 1rem; white-space: pre-wrap;
   overflow-wrap: anywhere; background: var(--code);
   border-radius: 8px; font: .86rem/1.5 var(--mono); }
