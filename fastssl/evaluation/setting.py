@@ -24,7 +24,7 @@ from ..sampling import MAX_SAMPLES, HoldOut
 from ..shards import ShardDataset
 from .extract import Precision
 from .protocols import ProtocolName
-from .splits import Split, split_by_group
+from .splits import label_subset, split_by_group
 from .store import Storage
 
 _MAX_SHARED = 0.01
@@ -47,6 +47,9 @@ class EvaluationData(Checked, prefix="data."):
     """Its seed."""
     max_samples: Annotated[int, Range(0, MAX_SAMPLES)] = 0
     """Use the samples with ids below this; 0 uses all."""
+    label_share: Annotated[float, Range(1e-6, 1)] = 1.0
+    """Share of the labels of each class that is trained on; a smaller share is part of a greater
+    one of the same seed."""
     max_shared: Share = _MAX_SHARED
     """Greatest share of test images that may be among those trained on, byte for byte."""
     loader: LoaderName = "auto"
@@ -124,6 +127,8 @@ class Side(Documented):
     """(N, C) of 1, 0 (not counted) and -1, where samples have several labels."""
     class_names: tuple[str, ...]
     """Of the labels."""
+    sample_ids: NDArray[np.int64]
+    """(N,): in their dataset."""
 
     def as_signs(self) -> NDArray[np.int8]:
         """Return the labels as one class against the rest, (N, C)."""
@@ -159,6 +164,29 @@ def divide(
     Raises:
         InputError: if one side has no labels, or samples are on both sides.
     """
+    whole = _divide_all(config, seed, train, test)
+    if config.label_share == 1:
+        return whole
+    if has_signs(train):
+        raise InputError(
+            f"data.label_share ({config.label_share}) is of images with one label each; those of "
+            f"{train.path} have several"
+        )
+    labels = train.index["label"][whole.train_rows]
+    chosen = label_subset(labels, config.label_share, _draw_seed(train, seed))
+    share = f"{100 * config.label_share:g} % of the labels"
+    return Divided(whole.train_rows[chosen], whole.test_rows, f"{whole.text}, {share}")
+
+
+def _draw_seed(dataset: ShardDataset, seed: int) -> int:
+    """Return a seed of 64 bits that is another for another dataset."""
+    drawn = hashlib.sha256(f"{dataset.digest}:{seed}".encode()).digest()
+    return int.from_bytes(drawn[:8], "little")
+
+
+def _divide_all(
+    config: EvaluationData, seed: int, train: ShardDataset, test: ShardDataset | None
+) -> Divided:
     rows = find_labelled(train, config.max_samples)
     if test is not None:
         test_rows = find_labelled(test, config.max_samples)
@@ -174,10 +202,7 @@ def divide(
         return Divided(rows[~is_held], rows[is_held], text)
     # Of several labels a sample none says what to stratify by.
     strata = np.zeros(len(rows), np.int64) if has_signs(train) else train.index["label"][rows]
-    drawn = hashlib.sha256(f"{train.digest}:{seed}".encode()).digest()
-    split: Split = split_by_group(
-        strata, rows, config.test_share, int.from_bytes(drawn[:8], "little")
-    )
+    split = split_by_group(strata, rows, config.test_share, _draw_seed(train, seed))
     kind = "at random" if has_signs(train) else "stratified"
     share = 100 * config.test_share
     return Divided(

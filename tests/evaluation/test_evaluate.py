@@ -149,3 +149,47 @@ def test_labels_that_are_missing_are_named(configure, tmp_path) -> None:
     data = dataclasses.replace(config.data, test_path=tmp_path / "plain")
     with pytest.raises(InputError, match="labels of 0 classes"):
         Evaluation("knn", dataclasses.replace(config, data=data), ALONE)
+
+
+def test_every_task_gives_figures_of_its_metric(configure) -> None:
+    figures = {task: evaluate(task, configure(task))[0] for task in ("knn", "logistic", "svm")}
+    assert {task: result.metric for task, result in figures.items()} == {
+        "knn": "top1",
+        "logistic": "top1",
+        "svm": "mAP",
+    }
+    for result in figures.values():  # three test images of each class
+        assert result.value == pytest.approx(np.mean([*result.per_class.values()]), abs=1e-12)
+    assert figures["logistic"].details["has_converged"]
+    assert figures["svm"].details["largest_gap"] < 1e-6
+    assert set(figures["svm"].per_class) == {"a", "b", "c"}
+
+
+def test_low_shot_gives_each_k_by_both_selections_and_keeps_what_was_drawn(configure) -> None:
+    result, evaluation = evaluate("low_shot", configure("low_shot", shots=(1, 2, 30), draws=3))
+    settings = [(part.settings["k"], part.settings["selection"]) for part in result.parts]
+    assert settings == [(2, "honest"), (2, "published"), (1, "honest"), (1, "published")]
+    assert result.settings == {"k": 2, "selection": "honest"}
+    assert all(len(part.values) == 3 for part in result.parts)
+    drawn = result.details["draws"]
+    ids = np.array([draw["positives"] for draw in drawn])
+    assert ids.shape == (3, 3, 2)
+    labels = evaluation.divided.train_rows
+    assert set(ids.ravel().tolist()) <= set(labels.tolist())
+    assert "30" in result.details["left_out"]
+
+
+def test_a_class_with_fewer_images_than_folds_is_named(configure) -> None:
+    config = configure("svm", folds=20)
+    with pytest.raises(InputError, match=r"class 'a' has 1\d positives to train on"):
+        evaluate("svm", config)
+
+
+def test_a_share_of_the_labels_is_part_of_a_greater_one(configure) -> None:
+    whole, half, third = (
+        Evaluation("knn", configure(data={"label_share": share}), ALONE).divided
+        for share in (1.0, 0.5, 0.3)
+    )
+    assert set(third.train_rows) < set(half.train_rows) < set(whole.train_rows)
+    assert np.array_equal(half.test_rows, whole.test_rows)
+    assert half.text == "stratified 80/20 by seed 0, 50 % of the labels"
