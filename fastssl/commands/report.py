@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..evaluation.evaluate import FEATURES_NAME
 from ..evaluation.report import Entry, ResultsReport, prepare, write_results
+from ..evaluation.trained import HEADS_NAME
 from ..fields import Checked
 from ..runs.directory import CONFIG_NAME, METRICS_NAME
 from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
@@ -29,6 +31,8 @@ from .frame import parse_arguments, refuse_repeated
 
 MAX_DEPTH = 4
 """Folders below a given one in which runs and results are looked for."""
+# What an evaluation keeps beside a trunk that is a file of its own.
+_ASIDE = (FEATURES_NAME, HEADS_NAME)
 _NEEDED = "give run directories, result files, or folders of them"
 
 
@@ -112,6 +116,8 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
     if place.is_file() or is_run(place):
         yield place
         return
+    if not place.is_dir():  # a pipe, or a broken link
+        return
     if (place / RESULTS_NAME).is_dir():
         yield place / RESULTS_NAME
         return
@@ -119,7 +125,7 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
     inside = [
         path
         for child in children
-        if depth and child.is_dir() and not child.name.startswith(".")
+        if depth and child.is_dir() and child.name[0] != "." and child.name not in _ASIDE
         for path in _walk(child, depth - 1)
     ]
     yield from inside

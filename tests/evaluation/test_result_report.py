@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import warnings
@@ -192,6 +193,17 @@ def test_runs_results_and_folders_of_them_are_found_once(folder):
     assert list(find_places([folder])) == wanted
     assert list(find_places([runs / "svm of b.json", runs])) == wanted[::-1]
     assert list(find_places([runs / "a" / "results"])) == [runs / "a" / "results" / "svm.json"]
+
+
+def test_what_an_evaluation_keeps_for_itself_is_no_result(folder):
+    for kept in ("features", "heads"):
+        write_result(folder / "runs" / kept / "parts" / "svm.json", make(value=0.9).result)
+    assert len(list(find_places([folder]))) == 2
+    (folder / "loop").symlink_to(folder)
+    os.mkfifo(folder / "pipe")
+    assert len(list(find_places([folder]))) == 2
+    with pytest.raises(InputError, match="pipe holds neither a run nor a result"):
+        list(find_places([folder / "pipe"]))
 
 
 def test_the_command_writes_a_page(folder, capsys):
