@@ -64,10 +64,13 @@ PROTOCOLS = {
         "ImageNet-1k",
     ),
     "pirl-linear-imagenet1k": Protocol(
-        "the same, best layer; Misra and van der Maaten 2020", "linear", "goyal19", "ImageNet-1k"
+        "linear on ImageNet-1k by SGD, 28 epochs, best layer; Misra and van der Maaten 2020",
+        "linear",
+        "goyal19",
+        "ImageNet-1k",
     ),
     "pirl-linear-places205": Protocol(
-        "linear on Places205 by SGD, 14 epochs, best layer; the same",
+        "linear on Places205 by SGD, 14 epochs, best layer; Misra and van der Maaten 2020",
         "linear",
         "goyal19",
         "Places205",

@@ -163,8 +163,10 @@ def _spell_published(entry: Entry, other: Entry) -> str:
     layer = f", {found.layer}" if found.layer and found.layer != entry.result.layer else ""
     doubt = ", remembered" if found.details.get("is_remembered") else ""
     said = f"{value}{place}{layer}{doubt}"
-    what = str(found.details.get("what") or "")
-    small = f" <small>{text(what)}</small>" if what else ""
+    # Two figures of the same weights differ by whoever measured them.
+    whose = str(found.details.get("protocol") or "").partition("-")[0]
+    words = "; ".join(filter(None, (whose, str(found.details.get("what") or ""))))
+    small = f" <small>{text(words)}</small>" if words else ""
     title = text(describe_source(found))
     return f'<span class="published" title="{title}">{text(said)}</span>{small}'
 
@@ -172,7 +174,7 @@ def _spell_published(entry: Entry, other: Entry) -> str:
 def _sources(entries: Sequence[Entry], published: Sequence[Entry]) -> str:
     """Return what the published figures beside these were measured by."""
     meanings = [
-        str(other.result.details.get("meaning"))
+        f"{other.result.details.get('protocol')}: {other.result.details.get('meaning')}"
         for entry in entries
         for other in find_published(entry, published, is_best=True)
     ]
@@ -180,7 +182,7 @@ def _sources(entries: Sequence[Entry], published: Sequence[Entry]) -> str:
         return ""
     return note(
         "Published figures, in italics, are of the same recipe, evaluation and metric; none was "
-        "measured here. Whence: " + "; ".join(dict.fromkeys(meanings)) + ". Those that are "
+        "measured here. Whence: " + ". ".join(dict.fromkeys(meanings)) + ". Those that are "
         "remembered nobody has verified."
     )
 
