@@ -248,6 +248,8 @@ def _part(training: Training, name: str, score: Accuracy) -> Result:
         "epochs": training.course.schedule.epochs,
         "global_batch_size": training.batch,
     }
+    if training.config.max_steps:
+        settings["max_steps"] = training.config.max_steps
     divided = training.divided
     details = {
         "num_train": len(divided.train_rows),
