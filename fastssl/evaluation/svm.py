@@ -9,9 +9,10 @@ Shape legend: N samples, D features, C classes, K costs, F folds.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,12 +23,13 @@ from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words
 from .average_precision import step_average_precision
-from .squared_hinge import PrincipalAxes, Solution, solve
+from .squared_hinge import PrincipalAxes, solve
 
 GOYAL19_COSTS = (*(10.0**e for e in range(-7, 3)), *(0.5**n for n in range(4, 20)))
 """The 26 costs of Goyal et al. 2019, in the order in which ties between them are decided."""
 
 Uncounted = Literal["out", "negative"]
+Solver = Literal["batched", "sklearn"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def fit_svms(
     positive_weight: float = 2.0,
     uncounted: Uncounted = "out",
     tolerance: float = 1e-7,
+    solver: Solver = "batched",
 ) -> SvmResult:
     """Fit one SVM a class, its cost chosen by cross-validation.
 
@@ -92,7 +95,10 @@ def fit_svms(
         uncounted: what a label of 0 means in training: "out" leaves the sample out of that class;
             "negative" counts it so, which is what the published code does with VOC's difficult
             objects. Folds leave it out of the average precision in any case.
-        tolerance: relative duality gap at which a fit is done.
+        tolerance: relative duality gap at which a fit of ``batched`` is done.
+        solver: "batched" is the package's own; "sklearn" fits one problem after the other by
+            scikit-learn's LinearSVC as the study calls it (dual, tolerance 1e-4, 2,000 passes), but
+            with a fixed seed. It is slow, and stops where it stops: its gaps say how near that is.
 
     Returns:
         The SVMs, with the average precision of every cost and a certificate of every fit.
@@ -104,54 +110,202 @@ def fit_svms(
     """
     features = torch.as_tensor(features)
     signs = _check(features, labels, costs, folds, positive_weight, uncounted)
-    axes = PrincipalAxes(features)
-    device = axes.energy_R.device
     num_classes = signs.shape[1]
     is_held_NCF = np.stack([_cut(signs[:, c], folds, seed) for c in range(num_classes)], axis=1)
-    factors = np.where(signs > 0, positive_weight, 1.0) * (signs != 0)
+    if solver == "batched":
+        fits: _Fits = _BatchedFits(features, signs, is_held_NCF, positive_weight, tolerance)
+    elif solver == "sklearn":
+        fits = _SklearnFits(features, signs, is_held_NCF, positive_weight)
+    else:
+        raise InputError(f"solver ({solver}) must be 'batched' or 'sklearn'")
     counted = np.asarray(labels) != 0
-    signs_NP = torch.from_numpy(np.repeat(signs, folds, 1).astype(np.float64)).to(device)
-    factors_NP = torch.from_numpy((factors[:, :, None] * ~is_held_NCF).reshape(len(signs), -1)).to(
-        device
-    )
     cv_ap = np.empty((num_classes, len(costs)))
     cv_gap = np.empty((num_classes, len(costs), folds))
-    start = None
     for k in np.argsort(costs, kind="stable").tolist():
-        found = solve(axes, signs_NP, factors_NP * costs[k], start, tolerance)
-        start = found.weights_RP
-        cv_gap[:, k] = found.gap_P.cpu().numpy().reshape(num_classes, folds)
-        cv_ap[:, k] = _score_folds(found, signs, counted, is_held_NCF)
+        scores_NCF, cv_gap[:, k] = fits.fit_folds(costs[k])
+        cv_ap[:, k] = _score_folds(scores_NCF, signs, counted, is_held_NCF)
     best_cost = np.asarray(costs, np.float64)[cv_ap.argmax(1)]
-    final = solve(
-        axes,
-        torch.from_numpy(signs.astype(np.float64)).to(device),
-        torch.from_numpy(factors * best_cost).to(device),
-        tolerance=tolerance,
+    weights, bias, gap = fits.fit_all(best_cost)
+    return SvmResult(tuple(map(float, costs)), cv_ap, best_cost, weights, bias, gap, cv_gap)
+
+
+class _Fits(Protocol):
+    """How SVMs are fitted; costs come in rising order."""
+
+    def fit_folds(self, cost: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return scores of all samples by what each fold leaves, (N, C, F), and gaps, (C, F)."""
+
+    def fit_all(
+        self, costs_C: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return weights, (C, D), biases and gaps, (C,), of fits to all samples."""
+
+
+class _BatchedFits:
+    """All classes and folds at once, each cost from where the one below it ended."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        signs_NC: NDArray,
+        is_held_NCF: NDArray,
+        positive_weight: float,
+        tolerance: float,
+    ) -> None:
+        self._axes = PrincipalAxes(features)
+        self._device = self._axes.energy_R.device
+        self._shape = is_held_NCF.shape
+        self._tolerance = tolerance
+        self._signs_NC = signs_NC.astype(np.float64)
+        self._factors_NC = np.where(signs_NC > 0, positive_weight, 1.0) * (signs_NC != 0)
+        num, _, folds = self._shape
+        self._signs_NP = self._place(np.repeat(self._signs_NC, folds, 1))
+        self._factors_NP = self._place(
+            (self._factors_NC[:, :, None] * ~is_held_NCF).reshape(num, -1)
+        )
+        self._start: Tensor | None = None
+
+    def fit_folds(self, cost: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        found = solve(
+            self._axes, self._signs_NP, self._factors_NP * cost, self._start, self._tolerance
+        )
+        self._start = found.weights_RP
+        scores, gap = found.scores_NP.cpu().numpy(), found.gap_P.cpu().numpy()
+        return scores.reshape(self._shape), gap.reshape(self._shape[1:])
+
+    def fit_all(
+        self, costs_C: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        found = solve(
+            self._axes,
+            self._place(self._signs_NC),
+            self._place(self._factors_NC * costs_C),
+            tolerance=self._tolerance,
+        )
+        weights, bias = self._axes.to_features(found.weights_RP)
+        return weights.cpu().numpy(), bias.cpu().numpy(), found.gap_P.cpu().numpy()
+
+    def _place(self, values: NDArray) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+
+class _SklearnFits:
+    """One after the other, by scikit-learn's LinearSVC."""
+
+    def __init__(
+        self, features: Tensor, signs_NC: NDArray, is_held_NCF: NDArray, positive_weight: float
+    ) -> None:
+        self._features = features.cpu().double().numpy()
+        self._signs_NC = signs_NC
+        self._is_held_NCF = is_held_NCF
+        self._positive_weight = positive_weight
+
+    def fit_folds(self, cost: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scores = np.empty(self._is_held_NCF.shape)
+        gap = np.empty(scores.shape[1:])
+        for c, f in np.ndindex(gap.shape):
+            weights, bias, gap[c, f] = self._fit(c, ~self._is_held_NCF[:, c, f], cost)
+            scores[:, c, f] = self._features @ weights + bias
+        return scores, gap
+
+    def fit_all(
+        self, costs_C: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        fits = [self._fit(c, np.True_, cost) for c, cost in enumerate(costs_C.tolist())]
+        weights, bias, gap = map(np.array, zip(*fits, strict=True))
+        return weights, bias, gap
+
+    def _fit(
+        self, c: int, is_taken: NDArray[np.bool_] | np.bool_, cost: float
+    ) -> tuple[NDArray[np.float64], float, float]:
+        rows = np.flatnonzero((self._signs_NC[:, c] != 0) & is_taken)
+        return fit_linear_svc(
+            self._features[rows], self._signs_NC[rows, c], cost, self._positive_weight
+        )
+
+
+def fit_linear_svc(
+    features: NDArray[np.float64],
+    signs: NDArray[np.int64],
+    cost: float,
+    positive_weight: float = 2.0,
+    dual: bool = True,
+    tolerance: float = 1e-4,
+    max_iterations: int = 2000,
+) -> tuple[NDArray[np.float64], float, float]:
+    """Fit one SVM by scikit-learn's LinearSVC; the defaults are those of Goyal et al. 2019.
+
+    Args:
+        features: (N, D).
+        signs: (N,), 1 or -1.
+        cost: C of liblinear.
+        positive_weight: weight of positives; of negatives it is 1.
+        dual: coordinate descent of the dual; False is Newton's method, which gets nearer to the
+            end.
+        tolerance: of liblinear.
+        max_iterations: passes over the samples, or Newton steps.
+
+    Returns:
+        Weights, (D,), bias, and how far the objective can lie above its minimum, as a share of it.
+    """
+    # Imported here: it takes a second, and training imports this package.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    svm = LinearSVC(
+        C=cost,
+        class_weight={1: positive_weight, -1: 1.0},
+        dual=dual,
+        tol=tolerance,
+        max_iter=max_iterations,
+        random_state=0,
     )
-    weights, bias = axes.to_features(final.weights_RP)
-    return SvmResult(
-        tuple(map(float, costs)),
-        cv_ap,
-        best_cost,
-        weights.cpu().numpy(),
-        bias.cpu().numpy(),
-        final.gap_P.cpu().numpy(),
-        cv_gap,
-    )
+    with warnings.catch_warnings():
+        # The gap says how far it came.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        svm.fit(features, signs)
+    weights, bias = svm.coef_[0], float(svm.intercept_[0])
+    return weights, bias, find_objective(features, signs, cost, weights, bias, positive_weight)[1]
+
+
+def find_objective(
+    features: NDArray[np.float64],
+    signs: NDArray[np.int64],
+    cost: float,
+    weights: NDArray[np.float64],
+    bias: float,
+    positive_weight: float = 2.0,
+) -> tuple[float, float]:
+    """Return what an SVM's fit minimises, and how far that can lie above its minimum, as a share.
+
+    Args:
+        features: (N, D).
+        signs: (N,), 1 or -1.
+        cost: C of liblinear.
+        weights: (D,).
+        bias: a weight of a feature that is 1.
+        positive_weight: weight of positives; of negatives it is 1.
+    """
+    losses = cost * np.where(signs > 0, positive_weight, 1.0)
+    slack = np.maximum(0, 1 - signs * (features @ weights + bias))
+    pull = losses * slack * signs
+    value = (weights @ weights + bias**2) / 2 + losses @ slack**2
+    # The dual at twice the pulls.
+    bound = 2 * losses @ slack - losses @ slack**2
+    bound -= 2 * (np.square(pull @ features).sum() + pull.sum() ** 2)
+    return float(value), float(max(value - bound, 0.0) / max(value, 1e-300))
 
 
 def _score_folds(
-    found: Solution, signs: NDArray, counted: NDArray, is_held_NCF: NDArray
+    scores_NCF: NDArray, signs: NDArray, counted: NDArray, is_held_NCF: NDArray
 ) -> NDArray[np.float64]:
     """Return the mean over the folds of the average precision on what each held out, (C,)."""
-    num, num_classes, folds = is_held_NCF.shape
-    scores = found.scores_NP.cpu().numpy().reshape(num, num_classes, folds)
+    num_classes, folds = is_held_NCF.shape[1:]
     precisions = np.empty((num_classes, folds))
     for c in range(num_classes):
         for f in range(folds):
             rows = is_held_NCF[:, c, f] & counted[:, c]
-            precisions[c, f] = step_average_precision(scores[rows, c, f], signs[rows, c])
+            precisions[c, f] = step_average_precision(scores_NCF[rows, c, f], signs[rows, c])
     return precisions.mean(1)
 
 

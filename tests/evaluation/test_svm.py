@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -76,16 +74,31 @@ def test_costs_are_chosen_as_by_scikit_learn():
 
 def test_the_published_solver_stops_close_by():
     """LIBLINEAR as the study calls it: dual, tol 1e-4, 2,000 passes."""
-    features, labels = make_samples(150, 200, num_classes=1)
-    found = fit_svms(features, labels, [1.0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        svm = LinearSVC(C=1.0, class_weight={1: 2, -1: 1}, dual=True, tol=1e-4, max_iter=2000)
-        svm.fit(features, labels[:, 0])
-    published = find_objective(svm.coef_[0], svm.intercept_[0], features, labels[:, 0], 1.0)
-    ours = find_objective(found.weights[0], found.bias[0], features, labels[:, 0], 1.0)
-    assert ours <= published * (1 + 1e-9)
-    assert published == pytest.approx(ours, rel=1e-3)
+    features, labels = make_samples(150, 200, num_classes=2)
+    ours = fit_svms(features, labels, COSTS)
+    published = fit_svms(features, labels, COSTS, solver="sklearn")
+    np.testing.assert_allclose(published.cv_ap, ours.cv_ap, atol=2e-3)
+    assert published.best_cost.tolist() == ours.best_cost.tolist()
+    np.testing.assert_allclose(published.score(features), ours.score(features), atol=0.05)
+    assert ours.gap.max() <= 1e-7 < published.gap.max() < 1e-2
+    for c, cost in enumerate(ours.best_cost):
+        best, near = (
+            find_objective(one.weights[c], one.bias[c], features, labels[:, c], cost)
+            for one in (ours, published)
+        )
+        assert best <= near * (1 + 1e-9)
+        # The certificate holds: what is better than the published one, its gap allows for.
+        assert near * (1 - published.gap[c]) <= best
+
+
+def test_the_published_solver_leaves_out_what_folds_hold():
+    features, labels = make_samples(60, 90, num_classes=1)
+    labels[::7] = 0
+    found = fit_svms(features, labels, [1.0], solver="sklearn")
+    assert found.cv_gap.shape == (1, 1, 3)
+    assert found.cv_ap[0, 0] == pytest.approx(
+        fit_svms(features, labels, [1.0]).cv_ap[0, 0], abs=0.02
+    )
 
 
 def test_a_sample_that_is_not_counted_might_as_well_not_be_there():
@@ -162,6 +175,7 @@ ONE_POSITIVE = np.where(np.arange(20)[:, None] == 0, 1, -1)
         (spoil(FEATURES, LABELS, folds=1), "folds"),
         (spoil(FEATURES, LABELS, positive_weight=0), "positive_weight"),
         (spoil(FEATURES, LABELS, uncounted="maybe"), "uncounted"),
+        (spoil(FEATURES, LABELS, solver="other"), "solver"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(arguments, message):
