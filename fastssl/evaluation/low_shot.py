@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words
 from .average_precision import average_precision, step_average_precision
-from .squared_hinge import PrincipalAxes, solve
+from .squared_hinge import Solution, Space, build_space, solve
 from .svm import GOYAL19_COSTS
 
 GOYAL19_SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -273,7 +273,7 @@ class _Fits:
         self._costs = costs
         self._positive_weight = positive_weight
         self._tolerance = tolerance
-        self._whole: PrincipalAxes | None = None
+        self._whole: Space | None = None
 
     def run(self, draw: LowShotDraw) -> _Fitted:
         """Fit all classes, to the whole draw and to what each fold leaves, with every cost."""
@@ -284,7 +284,7 @@ class _Fits:
         is_held = np.stack([np.zeros_like(places, bool), *(fold_NC == f for f in range(folds))], 1)
         signs = np.sign(places)
         factors = np.where(signs > 0, self._positive_weight, 1.0) * (signs != 0)
-        axes, signs_nP, factors_nP = self._place(
+        space, signs_nP, factors_nP = self._place(
             draw.rows,
             np.tile(signs, 1 + folds).astype(np.float64),
             (factors[:, None] * ~is_held).reshape(len(signs), -1),
@@ -292,40 +292,40 @@ class _Fits:
         num_classes, num_costs = places.shape[1], len(self._costs)
         cv_ap, gap = np.full((2, num_classes, num_costs), np.nan)
         weights: list[Tensor] = [torch.empty(0)] * num_costs
-        start = None
+        start: Solution | None = None
         for i in np.argsort(self._costs, kind="stable").tolist():
-            solution = solve(axes, signs_nP, factors_nP * self._costs[i], start, self._tolerance)
-            start = solution.weights_RP
+            solution = solve(space, signs_nP, factors_nP * self._costs[i], start, self._tolerance)
+            start = solution
             gap[:, i] = solution.gap_P[:num_classes].cpu().numpy()
-            weights[i] = start[:, :num_classes]
+            weights[i] = solution.weights_QP[:, :num_classes]
             if folds:
                 scores = solution.scores_NP[:, num_classes:].cpu().numpy()
                 scores = scores if len(scores) == len(signs) else scores[draw.rows]
                 scores = scores.reshape(len(signs), folds, num_classes)
                 cv_ap[:, i] = _score_folds(scores, signs, is_held[:, 1:])
-        return _Fitted(self._score_test(axes, torch.cat(weights, 1)), cv_ap, gap)
+        return _Fitted(self._score_test(space, torch.cat(weights, 1)), cv_ap, gap)
 
     def _place(
         self, rows: NDArray, signs_nP: NDArray, factors_nP: NDArray
-    ) -> tuple[PrincipalAxes, Tensor, Tensor]:
-        """Find the axes for a draw, and put its problems there.
+    ) -> tuple[Space, Tensor, Tensor]:
+        """Build the space of a draw, and put its problems there.
 
-        Those of its own rows; where these are most of the training set those of all of it, which
-        are found once.
+        That of its own rows; where these are most of the training set, that of all of it, which is
+        built once.
         """
         if 2 * len(rows) < len(self._train):
-            axes = PrincipalAxes(self._train[torch.from_numpy(rows).to(self._train.device)])
+            space = build_space(self._train[torch.from_numpy(rows).to(self._train.device)])
         else:
-            self._whole = axes = self._whole or PrincipalAxes(self._train)
+            self._whole = space = self._whole or build_space(self._train)
             whole = np.zeros((2, len(self._train), signs_nP.shape[1]))
             whole[:, rows] = signs_nP, factors_nP
             signs_nP, factors_nP = whole
-        device = axes.energy_R.device
-        return axes, torch.from_numpy(signs_nP).to(device), torch.from_numpy(factors_nP).to(device)
+        device = space.device
+        return space, torch.from_numpy(signs_nP).to(device), torch.from_numpy(factors_nP).to(device)
 
-    def _score_test(self, axes: PrincipalAxes, weights_RP: Tensor) -> NDArray[np.float64]:
+    def _score_test(self, space: Space, weights_QP: Tensor) -> NDArray[np.float64]:
         """Return the average precisions on the test set, (C, K), of problems cost by cost."""
-        weights, bias = axes.to_features(weights_RP)
+        weights, bias = space.to_features(weights_QP)
         chunks = [
             (chunk.to(weights.device).double() @ weights.T + bias).cpu()
             for chunk in self._test.split(1024)

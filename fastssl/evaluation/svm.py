@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words
 from .average_precision import step_average_precision
-from .squared_hinge import PrincipalAxes, solve
+from .squared_hinge import Solution, build_space, solve
 
 GOYAL19_COSTS = (*(10.0**e for e in range(-7, 3)), *(0.5**n for n in range(4, 20)))
 """The 26 costs of Goyal et al. 2019, in the order in which ties between them are decided."""
@@ -111,7 +111,9 @@ def fit_svms(
     features = torch.as_tensor(features)
     signs = _check(features, labels, costs, folds, positive_weight, uncounted)
     num_classes = signs.shape[1]
-    is_held_NCF = np.stack([_cut(signs[:, c], folds, seed) for c in range(num_classes)], axis=1)
+    is_held_NCF = np.stack(
+        [cut_folds(signs[:, c], folds, seed) for c in range(num_classes)], axis=1
+    )
     if solver == "batched":
         fits: _Fits = _BatchedFits(features, signs, is_held_NCF, positive_weight, tolerance)
     elif solver == "sklearn":
@@ -152,8 +154,7 @@ class _BatchedFits:
         positive_weight: float,
         tolerance: float,
     ) -> None:
-        self._axes = PrincipalAxes(features)
-        self._device = self._axes.energy_R.device
+        self._space = build_space(features)
         self._shape = is_held_NCF.shape
         self._tolerance = tolerance
         self._signs_NC = signs_NC.astype(np.float64)
@@ -163,13 +164,13 @@ class _BatchedFits:
         self._factors_NP = self._place(
             (self._factors_NC[:, :, None] * ~is_held_NCF).reshape(num, -1)
         )
-        self._start: Tensor | None = None
+        self._start: Solution | None = None
 
     def fit_folds(self, cost: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = solve(
-            self._axes, self._signs_NP, self._factors_NP * cost, self._start, self._tolerance
+            self._space, self._signs_NP, self._factors_NP * cost, self._start, self._tolerance
         )
-        self._start = found.weights_RP
+        self._start = found
         scores, gap = found.scores_NP.cpu().numpy(), found.gap_P.cpu().numpy()
         return scores.reshape(self._shape), gap.reshape(self._shape[1:])
 
@@ -177,16 +178,16 @@ class _BatchedFits:
         self, costs_C: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         found = solve(
-            self._axes,
+            self._space,
             self._place(self._signs_NC),
             self._place(self._factors_NC * costs_C),
             tolerance=self._tolerance,
         )
-        weights, bias = self._axes.to_features(found.weights_RP)
+        weights, bias = self._space.to_features(found.weights_QP)
         return weights.cpu().numpy(), bias.cpu().numpy(), found.gap_P.cpu().numpy()
 
     def _place(self, values: NDArray) -> Tensor:
-        return torch.from_numpy(values).to(self._device)
+        return torch.from_numpy(values).to(self._space.device)
 
 
 class _SklearnFits:
@@ -309,7 +310,7 @@ def _score_folds(
     return precisions.mean(1)
 
 
-def _cut(signs: NDArray[np.int64], folds: int, seed: int | None) -> NDArray[np.bool_]:
+def cut_folds(signs: NDArray[np.int64], folds: int, seed: int | None = None) -> NDArray[np.bool_]:
     """Return which samples each fold holds out, (N, F): both signs as evenly as can be.
 
     Without a seed these are the folds of scikit-learn's StratifiedKFold.

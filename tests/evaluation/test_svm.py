@@ -10,7 +10,7 @@ from sklearn.svm import LinearSVC
 
 from fastssl.errors import InputError
 from fastssl.evaluation import fit_svms, normalize_rows
-from fastssl.evaluation.svm import _cut
+from fastssl.evaluation.svm import cut_folds
 
 COSTS = (1e-3, 1.0, 100.0)
 
@@ -131,14 +131,14 @@ def test_folds_are_those_of_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     signs = np.where(rng.random(rng.integers(12, 60)) < 0.4, 1, -1)
     signs[:6] = [1, -1, 1, -1, 1, -1]
-    found = _cut(signs, 3, seed=None)
+    found = cut_folds(signs, 3, seed=None)
     for fold, (_, rows) in enumerate(StratifiedKFold(3).split(signs, signs)):
         assert np.flatnonzero(found[:, fold]).tolist() == rows.tolist()
 
 
 def test_a_seed_shuffles_the_folds():
     signs = np.where(np.arange(60) % 3, -1, 1)
-    in_order, first, again, other = (_cut(signs, 3, seed) for seed in (None, 5, 5, 6))
+    in_order, first, again, other = (cut_folds(signs, 3, seed) for seed in (None, 5, 5, 6))
     assert (first == again).all()
     assert (first != other).any()
     assert (first != in_order).any()
