@@ -83,7 +83,7 @@ def build_space(features_ND: Tensor) -> Space:
     """
     if features_ND.dim() != 2 or not len(features_ND):
         raise InputError(f"features {tuple(features_ND.shape)} must be (N, D), N at least 1")
-    num_bad = int((~torch.isfinite(features_ND)).sum())
+    num_bad = sum(int((~torch.isfinite(part)).sum()) for part in features_ND.split(_CHUNK))
     if num_bad:
         raise InputError(f"features ({num_bad} of {features_ND.numel()}) must be finite")
     num, width = features_ND.shape
