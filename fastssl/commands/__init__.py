@@ -62,6 +62,7 @@ COMMANDS = {
         ("bench-ops", "benchmarks.ops", _MEASURING, "operators against plain PyTorch"),
         ("bench-memory", "benchmarks.memory", _MEASURING, "a training step's memory"),
         ("bench-training", "benchmarks.training", _MEASURING, "steps on shards and on one batch"),
+        ("bench-svm", "benchmarks.svm", _MEASURING, "the VOC07 protocol's SVMs beside LinearSVC"),
     )
 }
 

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from fastssl.benchmarks import svm
+from fastssl.errors import InputError
 from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -104,3 +107,57 @@ def test_bench_memory_compares_trunks_and_precisions(tmp_path):
     for row, units in zip(content["precision_rows"], (2, 4), strict=True):
         assert row["units"] == units
         assert 0 < row["inversion"] < 1e-6
+
+
+@pytest.fixture
+def own_threads(monkeypatch):
+    """What a measurement sets for its process, put back."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "262144")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("own_threads")
+def test_bench_svm_compares_speed_with_an_even_part_of_linear_svc(tmp_path):
+    path = tmp_path / "svm.json"
+    svm.main(
+        [
+            *("--dims", "12", "--samples", "1000", "--rounds", "1", "--classes", "2"),
+            *("--costs", "3", "--threads", "1", "--json", str(path)),
+        ]
+    )
+    result = json.loads(path.read_text())
+    assert (result["fits"], result["fits_of_linear_svc"]) == (20 * 26 * 3, 6)
+    part, whole = result["linear_svc_part_s"], result["linear_svc_extrapolated_s"]
+    assert whole == pytest.approx(260 * part)
+    assert result["ratio"] == pytest.approx(whole / result["batched_s"])
+    assert result["peak_bytes"] > 0
+    assert result["gram_bytes"] == 8 * 13**2
+
+
+def test_bench_svm_sets_objectives_and_precisions_beside_each_other(tmp_path):
+    lists = tmp_path / "Main"
+    lists.mkdir()
+    for split, seed in (("trainval", 0), ("test", 1)):
+        signs = svm.draw_labels(200, seed)[:, [6, 14]]
+        signs[::9] = 0
+        for name, column in zip(("bird", "cat"), signs.T, strict=True):
+            lines = [f"{i:06} {label:2}" for i, label in enumerate(column)]
+            (lists / f"{name}_{split}.txt").write_text("\n".join(lines) + "\n")
+    path = tmp_path / "svm.json"
+    svm.main(
+        [
+            *("--labels", str(lists), "--dims", "300", "--measure", "agreement"),
+            *("--classes", "2", "--costs", "2", "--json", str(path)),
+        ]
+    )
+    result = json.loads(path.read_text())
+    assert [row["class"] for row in result["rows"]] == [0, 0, 1, 1]
+    assert -1e-9 < result["batched_objective_above"] < 1e-6
+    assert result["batched_ap_points"] < 0.2
+
+
+def test_bench_svm_refuses_a_folder_without_lists(tmp_path):
+    with pytest.raises(InputError, match=r"must hold <class>_trainval\.txt"):
+        svm.main(["--labels", str(tmp_path)])
