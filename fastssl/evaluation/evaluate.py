@@ -203,7 +203,12 @@ class Evaluation:
         _, measure = MEASURES[self.task]
         counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
         found = [
-            dataclasses.replace(part, layer=end_point, details={**counts, **part.details})
+            dataclasses.replace(
+                part,
+                layer=end_point,
+                settings={**part.settings, **self.config.data.settings},
+                details={**counts, **part.details},
+            )
             for part in measure(self.config, train, test, self.world.device)
         ]
         seconds = time.monotonic() - begin

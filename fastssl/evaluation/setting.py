@@ -70,6 +70,11 @@ class EvaluationData(Checked, prefix="data."):
         """Whether a dataset of its own is tested on."""
         return self.test_path != Path()
 
+    @property
+    def settings(self) -> dict[str, float]:
+        """What of it tells a result from its neighbours."""
+        return {} if self.label_share == 1 else {"label_share": self.label_share}
+
     def check(self) -> None:
         """Refuse two ways to split at once."""
         if self.has_test_path and self.hold_out:

@@ -247,6 +247,7 @@ def _part(training: Training, name: str, score: Accuracy) -> Result:
     settings: dict[str, Any] = {
         "epochs": training.course.schedule.epochs,
         "global_batch_size": training.batch,
+        **training.config.data.settings,
     }
     if training.config.max_steps:
         settings["max_steps"] = training.config.max_steps

@@ -193,3 +193,9 @@ def test_a_share_of_the_labels_is_part_of_a_greater_one(configure) -> None:
     assert set(third.train_rows) < set(half.train_rows) < set(whole.train_rows)
     assert np.array_equal(half.test_rows, whole.test_rows)
     assert half.text == "stratified 80/20 by seed 0, 50 % of the labels"
+
+
+def test_a_result_says_the_share_of_the_labels(configure) -> None:
+    result, _ = evaluate("knn", configure(data={"label_share": 0.5}))
+    assert result.settings["label_share"] == 0.5
+    assert "label_share" not in evaluate("knn", configure())[0].settings

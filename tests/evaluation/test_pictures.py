@@ -61,8 +61,8 @@ WIDTHS = [
     for w in (4, 8, 16)
 ]
 LABELS = [
-    make("kolesnikov19_rotation_revnet50_4x", 0.3, **SHARE, settings={"label_share": share})
-    for share in (1.0, 0.1, 0.05)
+    make("kolesnikov19_rotation_revnet50_4x", 0.3, **SHARE, settings=settings)
+    for settings in ({}, {"label_share": 0.1, "updates": 7}, {"label_share": 0.05})
 ]
 SETS = [
     make(f"goyal19_jigsaw_resnet50_p2000_{data}", value, **kind)
@@ -172,6 +172,32 @@ def test_runs_with_other_settings_are_no_repeats_and_keep_what_is_published():
     (chart,) = charts(render_pictures(rows, {}), "Layer by layer")
     assert {"ResNet-50, a", "ResNet-50, b", "published"} <= set(words(chart))
     assert "ResNet-50, c" not in words(chart)
+
+
+def test_what_follows_from_features_parts_no_charts_and_other_settings_do():
+    follows = [
+        make(e.result.recipe, 0.4, settings={"penalty": 0.1 * n, "epochs": 28})
+        for n, e in enumerate(over_data())
+    ]
+    assert len(charts(draw(follows), "Transfer against data size")) == 1
+    other = [make(e.result.recipe, 0.4, settings={"epochs": 1}) for e in over_data()]
+    both = charts(draw(follows + other), "Transfer against data size")
+    assert len(both) == 2
+    assert "jigsaw, epochs 1: svm (goyal19), VOC07" in words(both[1])
+
+
+def test_low_shot_says_how_costs_were_chosen():
+    entries = [
+        dataclasses.replace(
+            e,
+            result=dataclasses.replace(e.result, settings={**e.result.settings, "selection": name}),
+        )
+        for e in SHOTS
+        for name in ("published", "honest")
+    ]
+    shown = [" ".join(words(chart)) for chart in charts(draw(entries), "Low-shot curves")]
+    assert "costs chosen on the test set, as published" in shown[0]
+    assert "costs chosen by folds" in shown[1]
 
 
 def test_layers_stand_in_the_order_of_the_network():

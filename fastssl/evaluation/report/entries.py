@@ -18,6 +18,13 @@ OTHER_TEST, OTHER_TRAIN = "other test data", "other training data"
 VARIED = ("k", "label_share")
 """Settings that curves are drawn over."""
 
+# Settings that follow from the features: of every layer another.
+_FOLLOWING = ("penalty", "updates")
+_SELECTIONS = {
+    "published": "costs chosen on the test set, as published",
+    "honest": "costs chosen by folds",
+}
+
 # What makes two results figures of one thing.
 _IDENTITY = (
     "task protocol metric layer split seed train_digest test_digest trunk_digest recipe step input "
@@ -200,12 +207,14 @@ def evaluation_of(entry: Entry) -> tuple[Hashable, ...]:
 
 
 def spell_settings(settings: Mapping[str, Any]) -> str:
-    """Return settings as people read them, such as ``k 4, selection cv``."""
+    """Return settings as people read them, such as ``k 4, costs chosen by folds``."""
     said = []
     for name, value in settings.items():
         words = name.replace("_", " ")
         if name == "label_share" and _is_number(value):
             said.append(f"{value:.0%} of labels" if value >= 0.01 else f"{value:.2%} of labels")
+        elif name == "selection" and value in _SELECTIONS:
+            said.append(_SELECTIONS[value])
         elif isinstance(value, float):
             said.append(f"{words} {value:g}")
         else:
@@ -216,18 +225,12 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
 def spell_kind(entry: Entry, without: Sequence[str] = ()) -> str:
     """Return the settings that figures are told apart by, as people read them.
 
-    Those are words, and what is varied. Other numbers follow from the evaluation: the penalty of a
-    fit is another for each layer.
-
     Args:
         entry: with settings.
         without: settings that do not count.
     """
-    kept = {
-        name: value
-        for name, value in entry.result.settings.items()
-        if name not in without and (name in VARIED or not _is_number(value))
-    }
+    settings = entry.result.settings.items()
+    kept = {name: v for name, v in settings if name not in without and name not in _FOLLOWING}
     if kept.get("label_share") == 1:
         del kept["label_share"]
     return spell_settings(kept)
