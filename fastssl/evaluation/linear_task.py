@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +145,7 @@ class LinearHeads(Task):
     """
 
     needs_labels = True
+    learns_trunk = False
     metrics: tuple[Metric, ...] = (
         Metric("accuracy", "share", "labelled images whose class is found, mean over end points"),
     )
@@ -192,6 +193,18 @@ class LinearHeads(Task):
         super().train(mode)
         self.trunk.eval()
         return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the state of what learns: a checkpoint needs no copy of the trunk."""
+        whole = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in whole.items() if not name.startswith("trunk.")}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over a state by ``state_dict``; the trunk stays as it is."""
+        trunk = {f"trunk.{name}": value for name, value in self.trunk.state_dict().items()}
+        return super().load_state_dict({**trunk, **state_dict}, strict, assign)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

@@ -103,6 +103,8 @@ class Task(nn.Module, abc.ABC):
 
     needs_labels: ClassVar[bool] = False
     """Whether the dataset's labels reach the task; a pretext task never sees them."""
+    learns_trunk: ClassVar[bool] = True
+    """Whether the trunk comes out another than it went in, so that a run exports it at its end."""
     batch_multiple: int = 1
     """Images that belong together: a micro-batch is a multiple of it."""
     metrics: tuple[Metric, ...] = ()

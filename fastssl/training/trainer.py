@@ -467,7 +467,8 @@ class Trainer:
         self._save()
         self.store.wait()
         if self.world.is_zero:
-            _log.info("trunk: %s", export_trunk(config, self.identity, self.task, self.step))
+            if self.task.learns_trunk:
+                _log.info("trunk: %s", export_trunk(config, self.identity, self.task, self.step))
             if result := self.journal.describe_result():
                 _log.info(result)
         self.journal.judge_data()
