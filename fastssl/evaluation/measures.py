@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from .logistic import MAX_UPDATES, fit_logistic
 from .low_shot import GOYAL19_SHOTS, LowShotDraw, low_shot
 from .setting import EvaluateConfig, Side
 from .splits import split_by_group
-from .svm import GOYAL19_COSTS, Uncounted, fit_svms, normalize_rows
+from .svm import GOYAL19_COSTS, Solver, Uncounted, fit_svms, normalize_rows
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SvmConfig(EvaluateConfig):
 
     folds: Annotated[int, Range(2, 100)] = 3
     """Folds, stratified by each class; cut in the order of the samples, as published."""
-    solver: Literal["batched", "sklearn"] = "batched"
+    solver: Solver = "batched"
     """batched: all classes, costs and folds at once, each with a certificate; sklearn: LinearSVC
     with the published settings, one after the other."""
     uncounted: Uncounted | None = None
@@ -78,6 +78,7 @@ def measure_svm(config: SvmConfig, train: Side, test: Side, device: torch.device
         GOYAL19_COSTS,
         config.folds,
         uncounted=uncounted,
+        solver=config.solver,
     )
     scores = svms.score(normalize_rows(as_tensor(test.features, torch.device("cpu"))).numpy())
     signs = test.as_signs()[:, classes]
