@@ -3,6 +3,7 @@ without a GPU."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -17,13 +18,35 @@ from fastssl.shards.making.convert import ConvertConfig, convert
 torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where there is no CUDA device."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is no CUDA device; deal the tests to the workers."""
+    num_workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = deal(items, num_workers)
     if torch.cuda.is_available():
         return
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def deal(items: list[pytest.Item], num_workers: int) -> list[pytest.Item]:
+    """Put files with slow tests first in the share of every worker; else the order stays.
+
+    The plug-in gives each worker an equal, contiguous part, and those that are done early take from
+    the ends of others: there only short tests are left, and all workers end together.
+    """
+    files = [list(tests) for _, tests in itertools.groupby(items, lambda item: item.path)]
+    shares: list[list[pytest.Item]] = [[] for _ in range(num_workers)]
+    for tests in sorted(files, key=lambda tests: not any("slow" in t.keywords for t in tests)):
+        min(shares, key=len).extend(tests)
+    sizes, left = [], len(items)
+    for number in range(num_workers, 0, -1):
+        sizes.append(left // number)
+        left -= sizes[-1]
+    over = [item for share, size in zip(shares, sizes, strict=True) for item in share[size:]]
+    for share, size in zip(shares, sizes, strict=True):
+        share[size:] = [over.pop() for _ in range(size - len(share))]
+    return [item for share in shares for item in share]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -35,20 +35,24 @@ ROOT = Path(__file__).parents[1]
 class Child:
     """A program; the face of ``subprocess.Popen``, its output kept in files."""
 
-    def __init__(self, words: Sequence[object], ranks: int = 0, **environment: str) -> None:
+    def __init__(
+        self, words: Sequence[object], ranks: int = 0, cwd: Path = ROOT, **environment: str
+    ) -> None:
         """Start it.
 
         Args:
             words: what stands behind ``python``: ``-c CODE``, ``-m MODULE`` or a script, and its
                 arguments; where there are ranks, torchrun's options may stand before them.
             ranks: run it under torchrun on so many ranks; torchrun forks them too.
+            cwd: the folder that it runs in.
             environment: beside this process's.
         """
         self.args = [str(word) for word in words]
         self.returncode: int | None = None
         self._files = [tempfile.TemporaryFile() for _ in range(2)]
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = {"words": self.args, "ranks": ranks, "environment": {**os.environ, **environment}}
+        request = {"words": self.args, "ranks": ranks, "cwd": str(cwd)}
+        request["environment"] = {**os.environ, **environment}
         descriptors = [theirs.fileno(), *(file.fileno() for file in self._files)]
         # A file: an environment may be longer than a message.
         with tempfile.TemporaryFile() as file:
@@ -103,10 +107,10 @@ class Child:
 
 
 def run_child(
-    *words: object, ranks: int = 0, check: bool = False, **environment: str
+    *words: object, ranks: int = 0, cwd: Path = ROOT, check: bool = False, **environment: str
 ) -> subprocess.CompletedProcess:
     """Run a program to its end; see ``Child``."""
-    child = Child(words, ranks, **environment)
+    child = Child(words, ranks, cwd, **environment)
     try:
         said = child.communicate()
     finally:
@@ -216,6 +220,7 @@ def _settle(descriptors: Sequence[int]) -> Callable[[], None]:
     os.close(err)
     os.environ.clear()
     os.environ.update(content["environment"])
+    os.chdir(content["cwd"])
     if content["ranks"]:
         return functools.partial(_launch, content["ranks"], content["words"])
     return functools.partial(_run, content["words"])

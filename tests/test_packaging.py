@@ -21,6 +21,7 @@ import torch
 import fastssl
 from fastssl.extension import load_extension, read_build
 from tests.conftest import save_photograph
+from tests.nursery import run_child
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
@@ -163,7 +164,7 @@ def test_without_the_extension_ops_compile_and_pass_opcheck(installed):
 
 def show_version(source, **environment):
     """Run setup.py so far that it plans the build."""
-    return run_python("setup.py", "--version", cwd=source, **environment)
+    return run_child("setup.py", "--version", cwd=source, **environment)
 
 
 @pytest.mark.parametrize("name", ["FASTSSL_BUILD_EXT", "FASTSSL_CUDA"])
