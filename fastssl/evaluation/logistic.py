@@ -184,8 +184,10 @@ class _Objective:
         self._dtype = torch.float64 if is_double else torch.float32
         self._chunk = _choose_chunk(num_classes, features_ND.shape[1])
         self.num_labelled = int((labels_N >= 0).sum())
-        total = sum(part[labels >= 0].double().sum(0) for part, labels in self._parts())
-        self.mean_D: Tensor = total / self.num_labelled
+        total = torch.zeros(features_ND.shape[1], dtype=torch.float64, device=device)
+        for part, labels in self._parts():
+            total += part[labels >= 0].sum(0, dtype=torch.float64)
+        self.mean_D = total / self.num_labelled
         """float64, of the samples with a label."""
         if not bool(torch.isfinite(self.mean_D).all()):
             raise InputError("features (NaN or infinite in some sample) must be finite")

@@ -106,7 +106,7 @@ class _SampleSpace:
     def is_direct(self, num_active_P: Tensor, curvature_P: Tensor) -> Tensor:
         # n^3 / 3 of a Cholesky decomposition against 2 N^2 a conjugate gradient. How many of these
         # the energy outside the axes takes was counted on features of 9,216 dimensions.
-        num_gradients = 15 * (curvature_P * self._energy_A[0]).sqrt()
+        num_gradients = (15 * (curvature_P * self._energy_A[0]).sqrt()).clamp_min(2)
         return num_active_P**3 < 6 * self.num_samples**2 * num_gradients
 
     def score(self, weights_QP: Tensor) -> Tensor:
@@ -296,8 +296,8 @@ class _Problems:
             ((~is_direct).nonzero()[:, 0], self._descend),
         ):
             if len(columns):
-                found = find(columns, curvature[:, columns], gradient[:, columns])
-                direction[:, columns], moved[:, columns] = found
+                step = find(columns, curvature[:, columns], gradient[:, columns])
+                direction[:, columns], moved[:, columns] = step
         slope = self.space.dot(gradient, direction, moved)
         size = torch.ones_like(value)
         is_down = torch.zeros_like(value, dtype=torch.bool)
