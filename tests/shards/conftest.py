@@ -4,6 +4,7 @@ of each other under pytest's importlib mode."""
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,15 +83,38 @@ def run_tool() -> Callable[..., subprocess.CompletedProcess]:
     return run
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """A folder of two classes with 12 JPEGs in all."""
-    source = tmp_path / "photographs"
+def _save_photographs(source: Path) -> Path:
     for number in range(12):
         path = source / ("cat", "dog")[number % 2] / f"image{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_encode(_draw_photograph(number)))
     return source
+
+
+@pytest.fixture(scope="session")
+def save_photographs() -> Callable[[Path], Path]:
+    """(folder) -> the folder, with two classes of 12 JPEGs in all."""
+    return _save_photographs
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder of two classes with 12 JPEGs in all."""
+    return _save_photographs(tmp_path / "photographs")
+
+
+@pytest.fixture(scope="session")
+def _converted(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("converted")
+    options = {"samples_per_shard": 5, "workers": 1}
+    convert(ConvertConfig(_save_photographs(root / "photographs"), root / "dataset", **options))
+    return root / "dataset"
+
+
+@pytest.fixture
+def folder(_converted: Path, tmp_path: Path) -> Path:
+    """What ``make_dataset`` makes of ``photographs``: a copy, for tests to spoil."""
+    return shutil.copytree(_converted, tmp_path / "dataset")
 
 
 @pytest.fixture

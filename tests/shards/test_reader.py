@@ -19,11 +19,6 @@ from tests.holdings import list_open_files
 
 
 @pytest.fixture
-def folder(photographs, make_dataset):
-    return make_dataset(photographs)[0]
-
-
-@pytest.fixture
 def no_wait(monkeypatch):
     monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
 

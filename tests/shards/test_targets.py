@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from fastssl.errors import InputError
 from fastssl.shards import open_dataset
 from fastssl.shards.derive.verify import verify_dataset
+from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.target_columns import parse_target_columns, to_number
 from fastssl.shards.manifest import read_manifest
 from fastssl.shards.targets import DTYPES, TargetSpec, check_target, write_target
@@ -30,9 +32,7 @@ def pose_of(number):
     return None if number % 5 == 3 else number * 10**12
 
 
-@pytest.fixture
-def table(photographs):
-    """Twelve photographs with an age and a pose, one of them no image."""
+def write_table(photographs):
     (photographs / "dog/image5.jpg").rename(photographs / "dog/image5 kept.jpg")
     (photographs / "cat/image4.jpg").write_bytes(b"no image")
     path = photographs / "table.csv"
@@ -47,8 +47,23 @@ def table(photographs):
 
 
 @pytest.fixture
-def folder(table, make_dataset):
-    return make_dataset(table, targets=TARGETS)[0]
+def table(photographs):
+    """Twelve photographs with an age and a pose, one of them no image."""
+    return write_table(photographs)
+
+
+@pytest.fixture(scope="module")
+def converted(save_photographs, tmp_path_factory):
+    root = tmp_path_factory.mktemp("targets")
+    table = write_table(save_photographs(root / "photographs"))
+    options = {"samples_per_shard": 5, "workers": 1, "targets": TARGETS}
+    convert(ConvertConfig(table, root / "dataset", **options))
+    return root / "dataset"
+
+
+@pytest.fixture
+def folder(converted, tmp_path):
+    return shutil.copytree(converted, tmp_path / "dataset")
 
 
 def numbers_of(dataset):

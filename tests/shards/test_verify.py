@@ -10,11 +10,6 @@ from fastssl.shards import open_dataset
 from fastssl.shards.derive.verify import verify_dataset
 
 
-@pytest.fixture
-def folder(photographs, make_dataset):
-    return make_dataset(photographs)[0]
-
-
 def flip(path, position):
     content = bytearray(path.read_bytes())
     content[position] ^= 1
