@@ -280,6 +280,10 @@ def test_a_stage_compiles_without_a_break():
 @pytest.mark.slow
 def test_a_trunk_compiles_without_a_break():
     trunk, _, images = build_pair("revnet50", 32)
+    for number in range(
+        1, 5
+    ):  # of each stage one unit that changes the size, and one that does not
+        del getattr(trunk, f"layer{number}")[2:]
     assert find_worst(pull(compile_pair(trunk), images)[1], pull(trunk, images)[1]) < 1e-9
 
 
