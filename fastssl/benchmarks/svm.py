@@ -37,6 +37,7 @@ from torch import Tensor
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError
 from ..evaluation import GOYAL19_COSTS, average_precision, fit_svms, normalize_rows
+from ..evaluation.squared_hinge import build_space, solve
 from ..evaluation.svm import cut_folds, find_objective, fit_linear_svc
 from ..fields import Checked, NumThreads, Range
 from .harness import compare, describe_device, run_rounds, summarize, write_result
@@ -278,35 +279,20 @@ def show_speed(result: dict[str, Any]) -> None:
 # ---- agreement -----------------------------------------------------------------------------------
 
 
-def check_pair(
-    train: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    test: NDArray[np.float64],
-    test_labels: NDArray[np.int64],
-    cost: float,
-) -> dict[str, Any]:
-    """Fit one class with one cost three ways; return objectives and average precisions."""
-    rows = np.flatnonzero(labels)
-    features, signs = train[rows], labels[rows]
-    ours = fit_svms(train, labels[:, None], [cost])
-    ways = {
-        "batched": (ours.weights[0], float(ours.bias[0])),
-        "converged": fit_linear_svc(
-            features, signs, cost, dual=False, tolerance=1e-8, max_iterations=100_000
-        )[:2],
-        "published": fit_linear_svc(features, signs, cost)[:2],
-    }
-    row: dict[str, Any] = {"cost": cost}
-    for name, (weights, bias) in ways.items():
-        row[f"{name}_objective"], row[f"{name}_gap"] = find_objective(
-            features, signs, cost, weights, bias
-        )
-        row[f"{name}_ap"] = average_precision(test @ weights + bias, test_labels)
-    return row
+def fit_batched(
+    features: NDArray[np.float64], labels: NDArray[np.int64], part: Part
+) -> list[tuple[NDArray[np.float64], float]]:
+    """Fit all pairs to all samples as one problem, as ``fit_svms`` does; return weights, biases."""
+    signs = np.stack([labels[:, c] for c, _ in part.pairs], axis=1).astype(np.float64)
+    factors = np.where(signs > 0, 2.0, 1.0) * (signs != 0) * [cost for _, cost in part.pairs]
+    space = build_space(torch.from_numpy(features))
+    found = solve(space, torch.from_numpy(signs), torch.from_numpy(factors))
+    weights, bias = space.to_features(found.weights_QP)
+    return [*zip(weights.numpy(), bias.tolist(), strict=True)]
 
 
 def bench_agreement(options: BenchSvm) -> dict[str, Any]:
-    """Check every pair of the part; return the rows and what they come to."""
+    """Fit every pair three ways; return objectives and average precisions."""
     labels = read_training_labels(options)
     if options.labels is None:
         test_labels = draw_labels(options.samples, 1)
@@ -314,14 +300,28 @@ def bench_agreement(options: BenchSvm) -> dict[str, Any]:
         test_labels = read_labels(options.labels, "test")
     train = make_features(labels, options.dims, 0).double().numpy()
     test = make_features(test_labels, options.dims, 1).double().numpy()
-    rows = []
+    part = Part.choose(labels, options)
+    rows: list[dict[str, Any]] = []
     print(
         f"{'class':>5} {'cost':>9} {'objective above converged':>26} {'published':>10} "
         f"{'AP':>7} {'converged':>9} {'published':>9}"
     )
-    for c, cost in Part.choose(labels, options).pairs:
-        row = check_pair(train, labels[:, c], test, test_labels[:, c], cost)
-        rows.append({"class": c, **row})
+    for (c, cost), batched in zip(part.pairs, fit_batched(train, labels, part), strict=True):
+        counted = np.flatnonzero(labels[:, c])
+        features, signs = train[counted], labels[counted, c]
+        to_the_end: Any = {"dual": False, "tolerance": 1e-8, "max_iterations": 100_000}
+        ways = {
+            "batched": batched,
+            "converged": fit_linear_svc(features, signs, cost, **to_the_end)[:2],
+            "published": fit_linear_svc(features, signs, cost)[:2],
+        }
+        row: dict[str, Any] = {"class": c, "cost": cost}
+        for name, (weights, bias) in ways.items():
+            row[f"{name}_objective"], row[f"{name}_gap"] = find_objective(
+                features, signs, cost, weights, bias
+            )
+            row[f"{name}_ap"] = average_precision(test @ weights + bias, test_labels[:, c])
+        rows.append(row)
         above, published = (
             row[f"{name}_objective"] / row["converged_objective"] - 1
             for name in ("batched", "published")

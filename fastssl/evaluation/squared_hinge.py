@@ -14,11 +14,11 @@ lie inside their margin, as at great costs, a step solves a system of their size
 conjugate gradients, preconditioned by what the greatest eigenvalues of the Gram matrix make of the
 Hessian with all samples equally active.
 
-Where there are fewer samples than features w stands as a sum of samples: then the Gram matrix is
-all that is needed, and a step takes one product with it (Chapelle 2007, "Training a support vector
-machine in the primal").
+Where samples are at most twice as many as features w stands as a sum of samples: then the Gram
+matrix is all that is needed, and a step takes one product with it (Chapelle 2007, "Training a
+support vector machine in the primal").
 
-Shape legend: N samples, D features, Q parameters of a problem (N or D + 1), A axes, P problems.
+Shape legend: N samples, D features, Q parameters of a problem (N, or D + 1), A axes, P problems.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def build_space(features_ND: Tensor) -> Space:
     if num_bad:
         raise InputError(f"features ({num_bad} of {features_ND.numel()}) must be finite")
     num, width = features_ND.shape
-    return _SampleSpace(features_ND) if num <= width else _FeatureSpace(features_ND)
+    # One product with the Gram matrix against two with the features.
+    return _SampleSpace(features_ND) if num <= 2 * width else _FeatureSpace(features_ND)
 
 
 class _SampleSpace:

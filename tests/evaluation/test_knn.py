@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
+from torch.nn import functional
 
 from fastssl.errors import InputError
-from fastssl.evaluation import classify_by_neighbours, evaluate_knn, measure_neighbours
+from fastssl.evaluation import (
+    classify_by_neighbours,
+    evaluate_knn,
+    find_neighbours,
+    measure_neighbours,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,16 @@ def test_chunks_change_nothing(clouds, chunk):
     arguments = features[500:540], features[:500], labels[:500]
     expected = classify_by_neighbours(*arguments)
     torch.testing.assert_close(classify_by_neighbours(*arguments, chunk=chunk), expected)
+
+
+@pytest.mark.parametrize("chunk", [3, 1024])
+def test_neighbours_are_those_of_brute_force(chunk):
+    """Over many chunks of the bank: the best of each are merged."""
+    generator = torch.Generator().manual_seed(0)
+    queries, bank = (torch.randn(n, 16, generator=generator) for n in (50, 700))
+    cosines = functional.normalize(queries.double()) @ functional.normalize(bank.double()).T
+    wanted = (-cosines).argsort(1)[:, :20]
+    torch.testing.assert_close(find_neighbours(queries, bank, 20, chunk), wanted)
 
 
 def test_length_of_features_does_not_count(clouds):
