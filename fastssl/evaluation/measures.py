@@ -98,7 +98,7 @@ def measure_svm(config: SvmConfig, train: Side, test: Side, device: torch.device
 class LowShotConfig(EvaluateConfig):
     """Linear SVMs from k images a class, several draws of each (Goyal et al. 2019)."""
 
-    shots: tuple[int, ...] = GOYAL19_SHOTS
+    shots: Annotated[tuple[int, ...], Range(1, 1_000_000)] = GOYAL19_SHOTS
     """The numbers k; those that a class has too few images for are left out."""
     draws: Annotated[int, Range(1, 1000)] = 5
     """Independent draws of each k."""
