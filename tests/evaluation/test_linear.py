@@ -265,6 +265,14 @@ def test_goyal19_on_places_is_half_as_long():
     assert course.schedule.milestones == (4, 8, 12)
 
 
+def test_the_default_learns_faster_from_fewer_features():
+    trunk = build_trunk("resnet50", 1)
+    own, study = (choose_course("linear", name, trunk, InputSpec()) for name in ("own", "goyal19"))
+    assert (own.task.pooling, own.optim.lr) == ("global", 0.1)
+    assert dataclasses.replace(own.task, pooling="goyal19") == study.task
+    assert own.schedule == study.schedule
+
+
 def test_kolesnikov19_has_the_sheets_course():
     trunk, spec = build_trunk("resnet50_v2", 1), InputSpec.named("inception")
     for epochs, milestones in ((70, (30, 50)), (160, (120, 140)), (520, (480, 500))):
