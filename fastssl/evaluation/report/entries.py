@@ -212,7 +212,7 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
     for name, value in settings.items():
         words = name.replace("_", " ")
         if name == "label_share" and _is_number(value):
-            said.append(f"{value:.0%} of labels" if value >= 0.01 else f"{value:.2%} of labels")
+            said.append(f"{100 * value:.3g} % of labels")
         elif name == "selection" and value in _SELECTIONS:
             said.append(_SELECTIONS[value])
         elif isinstance(value, float):

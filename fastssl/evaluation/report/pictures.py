@@ -334,7 +334,7 @@ def _explain(picture: Picture, ours: Sequence[Entry], theirs: Sequence[Entry]) -
     if any(len(entry.result.values) > 1 for entry in ours) or _has_repeats(picture, ours):
         said.append("Points are means, bars the least and greatest of repeats.")
     splits = dict.fromkeys(entry.result.split for entry in ours)
-    if len(splits) > 1:
+    if len(splits) > 1 and picture.setting != "label_share":  # whose share they name
         said.append(f"Splits differ: {'; '.join(splits)}.")
     if any(CONTRADICTS in entry.marks for entry in ours):
         said.append("Some of these figures contradict each other.")

@@ -16,6 +16,7 @@ from .entries import (
     is_share,
     name_metric,
     short_digest,
+    spell_kind,
     spell_settings,
     spell_value,
 )
@@ -40,6 +41,8 @@ def render_results(entries: Sequence[Entry]) -> str:
             "Of each trunk the best layer (by Kolesnikov et al. 2019's rules the pre-logits) and "
             "the largest k or share of labels."
         )
+    says_all = all(spell_kind(row) == spell_settings(row.result.settings) for row in rows)
+    if len(rows) < len(ours) or not says_all:
         body += fold(f"All {len(ours):,} figures", _tables(ours, published))
     body += _classes(ours)
     return section("Results", body)
@@ -101,9 +104,8 @@ def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) 
     first = entries[0]
     task, protocol, metric = first.kind
     splits = {entry.result.split for entry in entries}
-    settings = {spell_settings(entry.result.settings) for entry in entries}
-    cells = [_cells(entry, find_published(entry, published, is_best)) for entry in entries]
-    common = {"split": splits, "setting": settings}
+    cells = [_cells(entry, find_published(entry, published, is_best), is_best) for entry in entries]
+    common = {"split": splits, "setting": {row["setting"] for row in cells}}
     told = {name: "" for name, values in common.items() if len(values) == 1}
     rows = [row | told for row in cells]
     # What no row has is no column.
@@ -115,14 +117,14 @@ def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) 
     return f"<h3>{text(title)}{marks}</h3>{note(_describe_data(first, common))}{body}"
 
 
-def _cells(entry: Entry, known: Sequence[Entry]) -> dict[str, str]:
+def _cells(entry: Entry, known: Sequence[Entry], is_best: bool) -> dict[str, str]:
     found = entry.result
     metric = found.metric
     marks = [mark for mark in entry.marks if mark not in (OTHER_TEST, OTHER_TRAIN)]
     return {
         "trunk": stacked(entry.name, describe_trunk(entry), marks),
         "layer": found.layer,
-        "setting": spell_settings(found.settings),
+        "setting": spell_kind(entry) if is_best else spell_settings(found.settings),
         "split": found.split,
         metric: stacked(
             spell_value(metric, found.value),
@@ -188,19 +190,18 @@ def _sources(entries: Sequence[Entry], published: Sequence[Entry]) -> str:
 
 
 def _classes(entries: Sequence[Entry]) -> str:
-    """Return a folded table of classes for each evaluation: a row a class, a column a trunk."""
+    """Return folded tables of classes, one for each evaluation: a row a class, a column a trunk."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in choose_rows(entries):
         if entry.result.per_class:
-            words = spell_settings(entry.result.settings)
-            groups.setdefault((*entry.kind, entry.data, words), []).append(entry)
-    parts = []
-    for (task, protocol, metric, data, words), rows in groups.items():
-        title = f"Every class: {task}, {protocol}, {name_metric(metric)}, {data}"
-        title += f", {words}" if words else ""
-        chunks = [rows[i : i + _MAX_TRUNKS] for i in range(0, len(rows), _MAX_TRUNKS)]
-        parts.append(fold(title, "".join(_table_of_classes(metric, chunk) for chunk in chunks)))
-    return "".join(parts)
+            groups.setdefault((*entry.kind, entry.data, spell_kind(entry)), []).append(entry)
+    tables = ""
+    for (task, protocol, metric, data, words), rows in sorted(groups.items()):
+        title = f"{task.replace('_', ' ')}, {protocol}: {name_metric(metric)} on {data}"
+        tables += f"<h4>{text(', '.join(filter(None, (title, words))))}</h4>"
+        for start in range(0, len(rows), _MAX_TRUNKS):
+            tables += _table_of_classes(metric, rows[start : start + _MAX_TRUNKS])
+    return fold("Every class", tables) if tables else ""
 
 
 def _table_of_classes(metric: str, entries: Sequence[Entry]) -> str:
