@@ -7,7 +7,9 @@ config, a function and a line in ``MEASURES``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -72,17 +74,18 @@ def measure_svm(config: SvmConfig, train: Side, test: Side, device: torch.device
     """Fit a linear SVM for each class and score it by average precision on the test images."""
     uncounted = config.uncounted or ("negative" if config.protocol == "goyal19" else "out")
     classes = _find_classes(train, test, config.folds)
-    svms = fit_svms(
-        normalize_rows(as_tensor(train.features, device)),
-        train.as_signs()[:, classes],
-        GOYAL19_COSTS,
-        config.folds,
-        uncounted=uncounted,
-        solver=config.solver,
-    )
+    names = [train.class_names[c] for c in classes]
+    with _naming_classes(names):
+        svms = fit_svms(
+            normalize_rows(as_tensor(train.features, device)),
+            train.as_signs()[:, classes],
+            GOYAL19_COSTS,
+            config.folds,
+            uncounted=uncounted,
+            solver=config.solver,
+        )
     scores = svms.score(normalize_rows(as_tensor(test.features, torch.device("cpu"))).numpy())
     signs = test.as_signs()[:, classes]
-    names = [train.class_names[c] for c in classes]
     per_class = {name: average_precision(scores[:, i], signs[:, i]) for i, name in enumerate(names)}
     details = {
         "best_cost": dict(zip(names, svms.best_cost.tolist(), strict=True)),
@@ -116,15 +119,16 @@ def measure_low_shot(
         train_labels, test_labels = number[train.labels], number[test.labels]
     else:
         train_labels, test_labels = train.as_signs()[:, classes], test.as_signs()[:, classes]
-    found = low_shot(
-        normalize_rows(as_tensor(train.features, device)),
-        train_labels,
-        normalize_rows(as_tensor(test.features, device)),
-        test_labels,
-        config.shots,
-        config.draws,
-        seed=config.seed,
-    )
+    with _naming_classes(names):
+        found = low_shot(
+            normalize_rows(as_tensor(train.features, device)),
+            train_labels,
+            normalize_rows(as_tensor(test.features, device)),
+            test_labels,
+            config.shots,
+            config.draws,
+            seed=config.seed,
+        )
     parts = []
     for result in reversed(found.results):
         for selection in (result.honest, result.published):
@@ -218,6 +222,16 @@ def _choose_penalty(
         return fitted.measure(judged, number[labels[split.test]]).top1
 
     return max(_PENALTIES, key=judge)
+
+
+@contextlib.contextmanager
+def _naming_classes(names: Sequence[str]) -> Iterator[None]:
+    """Have an error about a class by number give its name."""
+    try:
+        yield
+    except InputError as error:
+        said = re.sub(r"class (\d+)", lambda found: f"class '{names[int(found[1])]}'", str(error))
+        raise InputError(said) from None
 
 
 def _find_classes(train: Side, test: Side, least: int) -> NDArray[np.int64]:
