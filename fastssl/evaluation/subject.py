@@ -13,7 +13,7 @@ from ..models.export import is_export
 from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
 from ..models.input_spec import INPUT_KEY, SCALES, InputSpec
 from ..models.state_dicts import load_state
-from ..runs.directory import CONFIG_NAME, TRUNK_NAME
+from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
 
 _log = logging.getLogger(__name__)
 
@@ -59,39 +59,14 @@ def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str =
     """
     if scale and scale not in (*SCALES, "patch"):
         raise InputError(f"scale ('{scale}') is not known{nearest(scale, (*SCALES, 'patch'))}")
-    path, run = find_trunk_file(checkpoint)
+    path = find_trunk_file(checkpoint, "checkpoint")
+    is_of_run = path.name == TRUNK_NAME and (path.parent / CONFIG_NAME).is_file()
+    run = path.parent if is_of_run else None
     if is_export(path):
         subject = _open_own(path, run, trunk, width)
     else:
         subject = _open_weights(path, trunk, width)
     return replace(subject, spec=InputSpec.named(scale)) if scale else subject
-
-
-def find_trunk_file(source: Path) -> tuple[Path, Path | None]:
-    """Return the file that a run or a file stands for, and the run.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if source.is_file():
-        is_of_run = source.name == TRUNK_NAME and (source.parent / CONFIG_NAME).is_file()
-        return source, source.parent if is_of_run else None
-    if (source / TRUNK_NAME).is_file():
-        return source / TRUNK_NAME, source
-    if (source / CONFIG_NAME).is_file():
-        raise InputError(
-            f"checkpoint ({source}) is a run that has not ended and exported its trunk; let it "
-            "end, or start it again with --max-steps at the step that it has come to"
-        )
-    if source.is_dir():
-        raise InputError(
-            f"checkpoint ({source}) is a folder without {TRUNK_NAME}; give a run that has ended, "
-            "or a file"
-        )
-    siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
-    raise InputError(
-        f"checkpoint ({source}) is not there{nearest(source.name, siblings) if siblings else ''}"
-    )
 
 
 def _open_own(path: Path, run: Path | None, name: str, width: int) -> Subject:

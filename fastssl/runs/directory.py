@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import re
 import typing
@@ -234,3 +235,33 @@ def cut_logs(folder: Path, step: int) -> None:
         for path, file in files.items():
             with naming_file(path):
                 file.truncate(find_cut(file, step))
+
+
+def find_trunk_file(source: Path, option: str) -> Path:
+    """Return the file of the trunk that a run or a file stands for.
+
+    Args:
+        source: a run that has ended, or a file.
+        option: that named it.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if source.is_file():
+        return source
+    if (source / TRUNK_NAME).is_file():
+        return source / TRUNK_NAME
+    if (source / CONFIG_NAME).is_file():
+        raise InputError(
+            f"{option} ({source}) is a run that has not ended and exported its trunk; let it end, "
+            "or start it again with --max-steps at the step that it has come to"
+        )
+    if source.is_dir():
+        raise InputError(
+            f"{option} ({source}) is a folder without {TRUNK_NAME}; give a run that has ended, or "
+            "a file that it has exported"
+        )
+    siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
+    close = difflib.get_close_matches(source.name, siblings, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "; give a run that has ended, or a file"
+    raise InputError(f"{option} ({source}) is not there{hint}")

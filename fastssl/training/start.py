@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..config import RunConfig
-from ..errors import InputError, nearest
+from ..errors import InputError
 from ..models import Trunk, digest_trunk, is_one_network, load_trunk
 from ..models.input_spec import InputSpec
-from ..runs.directory import CONFIG_NAME, TRUNK_NAME
+from ..runs.directory import find_trunk_file
 from ..tasks import Task
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def read_start(config: RunConfig, outline: Task, given: Trunk | None = None) -> 
         return Start(given, digest_trunk(given))
     if config.trunk_from is None:
         return None
-    path = _find_file(config.trunk_from)
+    path = find_trunk_file(config.trunk_from, "trunk_from")
     trunk, metadata = load_trunk(path)
     if (trunk.width, True) != (config.width, is_one_network(trunk.name, config.trunk)):
         raise InputError(
@@ -62,25 +61,3 @@ def read_start(config: RunConfig, outline: Task, given: Trunk | None = None) -> 
     step, recipe = (metadata.get(key, "?") for key in ("step", "recipe"))
     _log.info("first weights of the trunk: %s (recipe %s, step %s)", path, recipe, step)
     return Start(trunk, digest_trunk(trunk))
-
-
-def _find_file(source: Path) -> Path:
-    """Return the file that a run or a file stands for."""
-    if source.is_file():
-        return source
-    if (source / TRUNK_NAME).is_file():
-        return source / TRUNK_NAME
-    if (source / CONFIG_NAME).is_file():
-        raise InputError(
-            f"trunk_from ({source}) is a run that has not ended and exported its trunk; let it "
-            "end, or start it again with --max-steps at the step that it has come to"
-        )
-    if source.is_dir():
-        raise InputError(
-            f"trunk_from ({source}) is a folder without {TRUNK_NAME}; give a run that has ended, "
-            "or a file that it has exported"
-        )
-    siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
-    raise InputError(
-        f"trunk_from ({source}) is not there{nearest(source.name, siblings) if siblings else ''}"
-    )
