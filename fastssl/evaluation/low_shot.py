@@ -188,7 +188,7 @@ def low_shot(
     costs: Sequence[float] = GOYAL19_COSTS,
     seed: int = 0,
     positive_weight: float = 2.0,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-9,
 ) -> LowShot:
     """Fit SVMs to a few samples a class, and test them.
 

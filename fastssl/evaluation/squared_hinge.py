@@ -217,7 +217,7 @@ def solve(
     signs_NP: Tensor,
     factors_NP: Tensor,
     start: Solution | None = None,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-9,
 ) -> Solution:
     """Solve P problems at once.
 

@@ -78,7 +78,7 @@ def fit_svms(
     seed: int | None = None,
     positive_weight: float = 2.0,
     uncounted: Uncounted = "out",
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-9,
     solver: Solver = "batched",
 ) -> SvmResult:
     """Fit one SVM a class, its cost chosen by cross-validation.
