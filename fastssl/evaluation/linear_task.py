@@ -194,7 +194,7 @@ class LinearHeads(Task):
         self.trunk.eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the state of what learns: a checkpoint needs no copy of the trunk."""
         whole = super().state_dict(*args, **kwargs)
         return {name: value for name, value in whole.items() if not name.startswith("trunk.")}
