@@ -129,13 +129,13 @@ def measure_low_shot(
             config.draws,
             seed=config.seed,
         )
-    parts = []
+    parts: list[Result] = []
     for result in reversed(found.results):
         for selection in (result.honest, result.published):
             if selection is None:
                 continue
             name = "published" if selection is result.published else "honest"
-            details = {
+            details: dict[str, Any] = {
                 "chosen_by": selection.chosen_by,
                 "costs": selection.costs.tolist(),
                 "largest_gap": float(result.gap.max()),
