@@ -12,7 +12,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..config import LoaderConfig
 from ..errors import InputError
+from ..fields import Documented
 from ..loaders import build_loader
 from ..runs.result import RESULTS_NAME, Result, read_result, write_result
 from ..shards import ShardDataset, open_dataset
@@ -160,42 +162,29 @@ class Evaluation:
         Returns:
             The result of the best end point, with all of them as its parts.
         """
-        parts: list[Result] = []
-        firsts: list[Result] = []
-        seconds = 0.0
-        for name in self.end_points:
-            found, took = self._find_part(name)
-            parts += found
-            firsts.append(found[0])
-            seconds += took
-        best = max(firsts, key=lambda part: part.value)
-        return dataclasses.replace(
-            best,
-            parts=tuple(parts) if len(parts) > 1 else (),
-            task=self.task,
-            protocol=self.config.protocol,
-            split=self.divided.text,
-            seed=self.config.seed,
-            train_digest=self.train.digest,
-            test_digest=(self.test or self.train).digest,
-            trunk_digest=self.subject.digest,
-            recipe=self.subject.recipe,
-            step=self.subject.step,
-            input=json.dumps(
-                {
-                    "view": json.loads(self.showing.to_text()),
-                    "scale": json.loads(self.subject.spec.to_text()),
-                }
+        found, times = zip(*map(self._find_part, self.end_points), strict=True)
+        shown = {"view": json.loads(self.showing.to_text())}
+        return conclude(
+            [part for parts in found for part in parts],
+            Circumstances(
+                self.task,
+                self.config,
+                self.subject,
+                self.divided,
+                (self.train.digest, (self.test or self.train).digest),
             ),
-            seconds=seconds,
-            version=__version__,
+            shown,
+            sum(times),
         )
 
     def _find_part(self, end_point: str) -> tuple[list[Result], float]:
         """Return the figures of an end point and how long they took, found or worked out."""
         path = self.store.root / _PARTS_NAME / f"{self.task}-{self._digest_part(end_point)}.json"
         if path.is_file():
-            kept = read_result(path)
+            try:
+                kept = read_result(path)
+            except InputError as error:
+                raise InputError(f"{error}, or remove it: it is worked out again") from None
             _log.info("%s: %s", end_point, _say(kept))
             return list(kept.flatten()), kept.seconds
         begin = time.monotonic()
@@ -248,6 +237,54 @@ class Evaluation:
             _take_rows(self.train, train, self.divided.train_rows),
             _take_rows(self.test or self.train, test, self.divided.test_rows),
         )
+
+
+@dataclass(frozen=True)
+class Circumstances(Documented):
+    """What the figures of one evaluation share."""
+
+    task: str
+    """Its name."""
+    config: EvaluateConfig
+    """Its options."""
+    subject: Subject
+    """The trunk."""
+    divided: Divided
+    """Which samples were trained on and which tested."""
+    digests: tuple[str, str]
+    """Of the datasets that they are of."""
+
+
+def conclude(
+    parts: Sequence[Result], of: Circumstances, shown: Mapping[str, Any], seconds: float
+) -> Result:
+    """Return the result of the best end point, with all figures as its parts.
+
+    Args:
+        parts: the figures; of each end point the first one stands for it.
+        of: what they share.
+        shown: what the trunk was shown, besides how pixels were scaled.
+        seconds: that they took.
+    """
+    firsts: dict[str, Result] = {}
+    for part in parts:
+        firsts.setdefault(part.layer, part)
+    return dataclasses.replace(
+        max(firsts.values(), key=lambda part: part.value),
+        parts=tuple(parts) if len(parts) > 1 else (),
+        task=of.task,
+        protocol=of.config.protocol,
+        split=of.divided.text,
+        seed=of.config.seed,
+        train_digest=of.digests[0],
+        test_digest=of.digests[1],
+        trunk_digest=of.subject.digest,
+        recipe=of.subject.recipe,
+        step=of.subject.step,
+        input=json.dumps({**shown, "scale": json.loads(of.subject.spec.to_text())}),
+        seconds=seconds,
+        version=__version__,
+    )
 
 
 def _take_rows(dataset: ShardDataset, stored: StoredFeatures, rows: NDArray[np.int64]) -> Side:

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..config import LoaderConfig
 from ..errors import InputError
 from ..fields import Count, CountOrZero, Documented, Range
@@ -27,7 +26,7 @@ from ..runs.result import Result
 from ..shards import open_dataset
 from ..system.files import publish_bytes
 from .accuracy import Accuracy
-from .evaluate import check_required, find_home
+from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import check_end_points
 from .linear import Course, choose_course, train_heads
 from .pooling import has_rule
@@ -200,28 +199,16 @@ def run_training(training: Training) -> Result:
         device=config.device,
         max_steps=config.max_steps or None,
     )
-    found = [_part(training, name, score) for name, score in scores.items()]
     shown = {
         "view": dataclasses.asdict(course.task.test_view),
         "train_view": dataclasses.asdict(course.task.train_view),
         "grid": course.task.grid,
-        "scale": json.loads(training.subject.spec.to_text()),
     }
-    return dataclasses.replace(
-        max(found, key=lambda part: part.value),
-        parts=tuple(found) if len(found) > 1 else (),
-        task=training.task,
-        protocol=config.protocol,
-        split=divided.text,
-        seed=config.seed,
-        train_digest=training.digests[0],
-        test_digest=training.digests[1],
-        trunk_digest=training.subject.digest,
-        recipe=training.subject.recipe,
-        step=training.subject.step,
-        input=json.dumps(shown),
-        seconds=time.monotonic() - began,
-        version=__version__,
+    return conclude(
+        [_part(training, name, score) for name, score in scores.items()],
+        Circumstances(training.task, config, training.subject, divided, training.digests),
+        shown,
+        time.monotonic() - began,
     )
 
 
