@@ -9,6 +9,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -27,6 +28,12 @@ CTRL_C = b"\x03"
 PATIENCE_S = 120
 
 
+def take_terminal():
+    """Have the terminal that stdin is, and hear Ctrl-C, which a shell's background jobs ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command at a terminal of its own, so that Ctrl-C reaches it and all its children."""
 
@@ -42,7 +49,7 @@ class Terminal:
             stderr=theirs,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=take_terminal,
         )
         os.close(theirs)
 
