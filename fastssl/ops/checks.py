@@ -39,10 +39,16 @@ def check_tensor(
         )
     if tensor.device != device:
         raise ValueError(f"{name} must be on {device} like images, got {tensor.device}")
-    # A list: Dynamo of torch 2.6 cannot look into the values of a dict.
-    if tuple(tensor.shape) not in list(shapes.values()):
+    if not any(_is_shape(tensor, shape) for shape in shapes.values()):
         wanted = " or ".join(f"{legend} = {shape}" for legend, shape in shapes.items())
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(tensor.shape)}")
+
+
+def _is_shape(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    # Side by side: Dynamo of torch 2.13 finds no tuple of symbolic sizes among others.
+    return tensor.dim() == len(shape) and all(
+        one == other for one, other in zip(tensor.shape, shape, strict=True)
+    )
 
 
 def check_images(images: Tensor, num_dims: Sequence[int]) -> None:

@@ -23,6 +23,7 @@ def run_tool(name, *arguments):
 
 @pytest.mark.slow
 def test_ours_and_a_peer_are_measured_in_rounds(dataset_path, tmp_path):
+    pytest.importorskip("torchvision")  # the peer's views
     path, plot = tmp_path / "loaders.json", tmp_path / "loaders.png"
     done = run_tool(
         "bench_loaders.py",

@@ -85,8 +85,13 @@ def test_weights_that_fit_no_trunk_are_named_with_the_nearest(tmp_path: Path) ->
         open_subject(path)
     with pytest.raises(InputError, match="known"):
         open_subject(path, "resnet99")
+
+
+def test_a_network_that_torchvision_lacks_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision.models")
+    torch.save(build_trunk("resnet9").state_dict(), tmp_path / "weights.pth")
     with pytest.raises(InputError, match="torchvision has no network"):
-        open_subject(path, "torchvision:resnet99")
+        open_subject(tmp_path / "weights.pth", "torchvision:resnet99")
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\3\4"])
