@@ -134,7 +134,7 @@ def _build_timm(name: str) -> tuple[ForeignTrunk, InputSpec]:
     known = timm.list_models()
     if name not in known:
         raise InputError(f"timm has no network '{name}'{nearest(name, known)}")
-    network = timm.create_model(name, pretrained=False, num_classes=0)
+    network: Any = timm.create_model(name, pretrained=False, num_classes=0)
     scale: Mapping[str, Any] = network.pretrained_cfg
     spec = InputSpec(
         "scaled", tuple(scale.get("mean", InputSpec.mean)), tuple(scale.get("std", InputSpec.std))
