@@ -30,7 +30,7 @@ from ..runs.result import RESULTS_NAME, Result, read_result, write_result
 from ..shards import ShardDataset, open_dataset
 from ..system.workers import Progress, say_nothing
 from ..world import World, check_device
-from .extract import Pass, check_end_points
+from .extract import Pass, find_end_points
 from .measures import MEASURES
 from .protocols import Showing, choose_end_points, choose_pooling, show
 from .setting import Divided, EvaluateConfig, Side, divide, has_signs
@@ -76,9 +76,8 @@ class Evaluation:
         trunk = self.subject.trunk
         self.showing: Showing = show(config.protocol, trunk, config.view_size)
         side = self.showing.view.size // self.showing.grid
-        shapes = check_end_points(trunk, (), side)
-        self.end_points = choose_end_points(config.protocol, config.end_points, shapes)
-        check_end_points(trunk, self.end_points, side)
+        shapes = find_end_points(trunk, side)
+        self.end_points = choose_end_points(config.protocol, config.end_points, trunk, shapes)
         root = config.features_dir or find_home(config.checkpoint, self.subject) / FEATURES_NAME
         self.store = FeatureStore(root)
 
@@ -294,8 +293,7 @@ def _take_rows(dataset: ShardDataset, stored: StoredFeatures, rows: NDArray[np.i
 
 
 def _say(result: Result) -> str:
-    value = f"{100 * result.value:.1f} %" if result.metric != "loss" else f"{result.value:.4f}"
-    return f"{result.metric} {value}"
+    return f"{result.metric} {100 * result.value:.1f} %"
 
 
 def find_home(checkpoint: Path, subject: Subject) -> Path:

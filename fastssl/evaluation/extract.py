@@ -7,7 +7,7 @@ C channels, H W pixels, D features.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -18,9 +18,9 @@ from ..batch import Batch
 from ..errors import InputError
 from ..fields import Documented
 from ..models import Trunk
-from ..models.foreign import list_end_points
+from ..models.base import list_end_points
 from ..models.input_spec import InputSpec, cut_grid, make_inputs
-from .pooling import Pooling, pool_map
+from .pooling import Pooling, pool_points
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,35 +88,24 @@ def frozen(trunk: nn.Module) -> Iterator[None]:
         trunk.train(was_training)
 
 
-def check_end_points(trunk: Trunk, wanted: Sequence[str], side: int) -> dict[str, tuple[int, ...]]:
-    """See that a trunk has the end points that are wanted.
+def find_end_points(trunk: Trunk, side: int) -> dict[str, tuple[int, ...]]:
+    """Return all end points of a trunk, each with its shape without the batch.
 
     Args:
         trunk: the trunk.
-        wanted: names of end points.
         side: of what it is shown, in pixels.
 
-    Returns:
-        All that it has, each with its shape without the batch.
-
     Raises:
-        InputError: names those that it lacks and lists those that it has; or the picture is too
-            small for it.
+        InputError: if that is too small for it.
     """
     try:
-        shapes = list_end_points(trunk, side)
+        return list_end_points(trunk, side)
     except (ValueError, RuntimeError) as error:
         said = str(error).strip().splitlines()[0]
         raise InputError(
             f"trunk '{trunk.name}' does not take pictures of {side} pixels ({said}); choose "
             "another --view-size"
         ) from None
-    lacking = [name for name in wanted if name not in shapes]
-    if lacking:
-        raise InputError(
-            f"trunk '{trunk.name}' has no end point '{lacking[0]}'; it has {', '.join(shapes)}"
-        )
-    return shapes
 
 
 def run_trunk(
@@ -167,11 +156,7 @@ def _look(trunk: nn.Module, images_BHWC: Tensor, setting: Pass) -> dict[str, Ten
             points = {PRE_LOGITS: trunk(inputs)}
         else:
             points = trunk.forward_features(inputs)  # type: ignore[operator]
-    features = {}
-    for name in setting.end_points:
-        pooled = pool_map(points[name], name, setting.pooling).float()
-        features[name] = pooled.unflatten(0, (num_images, -1)).mean(1)
-    return features
+    return pool_points(points, setting.end_points, setting.pooling, num_images)
 
 
 def extract_features(

@@ -19,7 +19,7 @@ from ..batch import Batch
 from ..errors import InputError
 from ..fields import Checked, CountOrZero, Range, Share
 from ..models import Trunk
-from ..models.foreign import list_end_points
+from ..models.base import check_end_points, list_end_points
 from ..models.heads import build_linear_head
 from ..models.input_spec import INPUT_KEY, InputSpec, cut_grid, make_inputs
 from ..randomness import Stream, draw_words, is_below
@@ -28,7 +28,7 @@ from ..tasks.base import Resize, Side
 from ..tasks.pictures import Picture
 from ..views import ViewSpec
 from .accuracy import rank_own
-from .pooling import Pooling, pool_map
+from .pooling import Pooling, pool_map, pool_points
 
 _NO_LABEL = -1
 _DROPOUT = 0.5
@@ -250,11 +250,7 @@ class LinearHeads(Task):
     def pool_points(self, images_BPCSS: Tensor) -> dict[str, Tensor]:
         """Run the trunk: features (B, D) by end point, the mean over the patches of an image."""
         points = self.trunk.forward_features(images_BPCSS.flatten(0, 1))
-        features = {}
-        for name in self.end_points:
-            pooled = pool_map(points[name], name, self.config.pooling)
-            features[name] = pooled.unflatten(0, images_BPCSS.shape[:2]).mean(1)
-        return features
+        return pool_points(points, self.end_points, self.config.pooling, len(images_BPCSS))
 
     def classify(self, images_BPCSS: Tensor) -> dict[str, Tensor]:
         """Return logits (B, Q) by end point, of what ``make_images`` gave."""
@@ -316,11 +312,7 @@ def _list_shapes(trunk: Trunk, config: LinearConfig) -> Mapping[str, tuple[int, 
         )
     points = list_end_points(trunk, side)
     wanted = config.end_points or tuple(points)
-    unknown = [name for name in wanted if name not in points]
-    if unknown:
-        raise InputError(
-            f"trunk '{trunk.name}' has no end point '{unknown[0]}'; it has {', '.join(points)}"
-        )
+    check_end_points(trunk, wanted, points)
     shapes = {}
     for name, shape in points.items():
         if name in wanted:

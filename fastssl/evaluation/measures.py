@@ -114,9 +114,7 @@ def measure_low_shot(
     classes = _find_classes(train, test, 1)
     names = [train.class_names[c] for c in classes]
     if train.signs is None:
-        number = np.full(len(train.class_names), -1)
-        number[classes] = np.arange(len(classes))
-        train_labels, test_labels = number[train.labels], number[test.labels]
+        train_labels, test_labels = (_number(side.labels, classes) for side in (train, test))
     else:
         train_labels, test_labels = train.as_signs()[:, classes], test.as_signs()[:, classes]
     with _naming_classes(names):
@@ -178,9 +176,7 @@ def measure_logistic(
     """
     _refuse_signs("logistic", train)
     classes = _find_classes(train, test, 1)
-    number = np.full(len(train.class_names), -1)
-    number[classes] = np.arange(len(classes))
-    labels = number[train.labels]
+    labels = _number(train.labels, classes)
     known, judged = as_tensor(train.features, device), as_tensor(test.features, device)
     penalty = config.penalty or None
     if config.protocol != "kolesnikov19":
@@ -188,7 +184,7 @@ def measure_logistic(
         known, judged = ((part - mean) / (deviation + _LEAST_STD) for part in (known, judged))
         penalty = penalty or _choose_penalty(known, labels, train.sample_ids, config.seed)
     fitted = fit_logistic(known, labels, penalty, config.max_updates)
-    found = fitted.measure(judged, number[test.labels])
+    found = fitted.measure(judged, _number(test.labels, classes))
     per_class = {train.class_names[classes[c]]: share for c, share in found.per_class.items()}
     details = {
         "top5": found.top5,
@@ -213,15 +209,19 @@ def _choose_penalty(
     split = split_by_group(labels, ids, seed=seed)
     known, judged = (features[torch.from_numpy(rows)] for rows in (split.train, split.test))
     # Numbered anew: a class of one image is on one side alone.
-    classes = np.unique(labels[split.train])
-    number = np.full(labels.max() + 1, -1)
-    number[classes] = np.arange(len(classes))
+    labels = _number(labels, np.unique(labels[split.train]))
 
     def judge(penalty: float) -> float:
-        fitted = fit_logistic(known, number[labels[split.train]], penalty, **_ROUGHLY)
-        return fitted.measure(judged, number[labels[split.test]]).top1
+        fitted = fit_logistic(known, labels[split.train], penalty, **_ROUGHLY)
+        return fitted.measure(judged, labels[split.test]).top1
 
     return max(_PENALTIES, key=judge)
+
+
+def _number(labels: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each label among some classes, -1 where it is none of them."""
+    places = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    return np.where(classes[places] == labels, places, -1)
 
 
 @contextlib.contextmanager

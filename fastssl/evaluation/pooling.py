@@ -6,6 +6,7 @@ Shape legend: B images, C channels, H W pixels of the map, D features.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -83,6 +84,26 @@ def pool_map(point: Tensor, name: str, pooling: Pooling) -> Tensor:
         return point.mean((2, 3))
     pooled = _pool_goyal19(point, name) if pooling == "goyal19" else _pool_kolesnikov19(point)
     return pooled.flatten(1)
+
+
+def pool_points(
+    points: Mapping[str, Tensor], names: Sequence[str], pooling: Pooling, num_images: int
+) -> dict[str, Tensor]:
+    """Pool end points, and take the mean over the patches of each image.
+
+    Args:
+        points: of a trunk, P patches of each of B images behind one another.
+        names: of those wanted.
+        pooling: one of ``POOLINGS``.
+        num_images: B.
+
+    Returns:
+        float32 (B, D) by name.
+    """
+    return {
+        name: pool_map(points[name], name, pooling).float().unflatten(0, (num_images, -1)).mean(1)
+        for name in names
+    }
 
 
 def _pool_goyal19(point: Tensor, name: str) -> Tensor:

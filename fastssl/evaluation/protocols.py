@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..fields import Documented
 from ..models import Trunk
+from ..models.base import check_end_points
 from ..views import Filter, ViewSpec
 from .extract import PRE_LOGITS
 from .pooling import Pooling, has_rule
@@ -71,7 +72,7 @@ def choose_pooling(protocol: ProtocolName) -> Pooling:
 
 
 def choose_end_points(
-    protocol: ProtocolName, wanted: str, shapes: Mapping[str, tuple[int, ...]]
+    protocol: ProtocolName, wanted: str, trunk: Trunk, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, ...]:
     """Return the end points that are evaluated.
 
@@ -79,11 +80,17 @@ def choose_end_points(
         protocol: its name.
         wanted: names with commas between them, ``all``, or "" for the protocol's: ``goyal19``
             compares the layers that its sheet has, the others take the pre-logits.
-        shapes: what the trunk has.
+        trunk: the trunk.
+        shapes: what it has.
+
+    Raises:
+        InputError: if it lacks one of those wanted.
     """
     if wanted == "all":
         return tuple(shapes)
     if wanted:
-        return tuple(dict.fromkeys(name.strip() for name in wanted.split(",") if name.strip()))
+        names = [name.strip() for name in wanted.split(",") if name.strip()]
+        check_end_points(trunk, names, shapes)
+        return tuple(dict.fromkeys(names))
     of_sheet = tuple(name for name, shape in shapes.items() if has_rule(name, shape))
     return of_sheet if protocol == "goyal19" and of_sheet else (PRE_LOGITS,)

@@ -11,7 +11,7 @@ from ..fields import Documented
 from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
 from ..models.export import is_export
 from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
-from ..models.input_spec import INPUT_KEY, SCALES, InputSpec
+from ..models.input_spec import SCALES, InputSpec
 from ..models.state_dicts import load_state
 from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
 
@@ -63,13 +63,12 @@ def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str =
     is_of_run = path.name == TRUNK_NAME and (path.parent / CONFIG_NAME).is_file()
     run = path.parent if is_of_run else None
     if is_export(path):
-        subject = _open_own(path, run, trunk, width)
-    else:
-        subject = _open_weights(path, trunk, width)
+        return _open_own(path, run, trunk, width, scale)
+    subject = _open_weights(path, trunk, width)
     return replace(subject, spec=InputSpec.named(scale)) if scale else subject
 
 
-def _open_own(path: Path, run: Path | None, name: str, width: int) -> Subject:
+def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -> Subject:
     trunk, metadata = load_trunk(path)
     if width not in (0, trunk.width):
         raise InputError(
@@ -84,10 +83,7 @@ def _open_own(path: Path, run: Path | None, name: str, width: int) -> Subject:
         form = build_trunk(name, trunk.width)
         form.load_state_dict(trunk.state_dict())
         trunk = form
-    if INPUT_KEY not in metadata and trunk.in_channels == 3:
-        spec = InputSpec()
-    else:
-        spec = InputSpec.from_metadata(metadata)
+    spec = InputSpec.named(scale) if scale else InputSpec.from_metadata(metadata)
     step = metadata.get("step", "0")
     return Subject(
         trunk,

@@ -27,7 +27,7 @@ from ..shards import open_dataset
 from ..system.files import publish_bytes
 from .accuracy import Accuracy
 from .evaluate import Circumstances, check_required, conclude, find_home
-from .extract import check_end_points
+from .extract import find_end_points
 from .linear import Course, choose_course, train_heads
 from .pooling import has_rule
 from .protocols import PATCH_GRID, ProtocolName, choose_end_points, takes_patches
@@ -155,13 +155,12 @@ def _choose_course(task: Any, config: LinearEvaluation, subject: Subject) -> Cou
         task, config.protocol, trunk, spec, grid, config.epochs, config.view_size
     )
     side = course.task.size // grid
-    shapes = check_end_points(trunk, (), side)
+    shapes = find_end_points(trunk, side)
     # All at once cost hardly more than one; the sheet of Goyal et al. 2019 names its own.
     has_sheet = any(has_rule(name, shape) for name, shape in shapes.items())
     is_of_sheet = config.protocol == "goyal19" and has_sheet
     wanted = config.end_points or ("" if is_of_sheet else "all")
-    end_points = choose_end_points(config.protocol, wanted, shapes)
-    check_end_points(trunk, end_points, side)
+    end_points = choose_end_points(config.protocol, wanted, trunk, shapes)
     heads = dataclasses.replace(course.task, end_points=end_points)
     return dataclasses.replace(course, task=heads)
 

@@ -6,9 +6,10 @@ Shape legend: B images, C channels, H W pixels, D features.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -86,3 +87,42 @@ class Trunk(nn.Module, abc.ABC):
             for module in modules:
                 module.eval()
         return self
+
+
+@torch.inference_mode()
+def list_end_points(trunk: Trunk, side: int) -> dict[str, tuple[int, ...]]:
+    """Return the end points of a trunk and the shape of each, without the batch.
+
+    Args:
+        trunk: is run once on an empty picture, in evaluation mode.
+        side: of that picture in pixels.
+    """
+    was_training = trunk.training
+    parameter = next(trunk.parameters())
+    picture = torch.zeros(1, trunk.in_channels, side, side, device=parameter.device)
+    trunk.eval()
+    try:
+        points = trunk.forward_features(picture.to(parameter.dtype))
+    finally:
+        trunk.train(was_training)
+    return {name: tuple(value.shape[1:]) for name, value in points.items()}
+
+
+def check_end_points(
+    trunk: Trunk, wanted: Iterable[str], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """See that a trunk has the end points that are wanted.
+
+    Args:
+        trunk: the trunk.
+        wanted: names.
+        shapes: what it has, from ``list_end_points``.
+
+    Raises:
+        InputError: names one that it lacks, and lists those that it has.
+    """
+    for name in wanted:
+        if name not in shapes:
+            raise InputError(
+                f"trunk '{trunk.name}' has no end point '{name}'; it has {', '.join(shapes)}"
+            )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, nearest
@@ -140,22 +139,3 @@ def _build_timm(name: str) -> tuple[ForeignTrunk, InputSpec]:
         "scaled", tuple(scale.get("mean", InputSpec.mean)), tuple(scale.get("std", InputSpec.std))
     )
     return ForeignTrunk(network, f"timm:{name}", None), spec
-
-
-@torch.inference_mode()
-def list_end_points(trunk: Trunk, side: int) -> dict[str, tuple[int, ...]]:
-    """Return the end points of a trunk and the shape of each, without the batch.
-
-    Args:
-        trunk: is run once on an empty picture, in evaluation mode.
-        side: of that picture in pixels.
-    """
-    was_training = trunk.training
-    parameter = next(trunk.parameters())
-    picture = torch.zeros(1, trunk.in_channels, side, side, device=parameter.device)
-    trunk.eval()
-    try:
-        points = trunk.forward_features(picture.to(parameter.dtype))
-    finally:
-        trunk.train(was_training)
-    return {name: tuple(value.shape[1:]) for name, value in points.items()}

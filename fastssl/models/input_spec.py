@@ -106,7 +106,7 @@ class InputSpec(Documented):
             raise InputError(
                 f"the file of trunk '{name}' does not say what its input is (metadata "
                 f"'{INPUT_KEY}' is absent); start its run again, which exports it anew, or give "
-                "an InputSpec"
+                "an InputSpec (evaluate: --scale)"
             )
         try:
             fields = json.loads(metadata[INPUT_KEY])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
+from fastssl.models import build_trunk, save_trunk
+from fastssl.models.input_spec import INPUT_KEY, InputSpec
 from fastssl.studies import build_recipe
 from fastssl.training import train
 
@@ -25,3 +28,14 @@ def trained(dataset_path, tmp_path_factory):
     train(dataclasses.replace(config, max_steps=2))
     train(config)
     return config.output_dir
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run directory with a trunk in it and nothing else."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text("{}")
+    torch.manual_seed(0)
+    metadata = {"recipe": "r", "step": "5", INPUT_KEY: InputSpec().to_text()}
+    save_trunk(build_trunk("resnet9", 1), folder / "trunk.safetensors", metadata)
+    return folder

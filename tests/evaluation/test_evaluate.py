@@ -13,23 +13,11 @@ from fastssl.errors import InputError
 from fastssl.evaluation.evaluate import Evaluation, keep_result
 from fastssl.evaluation.measures import MEASURES
 from fastssl.evaluation.setting import EvaluationData
-from fastssl.models import build_trunk, save_trunk
-from fastssl.models.input_spec import INPUT_KEY, InputSpec
 from fastssl.runs.result import read_result
 from fastssl.world import World
 from tests.conftest import save_photograph
 
 ALONE = World(0, 1, torch.device("cpu"), None)
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "config.json").write_text("{}")
-    torch.manual_seed(0)
-    metadata = {"recipe": "r", "step": "5", INPUT_KEY: InputSpec().to_text()}
-    save_trunk(build_trunk("resnet9", 1), folder / "trunk.safetensors", metadata)
-    return folder
 
 
 @pytest.fixture

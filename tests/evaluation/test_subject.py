@@ -9,9 +9,10 @@ import safetensors.torch
 import torch
 
 from fastssl.errors import InputError
-from fastssl.evaluation.extract import check_end_points
+from fastssl.evaluation.extract import find_end_points
 from fastssl.evaluation.subject import open_subject
 from fastssl.models import build_trunk, digest_trunk, save_trunk
+from fastssl.models.base import check_end_points
 from fastssl.models.input_spec import INPUT_KEY, InputSpec
 
 PICTURES = torch.rand(2, 3, 64, 64)
@@ -31,6 +32,13 @@ def test_an_exported_trunk_says_all_by_itself(tmp_path: Path) -> None:
     assert subject.digest == digest_trunk(trunk)
     assert torch.equal(outputs(subject.trunk), outputs(trunk))
     assert open_subject(tmp_path / "trunk.safetensors", scale="caffe").spec.std[0] == 1 / 255
+
+
+def test_an_exported_trunk_that_does_not_say_its_input_is_refused(tmp_path: Path) -> None:
+    save_trunk(build_trunk("resnet9", 1), tmp_path / "trunk.safetensors", {})
+    with pytest.raises(InputError, match="--scale"):
+        open_subject(tmp_path / "trunk.safetensors")
+    assert open_subject(tmp_path / "trunk.safetensors", scale="imagenet").spec == InputSpec()
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_q."])
@@ -59,7 +67,7 @@ def test_weights_of_torchvision_give_torchvisions_features(tmp_path: Path) -> No
     found = outputs(subject.trunk)
     network.fc = torch.nn.Identity()
     assert torch.equal(found, outputs(network))
-    shapes = check_end_points(subject.trunk, ("layer4",), 64)
+    shapes = find_end_points(subject.trunk, 64)
     assert shapes["layer4"] == (512, 2, 2)
     assert shapes["pre_logits"] == (512,)
 
@@ -124,7 +132,8 @@ def test_places_without_a_trunk_say_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_end_point_that_is_not_there_lists_those_that_are() -> None:
+    trunk = build_trunk("resnet9", 1)
     with pytest.raises(InputError, match=r"no end point 'res5'; it has stem, block1"):
-        check_end_points(build_trunk("resnet9", 1), ("res5",), 32)
+        check_end_points(trunk, ("res5",), find_end_points(trunk, 32))
     with pytest.raises(InputError, match="does not take pictures of 8 pixels"):
-        check_end_points(build_trunk("alexnet", 1), (), 8)
+        find_end_points(build_trunk("alexnet", 1), 8)

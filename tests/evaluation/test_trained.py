@@ -7,25 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from fastssl.errors import InputError
 from fastssl.evaluation.setting import EvaluationData
 from fastssl.evaluation.trained import TRAINED, plan_training, run_training
-from fastssl.models import build_trunk, save_trunk
-from fastssl.models.input_spec import INPUT_KEY, InputSpec
 from fastssl.shards import open_dataset
 from tests.small_runs import read_lines
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "config.json").write_text("{}")
-    torch.manual_seed(0)
-    metadata = {"recipe": "r", "step": "5", INPUT_KEY: InputSpec().to_text()}
-    save_trunk(build_trunk("resnet9", 1), folder / "trunk.safetensors", metadata)
-    return folder
 
 
 @pytest.fixture
