@@ -113,6 +113,8 @@ def measure_low_shot(
     """Fit SVMs to few images; the honest figure of the greatest k stands first."""
     classes = _find_classes(train, test, 1)
     names = [train.class_names[c] for c in classes]
+    train_labels: NDArray[Any]
+    test_labels: NDArray[Any]
     if train.signs is None:
         train_labels, test_labels = (_number(side.labels, classes) for side in (train, test))
     else:
