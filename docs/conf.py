@@ -48,7 +48,8 @@ _CONTENTS = """
 """
 _PAGES = {
     "Data": ("shards", "loaders", "betons", "synthetic"),
-    "Training": ("training", "tasks", "trunks", "metrics", "report", "reliability", "performance"),
+    "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
+    "Evaluation": ("evaluation", "report"),
     "From Python": ("library", "api"),
 }
 

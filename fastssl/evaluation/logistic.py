@@ -42,7 +42,7 @@ class LogisticResult(Documented):
     bias: NDArray[np.float64]
     """(C,)."""
     penalty: float
-    """Factor of |W|^2 beside the mean loss."""
+    """Factor of the sum of squared weights beside the mean loss."""
     objective: float
     """Mean loss and penalty where it ended."""
     gradient_norm: float
@@ -104,8 +104,8 @@ def fit_logistic(
             float64, where rounding never ends a line search.
         labels: integers (N,), a class from 0 each; -1 takes no part. Each class up to the greatest
             needs a sample.
-        penalty: factor of |W|^2 beside the mean loss, above 0; None takes 100 / (D C), as
-            Kolesnikov et al. 2019 do.
+        penalty: factor of the sum of squared weights beside the mean loss, above 0; None takes
+            100 / (D C), as Kolesnikov et al. 2019 do.
         max_updates: of L-BFGS.
         tolerance: ends when no entry of the gradient is greater than this share of the greatest
             one at the start, where all is 0.
