@@ -5,6 +5,7 @@ Shape legend: B images, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -18,45 +19,54 @@ _CELU_ALPHA = 0.075
 class Residual(nn.Module):
     """Two 3x3 convolutions with a shortcut around them."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int) -> None:
         """Build the unit.
 
         Args:
-            channels: of input, output and everything between.
+            in_channels: of the input.
+            mid_channels: between the convolutions.
+            out_channels: of the output; where it differs from the input the shortcut is a 1x1
+                convolution with a batch norm.
         """
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(mid_channels)
+        self.conv2 = nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         branch = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(branch)) + x)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.bn2(self.conv2(branch)) + shortcut)
 
 
 class Block(nn.Module):
     """Convolution, 2x2 max pool before the batch norm, CELU, and maybe a residual unit."""
 
-    def __init__(self, in_channels: int, out_channels: int, has_residual: bool) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         """Build the block.
 
         Args:
-            in_channels: of the input.
-            out_channels: of the output.
-            has_residual: whether a residual unit ends the block.
+            channels: of the input and of what the convolution makes; where a residual unit ends
+                the block, also those inside it and those of its output.
         """
         super().__init__()
+        in_channels, out_channels, *residual = channels
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(2)
         self.bn = nn.BatchNorm2d(out_channels)
         self.celu = nn.CELU(_CELU_ALPHA)
-        self.residual = Residual(out_channels) if has_residual else nn.Identity()
+        self.residual = Residual(out_channels, *residual) if residual else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, out_channels, H / 2, W / 2)."""
+        """Map (B, C, H, W) to (B, C', H / 2, W / 2)."""
         return self.residual(self.celu(self.bn(self.pool(self.conv(x)))))
 
 
@@ -67,6 +77,11 @@ class ResNet9(Trunk):
     rest is cut off by the pools) and at least 8.
     """
 
+    blocks: ClassVar[tuple[tuple[int, ...], ...]] = ((1, 2, 2, 2), (2, 4), (4, 8, 8, 8))
+    """Channels of each block (see ``Block``) in units of the stem's."""
+    features: ClassVar[int] = 4
+    """D in units of the stem's channels."""
+
     layers: ClassVar[Layers] = {
         "stem": ("conv1", "bn1"),
         "block1": ("block1",),
@@ -76,30 +91,32 @@ class ResNet9(Trunk):
     }
     min_side = 8
 
-    def __init__(self, width: int = 4) -> None:
+    def __init__(self, width: int = 4, in_channels: int = 3) -> None:
         """Build the trunk with fresh weights.
 
         Args:
             width: 4 is the standard network; every channel count is proportional to it.
+            in_channels: of the images.
         """
         super().__init__()
         base = 16 * width
-        self.num_features = 4 * base
-        self.conv1 = nn.Conv2d(3, base, 3, padding=1, bias=False)
+        self.in_channels = in_channels
+        self.num_features = self.features * base
+        self.conv1 = nn.Conv2d(in_channels, base, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self.relu = nn.ReLU(inplace=True)
-        self.block1 = Block(base, 2 * base, has_residual=True)
-        self.block2 = Block(2 * base, 4 * base, has_residual=False)
-        self.block3 = Block(4 * base, 8 * base, has_residual=True)
+        self.block1, self.block2, self.block3 = (
+            Block([base * units for units in block]) for block in self.blocks
+        )
         # A 1x1 convolution: the linear layer of the paper at every location.
-        self.fc = nn.Conv2d(8 * base, self.num_features, 1)
+        self.fc = nn.Conv2d(base * self.blocks[-1][-1], self.num_features, 1)
         init_conv_and_norm(self)
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the end points.
 
         Args:
-            x: normalised images (B, 3, H, W).
+            x: normalised images (B, in_channels, H, W).
 
         Returns:
             stem, block1, block2, block3, fc (the dense features) as (B, C, H, W) and pre_logits
@@ -114,7 +131,17 @@ class ResNet9(Trunk):
         return points
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
+        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.block3(self.block2(self.block1(x)))
         return self.fc(x).mean((2, 3))
+
+
+class ResNet9Half(ResNet9):
+    """Half of ResNet9, for one of the two views of contrastive multiview coding.
+
+    Newell and Deng 2020; 3.32 million parameters at the standard width.
+    """
+
+    blocks = ((1, 1, 1, 2), (2, 2), (2, 8, 4, 8))
+    features = 2

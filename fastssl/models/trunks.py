@@ -11,8 +11,9 @@ from ..errors import InputError, nearest
 from .alexnet import AlexNet
 from .base import Trunk
 from .caffenet import CaffeNet
+from .halves import HalvesTrunk
 from .representation import RepresentationTrunk
-from .resnet9 import ResNet9
+from .resnet9 import ResNet9, ResNet9Half
 from .resnet50 import ResNet50, ResNet50V1
 from .resnet50_v2 import ResNet50V2
 from .revnet50 import RevNet50
@@ -47,6 +48,7 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "resnet50_v2_noskip": partial(ResNet50V2, has_skip=False),
     "resnet50_v2_patch": partial(ResNet50V2, **_PATCH),
     "resnet9": ResNet9,
+    "resnet9_halves": partial(HalvesTrunk, half=ResNet9Half),
     "revnet50": RevNet50,
     "revnet50_minus": partial(RevNet50, last_relu=False),
     "revnet50_minus_patch": partial(RevNet50, last_relu=False, **_PATCH),

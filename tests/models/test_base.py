@@ -34,7 +34,9 @@ def test_stages_are_end_points_in_order_and_hold_every_weight_once(name):
     assert set(held) == set(trunk.parameters())
 
 
-@pytest.mark.parametrize("name", ["alexnet", "resnet50", "resnet50_v2_linear8", "revnet50"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "resnet50", "resnet50_v2_linear8", "resnet9_halves", "revnet50"]
+)
 @pytest.mark.parametrize("num_stages", [0, 2, "all"])
 def test_frozen_stages_get_no_gradient_and_keep_their_statistics(name, num_stages):
     trunk = build(name)
