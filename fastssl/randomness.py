@@ -80,6 +80,8 @@ class Stream(IntEnum):
     """Key of the samples that are held out."""
     LOW_SHOT = 18
     """Few samples of a class; (class, row) stand in place of (epoch, sample id), a draw a word."""
+    AUGMENTATION = 19
+    """Colours, flip, crop and cutout of Newell and Deng 2020, sixteen draws a copy."""
     OWN = 255
     """What tasks draw that are no part of this package; each counts its draws itself."""
 
@@ -161,6 +163,22 @@ def draw_words(
 def to_unit(words: NDArray[np.uint32]) -> NDArray[np.float32]:
     """Turn words into float32 in [0, 1), exactly: the same on every machine."""
     return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def to_normal(words: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Turn pairs of words into standard normal deviates.
+
+    Box and Muller 1958: sqrt(-2 ln(1 - u)) cos(2 pi v). As u < 1 - 2**-25 their magnitude stays
+    below 5.8. Rounded to six decimals: the last bit of ``log`` and ``cos`` is the C library's.
+
+    Args:
+        words: uint32 (..., 2), u and v.
+
+    Returns:
+        float64 (...).
+    """
+    u, v = (to_unit(words[..., i]).astype(np.float64) for i in (0, 1))
+    return np.round(np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v), 6)
 
 
 def to_below(words: NDArray[np.uint32], bound: ArrayLike) -> NDArray[np.int64]:

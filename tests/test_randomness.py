@@ -93,6 +93,7 @@ def test_stream_numbers_are_fixed_for_ever():
     numbers = {stream.name: int(stream) for stream in Stream}
     fixed = "ORDER SUBSTITUTE BOX FLIP GREY PATCH_OFFSET PERMUTATION STEP SHUFFLE SCENE SHAPE"
     fixed += " PERMUTATION_SET COLOUR_PROJECTION CHANNEL_SHIFT SPLIT ROTATION COLOUR_JITTER"
+    fixed += " HOLD_OUT LOW_SHOT AUGMENTATION"
     assert {name: numbers[name] for name in fixed.split()} == {
         name: number for number, name in enumerate(fixed.split())
     }

@@ -96,8 +96,8 @@ class EvaluateConfig(Checked):
     width: Annotated[int, Range(0, MAX_WIDTH)] = 0
     """Width of that network; 0 is the file's own, or 4."""
     scale: str = ""
-    """How pixels are scaled: imagenet, caffe, inception, mean, none or patch (each image by its
-    own); nothing takes what the file says."""
+    """How pixels are scaled: imagenet, caffe, inception, mean, none, newell20_lab, newell20_rgb,
+    cifar10_lab, cifar10_rgb or patch (each image by its own); nothing takes what the file says."""
     data: EvaluationData = field(default_factory=EvaluationData)
     """Labelled images."""
     protocol: ProtocolName = "own"

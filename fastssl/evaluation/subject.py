@@ -11,7 +11,7 @@ from ..fields import Documented
 from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
 from ..models.export import is_export
 from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
-from ..models.input_spec import SCALES, InputSpec
+from ..models.input_spec import SCALE_NAMES, InputSpec
 from ..models.state_dicts import load_state
 from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
 
@@ -47,8 +47,8 @@ def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str =
             ``torchvision:NAME`` or ``timm:NAME``. Of a file that says it another form of the same
             network, such as one with other strides.
         width: of the trunk; 0 is the file's own, or 4.
-        scale: how pixels are scaled, one of ``SCALES`` or ``patch``; "" is what the file or the
-            library says, else ImageNet's mean and deviation.
+        scale: how pixels are scaled, one of ``SCALE_NAMES``; "" is what the file or the library
+            says, else ImageNet's mean and deviation.
 
     Returns:
         The trunk.
@@ -57,8 +57,8 @@ def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str =
         InputError: if there is no such file, or it does not fit.
         ImportError: if the library is not installed.
     """
-    if scale and scale not in (*SCALES, "patch"):
-        raise InputError(f"scale ('{scale}') is not known{nearest(scale, (*SCALES, 'patch'))}")
+    if scale and scale not in SCALE_NAMES:
+        raise InputError(f"scale ('{scale}') is not known{nearest(scale, SCALE_NAMES)}")
     path = find_trunk_file(checkpoint, "checkpoint")
     is_of_run = path.name == TRUNK_NAME and (path.parent / CONFIG_NAME).is_file()
     run = path.parent if is_of_run else None

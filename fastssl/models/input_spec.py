@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..fields import Documented
-from ..ops import extract_patches, normalize, split_lab
+from ..ops import augment_views, extract_patches, normalize, split_lab
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,10 +34,27 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "inception": (_HALF, _HALF),
     "mean": (_CAFFE_MEAN, _ONE_STD),
     "none": ((0.0,) * 3, _ONE_STD),
+    # Newell and Deng 2020: their synthetic set, and CIFAR-10.
+    "newell20_rgb": (
+        (98.12 / 255, 89.92 / 255, 84.36 / 255),
+        (43.95 / 255, 42.66 / 255, 44.05 / 255),
+    ),
+    "cifar10_rgb": (
+        (125.32 / 255, 122.97 / 255, 113.89 / 255),
+        (62.99 / 255, 62.09 / 255, 66.70 / 255),
+    ),
 }
 """Mean and deviation, in units of 0 .. 1, of the normalisations that are the same everywhere."""
+LAB_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "newell20_lab": ((38.44, 3.03, 4.77), (17.42, 9.41, 11.37)),
+    "cifar10_lab": ((50.84, 0.40, 5.73), (24.26, 10.15, 16.08)),
+}
+"""Mean and deviation of L, a and b."""
+SCALE_NAMES = (*SCALES, *LAB_SCALES, "patch")
+"""What ``InputSpec.named`` knows; ``patch`` is each image's own mean and deviation."""
 
-Kind = Literal["scaled", "standardized", "lightness"]
+Kind = Literal["scaled", "standardized", "lightness", "lab"]
+_WITH_SCALE = ("scaled", "lab")
 
 
 @dataclass(frozen=True)
@@ -45,11 +62,12 @@ class InputSpec(Documented):
     """How uint8 RGB becomes what a trunk takes; the default is that of ImageNet networks."""
 
     kind: Kind = "scaled"
-    """scaled: by mean and std; standardized: each image by its own; lightness: L - 50 alone."""
+    """scaled: by mean and std; standardized: each image by its own; lightness: L - 50 alone; lab:
+    L, a and b by mean and std."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Of R, G, B in units of 0 .. 1; scaled only."""
+    """Of R, G, B in units of 0 .. 1, or of L, a, b; scaled and lab only."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Of R, G, B in units of 0 .. 1; scaled only."""
+    """Likewise."""
     eight_bit: bool = False
     """L as if stored in 8 bits; lightness only."""
 
@@ -70,9 +88,11 @@ class InputSpec(Documented):
         """Return what a task's field ``normalize`` asks for.
 
         Args:
-            normalization: a name in ``SCALES``; any other takes each image's or patch's own mean
-                and deviation.
+            normalization: a name in ``SCALES`` or ``LAB_SCALES``; any other takes each image's or
+                patch's own mean and deviation.
         """
+        if normalization in LAB_SCALES:
+            return cls("lab", *LAB_SCALES[normalization])
         if normalization not in SCALES:
             return cls("standardized")
         return cls("scaled", *SCALES[normalization])
@@ -85,7 +105,7 @@ class InputSpec(Documented):
     def to_text(self) -> str:
         """Return it as JSON, for a trunk's metadata."""
         fields: dict[str, Any] = {"kind": self.kind}
-        if self.kind == "scaled":
+        if self.kind in _WITH_SCALE:
             fields |= {"mean": self.mean, "std": self.std}
         if self.kind == "lightness":
             fields["eight_bit"] = self.eight_bit
@@ -112,9 +132,9 @@ class InputSpec(Documented):
             fields = json.loads(metadata[INPUT_KEY])
             if fields["kind"] not in get_args(Kind):
                 raise ValueError(f"kind '{fields['kind']}' is not known")
-            if fields["kind"] == "scaled":
+            if fields["kind"] in _WITH_SCALE:
                 mean, std = (tuple(map(float, fields[key])) for key in ("mean", "std"))
-                return cls("scaled", mean, std)
+                return cls(fields["kind"], mean, std)
             return cls(fields["kind"], eight_bit=bool(fields.get("eight_bit", False)))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -139,7 +159,7 @@ def make_inputs(
         dtype: of the result.
         channels_last: memory order.
         flip_B: bool; True mirrors left to right.
-        grey_B: bool; True makes grey (luma) first; not of lightness, which is grey.
+        grey_B: bool; True makes grey (luma) first; not of lightness, which is grey, nor of Lab.
 
     Returns:
         (B, C, H, W) on the same device.
@@ -157,6 +177,11 @@ def make_inputs(
             dtype=dtype,
             channels_last=channels_last,
         )
+    if spec.kind == "lab":
+        flip_BK = None if flip_B is None else flip_B[:, None]
+        scale = ("lab", spec.mean, spec.std)
+        options = {"dtype": dtype, "channels_last": channels_last}
+        return augment_views(images_BHWC, *scale, flip_BK=flip_BK, **options)[:, 0]
     height, width = images_BHWC.shape[1:3]
     if spec.kind == "lightness":
         stride = math.gcd(height, width)  # the fewest a and b, which nobody asks for here

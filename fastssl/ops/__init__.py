@@ -12,6 +12,7 @@ import torch
 
 from .. import __version__
 from ..extension import load_extension, read_build
+from .augmentation import augment_targets, augment_views
 from .color import has_color, lab_to_rgb, rgb_to_lab, split_lab
 from .color_grid import color_bins, rebalance_bins
 from .losses import ColorLoss, decode_colors
@@ -21,6 +22,8 @@ from .views import color_jitter, normalize
 __all__ = [
     "BuildInfo",
     "ColorLoss",
+    "augment_targets",
+    "augment_views",
     "build_info",
     "color_bins",
     "color_jitter",

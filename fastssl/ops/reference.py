@@ -3,7 +3,7 @@
 They also run where there is no kernel: without the extension, and on a device that has none.
 
 Shape legend: B images, P patches of each, C = 3 channels, H W pixels, S patch side, Q colour
-bins, K neighbours.
+bins, K neighbours; of ``augment_views`` K copies.
 """
 
 from __future__ import annotations
@@ -304,6 +304,81 @@ def split_lab(
     else:
         ab = ab[:, :, ::stride, ::stride].contiguous()
     return lightness.to(dtype), ab
+
+
+def move_pixels(values_BKHWC: Tensor, flip_BK: Tensor | None, offset_BK2: Tensor | None) -> Tensor:
+    """Mirror images and then shift them, with zeros where nothing of the image is.
+
+    Args:
+        values_BKHWC: of any type.
+        flip_BK: bool; True mirrors left to right; None mirrors none.
+        offset_BK2: int32 (y, x): the row and column of the mirrored image that comes to the corner,
+            outside of it too; None shifts none.
+
+    Returns:
+        The same shape and type.
+    """
+    if flip_BK is not None:
+        flags = flip_BK[..., None, None, None]
+        values_BKHWC = torch.where(flags, values_BKHWC.flip(3), values_BKHWC)
+    if offset_BK2 is None:
+        return values_BKHWC
+    num, copies, height, width, _ = values_BKHWC.shape
+    device = values_BKHWC.device
+    rows_BKH1 = (offset_BK2[..., :1] + torch.arange(height, device=device))[..., None]
+    columns_BK1W = (offset_BK2[..., 1:] + torch.arange(width, device=device))[..., None, :]
+    inside_BKHW = (rows_BKH1 >= 0) & (rows_BKH1 < height)
+    inside_BKHW = inside_BKHW & (columns_BK1W >= 0) & (columns_BK1W < width)
+    moved = values_BKHWC[
+        torch.arange(num, device=device)[:, None, None, None],
+        torch.arange(copies, device=device)[:, None, None],
+        rows_BKH1.clamp(0, max(height - 1, 0)),
+        columns_BK1W.clamp(0, max(width - 1, 0)),
+    ]
+    return torch.where(inside_BKHW[..., None], moved, torch.zeros_like(moved))
+
+
+def augment_views(
+    images_BHWC: Tensor,
+    gain_BK3: Tensor | None,
+    shift_BK3: Tensor | None,
+    grey_BK: Tensor | None,
+    flip_BK: Tensor | None,
+    offset_BK2: Tensor | None,
+    corner_BK2: Tensor | None,
+    copies: int,
+    cutout: int,
+    is_lab: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    """Do what ``fastssl.ops.augment_views`` does, one PyTorch operation after the other."""
+    height, width = images_BHWC.shape[1:3]
+    device = images_BHWC.device
+    if is_lab:
+        lab_BHWC = rgb_to_lab(images_BHWC, False).movedim(1, -1)
+        mean_C, std_C = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
+        values_BHWC = (lab_BHWC - mean_C) / std_C
+    else:
+        values_BHWC = scale(images_BHWC, mean, std)
+    values = values_BHWC[:, None].expand(-1, copies, -1, -1, -1)
+    if gain_BK3 is not None and shift_BK3 is not None:
+        values = values * gain_BK3[:, :, None, None] + shift_BK3[:, :, None, None]
+    if grey_BK is not None:
+        flags = grey_BK[..., None, None, None]
+        values = torch.where(flags, values.mean(-1, keepdim=True), values)
+    values = move_pixels(values, flip_BK, offset_BK2)
+    if corner_BK2 is not None and cutout:
+        ranges = (torch.arange(size, device=device) for size in (height, width))
+        is_cut = [
+            (place >= corner_BK2[..., axis, None]) & (place < corner_BK2[..., axis, None] + cutout)
+            for axis, place in enumerate(ranges)
+        ]
+        is_cut_BKHW = is_cut[0][..., :, None] & is_cut[1][..., None, :]
+        values = values.masked_fill(is_cut_BKHW[..., None], 0)
+    return _channels_first(values, dtype, channels_last)
 
 
 def encode_colors(

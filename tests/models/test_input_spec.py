@@ -10,13 +10,14 @@ import torch
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import InputSpec, build_trunk, load_trunk, save_trunk
-from fastssl.models.input_spec import INPUT_KEY, SCALES, make_inputs
+from fastssl.models.input_spec import INPUT_KEY, LAB_SCALES, SCALES, make_inputs
 from fastssl.ops import rgb_to_lab
 from fastssl.studies import build_recipe, recipe_names
 from fastssl.tasks import build_task
 
 SPECS = [
     *(InputSpec("scaled", *scale) for scale in SCALES.values()),
+    *(InputSpec("lab", *scale) for scale in LAB_SCALES.values()),
     InputSpec("standardized"),
     InputSpec("lightness"),
     InputSpec("lightness", eight_bit=True),
@@ -54,6 +55,17 @@ def test_lightness_is_that_of_lab_less_50(height, width):
     found = make_inputs(images, InputSpec("lightness"))
     assert found.shape == (2, 1, height, width)
     torch.testing.assert_close(found[:, 0], rgb_to_lab(images)[:, 0] - 50, rtol=0, atol=1e-4)
+
+
+def test_lab_follows_mean_and_deviation_and_mirrors():
+    images, flip = make_images(2), torch.tensor([False, True])
+    mean, std = LAB_SCALES["newell20_lab"]
+    found = make_inputs(images, InputSpec.named("newell20_lab"), flip_B=flip)
+    wanted = (rgb_to_lab(images) - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[
+        :, None, None
+    ]
+    wanted[1] = wanted[1].flip(-1)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
 
 
 def test_an_image_that_is_not_square_is_not_standardised():
