@@ -89,6 +89,21 @@ class Trunk(nn.Module, abc.ABC):
         return self
 
 
+class LocalTrunk(Trunk):
+    """A trunk that also gives vectors of places, of two sizes: AMDIM predicts them."""
+
+    local_channels: tuple[int, int]
+    """Channels of the finer and of the coarser map of ``forward_local``."""
+
+    @abc.abstractmethod
+    def forward_local(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a finer map, a coarser one (B, C, H, W) and pre_logits (B, D) of one pass.
+
+        Args:
+            x: normalised images (B, in_channels, H, W), sides at least ``min_side``.
+        """
+
+
 @torch.inference_mode()
 def list_end_points(trunk: Trunk, side: int) -> dict[str, tuple[int, ...]]:
     """Return the end points of a trunk and the shape of each, without the batch.

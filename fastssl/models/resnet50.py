@@ -18,7 +18,14 @@ _EXPANSION = 4
 class Bottleneck(nn.Module):
     """Residual unit 1x1, 3x3, 1x1; the 3x3 carries the stride, as in torchvision."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, has_skip: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        has_skip: bool = True,
+        dilation: int = 1,
+    ) -> None:
         """Build the unit.
 
         Args:
@@ -26,12 +33,15 @@ class Bottleneck(nn.Module):
             channels: of the 3x3 convolution; the output has four times as many.
             stride: of the 3x3 convolution and of the shortcut.
             has_skip: False leaves the shortcut out.
+            dilation: of the 3x3 convolution.
         """
         super().__init__()
         out_channels = _EXPANSION * channels
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(
+            channels, channels, 3, stride, padding=dilation, dilation=dilation, bias=False
+        )
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -56,12 +66,17 @@ class Bottleneck(nn.Module):
 
 
 def _build_stage(
-    in_channels: int, channels: int, num_units: int, stride: int, has_skip: bool
+    in_channels: int,
+    channels: int,
+    num_units: int,
+    stride: int,
+    has_skip: bool,
+    dilation: int = 1,
 ) -> nn.Sequential:
-    """Build units of one resolution; the first carries the stride."""
+    """Build units of one resolution; the first carries the stride, all others the dilation."""
     units = [Bottleneck(in_channels, channels, stride, has_skip)]
     for _ in range(num_units - 1):
-        units.append(Bottleneck(_EXPANSION * channels, channels, 1, has_skip))
+        units.append(Bottleneck(_EXPANSION * channels, channels, 1, has_skip, dilation))
     return nn.Sequential(*units)
 
 
@@ -87,8 +102,11 @@ class ResNet50(Trunk):
         last_stride: int = 2,
         in_channels: int = 3,
         has_skip: bool = True,
+        has_root_pool: bool = True,
+        last_dilation: int = 1,
+        stage_divisor: int = 1,
     ) -> None:
-        """Build the trunk with fresh weights; they fit whatever the strides.
+        """Build the trunk with fresh weights; they fit whatever strides, pool and dilation.
 
         Args:
             width: 4 is the standard network; every channel count is proportional to it.
@@ -98,19 +116,23 @@ class ResNet50(Trunk):
                 of 224 px ends as 14.
             in_channels: of the images; 1 is lightness alone.
             has_skip: False leaves the shortcuts out, projections included.
+            has_root_pool: False leaves out the max pool behind the first convolution.
+            last_dilation: of the last stage's 3x3 convolutions, but for its first unit's.
+            stage_divisor: 2 halves the channels of the stages, not those of the first convolution.
         """
         super().__init__()
-        base = 16 * width
+        root = 16 * width
+        base = root // stage_divisor
         self.in_channels = in_channels
         self.num_features = 8 * _EXPANSION * base
-        self.conv1 = nn.Conv2d(in_channels, base, 7, root_stride, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(base)
+        self.conv1 = nn.Conv2d(in_channels, root, 7, root_stride, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(root)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _build_stage(base, base, 3, 1, has_skip)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if has_root_pool else nn.Identity()
+        self.layer1 = _build_stage(root, base, 3, 1, has_skip)
         self.layer2 = _build_stage(4 * base, 2 * base, 4, 2, has_skip)
         self.layer3 = _build_stage(8 * base, 4 * base, 6, 2, has_skip)
-        self.layer4 = _build_stage(16 * base, 8 * base, 3, last_stride, has_skip)
+        self.layer4 = _build_stage(16 * base, 8 * base, 3, last_stride, has_skip, last_dilation)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         init_conv_and_norm(self)
 

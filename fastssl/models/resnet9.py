@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .base import Layers, Trunk
+from .base import Layers, LocalTrunk
 from .layers import init_conv_and_norm
 
 _CELU_ALPHA = 0.075
@@ -65,16 +65,20 @@ class Block(nn.Module):
         self.celu = nn.CELU(_CELU_ALPHA)
         self.residual = Residual(out_channels, *residual) if residual else nn.Identity()
 
+    def reduce(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H / 2, W / 2), what the residual unit takes."""
+        return self.celu(self.bn(self.pool(self.conv(x))))
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H / 2, W / 2)."""
-        return self.residual(self.celu(self.bn(self.pool(self.conv(x)))))
+        return self.residual(self.reduce(x))
 
 
-class ResNet9(Trunk):
+class ResNet9(LocalTrunk):
     """ResNet9 whose feature layer acts at every location before the mean pool.
 
-    Newell and Deng 2020; 6,699,328 parameters at the standard width. Sides are multiples of 8 (a
-    rest is cut off by the pools) and at least 8.
+    Newell and Deng 2020; 6,699,328 parameters at the standard width, 6,830,656 with 512 features.
+    Sides are multiples of 8 (a rest is cut off by the pools) and at least 8.
     """
 
     blocks: ClassVar[tuple[tuple[int, ...], ...]] = ((1, 2, 2, 2), (2, 4), (4, 8, 8, 8))
@@ -91,17 +95,19 @@ class ResNet9(Trunk):
     }
     min_side = 8
 
-    def __init__(self, width: int = 4, in_channels: int = 3) -> None:
+    def __init__(self, width: int = 4, in_channels: int = 3, is_dense: bool = False) -> None:
         """Build the trunk with fresh weights.
 
         Args:
             width: 4 is the standard network; every channel count is proportional to it.
             in_channels: of the images.
+            is_dense: twice the features, as for dense tasks.
         """
         super().__init__()
         base = 16 * width
         self.in_channels = in_channels
-        self.num_features = self.features * base
+        self.num_features = self.features * base * (2 if is_dense else 1)
+        self.local_channels = (base * self.blocks[1][-1], base * self.blocks[2][1])
         self.conv1 = nn.Conv2d(in_channels, base, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self.relu = nn.ReLU(inplace=True)
@@ -129,6 +135,16 @@ class ResNet9(Trunk):
         points["fc"] = self.fc(points["block3"])
         points["pre_logits"] = points["fc"].mean((2, 3))
         return points
+
+    def forward_local(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return block2, what block3's residual unit takes, and pre_logits (B, D).
+
+        Args:
+            x: normalised images (B, in_channels, H, W).
+        """
+        fine = self.block2(self.block1(self.relu(self.bn1(self.conv1(x)))))
+        coarse = self.block3.reduce(fine)
+        return fine, coarse, self.fc(self.block3.residual(coarse)).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""

@@ -15,6 +15,7 @@ from .halves import HalvesTrunk
 from .representation import RepresentationTrunk
 from .resnet9 import ResNet9, ResNet9Half
 from .resnet50 import ResNet50, ResNet50V1
+from .resnet50_newell import ResNet50Newell
 from .resnet50_v2 import ResNet50V2
 from .revnet50 import RevNet50
 from .vgg19_bn import VGG19BN
@@ -38,6 +39,8 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "caffenet": CaffeNet,
     "resnet50": ResNet50,
     "resnet50_color": partial(ResNet50, in_channels=1, last_stride=1),
+    "resnet50_newell": ResNet50Newell,
+    "resnet50_newell_dense": partial(ResNet50Newell, is_dense=True),
     "resnet50_patch": partial(ResNet50, **_PATCH),
     "resnet50_v1": ResNet50V1,
     "resnet50_v1_noskip": partial(ResNet50V1, has_skip=False),
@@ -48,6 +51,7 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "resnet50_v2_noskip": partial(ResNet50V2, has_skip=False),
     "resnet50_v2_patch": partial(ResNet50V2, **_PATCH),
     "resnet9": ResNet9,
+    "resnet9_dense": partial(ResNet9, is_dense=True),
     "resnet9_halves": partial(HalvesTrunk, half=ResNet9Half),
     "revnet50": RevNet50,
     "revnet50_minus": partial(RevNet50, last_relu=False),

@@ -27,6 +27,7 @@ DIFFICULTIES = {
 _NAMES = {
     "resnet50_v2_minus": "ResNet-50 v2 (-)",
     "revnet50_minus": "RevNet-50 (-)",
+    "resnet50_newell": "ResNet-50 (Newell)",
     "resnet50_v1": "ResNet-50 v1",
     "resnet50_v2": "ResNet-50 v2",
     "resnet50": "ResNet-50",
@@ -37,7 +38,7 @@ _NAMES = {
     "resnet9": "ResNet9",
 }
 # A form of a trunk that its task needs; to a study it is the same trunk.
-_FORMS = re.compile(r"_(patch|color|jigsaw)\b")
+_FORMS = re.compile(r"_(patch|color|jigsaw|dense)\b")
 _SAME_SIZE = 0.02
 
 
