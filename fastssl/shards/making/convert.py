@@ -62,8 +62,8 @@ class ConvertConfig(Checked):
     source: Path
     """Folder tree (label = first-level folder), text list (a path a line, relative to the list's
     folder, optional tab and label name), table (.csv, .tsv, .parquet; paths relative to its
-    folder), PASCAL VOC folder (several labels an image, boxes), tar, or folder of WebDataset
-    tars."""
+    folder), PASCAL VOC folder or COCO's instances_*.json (several labels an image, boxes), tar, or
+    folder of WebDataset tars."""
     out: Path
     """Folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
@@ -94,6 +94,9 @@ class ConvertConfig(Checked):
     COLUMN:TYPE:MISSING says what stands for an empty value, NAME=COLUMN:TYPE names the array."""
     voc_split: str = DEFAULT_SPLIT
     """List of a PASCAL VOC folder to take: ImageSets/Main/<this>.txt."""
+    coco_images: Path | None = None
+    """Folder of the pictures that COCO's instances_*.json names; None takes ../train2017 of
+    instances_train2017.json and so on, or the file's own folder."""
     max_pixels: Annotated[int, Range(1, MAX_SOURCE_PIXELS)] = MAX_PIXELS
     """Pixels of the largest image that is decoded; larger ones are left out as too-large. A worker
     takes about 12 bytes for each. More than the default needs --encode resized or raw: it is what
@@ -128,7 +131,7 @@ class ConvertConfig(Checked):
         """
         targets = parse_target_columns(self.targets)
         columns = TableColumns(self.path_column, self.label_column, targets)
-        source = open_source(self.source, columns, self.voc_split)
+        source = open_source(self.source, columns, self.voc_split, self.coco_images)
         if source.kind != "table" and targets:
             raise InputError(
                 f"--targets {targets[0].text}: {self.source} is no table; wanted a .csv, .tsv or "
@@ -137,6 +140,11 @@ class ConvertConfig(Checked):
         if source.kind != "voc" and self.voc_split != DEFAULT_SPLIT:
             warnings.warn(
                 f"--voc-split is ignored: {self.source} is no PASCAL VOC folder", stacklevel=2
+            )
+        if source.kind != "coco" and self.coco_images is not None:
+            warnings.warn(
+                f"--coco-images is ignored: {self.source} is no file of COCO's instances",
+                stacklevel=2,
             )
         if source.kind != "table" and columns != TableColumns():
             warnings.warn(

@@ -35,7 +35,7 @@ class Entry:
     members: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of a tar: (offset, size) of its ``image``, ``cls`` and ``json`` members."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """What a sample's JSON says beside: further columns of a table, boxes of PASCAL VOC."""
+    """What a sample's JSON says beside: further columns of a table, boxes."""
     problem: str | None = None
     """Why there is nothing to read, where the listing knows it already."""
     targets: tuple[Any, ...] = ()
@@ -64,7 +64,7 @@ class Source:
     """
 
     kind: str
-    """``folder``, ``list``, ``table``, ``voc`` or ``tars``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco`` or ``tars``."""
 
     def __init__(self, root: Path, kind: str):
         """Keep where names are relative to."""

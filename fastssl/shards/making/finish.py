@@ -123,6 +123,8 @@ def finish(source: Path, out: Path, plan: ConversionPlan, records: list[SliceRec
         remedy = "name a source of images"
         if first["reason"] == "missing" and plan.kind in ("list", "table"):
             remedy = f"relative paths in it begin at its own folder, {plan.root}"
+        elif first["reason"] == "missing" and plan.kind == "coco":
+            remedy = f"its pictures were sought in {plan.root}: say --coco-images FOLDER"
         raise InputError(
             f"{source}: none of its {plan.num_entries:,} files is a readable image ({counts}; the "
             f"first: {first['source'][:_SHOWN]}: {first['detail']}); {remedy}"

@@ -23,6 +23,7 @@ from ...system.files import open_regular
 from ..manifest import MANIFEST_NAME, read_manifest
 from ..reader import open_dataset
 from ..targets import FOLDER_NAME as TARGETS_NAME
+from .coco import CocoSource, is_coco
 from .entries import Entry, LeftOut, Source
 from .hints import describe_folders
 from .tables import ENDINGS as TABLE_ENDINGS
@@ -288,15 +289,19 @@ def _is_tar(path: Path) -> bool:
 
 
 def open_source(
-    path: Path, columns: TableColumns | None = None, voc_split: str = DEFAULT_SPLIT
+    path: Path,
+    columns: TableColumns | None = None,
+    voc_split: str = DEFAULT_SPLIT,
+    coco_images: Path | None = None,
 ) -> Source:
     """Find out what a source is.
 
     Args:
-        path: a folder tree of images, a PASCAL VOC folder, a folder of tars, a tar, a table, or a
-            text list.
+        path: a folder tree of images, a PASCAL VOC folder, a folder of tars, a tar, a table, a
+            file of COCO's instances, or a text list.
         columns: which columns of a table to use; None takes ``path`` and ``label``.
         voc_split: which list of a PASCAL VOC folder to take.
+        coco_images: folder of COCO's pictures; None finds it.
 
     Returns:
         The source; nothing is listed yet.
@@ -333,6 +338,8 @@ def open_source(
         return TableSource(path, columns or TableColumns())
     if path.suffix == ".tar" or _is_tar(path):
         return TarSource(path.parent, [path.name])
+    if is_coco(path):
+        return CocoSource(path, coco_images)
     with path.open("rb") as file:
         if b"\0" in file.read(_SNIFF_BYTES):
             raise InputError(
