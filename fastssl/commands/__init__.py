@@ -41,7 +41,7 @@ COMMANDS = {
             "make-shards",
             "commands.make_shards",
             _DATA,
-            "photographs, a list, a table, PASCAL VOC or tars into shards",
+            "photographs, a list, a table, PASCAL VOC, COCO or tars into shards",
         ),
         ("check-shards", "commands.check_shards", _DATA, "check all that a dataset says of itself"),
         ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),
@@ -62,6 +62,7 @@ COMMANDS = {
         ("bench-ops", "benchmarks.ops", _MEASURING, "operators against plain PyTorch"),
         ("bench-memory", "benchmarks.memory", _MEASURING, "a training step's memory"),
         ("bench-training", "benchmarks.training", _MEASURING, "steps on shards and on one batch"),
+        ("bench-features", "benchmarks.features", _MEASURING, "features beside the forward pass"),
         ("bench-svm", "benchmarks.svm", _MEASURING, "the VOC07 protocol's SVMs beside LinearSVC"),
     )
 }

@@ -25,7 +25,7 @@ from .. import __version__
 from ..config import LoaderConfig
 from ..errors import InputError
 from ..fields import Documented
-from ..loaders import build_loader
+from ..loaders import Loader, build_loader
 from ..runs.result import RESULTS_NAME, Result, read_result, write_result
 from ..shards import ShardDataset, open_dataset
 from ..system.workers import Progress, say_nothing
@@ -116,21 +116,14 @@ class Evaluation:
             if self.world.on_zero(partial(self._has, keys)):
                 _log.info("features of %s: there already, in %s", side, self.store.root)
                 continue
-            setting = Pass(
-                self.subject.spec,
-                self.end_points,
-                choose_pooling(self.config.protocol),
-                self.showing.grid,
-                self.config.precision,
-            )
-            loader = self._build_loader(dataset)
+            loader = self.build_loader(dataset)
             with contextlib.closing(loader), show_bar(f"features of {side}") as advance:
                 fill_store(
                     self.store,
                     keys,
                     self.subject.trunk,
                     loader,
-                    setting,
+                    self.setting,
                     str(self.world.device),
                     self.world,
                     advance,
@@ -139,7 +132,23 @@ class Evaluation:
     def _has(self, keys: Mapping[str, FeatureKey]) -> bool:
         return all(self.store.find(key) is not None for key in keys.values())
 
-    def _build_loader(self, dataset: ShardDataset) -> Any:
+    @property
+    def setting(self) -> Pass:
+        """How the trunk is run."""
+        return Pass(
+            self.subject.spec,
+            self.end_points,
+            choose_pooling(self.config.protocol),
+            self.showing.grid,
+            self.config.precision,
+        )
+
+    def build_loader(self, dataset: ShardDataset) -> Loader:
+        """Build the loader of this rank's samples, with the view that the trunk is shown.
+
+        Args:
+            dataset: one of the two.
+        """
         data, world = self.config.data, self.world
         config = LoaderConfig(
             path=dataset.address,

@@ -146,17 +146,38 @@ def run_trunk(
 @torch.inference_mode()
 def _look(trunk: nn.Module, images_BHWC: Tensor, setting: Pass) -> dict[str, Tensor]:
     """Return the features of pictures by end point, float32 (B, D)."""
-    num_images = len(images_BHWC)
+    points = find_points(trunk, prepare_inputs(images_BHWC, setting), setting)
+    return pool_points(points, setting.end_points, setting.pooling, len(images_BHWC))
+
+
+def prepare_inputs(images_BHWC: Tensor, setting: Pass) -> Tensor:
+    """Turn pictures into what the trunk takes.
+
+    Args:
+        images_BHWC: uint8, on the device.
+        setting: what is shown.
+
+    Returns:
+        (B, C, H, W), or (B G G, C, S, S) where pictures are cut into patches.
+    """
     if setting.grid > 1:
         images_BHWC = cut_grid(images_BHWC, setting.grid)
-    inputs = make_inputs(images_BHWC, setting.spec, channels_last=setting.channels_last)
+    return make_inputs(images_BHWC, setting.spec, channels_last=setting.channels_last)
+
+
+def find_points(trunk: nn.Module, inputs: Tensor, setting: Pass) -> dict[str, Tensor]:
+    """Return the end points of a forward pass, those that the setting keeps among them.
+
+    Args:
+        trunk: as for ``run_trunk``.
+        inputs: of ``prepare_inputs``.
+        setting: how the trunk is run.
+    """
     autocast = _AUTOCAST.get(setting.precision)
     with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
         if setting.end_points == (PRE_LOGITS,):
-            points = {PRE_LOGITS: trunk(inputs)}
-        else:
-            points = trunk.forward_features(inputs)  # type: ignore[operator]
-    return pool_points(points, setting.end_points, setting.pooling, num_images)
+            return {PRE_LOGITS: trunk(inputs)}
+        return trunk.forward_features(inputs)  # type: ignore[operator]
 
 
 def extract_features(

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastssl.benchmarks import svm
+from fastssl.benchmarks import features, svm
 from fastssl.errors import InputError
+from fastssl.models import build_trunk, save_trunk
+from fastssl.models.input_spec import INPUT_KEY, InputSpec
 from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -161,3 +163,21 @@ def test_bench_svm_sets_objectives_and_precisions_beside_each_other(tmp_path):
 def test_bench_svm_refuses_a_folder_without_lists(tmp_path):
     with pytest.raises(InputError, match=r"must hold <class>_trainval\.txt"):
         svm.main(["--labels", str(tmp_path)])
+
+
+def test_bench_features_sets_features_beside_the_forward_pass(dataset_path, tmp_path):
+    trunk, path = tmp_path / "trunk.safetensors", tmp_path / "features.json"
+    save_trunk(build_trunk("resnet9", 1), trunk, {INPUT_KEY: InputSpec().to_text()})
+    features.main(
+        [
+            *("--checkpoint", str(trunk), "--data.path", str(dataset_path), "--rounds", "3"),
+            *("--view-size", "16", "--end-points", "all", "--device", "cpu"),
+            *("--json", str(path)),
+        ]
+    )
+    result = json.loads(path.read_text())
+    assert [row["way"] for row in result["rows"]] == ["features", "forward"]
+    assert all(row["img_per_s"] > 0 for row in result["rows"])
+    low, high = result["ratios"]["spread"]
+    assert 0 < low <= result["ratios"]["features/forward"] <= high
+    assert not (tmp_path / "features").exists()
