@@ -60,7 +60,10 @@ def measure(path, views=None, change=None, **settings):
     return measure_turn_cue(inputs["images"].numpy(), inputs["labels"].numpy())
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_ratio": 1.0}, {"copies": "one"}])
+STUDY = {"crop_rule": "tensorflow", "min_area": 0.1, "colour_order": "brightness_first"}
+
+
+@pytest.mark.parametrize("settings", [{}, STUDY, {"max_ratio": 1.0}, {"copies": "one"}])
 def test_the_tasks_own_views_leave_it_at_chance(landscapes, settings):
     cue = measure(landscapes, **settings)
     assert cue.chance == 0.25
