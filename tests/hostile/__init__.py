@@ -13,7 +13,8 @@ line, shows no traceback, and takes no more than ten seconds and 2 GB.
       make hostile HOSTILE_ARGS="sources"             a module of it
       make hostile HOSTILE_ARGS="sources --only fifo" cases by a part of their name
 
-  It prints a line a case and ends with 1 if one of them did not hold.
+  It prints a line a case and ends with 1 if one of them did not hold. A case that was merely too
+  slow is tried three times, for other work slows it too.
 * The short form, in the suite, is one ``test_*.py`` a module: the same files, many at once and in
   one process where that can be.
 """

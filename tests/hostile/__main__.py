@@ -10,7 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .case import Case, run_case
+from .case import Case, Outcome, run_case
+
+_TRIES = 3
 
 
 def find_cases(wanted: list[str]) -> list[tuple[str, Case]]:
@@ -29,6 +31,20 @@ def _remove(folder: Path) -> None:
     subprocess.run(["rm", "-rf", folder], check=True)
 
 
+def _try_case(case: Case, place: Path) -> Outcome:
+    """Run a case; again where nothing but the clock spoke against it, for others use the machine.
+
+    What a command needs is the least of its times; one that hangs does so every time.
+    """
+    for _ in range(_TRIES):
+        place.mkdir()
+        outcome = run_case(case, place)
+        _remove(place)
+        if not outcome.is_merely_slow(case):
+            break
+    return outcome
+
+
 def main() -> int:
     """Run the cases one after the other; return the exit code."""
     parser = argparse.ArgumentParser(prog="make hostile", description=__doc__)
@@ -40,11 +56,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     try:
         for number, (module, case) in enumerate(cases):
-            place = folder / str(number)
-            place.mkdir()
-            outcome = run_case(case, place)
+            outcome = _try_case(case, folder / str(number))
             faults = outcome.list_faults(case)
-            _remove(place)
             num_failed += bool(faults)
             said = (outcome.output.strip().splitlines() or [""])[-1]
             print(

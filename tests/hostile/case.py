@@ -60,10 +60,17 @@ class Outcome:
         if case.says not in self.output:
             faults.append(f"it does not say {case.says!r}")
         if self.seconds > MAX_S:
-            faults.append(f"{self.seconds:.0f} s")
+            faults.append(self._say_time())
         if self.peak_mb > MAX_MB:
             faults.append(f"{self.peak_mb:,.0f} MB")
         return faults
+
+    def is_merely_slow(self, case: Case) -> bool:
+        """Tell whether all that did not hold is the time."""
+        return self.list_faults(case) == [self._say_time()]
+
+    def _say_time(self) -> str:
+        return f"{self.seconds:.0f} s"
 
 
 def run_case(case: Case, folder: Path) -> Outcome:
