@@ -41,6 +41,10 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "resnet50_color": partial(ResNet50, in_channels=1, last_stride=1),
     "resnet50_newell": ResNet50Newell,
     "resnet50_newell_dense": partial(ResNet50Newell, is_dense=True),
+    "resnet50_newell_dense_halves": partial(
+        HalvesTrunk, half=partial(ResNet50Newell, is_half=True, is_dense=True)
+    ),
+    "resnet50_newell_halves": partial(HalvesTrunk, half=partial(ResNet50Newell, is_half=True)),
     "resnet50_patch": partial(ResNet50, **_PATCH),
     "resnet50_v1": ResNet50V1,
     "resnet50_v1_noskip": partial(ResNet50V1, has_skip=False),
@@ -52,6 +56,7 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "resnet50_v2_patch": partial(ResNet50V2, **_PATCH),
     "resnet9": ResNet9,
     "resnet9_dense": partial(ResNet9, is_dense=True),
+    "resnet9_dense_halves": partial(HalvesTrunk, half=partial(ResNet9Half, is_dense=True)),
     "resnet9_halves": partial(HalvesTrunk, half=ResNet9Half),
     "revnet50": RevNet50,
     "revnet50_minus": partial(RevNet50, last_relu=False),

@@ -17,9 +17,10 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-# Newell and Deng 2020: 3.32 million each, 6.64 together.
+# Newell and Deng 2020: 3.32 million each and 6.64 together, 6.03 each and 12.1 together.
 @pytest.mark.parametrize(
-    ("name", "lightness", "colour"), [("resnet9_halves", 3_322_176, 3_322_752)]
+    ("name", "lightness", "colour"),
+    [("resnet9_halves", 3_322_176, 3_322_752), ("resnet50_newell_halves", 6_027_456, 6_030_592)],
 )
 def test_halves_have_the_number_of_parameters_of_the_study(name, lightness, colour):
     with torch.device("meta"):
@@ -41,7 +42,7 @@ def test_end_points_of_resnet9_halves():
     }
 
 
-@pytest.mark.parametrize("name", ["resnet9_halves"])
+@pytest.mark.parametrize("name", ["resnet9_halves", "resnet50_newell_halves"])
 def test_each_half_sees_its_channels_and_its_features_have_length_one(name):
     trunk, images = build(name), torch.randn(2, 3, 32, 32)
     features = trunk(images)
@@ -52,6 +53,14 @@ def test_each_half_sees_its_channels_and_its_features_have_length_one(name):
         wanted = own / own.norm(dim=1, keepdim=True)
         torch.testing.assert_close(features.chunk(2, 1)[number], wanted)
     assert torch.equal(trunk.forward_features(images)["pre_logits"], features)
+
+
+@pytest.mark.parametrize("name", ["resnet9_dense_halves", "resnet50_newell_dense_halves"])
+def test_dense_maps_have_512_features_of_a_picture_of_128_px(name):
+    with torch.device("meta"):
+        points = build_trunk(name).forward_features(torch.empty(1, 3, 128, 128))
+    assert points["fc"].shape == (1, 512, 16, 16)
+    assert points["pre_logits"].shape == (1, 512)
 
 
 def test_maps_are_joined_as_they_are():
