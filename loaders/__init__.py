@@ -14,7 +14,7 @@ from ..config import LoaderConfig, LoaderName
 from ..errors import InputError
 from ..shards import ShardDataset, open_dataset
 from ..views import Views
-from .base import Loader, check_count, count_samples
+from .base import Loader, check_count, count_ids, count_samples
 from .choice import is_installed, prefer_loader
 from .plan import BatchPlan
 
@@ -24,6 +24,7 @@ __all__ = [
     "LoaderConfig",
     "build_loader",
     "check_count",
+    "count_ids",
     "count_samples",
     "resolve_loader",
 ]

@@ -106,7 +106,7 @@ class Loader(abc.ABC):
         self.owns_dataset = False
         """Whether closing the loader closes the dataset too."""
         _check_targets(config, dataset)
-        self.num_ids = _count_ids(config, dataset.num_samples)
+        self.num_ids = count_ids(config, dataset.num_samples)
         """Ids of samples lie below this: ``num_samples``, and more where some are held out."""
         self.num_samples = count_samples(config, dataset.num_samples)
         """N, samples in use."""
@@ -356,7 +356,16 @@ def _check_targets(config: LoaderConfig, dataset: ShardDataset) -> None:
         _ = dataset.targets[name]
 
 
-def _count_ids(config: LoaderConfig, available: int) -> int:
+def count_ids(config: LoaderConfig, available: int) -> int:
+    """Return what the ids of samples lie below.
+
+    Args:
+        config: what to load.
+        available: samples of the dataset.
+
+    Raises:
+        InputError: if there are not so many.
+    """
     if config.max_samples > available:
         raise InputError(
             f"data.max_samples ({config.max_samples}) must not exceed the dataset's {available} "
@@ -387,7 +396,7 @@ def count_samples(config: LoaderConfig, available: int) -> int:
     Raises:
         InputError: if there are not so many.
     """
-    num_ids = _count_ids(config, available)
+    num_ids = count_ids(config, available)
     if config.ids_file != Path():
         return len(read_ids(config, num_ids))
     if not config.hold_out:

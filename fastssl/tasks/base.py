@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -111,6 +113,8 @@ class Task(nn.Module, abc.ABC):
     """What ``forward`` returns beside ``loss``."""
     class_names: Sequence[str] = ()
     """Of the dataset's labels, for the words of pictures; the trainer sets it."""
+    read_samples: Callable[[NDArray[np.int64]], Iterable[Batch]] | None = None
+    """Reads samples of the run's dataset by their ids, for pictures alone; the trainer sets it."""
 
     views: tuple[ViewSpec, ...]
     """What to ask of the loader."""
@@ -161,6 +165,19 @@ class Task(nn.Module, abc.ABC):
         Raises:
             InputError: says why; most tasks take any images.
         """
+
+    def count_table_bytes(
+        self,
+        num_samples: int,  # noqa: ARG002 - for tasks that have tables
+        world_size: int,  # noqa: ARG002
+    ) -> int:
+        """Return what ``open_tables`` will take on a rank, in bytes; the run says it beforehand.
+
+        Args:
+            num_samples: samples with ids below this are used.
+            world_size: number of ranks.
+        """
+        return 0
 
     def open_tables(
         self,

@@ -5,6 +5,8 @@ Shape legend: N rows of the whole table.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..world import World
@@ -38,6 +40,20 @@ class DividedTable:
             (self.stop - self.first, *row_shape), dtype=dtype, device=world.device
         )
         """``(stop - first, *row_shape)``: row ``first + i`` at i."""
+
+    @staticmethod
+    def count_bytes(
+        num_rows: int, row_shape: tuple[int, ...], dtype: torch.dtype, world_size: int
+    ) -> int:
+        """Return the bytes of the rows of the rank that has the most, without making them.
+
+        Args:
+            num_rows: N, of the whole table.
+            row_shape: of one row.
+            dtype: of the rows.
+            world_size: number of ranks.
+        """
+        return -(-num_rows // world_size) * math.prod(row_shape) * dtype.itemsize
 
     def describe(self) -> dict[str, object]:
         """Return what is the same on all ranks: rows, their shape and type."""

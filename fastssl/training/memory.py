@@ -67,7 +67,12 @@ def outline_task(config: RunConfig, num_classes: int, trunk: Trunk | None = None
 
 
 def check_memory(
-    outline: Task, config: RunConfig, size: int, world_size: int, capacity: Capacity
+    outline: Task,
+    config: RunConfig,
+    size: int,
+    world_size: int,
+    capacity: Capacity,
+    num_samples: int = 0,
 ) -> None:
     """Log what a training step surely takes, and refuse one that does not fit.
 
@@ -80,6 +85,7 @@ def check_memory(
         size: B.
         world_size: number of ranks.
         capacity: from ``read_capacity``.
+        num_samples: of the run, which its task may have tables for.
 
     Raises:
         InputError: if the step surely takes more than the device has.
@@ -87,21 +93,30 @@ def check_memory(
     estimate = estimate_step(outline, size, config.precision, count_momentums(config.optim))
     # torch.compile computes again what is cheap: how much less it keeps is not known.
     kept = 0 if config.compile else estimate.activations
-    least = estimate.least(config.accumulation > 1 or world_size > 1, kept)
-    has, device = capacity
+    step = estimate.least(config.accumulation > 1 or world_size > 1, kept)
+    tables = outline.count_table_bytes(num_samples, world_size)
+    least, (has, device) = step + tables, capacity
     parts = (least, has, estimate.weights, estimate.gradients, estimate.optimizer)
     numbers = tuple(value / _GB for value in (*parts, estimate.activations))
     _log.info(
         "memory of a step: at least %.2f GiB of %.2f GiB (weights %.2f, gradients %.2f, optimiser "
-        "%.2f, kept for the backward pass %.2f%s)",
+        "%.2f, kept for the backward pass %.2f%s%s)",
         *numbers,
         ", less as torch.compile has it and not counted" if config.compile else "",
+        f", the task's tables {tables / _GB:.2f}" if tables else "",
     )
+    if tables and least > has and step <= _COMFORT * has:
+        raise InputError(
+            f"task {config.task.name} keeps {tables / _GB:.1f} GiB a rank for {num_samples:,} "
+            f"samples, and a step takes at least {step / _GB:.1f} GiB; {device} has "
+            f"{has / _GB:.1f} GiB; lower --data.max-samples to "
+            f"{num_samples * max(has - step, 0) // tables:,}, or start more ranks on more machines"
+        )
     if least > has:
         raise InputError(
             f"trunk ('{config.trunk}') of width {config.width} takes at least {least / _GB:.1f} "
             f"GiB to train on {size} image(s) at a time, {device} has {has / _GB:.1f} GiB; "
-            f"{_find_remedy(config, estimate, kept, size // outline.batch_multiple, has)}"
+            f"{_find_remedy(config, estimate, kept, size // outline.batch_multiple, has - tables)}"
         )
 
 

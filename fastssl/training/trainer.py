@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..batch import Batch
 from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
 from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
-from ..loaders import build_loader, check_count, count_samples, resolve_loader
+from ..loaders import build_loader, check_count, count_ids, count_samples, resolve_loader
 from ..models import Trunk, build_trunk
 from ..randomness import step_seed
 from ..runs.directory import (
@@ -183,7 +183,9 @@ class Trainer:
         num_classes = len(dataset.class_names)
         outline = outline_task(config, num_classes, self._given_trunk)
         outline.check_batch(size)
-        check_memory(outline, config, size, world.size, read_capacity(world))
+        self._outline = outline
+        num_ids = count_ids(config.data, dataset.num_samples)
+        check_memory(outline, config, size, world.size, read_capacity(world), num_ids)
         start = read_start(config, outline, self._given_trunk)
         self.start_digest = None if start is None else start.digest
         # The order of weights' draws is the order of building: trunk, then head.
@@ -201,6 +203,7 @@ class Trainer:
             data, self.task.views, world.rank, world.size, device, dataset=dataset
         )
         self._open_files.callback(self.loader.close)
+        self.task.read_samples = self.loader.read
         self.task.check_data(dataset, self.loader.num_ids)
         self.measures = open_measures(
             self._open_files,
@@ -492,7 +495,7 @@ class Trainer:
             self.step + 1,
             last_step,
         )
-        self.pace.announce(self.task, last_step - self.step)
+        self.pace.announce(self._outline, last_step - self.step)
 
     def close(self) -> None:
         """Stop workers and close files; what is open may be half of it."""
