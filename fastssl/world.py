@@ -95,6 +95,26 @@ class World:
             tensor /= self.size
         return tensor
 
+    def stack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return every rank's tensor, equal in shape, on the training device: (W, ...)."""
+        if self.size == 1:
+            return tensor[None]
+        stacked = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(stacked, tensor.contiguous())
+        return stacked.unflatten(0, (self.size, -1))
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor on the training device over all ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def greatest(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Take the greatest of each number over all ranks, in place, on the training device."""
+        if self.size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
     def leave(self) -> None:
         """Take the process group down."""
         if self.size > 1:

@@ -8,6 +8,7 @@ from ..errors import InputError, nearest
 from ..models import InputSpec as InputSpec
 from ..models import Trunk
 from .base import Inputs, Metric, Task, score_answers
+from .cmc import CMC, CMCConfig
 from .colorization import Colorization, ColorizationConfig
 from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
@@ -17,6 +18,8 @@ from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
 
 __all__ = [
+    "CMC",
+    "CMCConfig",
     "Colorization",
     "ColorizationConfig",
     "DividedTable",
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 _TASKS: dict[str, type[Task]] = {
+    "cmc": CMC,
     "colorization": Colorization,
     "exemplar": Exemplar,
     "jigsaw": Jigsaw,
