@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..models.pooling import pool_map
 from .accuracy import Accuracy, measure_accuracy
 from .average_precision import average_precision, step_average_precision
 from .effective_rank import effective_rank
@@ -23,7 +24,6 @@ from .low_shot import (
     draw_low_shot,
     low_shot,
 )
-from .pooling import pool_map
 from .probe import open_probe
 from .splits import Split, label_subset, split_by_group
 from .store import StoredFeatures, open_features

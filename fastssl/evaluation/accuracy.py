@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..fields import Documented
+from ..tasks.base import rank_own
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,6 @@ def summarize_ranks(rank: Tensor, truth: Tensor, num_classes: int) -> Accuracy:
         {c: (hits[c] / numbers[c]).item() for c in numbers.nonzero()[:, 0].tolist()},
         len(truth),
     )
-
-
-def rank_own(scores_NC: Tensor, labels_N: Tensor) -> Tensor:
-    """Return how many classes stand before the own one of each sample: int64 (N,), 0 for the best.
-
-    Args:
-        scores_NC: greater for what is more likely.
-        labels_N: int64, a class each.
-    """
-    own_N1 = scores_NC.gather(1, labels_N[:, None])
-    is_lower_C = torch.arange(scores_NC.shape[1], device=labels_N.device) < labels_N[:, None]
-    return ((scores_NC > own_N1) | ((scores_NC == own_N1) & is_lower_C)).sum(1)
 
 
 def _check(scores: Tensor, labels: Tensor) -> None:

@@ -20,7 +20,7 @@ from ..fields import Documented
 from ..models import Trunk
 from ..models.base import list_end_points
 from ..models.input_spec import InputSpec, cut_grid, make_inputs
-from .pooling import Pooling, pool_points
+from ..models.pooling import Pooling, pool_points
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -32,12 +32,12 @@ from ..models.input_spec import InputSpec
 from ..shards import open_dataset
 from ..system.files import publish_bytes
 from ..tasks import Task
+from ..tasks.linear import LinearConfig, LinearHeads
 from ..training import train
 from ..training.measures import Measure, never
 from ..training.validation import match_classes
 from ..world import World
 from .accuracy import Accuracy, summarize_ranks
-from .linear_task import LinearConfig, LinearHeads
 from .protocols import ProtocolName, choose_pooling
 
 HEADS_NAME = "heads.json"

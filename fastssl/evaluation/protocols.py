@@ -11,9 +11,9 @@ from typing import Literal
 from ..fields import Documented
 from ..models import Trunk
 from ..models.base import check_end_points
+from ..models.pooling import Pooling, has_rule
 from ..views import Filter, ViewSpec
 from .extract import PRE_LOGITS
-from .pooling import Pooling, has_rule
 
 ProtocolName = Literal["own", "goyal19", "kolesnikov19"]
 PATCH_GRID = 3

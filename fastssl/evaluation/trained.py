@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..config import LoaderConfig
 from ..errors import InputError
 from ..fields import Count, CountOrZero, Documented, Range
+from ..models.pooling import has_rule
 from ..runs.result import Result
 from ..shards import open_dataset
 from ..system.files import publish_bytes
@@ -29,7 +30,6 @@ from .accuracy import Accuracy
 from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import find_end_points
 from .linear import Course, choose_course, train_heads
-from .pooling import has_rule
 from .protocols import PATCH_GRID, ProtocolName, choose_end_points, takes_patches
 from .setting import Divided, EvaluateConfig, divide, has_signs
 from .subject import Subject, open_subject

@@ -13,6 +13,7 @@ from .colorization import Colorization, ColorizationConfig
 from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
+from .linear import LinearHeads
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
@@ -47,6 +48,8 @@ _TASKS: dict[str, type[Task]] = {
     "colorization": Colorization,
     "exemplar": Exemplar,
     "jigsaw": Jigsaw,
+    "linear": LinearHeads,
+    "mlp": LinearHeads,
     "relative_location": RelativeLocation,
     "rotation": Rotation,
     "supervised": Supervised,

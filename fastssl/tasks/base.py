@@ -78,6 +78,18 @@ def score_answers(logits_NQ: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
     return {"loss": functional.cross_entropy(logits_NQ, labels_N), "accuracy": accuracy}
 
 
+def rank_own(scores_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Return how many classes stand before the own one of each sample: int64 (N,), 0 for the best.
+
+    Args:
+        scores_NC: greater for what is more likely.
+        labels_N: int64, a class each.
+    """
+    own_N1 = scores_NC.gather(1, labels_N[:, None])
+    is_lower_C = torch.arange(scores_NC.shape[1], device=labels_N.device) < labels_N[:, None]
+    return ((scores_NC > own_N1) | ((scores_NC == own_N1) & is_lower_C)).sum(1)
+
+
 def check_side(field: str, side: int, trunk: Trunk) -> None:
     """Refuse images or patches that a trunk cannot take.
 

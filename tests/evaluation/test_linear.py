@@ -11,12 +11,12 @@ import torch
 from fastssl.config import LoaderConfig, LogConfig
 from fastssl.errors import InputError
 from fastssl.evaluation.linear import choose_course, read_scores, train_heads
-from fastssl.evaluation.linear_task import LinearConfig
 from fastssl.loaders import build_loader
 from fastssl.models import build_trunk
 from fastssl.models.foreign import build_foreign
 from fastssl.models.input_spec import InputSpec
 from fastssl.tasks import build_task
+from fastssl.tasks.linear import LinearConfig
 from fastssl.training.schedule import build_schedule
 from fastssl.views import ViewSpec
 from tests.small_runs import read_lines

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastssl.errors import InputError
-from fastssl.evaluation.pooling import pool_map
 from fastssl.models import build_trunk
+from fastssl.models.pooling import pool_map
 
 # Goyal et al. 2019: trunk, side, end point -> features.
 GOYAL19 = {

@@ -22,13 +22,11 @@ from ..models import Trunk
 from ..models.base import check_end_points, list_end_points
 from ..models.heads import build_linear_head
 from ..models.input_spec import INPUT_KEY, InputSpec, cut_grid, make_inputs
+from ..models.pooling import Pooling, pool_map, pool_points
 from ..randomness import Stream, draw_words, is_below
-from ..tasks import Inputs, Metric, Task, add_task
-from ..tasks.base import Resize, Side
-from ..tasks.pictures import Picture
 from ..views import ViewSpec
-from .accuracy import rank_own
-from .pooling import Pooling, pool_map, pool_points
+from .base import Inputs, Metric, Resize, Side, Task, rank_own
+from .pictures import Picture
 
 _NO_LABEL = -1
 _DROPOUT = 0.5
@@ -319,7 +317,3 @@ def _list_shapes(trunk: Trunk, config: LinearConfig) -> Mapping[str, tuple[int, 
             pooled = pool_map(torch.empty(1, *shape, device="meta"), name, config.pooling)
             shapes[name] = (shape[0], pooled.shape[1] // shape[0])
     return shapes
-
-
-add_task("linear", LinearHeads)
-add_task("mlp", LinearHeads)
