@@ -36,6 +36,9 @@ DATA_SETS = {
 """By the names that cells have them under. YFCC-100M is taken as large as its name says; some of
 its photographs are gone by now."""
 
+SYNTHETIC = DataSet("a synthetic set of Newell's", 200_000)
+"""Any variant of Newell and Deng 2020; those with changing viewpoints have 400,000."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -104,6 +107,12 @@ PROTOCOLS = {
         "linear",
         "goyal19",
         "iNaturalist 2018",
+    ),
+    "newell20-linear-synthetic": Protocol(
+        "linear on all labels of the set that it was pretrained on, trunk in training mode",
+        "linear",
+        "newell20",
+        "a synthetic set of Newell's",
     ),
 }
 """How a published figure was measured, by the name of its protocol."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _FEW_STEPS = 100
 """Fewer are no training: such forms try the path."""
 _DAY_S = 86_400.0
 _UNITS = ((365 * _DAY_S, "years"), (_DAY_S, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_LETTERS = dict(zip(PROTOCOLS, "abcdefgh", strict=False))
+_LETTERS = dict(zip(PROTOCOLS, string.ascii_lowercase, strict=False))
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def describe_overview(num_images: int, speed: float, device: str, is_gpu: bool =
     tries = ", ".join(row.name for row in parts["tries"])
     lines += ["", *_wrap(f"To try the path in a few steps: {tries}.")] if tries else []
     lines += ["", "Cells of studies, by words (--list goyal19 table1, --list rotation revnet50):"]
-    for study in ("goyal19", "kolesnikov19"):
+    for study in ("goyal19", "kolesnikov19", "newell20"):
         cells = [cell for name, cell in CELLS.items() if name.startswith(study)]
         places = sorted({place for cell in cells for place in cell.places})
         number = sum(not cell.is_variant for cell in cells)

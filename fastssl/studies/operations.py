@@ -48,10 +48,12 @@ GIGAFLOPS: dict[str, tuple[float, ...]] = {
     "kolesnikov19_supervised_revnet50": (10.7764, 35.5283, 74.2556, 126.958),
     "kolesnikov19_supervised_revnet50_minus": (10.7764, 35.5283, 74.2556, 126.958),
     "kolesnikov19_supervised_vgg19_bn": (29.5843, 117.792, 264.624, 470.08),
+    "newell20_rotation": (9.1525, 7.88438, 49.5562),
+    "newell20_vae": (11.2782, 10.0101, 51.6906),
 }
 """Cell without its last part -> 10^9 operations of a training step for one image of the dataset: of
 Goyal et al. 2019 by difficulty, one figure where it changes nothing; of Kolesnikov et al. 2019 by
-width."""
+width; of Newell and Deng 2020 by form."""
 
 RECIPE_GIGAFLOPS: dict[str, float] = {
     "demo": 0.735188,
@@ -75,6 +77,10 @@ RECIPE_GIGAFLOPS: dict[str, float] = {
     "kolesnikov19_rotation_smoke": 2.31998,
     "kolesnikov19_supervised": 24.5351,
     "kolesnikov19_supervised_smoke": 0.0370606,
+    "newell20_rotation_dense_smoke": 0.583142,
+    "newell20_rotation_smoke": 0.145,
+    "newell20_vae_dense_smoke": 1.09098,
+    "newell20_vae_smoke": 0.651117,
     "noroozi16_jigsaw": 8.33074,
     "noroozi16_jigsaw_smoke": 0.65946,
     "quickstart": 0.735188,

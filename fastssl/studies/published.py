@@ -78,5 +78,6 @@ def _to_results(recipe: str, figure: Published) -> Iterator[Result]:
 
 def _name_family(cell: Cell) -> str:
     """Return what data sets that are parts of one another are called together."""
-    name = next(name for name, data in DATA_SETS.items() if data is cell.data)
-    return next(title for start, title in _FAMILIES.items() if name.startswith(start))
+    name = next((name for name, data in DATA_SETS.items() if data is cell.data), "")
+    titles = (title for start, title in _FAMILIES.items() if name.startswith(start))
+    return next(titles, cell.data.title)

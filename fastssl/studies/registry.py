@@ -15,11 +15,12 @@ from . import (
     goyal19_cells,
     kolesnikov19,
     kolesnikov19_cells,
+    newell20,
     noroozi16,
     quickstart,
     supervised,
 )
-from .cells import IMAGENET_1K, Cell
+from .cells import IMAGENET_1K, SYNTHETIC, Cell
 
 RECIPES: dict[str, Callable[[], RunConfig[Any]]] = {
     "demo": demo.demo,
@@ -43,6 +44,10 @@ RECIPES: dict[str, Callable[[], RunConfig[Any]]] = {
     "kolesnikov19_rotation_smoke": kolesnikov19.rotation_smoke,
     "kolesnikov19_supervised": kolesnikov19.supervised,
     "kolesnikov19_supervised_smoke": kolesnikov19.supervised_smoke,
+    "newell20_rotation_dense_smoke": newell20.rotation_dense_smoke,
+    "newell20_rotation_smoke": newell20.rotation_smoke,
+    "newell20_vae_dense_smoke": newell20.vae_dense_smoke,
+    "newell20_vae_smoke": newell20.vae_smoke,
     "noroozi16_jigsaw": noroozi16.jigsaw,
     "noroozi16_jigsaw_smoke": noroozi16.jigsaw_smoke,
     "quickstart": quickstart.quickstart,
@@ -52,7 +57,11 @@ RECIPES: dict[str, Callable[[], RunConfig[Any]]] = {
 }
 """What a name builds, its docstring says the rest."""
 _FITTED = {"quickstart": quickstart.fit_quickstart}
-CELLS: dict[str, Cell] = {**kolesnikov19_cells.list_cells(), **goyal19_cells.list_cells()}
+CELLS: dict[str, Cell] = {
+    **kolesnikov19_cells.list_cells(),
+    **goyal19_cells.list_cells(),
+    **newell20.list_cells(),
+}
 """Every cell of a study's table, under names that follow from the cell."""
 
 
@@ -122,6 +131,8 @@ def task_names() -> tuple[str, ...]:
 
 
 _STUDIES = ("goyal19", "kolesnikov19", "noroozi16", "supervised")
+_USUAL = (IMAGENET_1K, SYNTHETIC)
+"""What most cells of a task are of."""
 _LEARNS = 100
 """Steps from which on a small form shows that it learns."""
 
@@ -136,12 +147,12 @@ def _offer(task: str) -> str:
     cells = [
         name
         for name, cell in CELLS.items()
-        if f"_{task}_" in name and cell.data is IMAGENET_1K and cell.origin == "study"
+        if f"_{task}_" in name and cell.data in _USUAL and cell.origin == "study"
     ]
-    cell = min(cells, key=lambda name: CELLS[name].gigaflops)
+    cells.sort(key=lambda name: (_USUAL.index(CELLS[name].data), CELLS[name].gigaflops))
     whole = [name for name in named if name not in small and name.partition("_")[0] in _STUDIES]
     return (
         f"recipes of the task {task}: on a CPU {' or '.join(learning[:2])}; the least of a study's "
-        f"cells, for a GPU, {cell}; as published {', '.join(whole)}; fastssl train --list {task} "
-        "shows what each takes"
+        f"cells, for a GPU, {cells[0]}; as published {', '.join(whole or cells)}; fastssl train "
+        f"--list {task} shows what each takes"
     )

@@ -15,8 +15,9 @@ from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .linear import LinearHeads
 from .relative_location import RelativeLocation, RelativeLocationConfig
-from .rotation import Rotation, RotationConfig
+from .rotation import NewellRotationConfig, Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
+from .vae import Vae, VaeConfig
 
 __all__ = [
     "CMC",
@@ -30,6 +31,7 @@ __all__ = [
     "Jigsaw",
     "JigsawConfig",
     "Metric",
+    "NewellRotationConfig",
     "RelativeLocation",
     "RelativeLocationConfig",
     "Rotation",
@@ -37,6 +39,8 @@ __all__ = [
     "Supervised",
     "SupervisedConfig",
     "Task",
+    "Vae",
+    "VaeConfig",
     "add_task",
     "build_task",
     "find_task",
@@ -53,6 +57,7 @@ _TASKS: dict[str, type[Task]] = {
     "relative_location": RelativeLocation,
     "rotation": Rotation,
     "supervised": Supervised,
+    "vae": Vae,
 }
 
 

@@ -75,7 +75,7 @@ class InceptionConfig(Checked, prefix="task."):
         }
         return cls(**fields | changes)
 
-    def list_views(self, count: int) -> tuple[ViewSpec, ...]:
+    def list_views(self, count: int = 1) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader for ``count`` views of each image."""
         is_log = self.crop_rule == "log_uniform"
         cut = ViewSpec.random_resized_crop if is_log else ViewSpec.tensorflow_crop
@@ -90,6 +90,21 @@ class InceptionConfig(Checked, prefix="task."):
                 count=count,
             ),
         )
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What the trunk takes."""
+        return InputSpec.named(self.normalize)
+
+    def make_views(self, batch: Batch, seed: int, num_views: int, dtype: torch.dtype) -> Tensor:
+        """Draw and make the first views of a batch: (B, V, 3, S, S) of ``dtype``."""
+        appearance = draw_appearance(self, batch, seed, num_views).to(batch.images.device)
+        return prepare_views(batch.images[:, :num_views], appearance, self, dtype)
+
+    def show_views(self, batch: Batch, seed: int, num_views: int) -> np.ndarray:
+        """Return the same as people see it: uint8 (B, V, S, S, 3), on the CPU."""
+        appearance = draw_appearance(self, batch, seed, num_views)
+        return to_pictures(batch.images[:, :num_views], appearance, self)
 
     @property
     def has_jitter(self) -> bool:
@@ -187,7 +202,7 @@ def prepare_views(
     Returns:
         (B, V, 3, H, W) whose ``.flatten(0, 1)`` is torch.channels_last.
     """
-    spec = InputSpec.named(config.normalize)
+    spec = config.input_spec
     if not config.is_plain:
         scaled = spec.kind == "scaled"
         return color_jitter(

@@ -75,6 +75,15 @@ class NewellViewsConfig(Checked, prefix="task."):
         """What the trunk takes."""
         return InputSpec.named(f"{self.statistics}_{self.space}")
 
+    def make_views(self, batch: Batch, seed: int, num_views: int, dtype: torch.dtype) -> Tensor:
+        """Draw and make K = ``num_views`` copies of each picture: (B, K, 3, S, S) of ``dtype``."""
+        augmentation = draw_augmentation(self, batch, seed, num_views).to(batch.images.device)
+        return augment(batch.images[:, 0], augmentation, self, dtype)
+
+    def show_views(self, batch: Batch, seed: int, num_views: int) -> np.ndarray:
+        """Return the same as people see it: uint8 (B, K, S, S, 3), on the CPU."""
+        return to_pictures(self.make_views(batch, seed, num_views, torch.float32), self)
+
 
 @dataclass(frozen=True)
 class Augmentation(Drawn):

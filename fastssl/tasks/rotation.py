@@ -1,7 +1,8 @@
-"""Rotation: how far was the image turned (Gidaris et al. 2018, Kolesnikov et al. 2019).
+"""Rotation: how far was the image turned (Gidaris et al. 2018).
 
 A view is turned by 0, 90, 180 and 270 degrees counter-clockwise, by transposing and mirroring: no
-pixel is interpolated, none is missing. The network says which of the four it was.
+pixel is interpolated, none is missing. The network says which of the four it was. Views are those
+of Kolesnikov et al. 2019, or of Newell and Deng 2020, who turn each once.
 
 Shape legend: B images, K = 4 turns of each or 1, S side of the view.
 """
@@ -18,18 +19,14 @@ from torch import Tensor
 from ..batch import Batch
 from ..models import Trunk
 from ..models.heads import build_linear_head
-from ..models.input_spec import InputSpec
 from ..randomness import Stream, draw_words, to_below
 from .base import Inputs, Metric, Task, check_side, score_answers
-from .inception_views import (
-    InceptionConfig,
-    draw_appearance,
-    prepare_views,
-    to_pictures,
-)
+from .inception_views import InceptionConfig
+from .newell_views import NewellViewsConfig
 from .pictures import Picture, frame_picture
 
 NUM_TURNS = 4
+Copies = Literal["all", "one"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,17 @@ class RotationConfig(InceptionConfig):
 
     name: Literal["rotation"] = "rotation"
     """Pretext task."""
-    copies: Literal["all", "one"] = "all"
+    copies: Copies = "all"
+    """All four turns of each view, or one that is drawn."""
+
+
+@dataclass(frozen=True)
+class NewellRotationConfig(NewellViewsConfig):
+    """Rotation in the form of Newell and Deng 2020: views are turned when they are augmented."""
+
+    name: Literal["rotation"] = "rotation"
+    """Pretext task."""
+    copies: Copies = "one"
     """All four turns of each view, or one that is drawn."""
 
 
@@ -47,7 +54,7 @@ class Rotation(Task):
 
     metrics = (Metric("accuracy", "share", "views whose turn is found"),)
 
-    def __init__(self, config: RotationConfig, trunk: Trunk) -> None:
+    def __init__(self, config: RotationConfig | NewellRotationConfig, trunk: Trunk) -> None:
         """Build the classifier.
 
         Args:
@@ -60,8 +67,8 @@ class Rotation(Task):
         super().__init__()
         check_side("size", config.size, trunk)
         self.config = config
-        self.views = config.list_views(1)
-        self.input_spec = InputSpec.named(config.normalize)
+        self.views = config.list_views()
+        self.input_spec = config.input_spec
         self.trunk = trunk
         self.head = build_linear_head(trunk.num_features, NUM_TURNS)
 
@@ -76,10 +83,8 @@ class Rotation(Task):
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
         """Turn the views: ``images`` (B, K, 3, S, S) normalised, ``labels`` int64 (B, K)."""
-        device = batch.images.device
-        appearance = draw_appearance(self.config, batch, seed, 1).to(device)
-        upright = prepare_views(batch.images[:, :1], appearance, self.config, dtype)
-        labels_BK = self.draw_labels(batch, seed).to(device, non_blocking=True)
+        upright = self.config.make_views(batch, seed, 1, dtype)
+        labels_BK = self.draw_labels(batch, seed).to(upright.device, non_blocking=True)
         turned = turn_images(upright[:, 0], labels_BK)
         return {"images": turned, "labels": labels_BK}
 
@@ -101,8 +106,7 @@ class Rotation(Task):
         with self.answering():
             inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
             answers = self._logits(inputs).argmax(-1).cpu().tolist()
-        appearance = draw_appearance(self.config, shown, seed, 1)
-        upright = to_pictures(shown.images[:, :1], appearance, self.config)[:, 0]
+        upright = self.config.show_views(shown, seed, 1)[:, 0]
         asked = inputs["labels"].cpu().tolist()
         return [_draw_turns(*row) for row in zip(upright, asked, answers, strict=True)]
 

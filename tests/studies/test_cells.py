@@ -21,9 +21,11 @@ from fastssl.studies.cells import DATA_SETS, count_images, count_steps
 from fastssl.studies.cost import count_operations
 from fastssl.studies.goyal19_cells import NUM_NEIGHBORS, NUM_PERMUTATIONS, goyal19
 from fastssl.studies.kolesnikov19 import PAPER_BATCH, kolesnikov19
+from fastssl.studies.newell20 import newell20
 from fastssl.studies.operations import RECIPE_GIGAFLOPS
 from fastssl.studies.registry import CELLS as ALL_CELLS
 from fastssl.tasks import build_task
+from fastssl.training.optim import build_optimizer
 from fastssl.training.schedule import build_schedule
 from fastssl.views import ViewSpec
 
@@ -85,7 +87,8 @@ def test_a_row_has_a_schedule_that_warms_up_falls_and_ends(name):
     schedule = build_schedule(course, config.optim, num, batch_size)
     assert schedule.total_steps == math.ceil(course.epochs * num / batch_size)
     falls = [m for m in course.milestones if course.kind == "step" and m < course.epochs]
-    assert name not in CELLS or len(falls) == len(course.milestones) > 0
+    if name in CELLS and course.kind == "step":
+        assert len(falls) == len(course.milestones) > 0
     assert all(course.warmup_epochs < fall for fall in falls)
     steps = [schedule.total_steps * place // 400 for place in range(400)]
     rates = [schedule.lr_at(step * batch_size) for step in steps]
@@ -291,7 +294,8 @@ def test_a_cell_that_the_study_of_scale_does_not_have_is_refused(cell, message):
 
 
 def test_the_study_of_trunks_has_every_task_on_every_trunk_at_every_width():
-    study = [name for name in CELLS if name not in GOYAL and not ALL_CELLS[name].is_variant]
+    study = [name for name in CELLS if name.startswith("kolesnikov19_")]
+    study = [name for name in study if not ALL_CELLS[name].is_variant]
     random, no_skip, representations = 6, 2, 4 * 4
     assert len(study) == 5 * 6 * 4 + random + no_skip + representations
     config = build_recipe("kolesnikov19_relative_location_revnet50_minus_12x")
@@ -334,6 +338,66 @@ def test_batches_of_the_paper_are_another_form_of_a_cell(task):
 def test_what_the_study_of_trunks_does_not_have_is_refused(task, trunk, message):
     with pytest.raises(InputError, match=message):
         kolesnikov19(task, trunk)
+
+
+# ---------------------------------------------------------------------- Newell and Deng 2020
+
+NEWELL = {  # peak and final rate, decay, batch, rounds
+    "vae_resnet9": (1e-3, 1e-5, 1e-5, 512, 800),
+    "vae_resnet50": (1e-3, 1e-5, 1e-5, 384, 800),
+    "vae_resnet50_dense": (1e-3, 1e-5, 1e-5, 96, 1200),
+    "rotation_resnet9": (5e-4, 1e-5, 1e-4, 512, 400),
+    "rotation_resnet50": (5e-4, 1e-5, 1e-4, 384, 400),
+    "rotation_resnet50_dense": (5e-4, 1e-5, 1e-4, 64, 900),
+}
+
+
+@pytest.mark.parametrize("cell", NEWELL)
+def test_courses_of_newells_study(cell):
+    config = build_recipe(f"newell20_{cell}")
+    peak, final, decay, batch_size, rounds = NEWELL[cell]
+    size, round_images = (128, 10_000) if cell.endswith("_dense") else (64, 50_000)
+    optim = config.optim
+    assert (optim.name, optim.beta1, optim.beta2, optim.eps) == ("adam", 0.8, 0.999, 1e-8)
+    assert (optim.weight_decay, optim.decay_norm, optim.decay_bias) == (decay, True, True)
+    assert (config.data.global_batch_size, config.task.size) == (batch_size, size)
+    schedule = build_schedule(config.schedule, optim, 200_000, batch_size)
+    assert schedule.total_steps == math.ceil(rounds * round_images / batch_size)
+    # From 0 in five rounds to the peak, and along a line to the end.
+    for place, wanted in (
+        (0, 0.0),
+        (2.5, peak / 2),
+        (5, peak),
+        ((rounds + 5) / 2, (peak + final) / 2),
+        (rounds, final),
+    ):
+        assert schedule.lr_at(round(place * round_images)) == pytest.approx(wanted)
+    if cell.startswith("vae"):
+        task = config.task
+        assert (task.kl_batch_size, task.output, task.cutout) == (batch_size, 64, 0)
+
+
+def test_every_parameter_decays_in_newells_study():
+    config = build_recipe("newell20_vae_resnet9")
+    task = build_task(config.task, build_trunk("resnet9", 1))
+    optimizer = build_optimizer(config.optim, task)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-5}
+    num = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert num == len(list(task.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("rotations", "resnet9"), r"method \('rotations'\) is not of Newell.*'rotation'"),
+        (("rotation", "vgg19_bn"), r"form \('vgg19_bn'\) is not of Newell.*resnet50_dense"),
+    ],
+)
+def test_what_newells_study_does_not_have_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        newell20(*given)
 
 
 # ---------------------------------------------------------------------- cost

@@ -9,7 +9,9 @@ import torch
 from fastssl.batch import Batch
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
-from fastssl.tasks import RotationConfig, build_task
+from fastssl.ops import augment_targets
+from fastssl.tasks import NewellRotationConfig, RotationConfig, build_task
+from fastssl.tasks.newell_views import augment, draw_augmentation, to_pictures
 from fastssl.tasks.rotation import turn_images
 
 # Without colour jitter: what is asked here is about places.
@@ -126,3 +128,53 @@ def test_one_step_on_every_family_of_trunks(trunk):
     task = build(trunk, size=max(32, build_trunk(trunk, 1).min_side))
     task(task.prepare(make_batch(2, task.config.size), 3, torch.float32))["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in task.parameters())
+
+
+# ---------------------------------------------------------------------- Newell and Deng 2020
+
+
+def build_newell(**changes):
+    torch.manual_seed(0)
+    return build_task(NewellRotationConfig(size=16, **changes), build_trunk("resnet9", 1))
+
+
+def test_newells_views_are_turned_once_and_after_the_augmentation():
+    task, batch = build_newell(), make_batch(8)
+    inputs = task.prepare(batch, 3, torch.float32)
+    drawn = draw_augmentation(task.config, batch, 3, 1)
+    upright = augment(batch.images[:, 0], drawn, task.config, torch.float32)[:, 0]
+    assert inputs["images"].shape == (8, 1, 3, 16, 16)
+    for b, (label,) in enumerate(inputs["labels"].tolist()):
+        assert torch.equal(inputs["images"][b, 0], torch.rot90(upright[b], label, (-2, -1)))
+    assert task.input_spec.kind == "lab"
+    # One name, one stream: the labels are those of the other form.
+    assert torch.equal(inputs["labels"], build(copies="one").draw_labels(batch, 3))
+
+
+def test_dense_targets_are_turned_with_their_pictures():
+    config = NewellRotationConfig(size=16, cutout=0, jitter_probability=0, grey_probability=0)
+    task, batch = build_task(config, build_trunk("resnet9", 1)), make_batch(8)
+    inputs = task.prepare(batch, 3, torch.float32)
+    drawn = draw_augmentation(config, batch, 3, 1)
+    targets = batch.images[:, 0].movedim(-1, 1)
+    moved = augment_targets(targets, drawn.flip_BK, drawn.offset_BK2)[:, 0]
+    turned = turn_images(moved, inputs["labels"])[:, 0].movedim(1, -1)
+    shown = torch.from_numpy(to_pictures(inputs["images"], config))[:, 0]
+    # What comes from outside is 0 in a target, and in a picture the mean colour.
+    is_inside = (turned != 0).any(-1, keepdim=True)
+    assert is_inside.float().mean() > 0.7
+    assert ((turned.int() - shown.int()).abs() * is_inside).max() <= 1
+
+
+def test_newells_form_learns_a_batch_and_shows_it():
+    task, batch = build_newell(), make_batch(8)
+    inputs = task.prepare(batch, 3, torch.float32)
+    optimizer = torch.optim.Adam(task.parameters(), lr=3e-3, betas=(0.8, 0.999))
+    for _ in range(25):
+        optimizer.zero_grad()
+        outputs = task(inputs)
+        outputs["loss"].backward()
+        optimizer.step()
+    assert outputs["accuracy"] > 0.9
+    pictures = task.draw_pictures(batch, 3, 2)
+    assert [picture.pixels.shape for picture in pictures] == [(48, 24, 3)] * 2

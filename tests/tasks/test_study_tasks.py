@@ -1,4 +1,4 @@
-"""What the tasks of Kolesnikov et al. 2019 have in common."""
+"""What the tasks of Kolesnikov et al. 2019, and of Newell and Deng 2020, have in common."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from fastssl.studies import build_recipe
 from fastssl.tasks import build_task
 from fastssl.views import list_views
 
-TASKS = ("rotation", "exemplar", "jigsaw", "relative_location")
+TASKS = (
+    *(f"kolesnikov19_{task}" for task in ("rotation", "exemplar", "jigsaw", "relative_location")),
+    *(f"newell20_{task}" for task in ("rotation", "vae")),
+)
 
 
 def build(name):
     torch.manual_seed(0)
-    return build_task(build_recipe(f"kolesnikov19_{name}_smoke").task, build_trunk("resnet9", 1))
+    return build_task(build_recipe(f"{name}_smoke").task, build_trunk("resnet9", 1))
 
 
 def make_batch(task, num=16):
@@ -46,8 +49,9 @@ def test_another_seed_or_epoch_looks_otherwise(name):
     task = build(name)
     batch = make_batch(task)
     later = Batch(batch.images, batch.sample_ids, batch.epochs + 1, None)
-    key = "patches" if name in ("jigsaw", "relative_location") else "images"
-    first = task.prepare(batch, 7, torch.float32)[key]
+    first = task.prepare(batch, 7, torch.float32)
+    key = "patches" if "patches" in first else "images"
+    first = first[key]
     for other in (task.prepare(batch, 8, torch.float32), task.prepare(later, 7, torch.float32)):
         is_equal = (other[key] == first).flatten(1).all(1)
         assert not is_equal.any()

@@ -1,0 +1,244 @@
+"""Newell and Deng 2020: four pretext methods on synthetic images, and what they save of labels.
+
+One row a method in ``METHODS``. Adam with betas of 0.8 and 0.999 and a coupled decay of all
+parameters; the rate climbs from 0 to its peak over five rounds and falls along a line to its end.
+A round is a number of images, not an epoch: 50,000, or 10,000 of dense forms, whatever the data
+set's size. The study trains in mixed precision: ``--precision bf16`` (or ``fp16``, as it did).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ..config import (
+    CheckpointConfig,
+    LoaderConfig,
+    LogConfig,
+    OptimConfig,
+    RunConfig,
+    ScheduleConfig,
+)
+from ..errors import InputError, nearest
+from ..tasks import NewellRotationConfig, VaeConfig
+from .cells import SYNTHETIC, Cell, Published
+from .operations import GIGAFLOPS
+
+
+@dataclass(frozen=True)
+class Form:
+    """A trunk of the study and the images that it is for."""
+
+    trunk: str
+    """As ``build_trunk`` names it."""
+    size: int
+    """Side of its images in pixels."""
+    round_images: int
+    """Images of a round."""
+
+
+FORMS = {
+    "resnet9": Form("resnet9", 64, 50_000),
+    "resnet50": Form("resnet50_newell", 64, 50_000),
+    "resnet50_dense": Form("resnet50_newell_dense", 128, 10_000),
+}
+"""By the names that cells have them under; no dense ResNet9 of the study is known."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a method trains a trunk, and at which rate."""
+
+    peak_lr: float
+    """Rate after five rounds."""
+    final_lr: float
+    """Rate at the end."""
+    weight_decay: float
+    """Of all parameters, in the gradient."""
+    batch_size: int
+    """Images a step."""
+    rounds: int
+    """Length."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the study: its task, and how it is trained on each trunk."""
+
+    make_task: Callable[[str, Course], Any]
+    """Makes the task's config from the form's name and the course."""
+    courses: Mapping[str, Course]
+    """By form."""
+    linear: float
+    """Accuracy of a linear classifier on all labels, ResNet9 on the hardest variant, in percent."""
+    trunks: Mapping[str, str] = field(default_factory=dict)
+    """Form -> trunk, where the method has one of its own."""
+    views_per_image: int = 1
+    """Views of an image that the study counts as images of a round."""
+
+
+def _make_rotation(form: str, _course: Course) -> NewellRotationConfig:
+    return NewellRotationConfig(size=FORMS[form].size)
+
+
+def _make_vae(form: str, course: Course) -> VaeConfig:
+    return VaeConfig(size=FORMS[form].size, kl_batch_size=course.batch_size)
+
+
+METHODS: dict[str, Method] = {
+    "vae": Method(
+        _make_vae,
+        {
+            "resnet9": Course(1e-3, 1e-5, 1e-5, 512, 800),
+            "resnet50": Course(1e-3, 1e-5, 1e-5, 384, 800),
+            "resnet50_dense": Course(1e-3, 1e-5, 1e-5, 96, 1200),
+        },
+        31.5,
+    ),
+    "rotation": Method(
+        _make_rotation,
+        {
+            "resnet9": Course(5e-4, 1e-5, 1e-4, 512, 400),
+            "resnet50": Course(5e-4, 1e-5, 1e-4, 384, 400),
+            "resnet50_dense": Course(5e-4, 1e-5, 1e-4, 64, 900),
+        },
+        32.9,
+    ),
+}
+"""Method -> its row."""
+
+WARMUP_ROUNDS = 5
+_LINEAR = "newell20-linear-synthetic"
+
+
+def newell20(method: str, form: str) -> RunConfig[Any]:
+    """Return one cell of the study: a method on a trunk.
+
+    Args:
+        method: one of ``METHODS``.
+        form: one of ``FORMS``.
+
+    Returns:
+        The config; its recipe is named ``newell20_<method>_<form>``.
+
+    Raises:
+        InputError: for a method or form that the study does not have.
+    """
+    for what, given, known in (("method", method, METHODS), ("form", form, FORMS)):
+        if given not in known:
+            hint = nearest(given, known, lists_all=True)
+            raise InputError(f"{what} ('{given}') is not of Newell and Deng 2020{hint}")
+    row, images = METHODS[method], FORMS[form]
+    course = row.courses[form]
+    return RunConfig(
+        recipe=f"newell20_{method}_{form}",
+        task=row.make_task(form, course),
+        trunk=row.trunks.get(form, images.trunk),
+        data=LoaderConfig(global_batch_size=course.batch_size),
+        optim=build_adam(course.peak_lr, course.weight_decay),
+        schedule=ScheduleConfig(
+            epochs=float(course.rounds),
+            epoch_samples=images.round_images // row.views_per_image,
+            kind="linear",
+            milestones=(),
+            warmup_epochs=WARMUP_ROUNDS,
+            warmup_start=0.0,
+            final_share=course.final_lr / course.peak_lr,
+        ),
+    )
+
+
+def build_adam(lr: float, weight_decay: float) -> OptimConfig:
+    """Return the study's optimiser.
+
+    Args:
+        lr: peak rate, whatever the batch.
+        weight_decay: L2 in the gradient of all parameters.
+    """
+    return OptimConfig(
+        name="adam",
+        lr=lr,
+        lr_batch_size=0,
+        beta1=0.8,
+        beta2=0.999,
+        weight_decay=weight_decay,
+        decay_norm=True,
+    )
+
+
+def list_cells() -> dict[str, Cell]:
+    """Return every cell by the name of its recipe."""
+    cells = {}
+    for method, row in METHODS.items():
+        for number, form in enumerate(row.courses):
+            known = (Published(row.linear, _LINEAR, "variant TCVL"),) if form == "resnet9" else ()
+            cells[f"newell20_{method}_{form}"] = Cell(
+                partial(newell20, method, form),
+                SYNTHETIC,
+                GIGAFLOPS[f"newell20_{method}"][number],
+                known,
+                ("table1",) if known else (),
+            )
+    return cells
+
+
+def vae_smoke() -> RunConfig[VaeConfig]:
+    """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
+
+    Command: ``fastssl train newell20_vae_smoke --data.path shards/ --output-dir runs/smoke``.
+    """
+    return _learn_in_seconds("vae", "resnet9", size=32, output=32)
+
+
+def vae_dense_smoke() -> RunConfig[VaeConfig]:
+    """The same path of the dense form on a CPU: 64 px, of which 32 are painted.
+
+    Command: ``fastssl train newell20_vae_dense_smoke --data.path shards/ --output-dir runs/smoke``.
+    """
+    return _learn_in_seconds("vae", "resnet50_dense", size=64, output=32)
+
+
+def rotation_smoke() -> RunConfig[NewellRotationConfig]:
+    """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
+
+    Command: ``fastssl train newell20_rotation_smoke --data.path shards/ --output-dir runs/smoke``.
+    """
+    return _learn_in_seconds("rotation", "resnet9", size=32)
+
+
+def rotation_dense_smoke() -> RunConfig[NewellRotationConfig]:
+    """The same path of the dense form on a CPU: pictures of 64 px.
+
+    Command: ``fastssl train newell20_rotation_dense_smoke --data.path shards/ --output-dir
+    runs/smoke``.
+    """
+    return _learn_in_seconds("rotation", "resnet50_dense", size=64)
+
+
+def _learn_in_seconds(method: str, form: str, **changes: Any) -> RunConfig[Any]:
+    """Shrink a cell to what learns on one CPU thread in a minute or two.
+
+    Args:
+        method: one of ``METHODS``.
+        form: one of ``FORMS``; a dense one becomes the dense ResNet9.
+        changes: fields of the task.
+    """
+    config = newell20(method, form)
+    is_dense = form.endswith("_dense")
+    own = METHODS[method].trunks.get("resnet9", "resnet9")
+    return dataclasses.replace(
+        config,
+        recipe=f"newell20_{method}{'_dense' if is_dense else ''}_smoke",
+        task=dataclasses.replace(config.task, **changes),
+        trunk=f"{own}_dense" if is_dense else own,
+        width=1,
+        max_steps=200,
+        data=LoaderConfig(global_batch_size=32),
+        optim=dataclasses.replace(config.optim, lr=1e-3),
+        schedule=ScheduleConfig(epochs=1000.0, kind="linear", milestones=(), warmup_epochs=0.0),
+        checkpoint=CheckpointConfig(every_steps=100),
+        log=LogConfig(every_steps=20, pictures_every_steps=100),
+    )
