@@ -88,6 +88,19 @@ class World:
             dist.all_gather_object(values, value, group=self.control)
         return values
 
+    def gather_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Put every rank's rows behind one another, in the order of ranks, with gradient.
+
+        The gradient of a rank's rows is the sum of what all ranks' losses say of them.
+
+        Args:
+            rows: (B, ...) on the training device, of one shape and type on all ranks.
+
+        Returns:
+            (size x B, ...).
+        """
+        return rows if self.size == 1 else _GatherRows.apply(rows, self.rank, self.size)
+
     def average(self, tensor: torch.Tensor) -> torch.Tensor:
         """Average a tensor on the training device over all ranks, without waiting for it."""
         if self.size > 1:
@@ -128,6 +141,21 @@ class World:
                     leave_to_another_rank(value)
                 raise value
         return outcomes[-1][1]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, rank: int, size: int) -> torch.Tensor:
+        ctx.rank, ctx.size = rank, size
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(ctx.size)[ctx.rank], None, None
 
 
 def _attempt(function: Callable[[], T]) -> tuple[str, Any, int]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import MAX_WIDTH
 from ..errors import InputError, nearest
 from .alexnet import AlexNet
+from .amdim_encoder import AmdimEncoder
 from .base import Trunk
 from .caffenet import CaffeNet
 from .halves import HalvesTrunk
@@ -36,6 +37,7 @@ _TRUNKS: dict[str, Callable[[int], Trunk]] = {
     "alexnet_no_lrn": partial(AlexNet, lrn=False),
     "alexnet_stride4": partial(AlexNet, stride=4),
     "alexnet_stride4_bn": partial(AlexNet, stride=4, norm="all", lrn=False),
+    "amdim_encoder": AmdimEncoder,
     "caffenet": CaffeNet,
     "resnet50": ResNet50,
     "resnet50_color": partial(ResNet50, in_channels=1, last_stride=1),

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import InputError, nearest
 from ..models import InputSpec as InputSpec
 from ..models import Trunk
+from .amdim import Amdim, AmdimConfig
 from .base import Inputs, Metric, Task, score_answers
 from .cmc import CMC, CMCConfig
 from .colorization import Colorization, ColorizationConfig
@@ -21,6 +22,8 @@ from .vae import Vae, VaeConfig
 
 __all__ = [
     "CMC",
+    "Amdim",
+    "AmdimConfig",
     "CMCConfig",
     "Colorization",
     "ColorizationConfig",
@@ -48,6 +51,7 @@ __all__ = [
 ]
 
 _TASKS: dict[str, type[Task]] = {
+    "amdim": Amdim,
     "cmc": CMC,
     "colorization": Colorization,
     "exemplar": Exemplar,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastssl.models import build_trunk, load_trunk, save_trunk
+from fastssl.models.amdim_encoder import PooledUnit
 from fastssl.models.resnet50_newell import ResNet50Newell
 
 # Name -> parameters, side of the images, sides of the maps from the first convolution to fc, D.
@@ -103,7 +104,7 @@ def test_places_are_taken_from_the_units_of_the_study(name, fine, coarse):
     assert tuple(point.shape[1] for point in maps[:2]) == trunk.local_channels
 
 
-@pytest.mark.parametrize("name", ["resnet9_dense", "resnet50_newell", "resnet50_newell_dense"])
+@pytest.mark.parametrize("name", ["resnet9_dense", "resnet50_newell", "amdim_encoder"])
 def test_an_exported_trunk_comes_back(name, tmp_path):
     torch.manual_seed(0)
     trunk = build_trunk(name, 1)
@@ -112,3 +113,36 @@ def test_an_exported_trunk_comes_back(name, tmp_path):
     states = trunk.state_dict(), other.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_encoder_of_amdim_is_as_large_as_the_resnet50_and_pads_nothing():
+    trunk = build_on_meta("amdim_encoder")
+    points = trunk.forward_features(torch.empty(2, 3, 64, 64, device="meta"))
+    shapes = [tuple(point.shape[1:]) for point in points.values()]
+    assert shapes[:4] == [(64, 62, 62), (128, 30, 30), (256, 14, 14), (512, 7, 7)]
+    assert shapes[4:] == [(512, 5, 5), (512, 3, 3), (256,)]
+    num_parameters = sum(part.numel() for part in trunk.parameters())
+    assert num_parameters == 23_644_416
+    assert abs(num_parameters / TRUNKS["resnet50_newell"][0] - 1) < 0.02
+    assert trunk.local_channels == (512, 512)
+
+
+def test_a_place_of_the_encoder_of_amdim_sees_nothing_of_what_is_far():
+    """Places of 7 x 7 see windows of 16 px, 8 px apart."""
+    trunk = build_trunk("amdim_encoder", 1).eval()
+    images = torch.randn(1, 3, 64, 64).requires_grad_()
+    fine, _, _ = trunk.forward_local(images)
+    fine[0, :, 2, 3].sum().backward()
+    seen = images.grad[0].abs().sum(0).nonzero()
+    assert seen.min(0).values.tolist() == [16, 24]
+    assert seen.max(0).values.tolist() == [16 + 15, 24 + 15]
+
+
+@pytest.mark.parametrize(("channels", "kept"), [((4, 6), 4), ((6, 4), 4), ((5, 5), 5)])
+def test_a_fresh_pooled_unit_is_its_shortcut(channels, kept):
+    unit = PooledUnit(*channels, side=3)
+    x = torch.randn(2, channels[0], 5, 5)
+    out = unit(x)
+    wanted = torch.nn.functional.avg_pool2d(x, 3, 1)
+    assert torch.equal(out[:, :kept], wanted[:, :kept])
+    assert not out[:, kept:].any()
