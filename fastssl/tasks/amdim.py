@@ -34,7 +34,6 @@ from .pictures import Picture
 NUM_VIEWS = 2
 COARSE, FINE = 5, 7
 """Places a side of the two grids."""
-_SHOWN_IMAGES = 16  # that a picture is told from
 
 
 @dataclass(frozen=True)
@@ -282,7 +281,7 @@ class Amdim(Task):
         Above the match of the whole view, below that of the place in its middle. The map has a
         green frame where the best place of all images shown is the image's own, else a red one.
         """
-        shown = batch.rows(0, min(max(count, _SHOWN_IMAGES), len(batch)))
+        shown = batch.rows(0, max(count, 2))
         with self.answering():
             inputs = self.prepare(shown, seed, next(self.parameters()).dtype)
             vectors = self.encode(inputs["images"])
