@@ -99,7 +99,7 @@ class World:
         Returns:
             (size x B, ...).
         """
-        return rows if self.size == 1 else _GatherRows.apply(rows, self.rank, self.size)
+        return rows if self.size == 1 else _GatherRows.apply(rows, self)
 
     def average(self, tensor: torch.Tensor) -> torch.Tensor:
         """Average a tensor on the training device over all ranks, without waiting for it."""
@@ -145,17 +145,15 @@ class World:
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, rank: int, size: int) -> torch.Tensor:
-        ctx.rank, ctx.size = rank, size
-        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(size)]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+    def forward(ctx: Any, rows: torch.Tensor, world: World) -> torch.Tensor:
+        ctx.world = world
+        return world.stack(rows).flatten(0, 1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(ctx.size)[ctx.rank], None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        world = ctx.world
+        total = world.total(gradients[0].clone(memory_format=torch.contiguous_format))
+        return total.chunk(world.size)[world.rank], None
 
 
 def _attempt(function: Callable[[], T]) -> tuple[str, Any, int]:
