@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ..errors import RunFailed
 from .lifelines import die_with
-from .signals import STOP_SIGNALS
+from .signals import STOP_SIGNALS, postponing_ctrl_c
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -162,7 +162,9 @@ def run_jobs(
     pool = ProcessPoolExecutor(num_workers, context, initializer=_enter, initargs=setup)
     try:
         while True:
-            with _inherited_by_workers():
+            # A worker whose parent leaves it half-started ends with a traceback of its own; what
+            # this thread's mask keeps away, another thread may hear, such as tqdm's.
+            with postponing_ctrl_c(), _inherited_by_workers():
                 for job in itertools.islice(rest, _AHEAD * num_workers - len(under_way)):
                     under_way.append((job, pool.submit(_do, job)))
                     under_way[-1][1].add_done_callback(lambda _: has_news.set())

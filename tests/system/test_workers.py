@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import multiprocessing
 import os
@@ -71,6 +72,20 @@ def test_an_error_is_raised_while_another_job_is_stuck_and_ends_it():
 def test_closing_ends_workers_that_are_stuck():
     with contextlib.closing(run_jobs(be_stuck_but_for_two, [1, 0, 3], 2, print)) as results:
         assert next(results) == "done"
+
+
+def test_ctrl_c_waits_until_no_worker_is_half_started():
+    begun = []
+
+    def begin_jobs():
+        for job in range(3):
+            yield job
+            _thread.interrupt_main()  # as if another thread had heard it, whatever this one's mask
+            begun.append(job)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(report_thrice, begin_jobs())
+    assert begun == [0, 1, 2]
 
 
 def return_much(_job, _report):
