@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # known to type checkers; `typing` itself takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from .batch import Batch as Batch
     from .config import LoaderConfig as LoaderConfig
     from .loaders import build_loader as build_loader

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+
+# Ctrl-C in the middle of an import would show a traceback, and there are some 100 ms of them until
+# a command answers it by itself.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from .commands import COMMANDS, describe_commands, run
 

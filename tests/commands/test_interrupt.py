@@ -111,6 +111,27 @@ def last_line(said):
     return said.replace("\r", "\n").strip().splitlines()[-1].removeprefix("^C")
 
 
+PRESS_BEFORE_COMMANDS = """
+import signal, sys
+
+class Press:
+    def find_spec(self, name, path, target=None):
+        if name == "fastssl.commands":
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Press())
+import fastssl.__main__
+"""
+
+
+def test_before_the_imports_it_ends_without_a_word():
+    ended = subprocess.run(
+        [sys.executable, "-c", PRESS_BEFORE_COMMANDS], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout + ended.stderr) == (-signal.SIGINT, "")
+
+
 def test_a_check_is_stopped_in_one_line(start, dataset_path, tmp_path):
     shards = shutil.copytree(dataset_path, tmp_path / "shards")
     (shards / "shard-000001.tar").unlink()
