@@ -105,9 +105,9 @@ def test_another_table_is_refused(tmp_path):
         load_tables({"memory": other}, *store.read_files(4))
 
 
-def run(dataset, folder, steps, num_ranks=2, columns=8, die_at=-1, is_killed=False):
+def run(dataset, folder, steps, num_ranks=2, columns=8, die_at=-1, is_killed=False, other=()):
     script = Path(__file__).with_name("toy_run.py")
-    words = [script, dataset, folder, steps, columns, die_at]
+    words = [script, dataset, folder, steps, columns, die_at, *other]
     done = run_child(*words, ranks=num_ranks)
     assert (done.returncode != 0) is is_killed, done.stderr[-3000:]
 
@@ -137,6 +137,21 @@ def test_a_killed_run_ends_with_the_table_of_the_undisturbed_one(dataset_path, t
         assert torch.equal(one, two), name
     fresh = torch.arange(47)[:, None].add(torch.arange(8)).sin()
     assert (table != fresh).any(1).sum() == 47  # 64 samples: each has been seen
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_run_that_continues_another_begins_with_its_table(dataset_path, tmp_path):
+    whole, first, second = tmp_path / "whole", tmp_path / "first", tmp_path / "second"
+    run(dataset_path, whole, 6)
+    run(dataset_path, first, 3)
+    run(dataset_path, second, 6, other=[first])
+    (_, a, table), (_, b, other) = read_newest(whole), read_newest(second)
+    assert torch.equal(table, other)
+    for (name, one), (_, two) in zip(flat(a["task"]), flat(b["task"]), strict=True):
+        assert torch.equal(one, two), name
+    assert read_newest(first)[0] == 3
+    assert [line["step"] for line in read_lines(second / "ledger.rank1.jsonl")] == [4, 5, 6]
 
 
 @pytest.mark.faults

@@ -1,6 +1,7 @@
 """A run of a task that owns a table; under torchrun each rank holds a part of it.
 
-``toy_run.py DATASET FOLDER STEPS COLUMNS DIE_AT``: rank 1 kills itself before it ends step DIE_AT.
+``toy_run.py DATASET FOLDER STEPS COLUMNS DIE_AT [OTHER]``: rank 1 kills itself before it ends step
+DIE_AT; OTHER is the run that this one continues from.
 """
 
 from __future__ import annotations
@@ -117,11 +118,13 @@ class Fresh(TorchDispatchMode):
 
 if __name__ == "__main__":
     dataset, folder = map(Path, sys.argv[1:3])
-    steps, columns, DIE_AT = map(int, sys.argv[3:])
+    steps, columns, DIE_AT = map(int, sys.argv[3:6])
+    other = Path(sys.argv[6]) if sys.argv[6:] else None
     torch.set_num_threads(1)
     add_task("toy", Toy)
     config = make_config(dataset, folder, nested={"checkpoint": {"every_steps": 2}})
     config = dataclasses.replace(config, task=ToyConfig(columns=columns), max_steps=steps)
+    config = dataclasses.replace(config, continue_from=other)
     from fastssl.training.trainer import Trainer
 
     run, fresh = Trainer.run, Fresh()
