@@ -10,13 +10,12 @@ import dataclasses
 import logging
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, leave_to_another_rank, nearest
-from .frame import check_json_path, parse_arguments, program_name, progress_bar
+from .frame import check_json_path, parse_arguments, program_name, progress_bar, show_log
 
 if TYPE_CHECKING:
     from ..runs.result import Result
@@ -32,9 +31,7 @@ tasks:
 def main(arguments: Sequence[str]) -> None:
     """Read the command line, evaluate, print and write the result."""
     is_zero = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(
-        level=logging.INFO if is_zero else logging.ERROR, format="%(message)s", stream=sys.stderr
-    )
+    show_log(logging.INFO if is_zero else logging.ERROR)
     from ..evaluation.measures import MEASURES
     from ..evaluation.trained import TRAINED
 

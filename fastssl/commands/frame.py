@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import json
+import logging
 import os
 import select
 import signal
@@ -234,6 +235,28 @@ def check_json_path(path: Path | None) -> None:
     """
     if path is not None and not path.parent.is_dir():
         raise InputError(f"--json {path}: no such folder; make it, or name a file elsewhere")
+
+
+class AboveBars(logging.Handler):
+    """Writes lines above the bars; a bar leaves the cursor at the end of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's line."""
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def show_log(level: int) -> None:
+    """Show what is logged as lines on stderr.
+
+    Args:
+        level: from which on.
+    """
+    logging.basicConfig(level=level, format="%(message)s", handlers=[AboveBars()])
 
 
 @contextlib.contextmanager

@@ -9,14 +9,13 @@ import contextlib
 import dataclasses
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import RunConfig
 from ..errors import InputError, StoppedBySignal, leave_to_another_rank
 from ..studies import build_recipe, fit_recipe, is_fitted, list_smaller, recipe_names
-from .frame import parse_arguments, program_name
+from .frame import parse_arguments, program_name, show_log
 
 _USAGE = """usage: {program} RECIPE --data.path DATASET --output-dir RUN [options]
 
@@ -123,9 +122,7 @@ def _fit(config: RunConfig, default: RunConfig, path: str | Path) -> RunConfig:
 def main(arguments: Sequence[str]) -> None:
     """Read the command line and train."""
     is_zero = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(
-        level=logging.INFO if is_zero else logging.ERROR, format="%(message)s", stream=sys.stderr
-    )
+    show_log(logging.INFO if is_zero else logging.ERROR)
     if "--list" in arguments:
         from .recipe_list import print_list
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from tqdm import tqdm
 
-from fastssl.commands.frame import boolean_options, parse_arguments, spell_booleans
+from fastssl.commands.frame import AboveBars, boolean_options, parse_arguments, spell_booleans
 from fastssl.errors import InputError
 from fastssl.fields import Checked, Range, free
 
@@ -137,3 +139,9 @@ def test_the_help_reads_as_sentences(help_text, told):
 def test_a_boolean_that_is_none_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"--keep-order \('maybe'\) must be true or false"):
         parse_arguments(Outer, ["src", "--keep-order=maybe"])
+
+
+def test_a_logged_line_does_not_begin_behind_a_bar(capsys):
+    with tqdm(total=3):
+        AboveBars().emit(logging.makeLogRecord({"msg": "a step took long"}))
+    assert "\ra step took long\n" in capsys.readouterr().err
