@@ -21,6 +21,8 @@ LONG_RUN_S = 3600.0
 """A run on a CPU that takes longer is asked whether it is meant."""
 SLOW_STEP_S = 10.0
 """After so long a first step the bar says nothing yet, and somebody wonders."""
+_NEWS_FACTOR = 1.5
+"""What was announced is not said again, unless the step took so many times as long."""
 FEW_IMAGES = 1000
 """So few images take no hour: nothing is counted for them."""
 _MEASURED_S = 0.3
@@ -108,6 +110,7 @@ class Pace:
         self._offer = ""
         if smaller_recipes:
             self._offer = f"; smaller: fastssl train {' or '.join(smaller_recipes)}"
+        self._announced_s = 0.0
         # What is compiled, or comes first after a stop, is no step like the others.
         self._num_to_pass = int(config.compile)
 
@@ -122,6 +125,7 @@ class Pace:
             return
         step_s = count_operations(task) * self._images / measure_speed(torch.device("cpu"))
         if step_s * num_steps > LONG_RUN_S:
+            self._announced_s = step_s
             _log.warning(
                 "on this CPU a step of %d images takes about %s, %s steps about %s%s",
                 self._images,
@@ -142,7 +146,9 @@ class Pace:
         yield
         self._num_to_pass -= 1
         step_s = time.perf_counter() - began
-        if self._is_shown and self._num_to_pass == -1 and step_s > SLOW_STEP_S and num_steps:
+        is_slow = self._num_to_pass == -1 and step_s > SLOW_STEP_S
+        is_news = step_s > _NEWS_FACTOR * self._announced_s
+        if self._is_shown and num_steps and is_slow and is_news:
             _log.warning(
                 "a step took %s: %s more take about %s%s",
                 describe_seconds(step_s),

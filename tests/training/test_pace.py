@@ -38,6 +38,19 @@ def test_a_slow_first_step_is_said_once_with_the_time_to_come(configure, caplog,
     assert line.endswith("; smaller: fastssl train quickstart")
 
 
+@pytest.mark.parametrize(("billions_a_second", "num_lines"), [(1e-9, 1), (1e3, 2)])
+def test_a_slow_step_that_was_announced_is_no_news(
+    configure, caplog, monkeypatch, billions_a_second, num_lines
+):
+    monkeypatch.setattr(pace, "FEW_IMAGES", 0)
+    monkeypatch.setattr(pace, "LONG_RUN_S", 0.0)
+    monkeypatch.setattr(pace, "SLOW_STEP_S", 0.0)
+    monkeypatch.setattr(pace, "measure_speed", lambda _device: billions_a_second)
+    with caplog.at_level(logging.WARNING):
+        train(configure(max_steps=2))
+    assert len(caplog.messages) == num_lines
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
