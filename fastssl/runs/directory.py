@@ -47,8 +47,13 @@ def locked_run(folder: Path) -> Iterator[None]:
         folder: the run directory.
 
     Raises:
-        InputError: if another run holds it for longer than ten seconds.
+        InputError: if another run holds it for longer than ten seconds, or it is a dataset's.
     """
+    if (folder / "manifest.json").exists():  # a run's own stand in its checkpoints' folders
+        raise InputError(
+            f"--output-dir ({folder}) is the folder of a dataset or a checkpoint; a run needs a "
+            "directory of its own; choose another"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:

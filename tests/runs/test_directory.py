@@ -35,6 +35,13 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
         pass
 
 
+def test_a_datasets_folder_is_refused_and_left_as_it_is(dataset_path):
+    before = sorted(dataset_path.iterdir())
+    with pytest.raises(InputError, match="is the folder of a dataset"), locked_run(dataset_path):
+        pass
+    assert sorted(dataset_path.iterdir()) == before
+
+
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be made"), locked_run(tmp_path / "file" / "run"):
