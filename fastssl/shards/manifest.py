@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..randomness import MAX_SAMPLES
 from ..system.files import read_regular, refusing_unreadable
 from .index import INDEX_NAME, IndexHeader
@@ -267,9 +267,13 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: if the folder is no dataset, or one of another version.
     """
     if not folder.is_dir():
+        what, hint = "not a folder", ""
+        if not folder.exists():
+            beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+            close = nearest(folder.name, [entry.name for entry in beside if entry.is_dir()])
+            what, hint = "no such folder", close if "did you mean" in close else ""
         raise InputError(
-            f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; wanted a "
-            "dataset, made by: fastssl make-shards SOURCE OUT"
+            f"{folder}: {what}{hint}; wanted a dataset, made by: fastssl make-shards SOURCE OUT"
         )
     path = folder / MANIFEST_NAME
     try:

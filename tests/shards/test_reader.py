@@ -240,8 +240,11 @@ def test_what_is_no_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="not a folder"):
+    with pytest.raises(InputError, match="not a folder; wanted a dataset"):
         open_dataset(tmp_path / "file")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"folder; did you mean 'photos'\?; wanted a dataset"):
+        open_dataset(tmp_path / "photo")
 
 
 def test_opening_copies_no_index(tmp_path):
