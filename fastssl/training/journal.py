@@ -122,7 +122,7 @@ class Journal:
             step: steps done.
             last_step: where this life ends.
         """
-        is_shown = self._world.is_zero and self._config.log.progress
+        is_shown = self._world.is_zero and self._config.log.progress and step < last_step
         with tqdm(total=last_step, initial=step, unit="step", disable=not is_shown) as self._bar:
             yield
 

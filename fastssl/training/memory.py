@@ -90,6 +90,8 @@ def check_memory(
     Raises:
         InputError: if the step surely takes more than the device has.
     """
+    if config.max_steps == 0:
+        return  # no step is taken: an untrained trunk is exported
     estimate = estimate_step(outline, size, config.precision, count_momentums(config.optim))
     # torch.compile computes again what is cheap: how much less it keeps is not known.
     kept = 0 if config.compile else estimate.activations

@@ -128,6 +128,11 @@ def test_a_step_is_refused_from_where_it_surely_does_not_fit(caplog):
         check_memory(outline, config, 8, 1, Capacity(least - 1, "the machine"))
 
 
+def test_a_trunk_that_is_only_exported_takes_no_step():
+    config, outline, _ = step_of("kolesnikov19_exemplar", 8, max_steps=0)
+    check_memory(outline, config, 8, 1, Capacity(1, "the machine"))
+
+
 def test_ranks_and_accumulation_keep_gradients():
     config, outline, estimate = step_of("kolesnikov19_exemplar", 8)
     capacity = Capacity(estimate.least(True) - 1, "the machine")
