@@ -88,6 +88,13 @@ def build_recipe(name: str) -> RunConfig[Any]:
     tasks = task_names()
     if close := difflib.get_close_matches(name.replace("-", "_"), tasks, n=1, cutoff=0.8):
         raise InputError(f"recipe ('{name}') is not known; {_offer(close[0])}")
+    from ..models import trunk_names  # brings torch along, which names need nowhere else
+
+    if name in trunk_names():
+        raise InputError(
+            f"recipe ('{name}') is not known, it is a trunk: name a recipe, then --trunk {name}; "
+            "fastssl train --list shows recipes"
+        )
     # Hundreds of cells are no list to read: one that is nearly meant, or the other recipes.
     known = difflib.get_close_matches(name, CELLS, n=1, cutoff=0.9) or RECIPES
     raise InputError(
@@ -121,7 +128,7 @@ def list_smaller(name: str) -> list[str]:
     families = [smoke for smoke in RECIPES if smoke.endswith("_smoke")]
     # A cell is named behind its family: goyal19_jigsaw_resnet50_p2000_yfcc100m.
     same = [smoke for smoke in families if f"{name}_".startswith(smoke.removesuffix("smoke"))]
-    return ["quickstart", *sorted(same, key=len)[-1:]]
+    return [offer for offer in ("quickstart", *sorted(same, key=len)[-1:]) if offer != name]
 
 
 @functools.cache

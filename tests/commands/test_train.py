@@ -78,6 +78,7 @@ def finished(dataset_path, tmp_path_factory):
     ("arguments", "message"),
     [
         (["dmo"], "recipe ('dmo') is not known; did you mean 'demo'?"),
+        (["resnet50"], "recipe ('resnet50') is not known, it is a trunk: name a recipe, then "),
         (["demo", "--data.loader", "webdatset"], "did you mean 'webdataset'?"),
         (
             ["demo", "--data.global-batch-size", "0"],

@@ -56,6 +56,8 @@ def test_it_alone_is_fitted():
         ("goyal19_jigsaw_alexnet", ["quickstart", "goyal19_jigsaw_alexnet_smoke"]),
         ("supervised", ["quickstart", "supervised_smoke"]),
         ("goyal19_supervised_resnet50_imagenet", ["quickstart"]),
+        ("quickstart", ["quickstart_smoke"]),
+        ("supervised_smoke", ["quickstart"]),
     ],
 )
 def test_smaller_forms_are_of_the_same_family(name, smaller):
