@@ -20,7 +20,7 @@ from ..evaluation.evaluate import FEATURES_NAME
 from ..evaluation.report import Entry, ResultsReport, prepare, write_results
 from ..evaluation.trained import HEADS_NAME
 from ..fields import Checked
-from ..runs.directory import CONFIG_NAME, METRICS_NAME
+from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME
 from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
 from ..runs.read import Run, read_run
 from ..runs.result import RESULTS_NAME, read_results
@@ -130,12 +130,12 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
     ]
     yield from inside
     for child in children:
-        if child.suffix != ".json" or not child.is_file():
-            continue
+        if child.suffix != ".json" or child.name == EXIT_NAME or not child.is_file():
+            continue  # a run that was refused has left nothing but how it ended
         try:
             read_results([child])
         except InputError as error:
-            if not inside:
+            if not inside and depth == MAX_DEPTH:
                 raise
             # What else lies beside runs is nobody's mistake.
             warnings.warn(f"{error}; left out", UserWarning, stacklevel=2)

@@ -228,6 +228,18 @@ def test_what_is_no_result_is_refused_unless_it_lies_beside_runs(folder):
         list(find_places([folder / "alone"]))
 
 
+def test_what_refused_runs_have_left_is_no_result(folder):
+    before = list(find_places([folder]))
+    (folder / "runs" / "refused").mkdir()
+    (folder / "runs" / "refused" / "exit.json").write_text('{"code": 2}')
+    assert list(find_places([folder])) == before
+    with pytest.raises(InputError, match="refused holds neither a run nor a result"):
+        list(find_places([folder / "runs" / "refused"]))
+    (folder / "runs" / "refused" / "notes.json").write_text("{}")
+    with pytest.warns(UserWarning, match=r"notes\.json is no result .*left out"):
+        assert list(find_places([folder])) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
