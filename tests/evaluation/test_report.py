@@ -9,7 +9,7 @@ import pytest
 
 from fastssl.evaluation.report import Comparison, Report, write_report
 from fastssl.evaluation.report.training import describe_speed
-from fastssl.runs.read import Run, read_run
+from fastssl.runs.read import Ending, Run, read_run
 
 
 @pytest.fixture
@@ -140,6 +140,20 @@ def test_a_run_shows_loss_and_accuracy_with_chance_and_folds_the_loader_away(tmp
     accuracy = re.findall(r"<svg.*?</svg>", shown, re.DOTALL)[1]
     assert ">chance<" in accuracy
     assert "puzzles whose order is found" in shown
+
+
+def test_tasks_do_not_share_a_chart(tmp_path, run):
+    other = dataclasses.replace(run, name="labels", settings={"task.name": "supervised"})
+    shown = Page(build(tmp_path, runs=[run, other]))
+    wanted = [(what, task) for task in ("jigsaw", "supervised") for what in ("Loss", "Accuracy")]
+    assert shown.titles[:4] == [f"{what}, {task}" for what, task in wanted]
+    for meaning in ("puzzles whose order is found", "labelled images whose class is found"):
+        assert meaning in shown.text
+
+
+def test_a_refused_start_is_not_how_a_run_ended(tmp_path, run):
+    refused = dataclasses.replace(run, ending=Ending(2, "error: seed (old 0, new 1)", 4))
+    assert "its last start was refused: exit.json says why" in build(tmp_path, runs=[refused])
 
 
 def test_one_line_says_how_fast_and_whether_data_held_the_run_up(tmp_path, run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 
-from ...errors import InputError
+from ...errors import EXIT_INPUT, InputError
 from ...loaders.telemetry import REMEDIES, STARVED_SHARE
 from ...runs.metrics import list_metrics
 from ...runs.read import Run
@@ -24,15 +24,32 @@ def render_training(runs: Sequence[Run]) -> str:
     if not runs:
         return ""
     metrics = find_metrics(runs)
+    shown = _list_shown(metrics)
+    charts = []
+    # Losses and accuracies of two tasks have nothing in common, and their meanings differ.
+    tasks = dict.fromkeys(_task_of(run) for run in runs)
+    for task in tasks:
+        its = [run for run in runs if _task_of(run) == task]
+        told = find_metrics(its)
+        own = [metric for metric in _list_shown(told) if metric.group != "probe"]
+        charts += _charts(own, told, its, f", {task}" if len(tasks) > 1 else "")
+    charts += _charts([metric for metric in shown if metric.group == "probe"], metrics, runs)
+    body = cards(charts) + _runs_table(shown, runs) + note(describe_speed(runs))
+    return section("Training", body + _inside(metrics, runs))
+
+
+def _task_of(run: Run) -> str:
+    return str(run.settings.get("task.name", "task unknown"))
+
+
+def _list_shown(metrics: Mapping[str, Metric]) -> list[Metric]:
+    """Return what has a chart in front: the loss, and what the task and then the probe say."""
     shown = [
         metric
         for metric in metrics.values()
         if metric.name == "loss" or (metric.group in _SHOWN and "_of_" not in metric.name)
     ]
-    shown.sort(key=lambda metric: metric.group == "probe")  # behind what the task says itself
-    body = cards(_charts(shown, metrics, runs))
-    body += _runs_table(shown, runs) + note(describe_speed(runs))
-    return section("Training", body + _inside(metrics, runs))
+    return sorted(shown, key=lambda metric: metric.group == "probe")
 
 
 def find_metrics(runs: Sequence[Run]) -> dict[str, Metric]:
@@ -88,7 +105,7 @@ def _values(runs: Iterable[Run], key: str) -> list[float]:
 
 
 def _charts(
-    shown: Sequence[Metric], metrics: Mapping[str, Metric], runs: Sequence[Run]
+    shown: Sequence[Metric], metrics: Mapping[str, Metric], runs: Sequence[Run], suffix: str = ""
 ) -> list[tuple[str, str]]:
     charts = []
     for metric in shown:
@@ -101,7 +118,7 @@ def _charts(
                 found = list(_curves(runs, name).values())
                 references |= {name.removeprefix(prefix): found[0]} if found else {}
         if curves:
-            chart = draw_curves(_title(metric), curves, references, metric.unit == "share")
+            chart = draw_curves(_title(metric) + suffix, curves, references, metric.unit == "share")
             charts.append((chart, _explain(metric)))
     return charts
 
@@ -151,6 +168,8 @@ def _last(run: Run, metric: Metric) -> str:
 def _describe_ending(run: Run) -> str:
     if run.ending is None:
         return "still at work, or killed"
+    if run.ending.code == EXIT_INPUT:
+        return "its last start was refused: exit.json says why"
     return run.ending.reason
 
 
