@@ -130,6 +130,10 @@ def load_state(
     return [key for key, tensor in state.items() if id(tensor) not in used]
 
 
+_NEAR = 0.8
+"""Networks that share fewer of their names and shapes are no relatives worth naming."""
+
+
 def _suggest(state: Mapping[str, Tensor], share: float) -> str:
     """Name the trunk of ours that a state fits best, and how well."""
     shares = {}
@@ -138,7 +142,7 @@ def _suggest(state: Mapping[str, Tensor], share: float) -> str:
             wanted = build_trunk(name).state_dict()
         shares[name] = 1 - len(find_missing(fit_state(state, wanted), wanted)) / len(wanted)
     best = max(shares, key=lambda name: (shares[name], -len(name)))
-    if shares[best] < 1 and shares[best] <= share:
+    if shares[best] < 1 and shares[best] <= max(share, _NEAR):
         return "no trunk of fastssl fits better; take --trunk torchvision:NAME or timm:NAME"
     if shares[best] == 1:
         return f"take --trunk {best}, which it fits whole"

@@ -95,6 +95,13 @@ def test_weights_that_fit_no_trunk_are_named_with_the_nearest(tmp_path: Path) ->
         open_subject(path, "resnet99")
 
 
+def test_a_trunk_of_which_half_is_there_is_not_named(tmp_path: Path) -> None:
+    half = list(build_trunk("resnet9").state_dict().items())[::2]
+    torch.save(dict(half), tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"fit trunk 'resnet50'.*no trunk of fastssl fits"):
+        open_subject(tmp_path / "weights.pth", "resnet50")
+
+
 def test_a_network_that_torchvision_lacks_is_named(tmp_path: Path) -> None:
     pytest.importorskip("torchvision.models")
     torch.save(build_trunk("resnet9").state_dict(), tmp_path / "weights.pth")
