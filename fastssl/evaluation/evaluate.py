@@ -31,9 +31,9 @@ from ..shards import ShardDataset, open_dataset
 from ..system.workers import Progress, say_nothing
 from ..world import World, check_device
 from .extract import Pass, find_end_points
-from .measures import MEASURES
+from .measures import MEASURES, ONE_LABEL_TASKS
 from .protocols import Showing, choose_end_points, choose_pooling, show
-from .setting import Divided, EvaluateConfig, Side, divide, has_signs
+from .setting import Divided, EvaluateConfig, Side, divide, has_signs, refuse_signs
 from .store import FeatureKey, FeatureStore, StoredFeatures, fill_store
 from .subject import Subject, open_subject
 
@@ -69,6 +69,8 @@ class Evaluation:
         data = config.data
         self.train = open_dataset(data.path)
         self.test = open_dataset(data.test_path) if data.has_test_path else None
+        if task in ONE_LABEL_TASKS:
+            refuse_signs(task, self.train, self.test or self.train)
         self.divided: Divided = divide(data, config.seed, self.train, self.test)
         self.subject: Subject = open_subject(
             config.checkpoint, config.trunk, config.width, config.scale

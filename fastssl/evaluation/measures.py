@@ -42,7 +42,6 @@ class KnnConfig(EvaluateConfig):
 
 def measure_knn(config: KnnConfig, train: Side, test: Side, device: torch.device) -> list[Result]:
     """Classify test images by their neighbours among the training images."""
-    _refuse_signs("knn", train)
     found = measure_neighbours(
         as_tensor(test.features, device),
         torch.from_numpy(test.labels),
@@ -176,7 +175,6 @@ def measure_logistic(
 
     By protocol kolesnikov19 features are used as they are; else each is standardised.
     """
-    _refuse_signs("logistic", train)
     classes = _find_classes(train, test, 1)
     labels = _number(train.labels, classes)
     known, judged = as_tensor(train.features, device), as_tensor(test.features, device)
@@ -270,14 +268,6 @@ def _part(
     return Result("", "", metric, value, per_class, settings=settings, details=details or {})
 
 
-def _refuse_signs(task: str, side: Side) -> None:
-    if side.signs is not None:
-        raise InputError(
-            f"{task} takes images of one label each, and these have several (targets 'labels'); "
-            "take svm or low_shot"
-        )
-
-
 Measure = Callable[[Any, Side, Side, torch.device], Sequence[Result]]
 
 MEASURES: dict[str, tuple[type[EvaluateConfig], Measure]] = {
@@ -287,3 +277,6 @@ MEASURES: dict[str, tuple[type[EvaluateConfig], Measure]] = {
     "logistic": (LogisticConfig, measure_logistic),
 }
 """By name: what it takes beside the options of all, and what it does."""
+
+ONE_LABEL_TASKS = ("knn", "logistic")
+"""Those that cannot do with several labels an image."""

@@ -220,6 +220,24 @@ def has_signs(dataset: ShardDataset) -> bool:
     return "labels" in dataset.targets
 
 
+def refuse_signs(task: str, *datasets: ShardDataset) -> None:
+    """Refuse datasets whose samples have several labels each, before anything is computed.
+
+    Args:
+        task: that takes one.
+        datasets: to train and to test on.
+
+    Raises:
+        InputError: names the tasks that take them.
+    """
+    for dataset in datasets:
+        if has_signs(dataset):
+            raise InputError(
+                f"{task} takes images of one label each, and those of {dataset.path} have several "
+                "(targets 'labels'); take svm or low_shot"
+            )
+
+
 def find_labelled(dataset: ShardDataset, max_samples: int = 0) -> NDArray[np.int64]:
     """Return the ids of the samples that have a label.
 

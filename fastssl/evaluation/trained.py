@@ -31,7 +31,7 @@ from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import find_end_points
 from .linear import Course, choose_course, train_heads
 from .protocols import PATCH_GRID, ProtocolName, choose_end_points, takes_patches
-from .setting import Divided, EvaluateConfig, divide, has_signs
+from .setting import Divided, EvaluateConfig, divide, refuse_signs
 from .subject import Subject, open_subject
 
 _log = logging.getLogger(__name__)
@@ -129,11 +129,7 @@ def plan_training(task: Any, config: LinearEvaluation, world_size: int = 1) -> T
         train = test = held.enter_context(contextlib.closing(open_dataset(data.path)))
         if data.has_test_path:
             test = held.enter_context(contextlib.closing(open_dataset(data.test_path)))
-        if has_signs(train):
-            raise InputError(
-                f"{task} takes images of one label each, and those of {train.path} have several "
-                "(targets 'labels'); take svm or low_shot"
-            )
+        refuse_signs(task, train, test)
         divided = divide(data, config.seed, train, test if data.has_test_path else None)
         subject = open_subject(config.checkpoint, config.trunk, config.width, config.scale)
         digests, class_names = (train.digest, test.digest), train.class_names

@@ -23,7 +23,7 @@ ALONE = World(0, 1, torch.device("cpu"), None)
 @pytest.fixture
 def configure(run_folder, dataset_path, tmp_path):
     def build(task="knn", data=None, **options):
-        data = EvaluationData(path=dataset_path, loader="webdataset", **(data or {}))
+        data = EvaluationData(**{"path": dataset_path, "loader": "webdataset", **(data or {})})
         config_class, _ = MEASURES[task]
         options = {"view_size": 32, "features_dir": tmp_path / "features", **options}
         return config_class(checkpoint=run_folder, data=data, device="cpu", **options)
@@ -137,6 +137,24 @@ def test_labels_that_are_missing_are_named(configure, tmp_path) -> None:
     data = dataclasses.replace(config.data, test_path=tmp_path / "plain")
     with pytest.raises(InputError, match="labels of 0 classes"):
         Evaluation("knn", dataclasses.replace(config, data=data), ALONE)
+
+
+@pytest.mark.parametrize("task", ["knn", "logistic"])
+def test_several_labels_an_image_are_refused_before_it_takes_time(configure, tmp_path, task):
+    from fastssl.shards.making.convert import ConvertConfig, convert
+
+    for number in range(3):
+        save_photograph(tmp_path / f"{number}.jpg", number)
+    whole = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(whole))
+    convert(ConvertConfig(tmp_path / "mine.json", tmp_path / "several", workers=1))
+    config = configure(task, data={"path": tmp_path / "several"})
+    with pytest.raises(InputError, match=f"{task} takes images of one label each, and those of"):
+        Evaluation(task, config, ALONE)
 
 
 def test_every_task_gives_figures_of_its_metric(configure) -> None:
