@@ -98,6 +98,10 @@ def _tell(result: Result, places: Sequence[Path]) -> None:
     for part in result.flatten():
         told = " ".join(f"{key} {value}" for key, value in part.settings.items())
         value = f"{part.metric} {100 * part.value:.2f} %"
+        if "num_test" in part.details:
+            value += f" of {part.details['num_test']:,} images"
+        if "chance" in part.details:
+            value += f" (chance {100 * part.details['chance']:.1f} %)"
         print(f"{result.task} {part.layer} {told}: {value}")
     for place in places:
         print(f"result: {place}")

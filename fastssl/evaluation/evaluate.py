@@ -276,6 +276,13 @@ def conclude(
         shown: what the trunk was shown, besides how pixels were scaled.
         seconds: that they took.
     """
+    chance = of.divided.chance
+    parts = [
+        dataclasses.replace(part, details={**part.details, "chance": chance})
+        if part.metric == "top1" and chance is not None
+        else part
+        for part in parts
+    ]
     firsts: dict[str, Result] = {}
     for part in parts:
         firsts.setdefault(part.layer, part)

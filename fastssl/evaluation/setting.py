@@ -5,6 +5,7 @@ Shape legend: N samples, D features, C classes.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,8 @@ class Divided(Documented):
     """Rows of the second, or of the first where there is no other."""
     text: str
     """In words."""
+    chance: float | None = None
+    """Share of the commonest class among those tested; None where samples have several labels."""
 
 
 def divide(
@@ -170,6 +173,10 @@ def divide(
         InputError: if one side has no labels, or samples are on both sides.
     """
     whole = _divide_all(config, seed, train, test)
+    tested = test or train
+    if not has_signs(tested):
+        counts = np.bincount(tested.index["label"][whole.test_rows])
+        whole = dataclasses.replace(whole, chance=float(counts.max() / counts.sum()))
     if config.label_share == 1:
         return whole
     if has_signs(train):
@@ -180,7 +187,9 @@ def divide(
     labels = train.index["label"][whole.train_rows]
     chosen = label_subset(labels, config.label_share, _draw_seed(train, seed))
     share = f"{100 * config.label_share:g} % of the labels"
-    return Divided(whole.train_rows[chosen], whole.test_rows, f"{whole.text}, {share}")
+    return dataclasses.replace(
+        whole, train_rows=whole.train_rows[chosen], text=f"{whole.text}, {share}"
+    )
 
 
 def _draw_seed(dataset: ShardDataset, seed: int) -> int:

@@ -14,6 +14,7 @@ from fastssl.evaluation.evaluate import Evaluation, keep_result
 from fastssl.evaluation.measures import MEASURES
 from fastssl.evaluation.setting import EvaluationData
 from fastssl.runs.result import read_result
+from fastssl.shards import open_dataset
 from fastssl.world import World
 from tests.conftest import save_photograph
 
@@ -40,7 +41,9 @@ def evaluate(task, config):
         evaluation.close()
 
 
-def test_a_result_says_what_it_is_a_figure_of(configure, run_folder, tmp_path) -> None:
+def test_a_result_says_what_it_is_a_figure_of(
+    configure, run_folder, dataset_path, tmp_path
+) -> None:
     result, evaluation = evaluate("knn", configure(end_points="block1,pre_logits", seed=3))
     assert (result.task, result.metric, result.recipe, result.step) == ("knn", "top1", "r", 5)
     assert result.split == "stratified 80/20 by seed 3"
@@ -50,6 +53,8 @@ def test_a_result_says_what_it_is_a_figure_of(configure, run_folder, tmp_path) -
     assert result.value == max(part.value for part in result.parts)
     assert set(result.per_class) <= {"a", "b", "c"}
     assert result.details["num_train"] + result.details["num_test"] == 47
+    tested = open_dataset(dataset_path).index["label"][evaluation.divided.test_rows]
+    assert result.details["chance"] == np.bincount(tested).max() / len(tested)
     places = keep_result(result, evaluation.subject, tmp_path / "r.json")
     assert [place.parent for place in places] == [tmp_path, run_folder / "results"]
     assert [read_result(place).to_json() for place in places] == [result.to_json()] * 2

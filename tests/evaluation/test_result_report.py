@@ -99,7 +99,10 @@ def test_published_figures_are_shares_and_marked():
 
 
 def test_a_row_says_what_it_is_a_figure_of():
-    page = Page(render(make(values=(0.4, 0.6), settings={"k": 4, "selection": "cv"})))
+    figure = make(
+        values=(0.4, 0.6), settings={"k": 4, "selection": "cv"}, details={"chance": 0.125}
+    )
+    page = Page(render(figure))
     for said in (
         JIGSAW,
         "ResNet-50 x4, jigsaw, |P| = 2,000, ImageNet-1k, step 9 of 525,479",
@@ -107,7 +110,7 @@ def test_a_row_says_what_it_is_a_figure_of():
         "tested on bbbbbbbb; trained on aaaaaaaa; split: trainval to test",
         "k 4, selection cv",
         "50.0 %",
-        "40.0 to 60.0 %, deviation 10, 2 repeats",
+        "40.0 to 60.0 %, deviation 10, 2 repeats, chance 12.5 %",
         "tvmonitor",
     ):
         assert said in page.text

@@ -136,8 +136,13 @@ def _cells(entry: Entry, known: Sequence[Entry], is_best: bool) -> dict[str, str
 
 
 def _describe_repeats(metric: str, entry: Entry) -> str:
-    values, top5 = entry.result.values, entry.result.details.get("top5")
-    also = f"top-5 {spell_value('top5', top5)}" if isinstance(top5, float) else ""
+    values, details = entry.result.values, entry.result.details
+    told = {"top-5": details.get("top5"), "chance": details.get("chance")}
+    also = ", ".join(
+        f"{name} {spell_value('top1', share)}"
+        for name, share in told.items()
+        if isinstance(share, float)
+    )
     if len(values) < 2:
         return also
     low, high = (spell_value(metric, value) for value in (min(values), max(values)))
