@@ -92,10 +92,14 @@ def _inherited_by_workers() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _enter(function: Callable[[Any, Report], Any], num_done: Any, parent: int) -> None:
+def _enter(
+    function: Callable[[Any, Report], Any], num_done: Any, num_begun: Any, parent: int
+) -> None:
     """Prepare a worker process for its jobs."""
     global _work
     die_with(parent)
+    with num_begun:
+        num_begun.get_obj().value += 1
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF, odd palettes: not the user's matter
 
     def report(count: int) -> None:
@@ -153,12 +157,12 @@ def run_jobs(
     """
     context = _Context()
     with _inherited_by_workers():  # so does the tracker of shared memory, which this starts
-        num_done = context.Value("Q")
+        num_done, num_begun = context.Value("Q"), context.Value("Q")
     num_told = 0
     rest = iter(jobs)
     under_way: deque[tuple[Job, Future[Result]]] = deque()
     has_news = threading.Event()
-    setup = (function, num_done, os.getpid())
+    setup = (function, num_done, num_begun, os.getpid())
     pool = ProcessPoolExecutor(num_workers, context, initializer=_enter, initargs=setup)
     try:
         while True:
@@ -187,6 +191,11 @@ def run_jobs(
         # The dead one may have held the lock of the queue of jobs: who waits for it admits nothing
         # less. Nobody reads results any more, so that half a one blocks nobody.
         context.end_workers(signal.SIGKILL)
+        if not num_begun.get_obj().value:
+            raise WorkerDied(
+                "no worker process could start, and what it said stands above; workers import the "
+                "script that starts them: what yours does belongs below if __name__ == '__main__':"
+            ) from None
         raise WorkerDied(_describe_death(under_way, num_workers, describe)) from None
     finally:
         context.end_workers(_END_SIGNAL)

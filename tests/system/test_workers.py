@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fastssl.system.workers import WorkerDied, run_jobs
+from tests.nursery import run_child
 
 
 def run(function, jobs, num_workers=2):
@@ -86,6 +87,17 @@ def test_ctrl_c_waits_until_no_worker_is_half_started():
     with pytest.raises(KeyboardInterrupt):
         run(report_thrice, begin_jobs())
     assert begun == [0, 1, 2]
+
+
+def test_a_script_that_workers_cannot_import_is_told_why(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from fastssl.system.workers import run_jobs\nlist(run_jobs(abs, [1, 2], 1, print))\n"
+    )
+    done = run_child(script)
+    assert done.returncode == 1
+    assert "no worker process could start" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith("below if __name__ == '__main__':")
 
 
 def return_much(_job, _report):
