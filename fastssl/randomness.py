@@ -61,9 +61,9 @@ class Stream(IntEnum):
     SHUFFLE = 8
     """The source order while shards are made."""
     SCENE = 9
-    """Scenes of the synthetic set; (0, image index) or (1, class) stand in place of the pair."""
+    """Scenes of the synthetic set; (part of the scene, image index) stand in place of the pair."""
     SHAPE = 10
-    """Proportions of the synthetic set's models; (class, model) stand in place of the pair."""
+    """Models and textures of the synthetic set; (class, model) stand in place of the pair."""
     PERMUTATION_SET = 11
     """First member of a permutation set."""
     COLOUR_PROJECTION = 12

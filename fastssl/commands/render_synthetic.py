@@ -1,8 +1,10 @@
-"""Render the embedded synthetic set: ten classes of procedural models, path-traced.
+"""Render a set of the synthetic benchmark: ten classes of models, path-traced.
 
-    fastssl render-synthetic OUT --variant 0100 --images 1600 --size 64 --seed 0 --workers 2
+    fastssl render-synthetic OUT --variant TCVL --images 20000 --size 64 --seed 0 --workers 2
+    fastssl make-shards OUT SHARDS
 
-OUT/<class>/<class>_m<model>_<index>.png, and OUT/metadata.jsonl with every number of every scene.
+OUT/<class>/<class>_m<model>_<index>.png, OUT/metadata.jsonl with every number of every scene, and
+segmentation and depth as arrays; all of it becomes targets of the dataset.
 An interrupted run goes on where it was when the same command is given again; docs/synthetic.md.
 """
 
@@ -35,11 +37,29 @@ class RenderSynthetic(Checked):
     """Processes; 0 takes one for each usable core."""
 
 
+def join_variant(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a variant that begins with a dash (``-C-L``) joined to its option.
+
+    A parser takes what begins with a dash for an option.
+    """
+    joined = list(arguments)
+    for place in range(len(joined) - 1, 0, -1):
+        if joined[place - 1] == "--variant" and joined[place].startswith("-"):
+            joined[place - 1 : place + 1] = [f"--variant={joined[place]}"]
+    return joined
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse the command line and render."""
-    command = parse_arguments(RenderSynthetic, arguments)
+    command = parse_arguments(RenderSynthetic, join_variant(arguments))
     workers = command.workers or available_cpus()
     kept = "every finished image is kept, the same command goes on with the rest"
     bar = tqdm(total=command.render.images, unit="img", desc="render")
     with stopping_on_signals(kept), bar:
-        render_set(command.out, command.render, workers, bar.update)
+        unusable = render_set(command.out, command.render, workers, bar.update)
+    if unusable:
+        path, reason = min(unusable.items())
+        print(
+            f"{len(unusable)} meshes or pictures could not be used and others took their places "
+            f"(the first: {path}: {reason}); {command.out / 'skipped.jsonl'} lists them"
+        )

@@ -1,241 +1,317 @@
-"""Builders of the six furniture classes.
-
-Each takes the proportions of one model and returns its parts. The spans are chosen so that models
-of a class differ plainly while the class stays plain at 64 pixels.
-"""
+"""Builders of tables, cabinets and lamps; as those of ``seats``, structure first."""
 
 from __future__ import annotations
 
 import numpy as np
-import trimesh
 
 from .draws import Proportions
-from .solids import box, cushion, ellipsoid, mirrored, path, tube, turned
+from .seats import legs
+from .solids import (
+    Part,
+    Parts,
+    box,
+    ellipsoid,
+    loft,
+    mirrored,
+    path,
+    ring,
+    slab,
+    tube,
+    turned,
+)
 
-Parts = list[trimesh.Trimesh]
+# --- Tables ---------------------------------------------------------------------------------------
 
 
-def _legs(half_x: float, half_z: float, top: float, thick: float, splay: float) -> Parts:
-    """Return four round legs whose feet stand ``splay`` further out than their tops."""
-    legs = []
-    for z in (-half_z, half_z):
-        foot = [half_x + splay, 0, z + np.sign(z) * splay]
-        legs += mirrored(tube(foot, [half_x, top, z], 0.75 * thick, thick))
-    return legs
+def _flat(power: float, half_x: float, half_z: float, low: float, high: float) -> Part:
+    """Return a horizontal board in the shape of a superellipse."""
+    return loft([ring([0, y, 0], [half_x, 0, 0], [0, 0, -half_z], power) for y in (low, high)])
 
 
-def build_bench(p: Proportions) -> Parts:
-    """Build a park bench: slats on two end frames, with or without a back."""
-    length, depth, seat = p.between(1.5, 2.2), p.between(0.42, 0.6), p.between(0.42, 0.52)
-    slats, thick = p.count(3, 5), p.between(0.04, 0.07)
-    has_back, has_arms, has_panels = p.chance(0.65), p.chance(0.5), p.chance(0.4)
-    pitch = depth / slats
-    parts = [
-        box([0, seat, -depth / 2 + (i + 0.5) * pitch], [length, thick, 0.72 * pitch])
-        for i in range(slats)
-    ]
-    end = length / 2 - p.between(0.08, 0.22)
-    if has_panels:
-        parts += mirrored(box([end, seat / 2, 0], [0.09, seat, 0.85 * depth]))
-    else:
-        for z in (-0.38 * depth, 0.38 * depth):
-            parts += mirrored(box([end, seat / 2, z], [0.08, seat, 0.08]))
-        parts += mirrored(box([end, seat - thick, 0], [0.08, 0.06, 0.84 * depth]))
-        parts += [box([0, 0.35 * seat, 0], [2 * end, 0.05, 0.05])]
-    if has_back:
-        height, lean = p.between(0.4, 0.55), p.between(0.05, 0.16)
-        rows = p.count(2, 4)
-        foot = np.array([end, seat, depth / 2])
-        top = foot + np.array([0, height, lean])
-        parts += mirrored(tube(foot, top, 0.04))
-        for i in range(rows):
-            share = 0.3 + 0.7 * i / (rows - 1)
-            at = foot + share * (top - foot)
-            parts += [box([0, at[1] - 0.04, at[2]], [length, 0.55 * height / rows, 0.05])]
-    if has_back and has_arms:
-        rest = seat + 0.24
-        parts += mirrored(box([end, rest, 0], [0.08, 0.05, depth]))
-        parts += mirrored(box([end, seat + 0.12, -0.42 * depth], [0.06, 0.24, 0.06]))
+def _table_top(p: Proportions, kind: str, half_x: float, half_z: float, height: float) -> Parts:
+    thick = p.between(0.03, 0.09)
+    if kind == "round":
+        return [_flat(2.0, half_x, half_x, height, height + thick)]
+    if kind == "oval":
+        return [_flat(p.between(2.0, 3.0), half_x, half_z, height, height + thick)]
+    if kind == "eight":
+        levels = (height, height + thick)
+        sides = [ring([0, y, 0], [half_x, 0, 0], [0, 0, -half_z], 2, 8) for y in levels]
+        return [loft(sides)]
+    parts = [box([0, height + thick / 2, 0], [2 * half_x, thick, 2 * half_z])]
+    if p.chance(0.2):  # leaves that hang down at both ends
+        drop = p.between(0.3, 0.6) * height
+        parts += mirrored(box([half_x - 0.015, height - drop / 2, 0], [0.03, drop, 1.9 * half_z]))
     return parts
 
 
-def build_cabinet(p: Proportions) -> Parts:
-    """Build a chest: drawers and doors that stand out from a body, on a plinth or on legs."""
-    width, depth = p.between(0.7, 1.5), p.between(0.4, 0.6)
-    height = p.between(0.7, 1.9)
-    columns, rows = p.count(1, 3), p.count(1, 4)
-    lift = p.between(0.06, 0.22)
-    on_legs, has_top, has_shelf = p.chance(0.5), p.chance(0.6), p.chance(0.35)
-    parts = [box([0, lift + height / 2, 0], [width, height, depth])]
-    if on_legs:
-        parts += _legs(0.42 * width, 0.4 * depth, lift, 0.035, 0.0)
-    else:
-        parts += [box([0, lift / 2, 0], [0.9 * width, lift, 0.85 * depth])]
-    if has_top:
-        parts += [box([0, lift + height + 0.025, 0], [1.06 * width, 0.05, 1.1 * depth])]
-    front, cell_x, cell_y = -depth / 2, width / columns, height / rows
-    for column in range(columns):
-        for row in range(rows):
-            x = -width / 2 + (column + 0.5) * cell_x
-            y = lift + (row + 0.5) * cell_y
-            parts += [box([x, y, front - 0.02], [0.88 * cell_x, 0.88 * cell_y, 0.05])]
-            grip = [0.3 * cell_x, 0.03, 0.05] if cell_y < cell_x else [0.03, 0.2 * cell_y, 0.05]
-            shift = 0 if cell_y < cell_x else 0.3 * cell_x
-            parts += [box([x + shift, y, front - 0.07], grip)]
-    # The side looks at the camera; without a frame it would be a bare wall.
-    for z in (-0.42 * depth, 0.42 * depth):
-        parts += mirrored(box([width / 2, lift + height / 2, z], [0.05, height, 0.15 * depth]))
-    for y in (0.04, 0.96):
-        parts += mirrored(box([width / 2, lift + y * height, 0], [0.05, 0.08, depth]))
-    if has_shelf:
-        shelf = 0.35 * height
-        parts += mirrored(box([0.47 * width, lift + height + shelf / 2, 0], [0.05, shelf, depth]))
-        parts += [box([0, lift + height + shelf, 0], [width, 0.05, depth])]
-        parts += [box([0, lift + height + shelf / 2, 0.45 * depth], [width, shelf, 0.04])]
-    return parts
-
-
-def _chair_base(p: Proportions, half: float, seat: float) -> Parts:
-    """Return what a chair stands on: four legs, or a column with a five-pointed star."""
-    if p.chance(0.75):
-        thick, splay = p.between(0.025, 0.045), p.between(0.0, 0.07)
-        parts = _legs(half - thick, half - thick, seat, thick, splay)
-        if p.chance(0.5):
-            y = 0.4 * seat
-            parts += mirrored(tube([half - thick, y, -half], [half - thick, y, half], 0.018))
-        return parts
-    parts = [tube([0, 0.06, 0], [0, seat, 0], 0.04)]
-    for i in range(5):
-        angle = 2 * np.pi * i / 5
-        end = [1.15 * half * np.cos(angle), 0.05, 1.15 * half * np.sin(angle)]
-        parts += [tube([0, 0.1, 0], end, 0.035, 0.02), ellipsoid(end, [0.04, 0.04, 0.04])]
-    return parts
-
-
-def build_chair(p: Proportions) -> Parts:
-    """Build a chair: seat, tall back of panel, slats or rungs, with or without arms."""
-    half, seat = p.between(0.2, 0.25), p.between(0.42, 0.5)
-    height, lean = p.between(0.42, 0.62), p.between(0.02, 0.12)
-    style, thick = p.count(0, 2), p.between(0.04, 0.08)
-    has_arms = p.chance(0.35)
-    parts = _chair_base(p, half, seat)
-    parts += [cushion([0, seat + thick / 2, 0], [2 * half, thick, 2 * half], 0.4)]
-    foot, top = (
-        np.array([half - 0.03, seat, half - 0.03]),
-        np.array([half - 0.03, seat + height, 0]),
-    )
-    top[2] = foot[2] + lean
-    parts += mirrored(tube(foot, top, 0.026))
-    middle, bar = (foot + top) / 2, 2 * half - 0.03
-    if style == 0:
-        parts += [box(middle * [0, 1, 1] + [0, 0.06, 0], [bar, 0.72 * height, 0.045])]
-    elif style == 1:
-        for share in (0.4, 0.68, 0.96):
-            at = foot + share * (top - foot)
-            parts += [box([0, at[1], at[2]], [bar, 0.16 * height, 0.04])]
-    else:
-        parts += [box([0, top[1] - 0.04, top[2]], [bar, 0.09, 0.05])]
-        for x in (-0.5, 0.0, 0.5):
-            parts += [tube([x * bar, seat, foot[2]], [x * bar, top[1], top[2]], 0.02)]
-    if has_arms:
-        rest = seat + 0.21
-        parts += mirrored(box([half, rest, 0.02], [0.05, 0.035, 2 * half]))
-        parts += mirrored(tube([half, seat, -half + 0.05], [half, rest, -half + 0.05], 0.02))
-    return parts
-
-
-def _shade(p: Proportions, low: float, x: float = 0.0, size: float = 1.0) -> Parts:
-    """Return a lamp shade, a cone open at both ends, whose lower rim is at ``low``."""
-    height, wide = size * p.between(0.24, 0.36), size * p.between(0.2, 0.3)
-    narrow = wide * p.between(0.35, 0.8)
-    top = low + height
-    # The wall goes up outside and comes back inside, so that the shade is hollow.
-    wall = [(wide, low), (narrow, top), (narrow - 0.015, top), (wide - 0.015, low)]
-    return [turned(wall, x)]
-
-
-def build_lamp(p: Proportions) -> Parts:
-    """Build a lamp: on a table, on the floor, on a jointed arm, or hanging."""
-    style = p.count(0, 3)
-    if style == 0:
-        stem, belly = p.between(0.3, 0.5), p.between(0.05, 0.14)
-        foot = p.between(0.11, 0.18)
-        body = [(foot, 0), (foot, 0.03), (0.03, 0.06), (belly, 0.5 * stem), (0.025, stem)]
-        return [turned([*body, (0.015, stem + 0.2)]), *_shade(p, stem + 0.02)]
-    if style == 1:
-        stem, foot = p.between(0.85, 1.25), p.between(0.16, 0.24)
-        pole = turned([(foot, 0), (foot, 0.035), (0.03, 0.06), (0.022, stem + 0.2)])
-        return [pole, *_shade(p, stem)]
-    if style == 2:
-        reach, height = p.between(0.3, 0.5), p.between(0.5, 0.75)
-        joint, head = [-0.25 * reach, 0.6 * height, 0], [reach, height, 0]
-        foot = p.between(0.14, 0.2)
-        parts = [turned([(foot, 0), (foot, 0.04), (0.03, 0.06)])]
-        parts += path([[0, 0.04, 0], joint, head], 0.022)
-        parts += [ellipsoid(joint, [0.04, 0.04, 0.04])]
-        wide = p.between(0.12, 0.18)
-        tip = [reach + 0.2, height - 0.14, 0]
-        return [*parts, tube(head, tip, 0.05, wide, points=24)]
-    drop = p.between(0.35, 0.75)
-    rose = turned([(0.08, drop + 0.35), (0.08, drop + 0.32), (0.014, drop + 0.3), (0.014, 0.25)])
-    bulb = ellipsoid([0, 0.04, 0], [0.07, 0.07, 0.07])
-    return [rose, bulb, *_shade(p, 0.0, size=1.2)]
-
-
-def build_sofa(p: Proportions) -> Parts:
-    """Build a sofa: one cushion a seat, a back and two arms on a low base."""
-    seats = p.count(2, 3)
-    width = p.between(0.55, 0.68) * seats
-    depth, seat = p.between(0.75, 0.95), p.between(0.22, 0.3)
-    arm, rest = p.between(0.13, 0.24), p.between(0.2, 0.34)
-    back, lift = p.between(0.38, 0.55), p.between(0.05, 0.13)
-    plump, is_corner = p.between(0.3, 0.6), p.chance(0.2)
-    full = width + 2 * arm
-    parts = [box([0, lift + seat / 2, 0], [full, seat, depth])]
-    parts += _legs(0.46 * full, 0.42 * depth, lift, 0.04, 0.0)
-    top = lift + seat
-    for i in range(seats):
-        x = -width / 2 + (i + 0.5) * width / seats
-        size = 0.97 * width / seats
-        parts += [cushion([x, top + 0.08, -0.08], [size, 0.18, 0.8 * depth], plump)]
-        parts += [cushion([x, top + 0.14 + back / 2, 0.24 * depth], [size, 0.8 * back, 0.2], plump)]
-    parts += [cushion([0, top + back / 2, 0.42 * depth], [full, back, 0.16 * depth], 0.25)]
-    low = cushion([(width + arm) / 2, top + rest / 2, 0], [arm, rest, depth], plump)
-    parts += mirrored(low)
-    if is_corner:
-        x = -width / 2 + width / (2 * seats)
-        parts += [box([x, lift + seat / 2, -0.8 * depth], [width / seats, seat, 0.9 * depth])]
-        parts += [
-            cushion([x, top + 0.08, -0.85 * depth], [width / seats, 0.18, 0.75 * depth], plump)
-        ]
+def _column(p: Proportions, x: float, height: float, foot: float) -> Parts:
+    """Return a column on a disc, or on three or four feet."""
+    neck, count = p.between(0.04, 0.1), p.choice(0, 0, 3, 4)
+    belly, at = p.between(1.0, 2.2) * neck, p.between(0.3, 0.6) * height
+    profile = [(neck, 0.08), (belly, at), (neck, height - 0.08), (0.5 * foot, height)]
+    if not count:
+        return [turned([(foot, 0), (foot, 0.04), *profile], x)]
+    parts = [turned(profile, x)]
+    for i in range(count):
+        angle = 2 * np.pi * i / count + 0.5
+        end = [x + 1.2 * foot * np.cos(angle), 0.02, 1.2 * foot * np.sin(angle)]
+        parts += [tube([x, 0.22 * height, 0], end, 0.05, 0.03)]
     return parts
 
 
 def build_table(p: Proportions) -> Parts:
-    """Build a table: a square, long or round top on legs, on end panels or on a column."""
-    length, depth, height = p.between(1.1, 1.9), p.between(0.7, 1.0), p.between(0.5, 0.78)
-    thick, is_round, base = p.between(0.05, 0.1), p.chance(0.35), p.count(0, 3)
-    leg, splay = p.between(0.03, 0.06), p.between(0.0, 0.1)
-    if is_round:
-        radius = 0.5 * (length + depth) / 2
-        top = turned([(radius, height), (radius, height + thick)])
-        half_x = half_z = 0.62 * radius
+    """Build a table: a top of any shape on legs, panels, trestles, columns, or a desk's drawers."""
+    half_x, half_z = p.between(0.45, 1.0), p.between(0.3, 0.52)
+    height = p.between(0.42, 0.8)
+    kind = p.choice("long", "long", "long", "square", "round", "oval", "eight")
+    if kind in ("square", "eight", "round"):
+        half_x = half_z = p.between(0.42, 0.6)
+    parts = _table_top(p, kind, half_x, half_z, height)
+    is_straight = kind in ("long", "square")
+    inset = p.between(0.8, 0.95) if is_straight else 0.66
+    x, z, thick = inset * half_x, inset * half_z, p.between(0.025, 0.055)
+    base = p.choice("legs", "legs", "legs", "column", "trestle", "panels", "desk", "frame")
+    if base == "column" or (not is_straight and base in ("panels", "desk")):
+        foot = 0.6 * min(half_x, half_z)
+        places = [-0.5 * half_x, 0.5 * half_x] if half_x > 0.75 else [0.0]
+        return parts + [part for at in places for part in _column(p, at, height, foot)]
+    if base == "trestle":
+        for side in (-z, z):
+            parts += mirrored(slab([x, 0, side], [x, height, -0.8 * side], 1.6 * thick, 0.05))
+        return [*parts, box([0, height / 2, 0], [2 * x, 0.06, 0.06])]
+    if base == "panels":
+        parts += mirrored(box([x, height / 2, 0], [2 * thick, height, 1.9 * z]))
+        return [*parts, box([0, p.between(0.25, 0.9) * height, 0.3 * z], [2 * x, 0.12, 0.04])]
+    if base == "desk":
+        wide, rows = p.between(0.3, 0.5) * half_x, p.count(2, 4)
+        block = [box([x - wide / 2, height / 2 + 0.03, 0], [wide, height - 0.06, 1.9 * z])]
+        for row in range(rows):
+            y = 0.06 + (row + 0.5) * (height - 0.08) / rows
+            face = [0.88 * wide, 0.8 * height / rows, 0.04]
+            block += [box([x - wide / 2, y, -0.96 * z], face)]
+            block += [box([x - wide / 2, y, -0.96 * z - 0.04], [0.3 * wide, 0.03, 0.04])]
+        if p.chance(0.5):
+            return parts + mirrored(*block)
+        return [*parts, *block, box([-x, height / 2, 0], [0.05, height, 1.9 * z])]
+    parts += legs(p, x, z, height, thick, p.choice(0.0, p.between(0.02, 0.12)))
+    if is_straight and p.chance(0.6):
+        deep = p.between(0.06, 0.16)
+        parts += [box([0, height - deep / 2, side], [2 * x, deep, 0.03]) for side in (-z, z)]
+        parts += mirrored(box([x, height - deep / 2, 0], [0.03, deep, 2 * z]))
+    if p.chance(0.3):
+        y = p.between(0.15, 0.4) * height
+        parts += [box([0, y, 0], [2 * x, 0.03, 2 * z])]
+    if base == "frame":
+        parts += [box([0, 0.03, side], [2 * x, 0.05, 0.05]) for side in (-z, z)]
+        parts += mirrored(box([x, 0.03, 0], [0.05, 0.05, 2 * z]))
+    return parts
+
+
+# --- Cabinets -------------------------------------------------------------------------------------
+
+
+def _grip(kind: str, x: float, y: float, front: float, wide: float, tall: float) -> Part:
+    """Return the handle of a door or drawer whose face is so large."""
+    if kind == "knob":
+        return ellipsoid([x, y, front - 0.06], [0.025, 0.025, 0.025], 8)
+    across = tall < wide
+    return box(
+        [x, y, front - 0.06], [0.3 * wide, 0.025, 0.04] if across else [0.03, 0.25 * tall, 0.04]
+    )
+
+
+def _face(
+    p: Proportions, kind: str, grip: str, x: float, y: float, wide: float, tall: float, front: float
+) -> Parts:
+    """Return what fills one field of the front."""
+    plate = box([x, y, front - 0.02], [0.9 * wide, 0.9 * tall, 0.05])
+    if kind == "drawer":
+        return [plate, _grip(grip, x, y, front, wide, tall)]
+    if kind == "door":
+        parts = [plate, _grip(grip, x + 0.34 * wide, y, front, 0.0, tall)]
+        return [*parts, box([x, y, front - 0.045], [0.6 * wide, 0.65 * tall, 0.02])]
+    if kind == "doors":
+        halves: Parts = []
+        for side in (-1, 1):
+            at = x + side * 0.235 * wide
+            halves += [box([at, y, front - 0.02], [0.43 * wide, 0.9 * tall, 0.05])]
+            halves += [_grip(grip, at - side * 0.17 * wide, y, front, 0.0, tall)]
+        return halves
+    # Open: boards between which one looks in.
+    boards = p.count(1, 2)
+    return [
+        box([x, y - tall / 2 + tall * (i + 1) / (boards + 1), front + 0.1], [wide, 0.03, 0.2])
+        for i in range(boards)
+    ]
+
+
+def build_cabinet(p: Proportions) -> Parts:
+    """Build a chest, sideboard, wardrobe or bookcase: fields of drawers, doors and shelves."""
+    kind = p.choice("chest", "chest", "wardrobe", "sideboard", "bookcase", "tall")
+    width, height, columns, rows = {
+        "chest": (p.between(0.7, 1.2), p.between(0.7, 1.2), p.count(1, 2), p.count(2, 5)),
+        "wardrobe": (p.between(0.9, 1.4), p.between(1.5, 2.0), p.count(1, 2), 1),
+        "sideboard": (p.between(1.3, 1.9), p.between(0.55, 0.85), p.count(2, 4), p.count(1, 2)),
+        "bookcase": (p.between(0.7, 1.2), p.between(1.3, 2.0), p.count(1, 2), p.count(3, 5)),
+        "tall": (p.between(0.45, 0.7), p.between(1.1, 1.8), 1, p.count(2, 6)),
+    }[kind]
+    depth, lift = p.between(0.35, 0.6), p.between(0.05, 0.22)
+    front, wall = -depth / 2, 0.04
+    # The carcass is open in front, so that shelves are seen into.
+    parts = mirrored(box([width / 2 - wall / 2, lift + height / 2, 0], [wall, height, depth]))
+    parts += [box([0, lift + height / 2, depth / 2 - wall / 2], [width, height, wall])]
+    parts += [box([0, lift + y, 0], [width, wall, depth]) for y in (wall / 2, height - wall / 2)]
+    foot = p.choice("legs", "plinth", "blocks", "none")
+    if foot == "plinth":
+        parts += [box([0, lift / 2, 0.02], [0.93 * width, lift, 0.88 * depth])]
+    elif foot == "none":
+        parts += [box([0, lift / 2, 0], [width, lift, depth])]
     else:
-        top = box([0, height + thick / 2, 0], [length, thick, depth])
-        half_x, half_z = 0.44 * length, 0.4 * depth
-    if base <= 1:
-        parts = _legs(half_x, half_z, height, leg, splay)
-        if not is_round:
-            parts += [
-                box([0, height - 0.05, z], [2 * half_x, 0.09, 0.04]) for z in (-half_z, half_z)
+        thick = 0.03 if foot == "legs" else 0.06
+        parts += legs(p, 0.43 * width, 0.4 * depth, lift, thick, 0.0)
+    grip, wide = p.choice("knob", "bar"), width / columns
+    base = "open" if kind == "bookcase" else p.choice("drawer", "door", "mixed")
+    if kind == "wardrobe":
+        base = "doors"
+    # Rows of unequal height, the lower ones taller.
+    shares = np.array([p.between(0.7, 1.3) for _ in range(rows)])
+    edges = lift + height * np.concatenate([[0], np.cumsum(shares / shares.sum())])
+    for column in range(columns):
+        x = -width / 2 + (column + 0.5) * wide
+        if column:
+            parts += [box([x - wide / 2, lift + height / 2, 0], [wall, height, depth])]
+        for row in range(rows):
+            low, high = edges[row], edges[row + 1]
+            field = p.choice("drawer", "door", "doors", "open") if base == "mixed" else base
+            parts += [box([x, low, 0], [wide, 0.03, depth])]
+            parts += _face(p, field, grip, x, (low + high) / 2, wide, high - low, front)
+    top = lift + height
+    if p.chance(0.5):
+        over = p.between(1.03, 1.12)
+        parts += [box([0, top + 0.025, 0], [over * width, 0.05, (over + 0.04) * depth])]
+    if kind in ("chest", "sideboard") and p.chance(0.25):  # a hutch
+        tall = p.between(0.3, 0.8)
+        parts += mirrored(box([0.47 * width, top + tall / 2, 0.1], [0.05, tall, 0.6 * depth]))
+        parts += [box([0, top + tall / 2, 0.45 * depth], [width, tall, 0.04])]
+        parts += [box([0, top + y, 0.1], [width, 0.05, 0.6 * depth]) for y in (tall / 2, tall)]
+    # The side looks at the camera; without a frame it would be a bare wall.
+    if p.chance(0.6):
+        for z in (-0.42 * depth, 0.42 * depth):
+            parts += mirrored(box([width / 2, lift + height / 2, z], [0.04, height, 0.13 * depth]))
+        for y in (0.04, 0.96):
+            parts += mirrored(box([width / 2, lift + y * height, 0], [0.04, 0.07, depth]))
+    return parts
+
+
+# --- Lamps ----------------------------------------------------------------------------------------
+
+
+def _shade(p: Proportions, low: float, x: float = 0.0, z: float = 0.0, size: float = 1.0) -> Parts:
+    """Return a lamp shade, open below, whose lower rim is at ``low``."""
+    height, wide = size * p.between(0.2, 0.36), size * p.between(0.17, 0.3)
+    kind = p.choice("cone", "cone", "drum", "dome", "globe", "square", "bell")
+    top = low + height
+    if kind == "globe":
+        return [ellipsoid([x, low + wide, z], [wide, wide, wide], 16)]
+    narrow = wide * {"cone": p.between(0.3, 0.65), "drum": p.between(0.85, 1.0)}.get(kind, 0.45)
+    if kind == "dome":
+        steps = np.linspace(0, 1, 5)
+        outside = [(wide * (1 - s * s) ** 0.5 + 0.01, low + s * 0.8 * wide) for s in steps]
+    elif kind == "bell":
+        steps = np.linspace(0, 1, 5)
+        outside = [(narrow + (wide - narrow) * (1 - s) ** 2, low + s * height) for s in steps]
+    else:
+        outside = [(wide, low), (narrow, top)]
+    # The wall goes up outside and comes back inside, so that the shade is hollow.
+    inside = [(max(radius - 0.015, 0.004), y) for radius, y in outside[::-1]]
+    if kind == "square":
+        rings = [ring([x, y, z], [r, 0, 0], [0, 0, -r], 12, 4 * 4) for r, y in [*outside, *inside]]
+        return [loft(rings)]
+    return [turned([*outside, *inside], x, z)]
+
+
+def _vase(p: Proportions, stem: float) -> Part:
+    """Return the turned body of a table lamp, its outline drawn ring by ring."""
+    foot, knots = p.between(0.08, 0.18), p.count(2, 5)
+    widths = [p.between(0.02, 0.15) for _ in range(knots)]
+    heights = np.linspace(0.06, stem, knots + 2)[1:-1]
+    profile = [(foot, 0), (foot, 0.03), (0.5 * foot, 0.05)]
+    profile += list(zip(widths, heights, strict=True))
+    return turned([*profile, (0.02, stem), (0.014, stem + 0.2)])
+
+
+def _desk_lamp(p: Proportions) -> Parts:
+    """Return a lamp on a jointed arm."""
+    reach, height, foot = p.between(0.25, 0.5), p.between(0.45, 0.8), p.between(0.12, 0.2)
+    joint, head = (
+        [-p.between(0.1, 0.4) * reach, p.between(0.4, 0.7) * height, 0],
+        [reach, height, 0],
+    )
+    base = [(foot, 0), (foot, 0.04), (0.03, 0.06)]
+    parts = [turned(base) if p.chance(0.7) else box([0, 0.03, 0], [1.7 * foot, 0.06, 1.7 * foot])]
+    parts += [*path([[0, 0.04, 0], joint, head], p.between(0.014, 0.025))]
+    parts += [ellipsoid(joint, [0.04, 0.04, 0.04], 8)]
+    wide, tip = (
+        p.between(0.1, 0.18),
+        [reach + p.between(0.08, 0.24), height - p.between(0.08, 0.2), 0],
+    )
+    return [*parts, tube(head, tip, 0.05, wide, points=20)]
+
+
+def _floor_lamp(p: Proportions, kind: str) -> Parts:
+    """Return a lamp on a pole, on three legs, or on a bow."""
+    stem, foot = p.between(0.8, 1.35), p.between(0.13, 0.24)
+    if kind == "tripod":
+        parts: Parts = []
+        for i in range(3):
+            angle = 2 * np.pi * i / 3 + 0.4
+            reach = p.between(0.25, 0.4)
+            parts += [tube([reach * np.cos(angle), 0, reach * np.sin(angle)], [0, stem, 0], 0.02)]
+        return parts + _shade(p, stem - 0.03, size=p.between(0.9, 1.3))
+    disc = turned([(foot, 0), (foot, 0.035), (0.03, 0.06), (0.02, 0.1)])
+    if kind == "pole":
+        parts = [disc, tube([0, 0.05, 0], [0, stem + 0.2, 0], p.between(0.014, 0.028))]
+        if p.chance(0.25):  # lights the ceiling
+            bowl = [
+                (0.03, stem + 0.2),
+                (0.24, stem + 0.36),
+                (0.22, stem + 0.36),
+                (0.02, stem + 0.22),
             ]
-            parts += mirrored(box([half_x, height - 0.05, 0], [0.04, 0.09, 2 * half_z]))
-    elif base == 2 or is_round:
-        foot = 0.55 * min(half_x, half_z) + 0.1
-        neck = p.between(0.05, 0.1)
-        column = [(foot, 0), (foot, 0.04), (neck, 0.1), (neck, height - 0.1), (foot, height)]
-        parts = [turned(column)]
-    else:
-        parts = mirrored(box([half_x, height / 2, 0], [0.07, height, 1.7 * half_z]))
-        parts += [box([0, 0.3 * height, 0], [2 * half_x, 0.12, 0.05])]
-    return [top, *parts]
+            return [*parts, turned(bowl)]
+        return parts + _shade(p, stem)
+    reach = p.between(0.4, 0.7)
+    bow = [
+        [reach * (1 - np.cos(a)) / 2 * 2, 0.05 + stem * np.sin(a) ** 0.8, 0]
+        for a in np.linspace(0, 0.62 * np.pi, 8)
+    ]
+    return [disc, *path(bow, 0.018), *_shade(p, bow[-1][1] - 0.25, bow[-1][0], 0, 0.8)]
+
+
+def _hanging_lamp(p: Proportions) -> Parts:
+    """Return a lamp on a cord, or a chandelier of several arms."""
+    drop = p.between(0.3, 0.75)
+    rose = turned([(0.08, drop + 0.35), (0.08, drop + 0.32), (0.014, drop + 0.3), (0.014, 0.2)])
+    if p.chance(0.5):
+        bulb = ellipsoid([0, 0.04, 0], [0.07, 0.07, 0.07], 10)
+        return [rose, bulb, *_shade(p, 0.0, size=p.between(1.0, 1.4))]
+    count, reach, low = p.count(3, 6), p.between(0.25, 0.42), p.between(0.0, 0.1)
+    parts = [rose, ellipsoid([0, 0.18, 0], [0.06, 0.09, 0.06], 10)]
+    for i in range(count):
+        x, z = reach * np.cos(2 * np.pi * i / count), reach * np.sin(2 * np.pi * i / count)
+        parts += path([[0, 0.16, 0], [0.6 * x, 0.02, 0.6 * z], [x, low + 0.06, z]], 0.014)
+        cup = [(0.03, low + 0.05), (0.09, low + 0.2), (0.075, low + 0.2), (0.02, low + 0.07)]
+        parts += [turned(cup, x, z)]
+    return parts
+
+
+def build_lamp(p: Proportions) -> Parts:
+    """Build a lamp: on a table, on the floor, on a jointed arm, or hanging."""
+    kind = p.choice("table", "table", "pole", "tripod", "bow", "desk", "hanging")
+    if kind == "table":
+        stem = p.between(0.25, 0.5)
+        return [_vase(p, stem), *_shade(p, stem + 0.02)]
+    if kind == "desk":
+        return _desk_lamp(p)
+    return _hanging_lamp(p) if kind == "hanging" else _floor_lamp(p, kind)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, nearest
 from .draws import Proportions
-from .furniture import build_bench, build_cabinet, build_chair, build_lamp, build_sofa, build_table
-from .vehicles import build_airplane, build_car, build_motorcycle, build_watercraft
+from .furniture import build_cabinet, build_lamp, build_table
+from .seats import build_bench, build_chair, build_sofa
+from .vehicles import build_car, build_motorcycle
+from .vessels import build_airplane, build_watercraft
 
 _BUILDERS = {
     "airplane": build_airplane,
@@ -28,6 +30,9 @@ _BUILDERS = {
     "watercraft": build_watercraft,
     "motorcycle": build_motorcycle,
 }
+
+LIBRARY = "procedural 2"
+"""Name of the models and textures as they are built; a change of any of them is another one."""
 
 CLASSES = tuple(_BUILDERS)
 """Class names in the study's order; the index is the label."""
@@ -57,6 +62,19 @@ def build_model(class_name: str, model: int) -> tuple[NDArray[np.float64], NDArr
     starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + n for part, n in zip(parts, starts, strict=True)])
+    return normalise(vertices, faces)
+
+
+def normalise(vertices: NDArray, faces: NDArray) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
+    """Centre a mesh's bounding box and make its largest side 1.
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3) of whole numbers.
+
+    Returns:
+        As ``build_model`` does.
+    """
     low, high = vertices.min(0), vertices.max(0)
     vertices = (vertices - (low + high) / 2) / (high - low).max()
     # The last bits of cos and pow depend on the C library; what is drawn must not.

@@ -10,13 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-import trimesh
 from numpy.typing import ArrayLike, NDArray
 
 Ring = NDArray[np.float64]
-_POINTS = 24
+_POINTS = 20
+
+
+class Part(NamedTuple):
+    """One closed skin of a model."""
+
+    vertices: NDArray[np.float64]
+    """(V, 3)."""
+    faces: NDArray[np.int64]
+    """(F, 3), counted from the part's first vertex."""
+
+    def moved(self, x: float, y: float, z: float) -> Part:
+        """Return the part in another place."""
+        return Part(self.vertices + np.array([x, y, z]), self.faces)
+
+
+Parts = list[Part]
+
+_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+_SIDES = np.array(
+    [
+        *([0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1]),
+        *([2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]),
+    ]
+)
 
 
 def ring(
@@ -50,7 +74,7 @@ def ring(
     )
 
 
-def loft(rings: Sequence[Ring]) -> trimesh.Trimesh:
+def loft(rings: Sequence[Ring]) -> Part:
     """Stretch a skin over R rings of K points and close both ends with fans.
 
     Args:
@@ -72,22 +96,40 @@ def loft(rings: Sequence[Ring]) -> trimesh.Trimesh:
     faces += [np.stack([np.full(num_points, start), second, first], 1)]
     faces += [np.stack([np.full(num_points, end), last + first, last + second], 1)]
     vertices = np.concatenate([*rings, [rings[0].mean(0)], [rings[-1].mean(0)]])
-    return trimesh.Trimesh(vertices, np.concatenate(faces), process=False)
+    return Part(vertices, np.concatenate(faces))
 
 
-def box(center: ArrayLike, extents: ArrayLike) -> trimesh.Trimesh:
+def box(center: ArrayLike, extents: ArrayLike) -> Part:
     """Return an upright box.
 
     Args:
         center: (3,).
         extents: (3,) full lengths along x, y, z.
     """
-    mesh = trimesh.creation.box(extents=np.asarray(extents, float))
-    mesh.apply_translation(np.asarray(center, float))
-    return mesh
+    return Part(_CORNERS * np.asarray(extents, float) + np.asarray(center, float), _SIDES)
 
 
-def cushion(center: ArrayLike, extents: ArrayLike, rounding: float = 0.3) -> trimesh.Trimesh:
+def slab(start: ArrayLike, end: ArrayLike, width: float, thickness: float) -> Part:
+    """Return a bar of rectangular section from one point to another, wide along x.
+
+    Args:
+        start: (3,) middle of one end.
+        end: (3,) middle of the other.
+        width: along x, or along z where the bar runs along x.
+        thickness: across both.
+    """
+    start, end = np.asarray(start, float), np.asarray(end, float)
+    axis = (end - start) / np.linalg.norm(end - start)
+    side = np.array([0.0, 0, 1]) if abs(axis[0]) > 0.9 else np.array([1.0, 0, 0])
+    side = side - axis * (axis @ side)
+    side /= np.linalg.norm(side)
+    over = np.cross(axis, side) * thickness / 2
+    side = side * width / 2
+    corners = np.array([side + over, over - side, -side - over, side - over])
+    return loft([start + corners, end + corners])
+
+
+def cushion(center: ArrayLike, extents: ArrayLike, rounding: float = 0.3) -> Part:
     """Return a box with soft edges, stacked along its y axis.
 
     Args:
@@ -116,8 +158,8 @@ def tube(
     end: ArrayLike,
     radius: float,
     end_radius: float | None = None,
-    points: int = 16,
-) -> trimesh.Trimesh:
+    points: int = 10,
+) -> Part:
     """Return a cylinder, or a cone where the radii differ.
 
     Args:
@@ -142,25 +184,35 @@ def tube(
     )
 
 
-def path(points: Sequence[ArrayLike], radius: float) -> list[trimesh.Trimesh]:
+def path(points: Sequence[ArrayLike], radius: float) -> Parts:
     """Return tubes that join points one after another."""
     return [tube(a, b, radius) for a, b in pairwise(points)]
 
 
-def ellipsoid(center: ArrayLike, half_axes: ArrayLike) -> trimesh.Trimesh:
+def ellipsoid(center: ArrayLike, half_axes: ArrayLike, points: int = 14) -> Part:
     """Return an ellipsoid.
 
     Args:
         center: (3,).
         half_axes: (3,) along x, y, z.
+        points: K.
     """
-    mesh = trimesh.creation.icosphere(subdivisions=3)
-    mesh.apply_scale(np.asarray(half_axes, float))
-    mesh.apply_translation(np.asarray(center, float))
-    return mesh
+    center, (a, b, c) = np.asarray(center, float), np.asarray(half_axes, float)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, points // 2 + 2)[1:-1]
+    return loft(
+        [
+            ring(
+                center + np.array([0, b * np.sin(angle), 0]),
+                [a * np.cos(angle), 0, 0],
+                [0, 0, -c * np.cos(angle)],
+                points=points,
+            )
+            for angle in angles
+        ]
+    )
 
 
-def turned(profile: Iterable[tuple[float, float]], x: float = 0, z: float = 0) -> trimesh.Trimesh:
+def turned(profile: Iterable[tuple[float, float]], x: float = 0, z: float = 0) -> Part:
     """Return a solid turned on a lathe around a vertical axis.
 
     Args:
@@ -168,10 +220,10 @@ def turned(profile: Iterable[tuple[float, float]], x: float = 0, z: float = 0) -
         x: place of the axis.
         z: place of the axis.
     """
-    return loft([ring([x, y, z], [r, 0, 0], [0, 0, -r], points=32) for r, y in profile])
+    return loft([ring([x, y, z], [r, 0, 0], [0, 0, -r]) for r, y in profile])
 
 
-def wheel(center: ArrayLike, radius: float, width: float) -> trimesh.Trimesh:
+def wheel(center: ArrayLike, radius: float, width: float) -> Part:
     """Return a disc with rounded shoulders whose axis is x.
 
     Args:
@@ -185,13 +237,13 @@ def wheel(center: ArrayLike, radius: float, width: float) -> trimesh.Trimesh:
     stations = [(-0.25, 0.5), *stations, (0.25, 0.5)]
     return loft(
         [
-            ring([x + width * at, y, z], [0, radius * share, 0], [0, 0, radius * share], points=32)
+            ring([x + width * at, y, z], [0, radius * share, 0], [0, 0, radius * share])
             for at, share in stations
         ]
     )
 
 
-def tyre(center: ArrayLike, radius: float, thickness: float) -> trimesh.Trimesh:
+def tyre(center: ArrayLike, radius: float, thickness: float) -> Part:
     """Return a torus whose axis is x.
 
     Args:
@@ -199,15 +251,24 @@ def tyre(center: ArrayLike, radius: float, thickness: float) -> trimesh.Trimesh:
         radius: outer radius.
         thickness: of the tyre.
     """
-    mesh = trimesh.creation.torus(
-        major_radius=radius - thickness / 2,
-        minor_radius=thickness / 2,
-        major_sections=40,
-        minor_sections=12,
+    around, across = 28, 8
+    a = np.arange(around) * (2 * np.pi / around)
+    b = np.arange(across) * (2 * np.pi / across)
+    far = radius - thickness / 2 + thickness / 2 * np.cos(b)
+    points = np.stack(
+        [
+            np.broadcast_to(thickness / 2 * np.sin(b), (around, across)),
+            np.sin(a)[:, None] * far,
+            np.cos(a)[:, None] * far,
+        ],
+        axis=-1,
     )
-    mesh.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [0, 1, 0]))
-    mesh.apply_translation(np.asarray(center, float))
-    return mesh
+    i, j = (grid.ravel() for grid in np.mgrid[:around, :across])
+    here, right = i * across + j, i * across + (j + 1) % across
+    down = (i + 1) % around * across + j
+    both = (i + 1) % around * across + (j + 1) % across
+    faces = np.concatenate([np.stack([here, right, both], 1), np.stack([here, both, down], 1)])
+    return Part(points.reshape(-1, 3) + np.asarray(center, float), faces)
 
 
 def blade(
@@ -216,7 +277,7 @@ def blade(
     chords: tuple[float, float],
     thickness: float,
     normal: ArrayLike,
-) -> trimesh.Trimesh:
+) -> Part:
     """Return a wing or fin: flat ellipses along z, from root to tip.
 
     Args:
@@ -235,9 +296,7 @@ def blade(
     )
 
 
-def along_z(
-    stations: Iterable[tuple[float, float, float, float]], power: float = 2.0
-) -> trimesh.Trimesh:
+def along_z(stations: Iterable[tuple[float, float, float, float]], power: float = 2.0) -> Part:
     """Return a body skinned over upright sections.
 
     Args:
@@ -257,9 +316,7 @@ def along_z(
     )
 
 
-def mirrored(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
-    """Return a mesh and its mirror image in the plane x = 0."""
-    twin = mesh.copy()
-    twin.vertices[:, 0] *= -1
-    twin.faces = twin.faces[:, ::-1]
-    return [mesh, twin]
+def mirrored(*parts: Part) -> Parts:
+    """Return parts and their mirror images in the plane x = 0."""
+    twins = [Part(part.vertices * [-1, 1, 1], part.faces[:, ::-1]) for part in parts]
+    return [*parts, *twins]

@@ -43,6 +43,7 @@ from .plan import (
     make_plan,
     remove_building,
 )
+from .rendered import SplitName
 from .slices import SliceRecord, convert_slice, load_record
 from .sources import open_source
 from .tables import TableColumns
@@ -62,8 +63,8 @@ class ConvertConfig(Checked):
     source: Path
     """Folder tree (label = first-level folder), text list (a path a line, relative to the list's
     folder, optional tab and label name), table (.csv, .tsv, .parquet; paths relative to its
-    folder), PASCAL VOC folder or COCO's instances_*.json (several labels an image, boxes), tar, or
-    folder of WebDataset tars."""
+    folder), PASCAL VOC folder or COCO's instances_*.json (several labels an image, boxes), set of
+    render-synthetic (all that is known of it), tar, or folder of WebDataset tars."""
     out: Path
     """Folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
@@ -97,6 +98,8 @@ class ConvertConfig(Checked):
     coco_images: Path | None = None
     """Folder of the pictures that COCO's instances_*.json names; None takes ../train2017 of
     instances_train2017.json and so on, or the file's own folder."""
+    synthetic_split: SplitName = "all"
+    """Part of a set of render-synthetic to take; no model is in two parts."""
     max_pixels: Annotated[int, Range(1, MAX_SOURCE_PIXELS)] = MAX_PIXELS
     """Pixels of the largest image that is decoded; larger ones are left out as too-large. A worker
     takes about 12 bytes for each. More than the default needs --encode resized or raw: it is what
@@ -131,7 +134,9 @@ class ConvertConfig(Checked):
         """
         targets = parse_target_columns(self.targets)
         columns = TableColumns(self.path_column, self.label_column, targets)
-        source = open_source(self.source, columns, self.voc_split, self.coco_images)
+        source = open_source(
+            self.source, columns, self.voc_split, self.coco_images, self.synthetic_split
+        )
         if source.kind != "table" and targets:
             raise InputError(
                 f"--targets {targets[0].text}: {self.source} is no table; wanted a .csv, .tsv or "
@@ -145,6 +150,11 @@ class ConvertConfig(Checked):
             warnings.warn(
                 f"--coco-images is ignored: {self.source} is no file of COCO's instances",
                 stacklevel=2,
+            )
+        if source.kind != "rendered" and self.synthetic_split != "all":
+            raise InputError(
+                f"--synthetic-split {self.synthetic_split}: {self.source} is no set of "
+                "render-synthetic; leave it out"
             )
         if source.kind != "table" and columns != TableColumns():
             warnings.warn(
@@ -320,7 +330,7 @@ def _remove_leftovers(building: Path) -> None:
 
 
 def _get_plan(config: ConvertConfig, source: Source, building: Path) -> ConversionPlan:
-    if source.kind in ("folder", "voc"):
+    if source.kind in ("folder", "voc", "rendered"):
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
             raise InputError(

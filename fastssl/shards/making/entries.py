@@ -64,7 +64,7 @@ class Source:
     """
 
     kind: str
-    """``folder``, ``list``, ``table``, ``voc``, ``coco`` or ``tars``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered`` or ``tars``."""
 
     def __init__(self, root: Path, kind: str):
         """Keep where names are relative to."""

@@ -56,7 +56,7 @@ class ConversionPlan:
     root: str
     """Absolute path that the entries' names are relative to."""
     kind: str
-    """``folder``, ``list``, ``table``, ``voc``, ``coco`` or ``tars``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered`` or ``tars``."""
     encoding: EncodingName
     """Name of the encoding."""
     encoding_options: dict[str, int]

@@ -26,6 +26,7 @@ from ..targets import FOLDER_NAME as TARGETS_NAME
 from .coco import CocoSource, is_coco
 from .entries import Entry, LeftOut, Source
 from .hints import describe_folders
+from .rendered import RenderedSource, SplitName, is_rendered
 from .tables import ENDINGS as TABLE_ENDINGS
 from .tables import TableColumns, TableSource, is_table
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
@@ -288,20 +289,38 @@ def _is_tar(path: Path) -> bool:
         return file.read(512)[257:262] == b"ustar"
 
 
+def _open_folder(path: Path) -> Source:
+    """Return what a folder is that has no layout of its own: a tree of images, or tars."""
+    with os.scandir(path) as found:
+        names = sorted(item.name for item in found if not item.name.startswith("."))
+    tars = [name for name in names if name.endswith(".tar")]
+    if not tars:
+        return FolderSource(path)
+    others = [n for n in names if not n.endswith((".tar", *_BESIDE_TARS))]
+    if others:
+        raise InputError(
+            f"{path}: holds both tars ({tars[0]}) and other files ({others[0]}); "
+            "put them apart and convert one kind"
+        )
+    return TarSource(path, tars)
+
+
 def open_source(
     path: Path,
     columns: TableColumns | None = None,
     voc_split: str = DEFAULT_SPLIT,
     coco_images: Path | None = None,
+    synthetic_split: SplitName = "all",
 ) -> Source:
     """Find out what a source is.
 
     Args:
-        path: a folder tree of images, a PASCAL VOC folder, a folder of tars, a tar, a table, a
-            file of COCO's instances, or a text list.
+        path: a folder tree of images, a PASCAL VOC folder, a rendered set, a folder of tars, a tar,
+            a table, a file of COCO's instances, or a text list.
         columns: which columns of a table to use; None takes ``path`` and ``label``.
         voc_split: which list of a PASCAL VOC folder to take.
         coco_images: folder of COCO's pictures; None finds it.
+        synthetic_split: which part of a rendered set to take.
 
     Returns:
         The source; nothing is listed yet.
@@ -312,18 +331,9 @@ def open_source(
     if path.is_dir():
         if is_voc(path):
             return VocSource(path, voc_split)
-        with os.scandir(path) as found:
-            names = sorted(item.name for item in found if not item.name.startswith("."))
-        tars = [name for name in names if name.endswith(".tar")]
-        if not tars:
-            return FolderSource(path)
-        others = [n for n in names if not n.endswith((".tar", *_BESIDE_TARS))]
-        if others:
-            raise InputError(
-                f"{path}: holds both tars ({tars[0]}) and other files ({others[0]}); "
-                "put them apart and convert one kind"
-            )
-        return TarSource(path, tars)
+        if is_rendered(path):
+            return RenderedSource(path, synthetic_split)
+        return _open_folder(path)
     if not path.exists():
         raise InputError(
             f"{path}: no such file or folder; wanted a folder of images, a text list, a "
