@@ -23,7 +23,7 @@ from ..config import (
     ScheduleConfig,
 )
 from ..errors import InputError, nearest
-from ..tasks import NewellRotationConfig, VaeConfig
+from ..tasks import AmdimConfig, NewellRotationConfig, VaeConfig
 from .cells import SYNTHETIC, Cell, Published
 from .operations import GIGAFLOPS
 
@@ -44,8 +44,10 @@ FORMS = {
     "resnet9": Form("resnet9", 64, 50_000),
     "resnet50": Form("resnet50_newell", 64, 50_000),
     "resnet50_dense": Form("resnet50_newell_dense", 128, 10_000),
+    "amdim_encoder": Form("amdim_encoder", 64, 50_000),
 }
-"""By the names that cells have them under; no dense ResNet9 of the study is known."""
+"""By the names that cells have them under; no dense ResNet9 of the study is known. The last is
+AMDIM's own network, of ResNet-50's size; how it was trained is not known, here as the ResNet-50."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ def _make_vae(form: str, course: Course) -> VaeConfig:
     return VaeConfig(size=FORMS[form].size, kl_batch_size=course.batch_size)
 
 
+def _make_amdim(form: str, _course: Course) -> AmdimConfig:
+    projection = "residual" if form == "amdim_encoder" else "linear"
+    return AmdimConfig(size=FORMS[form].size, projection=projection)
+
+
 METHODS: dict[str, Method] = {
     "vae": Method(
         _make_vae,
@@ -107,6 +114,17 @@ METHODS: dict[str, Method] = {
         },
         32.9,
     ),
+    "amdim": Method(
+        _make_amdim,
+        {
+            "resnet9": Course(1e-3, 1e-6, 1e-5, 384, 800),
+            "resnet50": Course(1e-3, 1e-6, 1e-5, 192, 1600),
+            "resnet50_dense": Course(5e-4, 1e-6, 1e-5, 32, 1600),
+            "amdim_encoder": Course(1e-3, 1e-6, 1e-5, 192, 1600),
+        },
+        74.5,
+        views_per_image=2,
+    ),
 }
 """Method -> its row."""
 
@@ -119,7 +137,7 @@ def newell20(method: str, form: str) -> RunConfig[Any]:
 
     Args:
         method: one of ``METHODS``.
-        form: one of ``FORMS``.
+        form: one of ``FORMS`` that the method has.
 
     Returns:
         The config; its recipe is named ``newell20_<method>_<form>``.
@@ -127,12 +145,8 @@ def newell20(method: str, form: str) -> RunConfig[Any]:
     Raises:
         InputError: for a method or form that the study does not have.
     """
-    for what, given, known in (("method", method, METHODS), ("form", form, FORMS)):
-        if given not in known:
-            hint = nearest(given, known, lists_all=True)
-            raise InputError(f"{what} ('{given}') is not of Newell and Deng 2020{hint}")
-    row, images = METHODS[method], FORMS[form]
-    course = row.courses[form]
+    row = _find("method", method, METHODS)
+    course, images = _find("form", form, row.courses), FORMS[form]
     return RunConfig(
         recipe=f"newell20_{method}_{form}",
         task=row.make_task(form, course),
@@ -149,6 +163,13 @@ def newell20(method: str, form: str) -> RunConfig[Any]:
             final_share=course.final_lr / course.peak_lr,
         ),
     )
+
+
+def _find(what: str, given: str, known: Mapping[str, Any]) -> Any:
+    if given not in known:
+        hint = nearest(given, known, lists_all=True)
+        raise InputError(f"{what} ('{given}') is not of Newell and Deng 2020{hint}")
+    return known[given]
 
 
 def build_adam(lr: float, weight_decay: float) -> OptimConfig:
@@ -216,6 +237,23 @@ def rotation_dense_smoke() -> RunConfig[NewellRotationConfig]:
     runs/smoke``.
     """
     return _learn_in_seconds("rotation", "resnet50_dense", size=64)
+
+
+def amdim_smoke() -> RunConfig[AmdimConfig]:
+    """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
+
+    Command: ``fastssl train newell20_amdim_smoke --data.path shards/ --output-dir runs/smoke``.
+    """
+    return _learn_in_seconds("amdim", "resnet9", size=32)
+
+
+def amdim_dense_smoke() -> RunConfig[AmdimConfig]:
+    """The same path of the dense form on a CPU: pictures of 64 px.
+
+    Command: ``fastssl train newell20_amdim_dense_smoke --data.path shards/ --output-dir
+    runs/smoke``.
+    """
+    return _learn_in_seconds("amdim", "resnet50_dense", size=64)
 
 
 def _learn_in_seconds(method: str, form: str, **changes: Any) -> RunConfig[Any]:

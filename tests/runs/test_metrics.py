@@ -21,6 +21,7 @@ RECIPES = [
         for task in ("rotation", "exemplar", "jigsaw", "relative_location", "supervised")
     ),
     "goyal19_colorization_smoke",
+    "newell20_amdim_smoke",
     "newell20_rotation_smoke",
     "newell20_vae_smoke",
 ]

@@ -349,6 +349,10 @@ NEWELL = {  # peak and final rate, decay, batch, rounds
     "rotation_resnet9": (5e-4, 1e-5, 1e-4, 512, 400),
     "rotation_resnet50": (5e-4, 1e-5, 1e-4, 384, 400),
     "rotation_resnet50_dense": (5e-4, 1e-5, 1e-4, 64, 900),
+    "amdim_resnet9": (1e-3, 1e-6, 1e-5, 384, 800),
+    "amdim_resnet50": (1e-3, 1e-6, 1e-5, 192, 1600),
+    "amdim_resnet50_dense": (5e-4, 1e-6, 1e-5, 32, 1600),
+    "amdim_amdim_encoder": (1e-3, 1e-6, 1e-5, 192, 1600),
 }
 
 
@@ -357,6 +361,8 @@ def test_courses_of_newells_study(cell):
     config = build_recipe(f"newell20_{cell}")
     peak, final, decay, batch_size, rounds = NEWELL[cell]
     size, round_images = (128, 10_000) if cell.endswith("_dense") else (64, 50_000)
+    if cell.startswith("amdim"):  # the study counts both views
+        round_images //= 2
     optim = config.optim
     assert (optim.name, optim.beta1, optim.beta2, optim.eps) == ("adam", 0.8, 0.999, 1e-8)
     assert (optim.weight_decay, optim.decay_norm, optim.decay_bias) == (decay, True, True)
@@ -375,6 +381,10 @@ def test_courses_of_newells_study(cell):
     if cell.startswith("vae"):
         task = config.task
         assert (task.kl_batch_size, task.output, task.cutout) == (batch_size, 64, 0)
+    if cell.startswith("amdim"):
+        own = config.trunk == "amdim_encoder"
+        assert (config.task.clip, config.task.penalty) == (30, 0.05)
+        assert config.task.projection == ("residual" if own else "linear")
 
 
 def test_every_parameter_decays_in_newells_study():
@@ -392,6 +402,10 @@ def test_every_parameter_decays_in_newells_study():
     ("given", "message"),
     [
         (("rotations", "resnet9"), r"method \('rotations'\) is not of Newell.*'rotation'"),
+        (
+            ("rotation", "amdim_encoder"),
+            r"form \('amdim_encoder'\) is not of Newell.*resnet50_dense",
+        ),
         (("rotation", "vgg19_bn"), r"form \('vgg19_bn'\) is not of Newell.*resnet50_dense"),
     ],
 )
@@ -415,6 +429,7 @@ def test_what_newells_study_does_not_have_is_refused(given, message):
         "kolesnikov19_relative_location_revnet50_minus_12x",
         "kolesnikov19_rotation_revnet50_linear8192_4x",
         "kolesnikov19_rotation_resnet50_v1_noskip_4x",
+        "newell20_amdim_resnet50",
     ],
 )
 def test_the_cost_of_a_cell_is_what_torch_counts(name):

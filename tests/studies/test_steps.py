@@ -15,6 +15,7 @@ import torch
 from fastssl.batch import Batch
 from fastssl.models import build_trunk
 from fastssl.studies import build_recipe
+from fastssl.studies.registry import CELLS
 from fastssl.tasks import RotationConfig, build_task
 from fastssl.training.optim import build_optimizer
 from fastssl.views import list_views
@@ -29,7 +30,8 @@ SMALL = {
     "colorization": {"resize_short": 112, "crop": 112, "hidden": 8},
     "supervised": {"size": 32},
 }
-LEAST_SIDE = {"vgg19_bn": 224, "caffenet": 227}
+SMALL_NEWELL = {"vae": {"output": 32}}
+LEAST_SIDE = {"vgg19_bn": 224, "caffenet": 227, "amdim_encoder": 64}
 KOLESNIKOV = [
     f"kolesnikov19_{task}_{trunk}_4x"
     for task in ("rotation", "exemplar", "jigsaw", "relative_location", "supervised")
@@ -40,12 +42,15 @@ GOYAL = [
     for trunk in ("alexnet", "resnet50")
     for cell in (f"jigsaw_{trunk}_p100", f"colorization_{trunk}_k20", f"supervised_{trunk}")
 ]
+NEWELL = [name for name in CELLS if name.startswith("newell20_")]
 
 
 def build_small(name):
     """Return a cell's task on its trunk of width 1, its optimiser, and inputs of four images."""
     config = build_recipe(name)
-    changes = dict(SMALL[config.task.name])
+    changes = dict(SMALL.get(config.task.name, {}))
+    if name in NEWELL:
+        changes = {"size": 32} | SMALL_NEWELL.get(config.task.name, {})
     if "size" in changes:
         changes["size"] = max(changes["size"], LEAST_SIDE.get(config.trunk, 0))
     torch.manual_seed(0)
@@ -68,7 +73,7 @@ def make_batch(task, num=4):
     return Batch(images, ids, torch.zeros_like(ids), ids % 3)
 
 
-@pytest.mark.parametrize("name", [*KOLESNIKOV, *GOYAL])
+@pytest.mark.parametrize("name", [*KOLESNIKOV, *GOYAL, *NEWELL])
 def test_a_step_moves_every_kernel(name):
     task, optimizer, inputs = build_small(name)
     # A bias in front of a batch norm has no gradient but rounding errors.
