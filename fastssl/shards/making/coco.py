@@ -109,11 +109,11 @@ class CocoSource(Source):
             if instance.bbox is not None:
                 name = self.class_names[column]
                 objects[row].append(_to_box(name, instance.bbox, bool(instance.iscrowd)))
-        for image, boxes, row in zip(found.images, objects, labels.tolist(), strict=True):
+        for image, boxes, signs in zip(found.images, objects, labels.tolist(), strict=True):
             said: dict[str, object] = {"boxes": boxes}
             if image.width and image.height:
                 said["boxes_size"] = [image.width, image.height]
-            yield Entry(image.file_name, columns=said, targets=(row,))
+            yield Entry(image.file_name, columns=said, targets=(signs,))
 
     def _read(self) -> _Instances:
         size = self._path.stat().st_size
