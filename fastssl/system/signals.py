@@ -204,10 +204,20 @@ def postponing_ctrl_c() -> Iterator[None]:
 
 
 def stop_at_once_on_signals(code: int) -> None:
-    """End at once on a signal while there is nothing to save yet.
+    """End at once on a signal while there is nothing to save, with a line of the first rank.
 
     Args:
         code: exit code.
     """
+    is_first = os.environ.get("RANK", "0") == "0"
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        line = f"stopped: {name}; start the same command again to go on\n".encode()
+        with contextlib.suppress(OSError):
+            if is_first:  # a bar may have been left behind, and the echo of the key
+                os.write(2, b"\n" + line if os.isatty(2) else line)
+        os._exit(code)
+
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: os._exit(code))
+        signal.signal(number, stop)

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from fastssl.system.signals import noting_signals, postponing_ctrl_c
+from tests.nursery import run_child
 from tests.patience import wait_until
 
 
@@ -66,3 +67,14 @@ def test_a_child_that_lives_on_does_not_hold_the_block_up():
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "stopped: SIGINT; start the same "), ("1", "")])
+def test_what_has_nothing_to_save_ends_with_a_line(rank, said):
+    code = (
+        "import signal; from fastssl.system.signals import stop_at_once_on_signals as stop; "
+        "stop(75); signal.raise_signal(signal.SIGINT)"
+    )
+    done = run_child("-c", code, RANK=rank)
+    assert (done.returncode, done.stdout) == (75, "")
+    assert done.stderr == (said and f"{said}command again to go on\n")
