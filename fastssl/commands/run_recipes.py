@@ -25,6 +25,7 @@ from ..runs.read import read_run
 from ..shards import open_dataset
 from ..shards.making.convert import ConvertConfig, convert
 from ..studies import build_recipe, recipe_names
+from ..studies.newell20 import METHODS
 from ..synthetic import RenderConfig, render_set
 from ..system.cpus import available_cpus
 from ..system.signals import stopping_on_signals
@@ -40,6 +41,7 @@ CELLS = (
         for task in ("rotation", "exemplar", "jigsaw", "relative_location", "supervised")
         for trunk in ("resnet50_v1", "resnet50_v2", "revnet50", "vgg19_bn")
     ),
+    *(f"newell20_{name}_{form}" for name, method in METHODS.items() for form in method.courses),
 )
 """One of each task and family of trunks."""
 

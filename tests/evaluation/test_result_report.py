@@ -90,6 +90,7 @@ def test_published_figures_are_shares_and_marked():
     assert {(r.task, r.protocol, r.metric) for r in results} == {
         ("linear", "goyal19", "top1"),
         ("linear", "kolesnikov19", "top1"),
+        ("linear", "newell20", "top1"),
         ("logistic", "kolesnikov19", "top1"),
         ("svm", "goyal19", "mAP"),
     }
