@@ -63,6 +63,7 @@ COMMANDS = {
         ("bench-memory", "benchmarks.memory", _MEASURING, "a training step's memory"),
         ("bench-training", "benchmarks.training", _MEASURING, "steps on shards and on one batch"),
         ("bench-features", "benchmarks.features", _MEASURING, "features beside the forward pass"),
+        ("bench-bank", "benchmarks.bank", _MEASURING, "CMC's memory beside its networks' step"),
         ("bench-svm", "benchmarks.svm", _MEASURING, "the VOC07 protocol's SVMs beside LinearSVC"),
     )
 }

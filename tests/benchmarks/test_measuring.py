@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastssl.benchmarks import features, svm
+from fastssl.benchmarks import bank, features, svm
 from fastssl.errors import InputError
 from fastssl.models import build_trunk, save_trunk
 from fastssl.models.input_spec import INPUT_KEY, InputSpec
@@ -118,6 +118,22 @@ def own_threads(monkeypatch):
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("own_threads")
+def test_bench_bank_sets_the_memory_beside_the_networks(tmp_path):
+    path = tmp_path / "bank.json"
+    bank.main(
+        [
+            *("--rows", "40000", "--negatives", "64", "--width", "1", "--size", "16"),
+            *("--batch-size", "2", "--rounds", "3", "--threads", "1", "--json", str(path)),
+        ]
+    )
+    result = json.loads(path.read_text())
+    assert result["row_bytes"] == 40_000 * 2 * 32 * 4
+    assert result["grown_bytes"] < 1.6 * result["row_bytes"]  # the rows once, and less than again
+    assert 0 < result["bank_seconds"] < result["bank_seconds_spread"][1] + 1e-9
+    assert result["ratio_of_cpu_seconds"] > 0
 
 
 @pytest.mark.usefixtures("own_threads")
