@@ -23,7 +23,7 @@ from ..config import (
     ScheduleConfig,
 )
 from ..errors import InputError, nearest
-from ..tasks import AmdimConfig, NewellRotationConfig, VaeConfig
+from ..tasks import AmdimConfig, CMCConfig, NewellRotationConfig, VaeConfig
 from .cells import SYNTHETIC, Cell, Published
 from .operations import GIGAFLOPS
 
@@ -77,7 +77,7 @@ class Method:
     linear: float
     """Accuracy of a linear classifier on all labels, ResNet9 on the hardest variant, in percent."""
     trunks: Mapping[str, str] = field(default_factory=dict)
-    """Form -> trunk, where the method has one of its own."""
+    """Form, or ``resnet9_dense`` of small forms -> trunk, where the method has one of its own."""
     views_per_image: int = 1
     """Views of an image that the study counts as images of a round."""
 
@@ -95,7 +95,31 @@ def _make_amdim(form: str, _course: Course) -> AmdimConfig:
     return AmdimConfig(size=FORMS[form].size, projection=projection)
 
 
+def _make_cmc(form: str, _course: Course) -> CMCConfig:
+    own: dict[str, dict[str, Any]] = {
+        "resnet9": {},
+        "resnet50": {"num_negatives": 4086, "momentum": 0.4},
+        "resnet50_dense": {"num_negatives": 16384, "momentum": 0.4, "jitter_probability": 0.8},
+    }
+    return CMCConfig(size=FORMS[form].size, **own[form])
+
+
 METHODS: dict[str, Method] = {
+    "cmc": Method(
+        _make_cmc,
+        {
+            "resnet9": Course(1e-3, 1e-6, 1e-5, 256, 800),
+            "resnet50": Course(5e-3, 1e-6, 1e-5, 384, 1600),
+            "resnet50_dense": Course(1e-3, 1e-6, 1e-5, 64, 1600),
+        },
+        69.0,
+        {
+            "resnet9": "resnet9_halves",
+            "resnet9_dense": "resnet9_dense_halves",
+            "resnet50": "resnet50_newell_halves",
+            "resnet50_dense": "resnet50_newell_dense_halves",
+        },
+    ),
     "vae": Method(
         _make_vae,
         {
@@ -206,6 +230,22 @@ def list_cells() -> dict[str, Cell]:
     return cells
 
 
+def cmc_smoke() -> RunConfig[CMCConfig]:
+    """The same path on a CPU, long enough to see it learn: ResNet9's halves on pictures of 32 px.
+
+    Command: ``fastssl train newell20_cmc_smoke --data.path shards/ --output-dir runs/smoke``.
+    """
+    return _learn_in_seconds("cmc", "resnet9", size=32, num_negatives=1024)
+
+
+def cmc_dense_smoke() -> RunConfig[CMCConfig]:
+    """The same path of the dense form on a CPU: pictures of 64 px.
+
+    Command: ``fastssl train newell20_cmc_dense_smoke --data.path shards/ --output-dir runs/smoke``.
+    """
+    return _learn_in_seconds("cmc", "resnet50_dense", size=64, num_negatives=1024)
+
+
 def vae_smoke() -> RunConfig[VaeConfig]:
     """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
 
@@ -266,12 +306,12 @@ def _learn_in_seconds(method: str, form: str, **changes: Any) -> RunConfig[Any]:
     """
     config = newell20(method, form)
     is_dense = form.endswith("_dense")
-    own = METHODS[method].trunks.get("resnet9", "resnet9")
+    own = "resnet9_dense" if is_dense else "resnet9"
     return dataclasses.replace(
         config,
         recipe=f"newell20_{method}{'_dense' if is_dense else ''}_smoke",
         task=dataclasses.replace(config.task, **changes),
-        trunk=f"{own}_dense" if is_dense else own,
+        trunk=METHODS[method].trunks.get(own, own),
         width=1,
         max_steps=200,
         data=LoaderConfig(global_batch_size=32),

@@ -49,6 +49,7 @@ GIGAFLOPS: dict[str, tuple[float, ...]] = {
     "kolesnikov19_supervised_revnet50_minus": (10.7764, 35.5283, 74.2556, 126.958),
     "kolesnikov19_supervised_vgg19_bn": (29.5843, 117.792, 264.624, 470.08),
     "newell20_amdim": (18.3946, 16.0955, 99.8095, 15.5573),
+    "newell20_cmc": (8.82534, 4.04656, 25.246),
     "newell20_rotation": (9.1525, 7.88438, 49.5562),
     "newell20_vae": (11.2782, 10.0101, 51.6906),
 }
@@ -80,6 +81,8 @@ RECIPE_GIGAFLOPS: dict[str, float] = {
     "kolesnikov19_supervised_smoke": 0.0370606,
     "newell20_amdim_dense_smoke": 1.17909,
     "newell20_amdim_smoke": 0.295937,
+    "newell20_cmc_dense_smoke": 0.562692,
+    "newell20_cmc_smoke": 0.14028,
     "newell20_rotation_dense_smoke": 0.583142,
     "newell20_rotation_smoke": 0.145,
     "newell20_vae_dense_smoke": 1.09098,

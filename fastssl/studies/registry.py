@@ -46,6 +46,8 @@ RECIPES: dict[str, Callable[[], RunConfig[Any]]] = {
     "kolesnikov19_supervised_smoke": kolesnikov19.supervised_smoke,
     "newell20_amdim_dense_smoke": newell20.amdim_dense_smoke,
     "newell20_amdim_smoke": newell20.amdim_smoke,
+    "newell20_cmc_dense_smoke": newell20.cmc_dense_smoke,
+    "newell20_cmc_smoke": newell20.cmc_smoke,
     "newell20_rotation_dense_smoke": newell20.rotation_dense_smoke,
     "newell20_rotation_smoke": newell20.rotation_smoke,
     "newell20_vae_dense_smoke": newell20.vae_dense_smoke,

@@ -173,7 +173,7 @@ class CMC(Task):
         ]
         neighbours = self._read([number for pairs in kept for number, _ in pairs])
         return [
-            _draw_neighbours(image, [neighbours[number] for number, _ in pairs], pairs)
+            _draw_neighbours(image, [neighbours[n] for n, _ in pairs if n in neighbours], pairs)
             for image, pairs in zip(shown.images[:, 0].cpu().numpy(), kept, strict=True)
         ]
 
@@ -196,7 +196,7 @@ def _draw_neighbours(
     image: np.ndarray, neighbours: Sequence[np.ndarray], pairs: Sequence[tuple[int, float]]
 ) -> Picture:
     row = [frame_picture(picture, None) for picture in (image, *neighbours)]
-    listed = ", ".join(f"sample {number} ({product:.2f})" for number, product in pairs)
+    listed = ", ".join(f"sample {number} ({product:.2f})" for number, product in pairs) or "none"
     return Picture(
         np.concatenate(row, axis=1),
         f"A picture, and the nearest in the memory (cosine of both views): {listed}",

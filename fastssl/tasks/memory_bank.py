@@ -196,13 +196,14 @@ class MemoryBank:
 
         Returns:
             Their ids int64 (Q, count), the nearest first, and the mean of both views' products;
-            fewer where there are not so many rows.
+            fewer where there are not so many rows, none before they are made.
         """
-        assert self.table is not None
-        rows = self.table.rows
+        rows, first = features_QVD.new_zeros(0, *self.row_shape), 0
+        if self.table is not None:
+            rows, first = self.table.rows, self.table.first
         products = features_QVD.flatten(1).to(rows.dtype) @ rows.flatten(1).T / NUM_VIEWS
         found = products.topk(min(count, len(rows)))
-        return found.indices + self.table.first, found.values
+        return found.indices + first, found.values
 
     def _merge(self, parts: Parts, positives_MVD: Tensor) -> tuple[Parts, Tensor]:
         """Add up what all ranks hold; M x V x (2 D + 2) numbers travel."""

@@ -22,6 +22,7 @@ RECIPES = [
     ),
     "goyal19_colorization_smoke",
     "newell20_amdim_smoke",
+    "newell20_cmc_smoke",
     "newell20_rotation_smoke",
     "newell20_vae_smoke",
 ]

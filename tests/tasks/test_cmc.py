@@ -155,3 +155,9 @@ def test_pictures_show_whose_rows_are_nearest():
         assert sorted(named) == sorted({0, 1, 2} - {number})
         for shown, name in zip(others, named, strict=True):
             assert np.array_equal(shown, batch.images[name, 0])
+
+
+def test_pictures_without_a_memory_show_no_neighbours():
+    (picture,) = build(opened=0).draw_pictures(make_batch([0]), 0, 1)
+    assert picture.pixels.shape == (24, 24, 3)
+    assert picture.words.endswith("none")

@@ -1,6 +1,7 @@
 """A run of CMC; under torchrun each rank holds a part of the memory.
 
-``cmc_run.py DATASET FOLDER STEPS DIE_AT``: the last rank kills itself before it ends step DIE_AT.
+``cmc_run.py DATASET FOLDER STEPS DIE_AT [paced]``: the last rank kills itself before it ends step
+DIE_AT; ``paced`` lets rank 0 count before the start what the run will take, however short it is.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 import torch
 
 from fastssl.tasks import CMC, CMCConfig
-from fastssl.training import train
+from fastssl.training import pace, train
 from tests.small_runs import make_config
 
 if __name__ == "__main__":
     dataset, folder = map(Path, sys.argv[1:3])
-    steps, die_at = map(int, sys.argv[3:])
+    steps, die_at = map(int, sys.argv[3:5])
+    if "paced" in sys.argv:
+        pace.FEW_IMAGES = 0
     torch.set_num_threads(1)
     config = make_config(dataset, folder, nested={"checkpoint": {"every_steps": 2}})
     task = CMCConfig(size=16, num_negatives=20)

@@ -15,10 +15,10 @@ from tests.nursery import run_child
 from tests.small_runs import BATCH, assert_equal_states, read_lines
 
 
-def run(dataset, folder, steps, num_ranks, die_at=-1, is_killed=False):
+def run(dataset, folder, steps, num_ranks, die_at=-1, is_killed=False, more=()):
     script = Path(__file__).with_name("cmc_run.py")
     ranks = num_ranks if num_ranks > 1 else 0
-    done = run_child(script, dataset, folder, steps, die_at, ranks=ranks)
+    done = run_child(script, dataset, folder, steps, die_at, *more, ranks=ranks)
     assert (done.returncode != 0) is is_killed, done.stderr[-3000:]
 
 
@@ -51,8 +51,9 @@ def test_a_killed_run_ends_as_the_undisturbed_one(dataset_path, tmp_path, num_ra
 @pytest.mark.faults
 @pytest.mark.slow
 def test_a_run_goes_on_with_its_memory_on_one_rank(dataset_path, tmp_path):
+    """What the run will take is counted on rank 0 alone, which asks the other one for nothing."""
     folder = tmp_path / "run"
-    run(dataset_path, folder, 2, 2)
+    run(dataset_path, folder, 2, 2, more=["paced"])
     _, _, before = read_newest(folder)
     run(dataset_path, folder, 4, 1)
     step, _, after = read_newest(folder)
