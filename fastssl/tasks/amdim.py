@@ -263,12 +263,9 @@ class Amdim(Task):
         if world is None or world.size == 1:
             return Others(coarse, fine, labels_B[:, None] == labels_B, 0)
         both = world.gather_rows(torch.cat([coarse, fine], 2))
-        labels_N = world.gather_rows(labels_B)
-        return Others(
-            *both.split([COARSE**2, FINE**2], 2),
-            labels_B[:, None] == labels_N,
-            world.rank * len(labels_B),
-        )
+        all_coarse, all_fine = both.split([COARSE**2, FINE**2], 2)
+        is_same_BN = labels_B[:, None] == world.gather_rows(labels_B)
+        return Others(all_coarse, all_fine, is_same_BN, world.rank * len(labels_B))
 
     def chance(self) -> dict[str, float]:
         """Return nothing: a guess is one of the images of the step, as ``forward`` says."""
