@@ -178,10 +178,15 @@ def make_inputs(
             channels_last=channels_last,
         )
     if spec.kind == "lab":
-        flip_BK = None if flip_B is None else flip_B[:, None]
-        scale = ("lab", spec.mean, spec.std)
-        options = {"dtype": dtype, "channels_last": channels_last}
-        return augment_views(images_BHWC, *scale, flip_BK=flip_BK, **options)[:, 0]
+        return augment_views(
+            images_BHWC,
+            "lab",
+            spec.mean,
+            spec.std,
+            flip_BK=None if flip_B is None else flip_B[:, None],
+            dtype=dtype,
+            channels_last=channels_last,
+        )[:, 0]
     height, width = images_BHWC.shape[1:3]
     if spec.kind == "lightness":
         stride = math.gcd(height, width)  # the fewest a and b, which nobody asks for here

@@ -54,7 +54,7 @@ class SupervisedConfig(InceptionConfig):
     label_smoothing: Share = 0.0
     """Share of the target that is spread over all classes."""
 
-    def list_views(self, count: int) -> tuple[ViewSpec, ...]:
+    def list_views(self, count: int = 1) -> tuple[ViewSpec, ...]:
         """Return what to ask of the loader: torchvision's rule, ten attempts, else the centre."""
         if self.view == "random_resized_crop" and self.crop_rule == "tensorflow":
             return super().list_views(count)
