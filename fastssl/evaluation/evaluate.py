@@ -28,6 +28,7 @@ from ..fields import Documented
 from ..loaders import Loader, build_loader
 from ..runs.result import RESULTS_NAME, Result, read_result, write_result
 from ..shards import ShardDataset, open_dataset
+from ..system.files import check_own_folder
 from ..system.workers import Progress, say_nothing
 from ..world import World, check_device
 from .extract import Pass, find_end_points
@@ -41,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 FEATURES_NAME = "features"
 _PARTS_NAME = "parts"
+_MOST = 1e18  # Squares of larger ones, and their sums, are beyond float32.
 ShowBar = Callable[[str], contextlib.AbstractContextManager[Progress]]
 
 
@@ -80,7 +82,12 @@ class Evaluation:
         side = self.showing.view.size // self.showing.grid
         shapes = find_end_points(trunk, side)
         self.end_points = choose_end_points(config.protocol, config.end_points, trunk, shapes)
-        root = config.features_dir or find_home(config.checkpoint, self.subject) / FEATURES_NAME
+        home = find_home(config.checkpoint, self.subject)
+        root = config.features_dir or home / FEATURES_NAME
+        # Whoever names a folder may name a link; one that lies beside the trunk leads nowhere else.
+        beside = () if config.features_dir else (root,)
+        for folder in (*beside, root / _PARTS_NAME, home / RESULTS_NAME):
+            check_own_folder(folder)
         self.store = FeatureStore(root)
 
     def close(self) -> None:
@@ -243,10 +250,16 @@ class Evaluation:
         test = self.store.find(self.key(self.test or self.train, end_point))
         if train is None or test is None:
             raise AssertionError("features are not there")  # make_features came first
-        return (
-            _take_rows(self.train, train, self.divided.train_rows),
-            _take_rows(self.test or self.train, test, self.divided.test_rows),
-        )
+        try:
+            return (
+                _take_rows(self.train, train, self.divided.train_rows),
+                _take_rows(self.test or self.train, test, self.divided.test_rows),
+            )
+        except ValueError as error:
+            raise InputError(
+                f"features of {end_point} in {self.store.root} {error}; remove the folder, they "
+                "are made again"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -305,9 +318,24 @@ def conclude(
 
 
 def _take_rows(dataset: ShardDataset, stored: StoredFeatures, rows: NDArray[np.int64]) -> Side:
-    ids = stored.sample_ids[rows]
+    """Return the labelled features of some samples.
+
+    Raises:
+        ValueError: if they cannot be of this dataset, or cannot be worked with.
+    """
+    if len(rows) and rows.max() >= len(stored.sample_ids):
+        raise ValueError(
+            f"are of {len(stored.sample_ids)} samples, wanted {rows.max() + 1} or more"
+        )
+    ids, labels, features = stored.sample_ids[rows], stored.labels[rows], stored.features[rows]
+    if not ((0 <= ids) & (ids < dataset.num_samples)).all():
+        raise ValueError(f"are of samples that {dataset.path} does not have")
+    if not np.array_equal(labels, dataset.index["label"][ids]):
+        raise ValueError(f"have other labels than {dataset.path}")
+    if not (np.abs(features) <= min(_MOST, np.finfo(features.dtype).max)).all():
+        raise ValueError("are not finite, or too large to be worked with")
     signs = np.asarray(dataset.targets["labels"][ids]) if has_signs(dataset) else None
-    return Side(stored.features[rows], stored.labels[rows], signs, dataset.class_names, ids)
+    return Side(features, labels, signs, dataset.class_names, ids)
 
 
 def _say(result: Result) -> str:

@@ -20,6 +20,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -27,8 +28,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -37,11 +39,16 @@ from ..errors import InputError
 from ..fields import Documented
 from ..loaders import Loader
 from ..models import Trunk
+from ..sampling import MAX_SAMPLES
+from ..shards.npy import MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, NpyError, parse_header
 from ..system.files import (
-    check_mapped,
+    check_own_folder,
     locked,
     naming_file,
+    open_own,
+    open_regular,
     publish_bytes,
+    read_own,
     read_regular,
     refusing_unreadable,
     sync_folder,
@@ -56,8 +63,11 @@ MANIFEST_NAME = "features.json"
 _FEATURES, _IDS, _LABELS, _FILLED = "features.npy", "sample_ids.npy", "labels.npy", "filled"
 _MAX_MANIFEST_BYTES = 1 << 20
 _BATCHES_IN_STEP = 64  # Ranks meet after so many, long before the group's time-out.
+_MAX_NOTE_BYTES = 1 << 22
+_MAX_FEATURES = 1 << 22  # Far more than any end point has.
 _HEADER_BYTES = 128  # What numpy.lib.format writes for an array of two dimensions.
 _REMEDY = "remove the folder, it is made again"
+_Note = list[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]]
 
 
 @dataclass(frozen=True)
@@ -124,36 +134,54 @@ def open_features(path: str | Path) -> StoredFeatures:
         raise InputError(
             f"{path} {what} ({MANIFEST_NAME} is absent); evaluate the trunk again, which fills it"
         )
-    try:
-        with refusing_unreadable(manifest, _REMEDY):
-            content = json.loads(read_regular(manifest, _MAX_MANIFEST_BYTES))
-        if content["version"] != VERSION:
-            raise InputError(f"{manifest} is of version {content['version']}, wanted {VERSION}")
-        key = FeatureKey(**content["key"])
-        shape = (int(content["num_samples"]), int(content["num_features"]))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{manifest} cannot be read ({error}); {_REMEDY}") from None
+    found = _read_manifest(manifest)
+    rows = (found.num_samples,)
     return StoredFeatures(
-        key,
-        _map(path / _FEATURES, np.dtype(key.storage), shape),
-        _map(path / _LABELS, np.dtype(np.int64), shape[:1]),
-        _map(path / _IDS, np.dtype(np.int64), shape[:1]),
+        found.key,
+        _map(path / _FEATURES, np.dtype(found.key.storage), (*rows, found.num_features)),
+        _map(path / _LABELS, np.dtype(np.int64), rows),
+        _map(path / _IDS, np.dtype(np.int64), rows),
     )
 
 
-def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
-    if not path.is_file():
-        raise InputError(f"{path} is absent; {_REMEDY}")
+class _Manifest(msgspec.Struct):
+    """What ``features.json`` says."""
+
+    version: Literal[1]
+    key: FeatureKey
+    num_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
+    num_features: Annotated[int, msgspec.Meta(ge=1, le=_MAX_FEATURES)]
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    with refusing_unreadable(path, _REMEDY):
+        content = read_regular(path, _MAX_MANIFEST_BYTES)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be mapped ({error}); {_REMEDY}") from None
-    if (array.dtype, array.shape) != (dtype, shape):
-        raise InputError(
-            f"{path} is {array.dtype} {array.shape}, wanted {dtype} {shape}; {_REMEDY}"
-        )
-    check_mapped(array)
-    return array
+        return msgspec.json.decode(content, type=_Manifest)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {_REMEDY}") from None
+
+
+def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map an array once its header and its size are seen to be those of what is wanted."""
+    try:
+        with refusing_unreadable(path, _REMEDY), open(open_regular(path), "rb") as file:
+            start = file.read(PREFIX_BYTES + MAX_HEADER_BYTES)
+            size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise InputError(f"{path} is absent; {_REMEDY}") from None
+    wanted = f"{dtype} {shape}"
+    try:
+        header = parse_header(start) if start.startswith(MAGIC) else None
+    except NpyError as error:
+        raise InputError(f"{path} cannot be mapped ({error.detail}); {_REMEDY}") from None
+    if header is None or (header.descr, header.shape) != (dtype.str, shape):
+        what = "no array" if header is None else header.text
+        raise InputError(f"{path} is {what}, wanted {wanted}; {_REMEDY}")
+    num_bytes = header.start + dtype.itemsize * math.prod(shape)
+    if size != num_bytes:
+        raise InputError(f"{path} has {size} bytes, {wanted} takes {num_bytes}; {_REMEDY}")
+    return np.memmap(path, dtype, "r", header.start, shape)
 
 
 class FeatureStore:
@@ -174,11 +202,12 @@ class FeatureStore:
             InputError: if they are damaged, or another key's.
         """
         folder = self.root / key.folder_name
+        check_own_folder(folder)
         if not (folder / MANIFEST_NAME).is_file():
             return None
         stored = open_features(folder)
         differences = [
-            f"{f.name}: {getattr(stored.key, f.name)!r} instead of {getattr(key, f.name)!r}"
+            f"{f.name}: {getattr(stored.key, f.name)[:200]!r} instead of {getattr(key, f.name)!r}"
             for f in dataclasses.fields(key)
             if getattr(stored.key, f.name) != getattr(key, f.name)
         ]
@@ -232,6 +261,7 @@ def fill_store(
 def _lock(folders: Iterable[Path], locks: contextlib.ExitStack) -> None:
     """Make folders, and keep a second evaluation away from them."""
     for folder in folders:
+        check_own_folder(folder / _FILLED)
         (folder / _FILLED).mkdir(parents=True, exist_ok=True)
         busy = f"{folder} is being filled by another evaluation; wait for it"
         locks.enter_context(locked(folder / ".lock", busy, patience_s=10))
@@ -294,6 +324,10 @@ class _Filler:
         for writer in self.writers.values():
             ids = self.ids.copy()
             for row, used in writer.list_swaps():
+                if used >= len(label_of):
+                    raise InputError(
+                        f"{writer.folder} names sample {used}, there is none; {_REMEDY}"
+                    )
                 ids[row] = used
             writer.publish(ids, label_of[ids].astype(np.int64))
 
@@ -371,18 +405,15 @@ class _Writer:
             )
         place = _HEADER_BYTES + row * values.shape[1] * self.dtype.itemsize
         with naming_file(self.path):
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
+            with open_own(self.path, "w+b") as file:
                 left = memoryview(values).cast("B")
                 while left:
-                    written = os.pwrite(file, left, place)
+                    written = os.pwrite(file.fileno(), left, place)
                     left, place = left[written:], place + written
-            finally:
-                os.close(file)
 
     def note(self, run: tuple[int, int], swaps: Sequence[tuple[int, int]]) -> None:
         """Note that a run of rows is on disk, and which rows are of other samples."""
-        with naming_file(self.path), self.path.open("rb+") as file:
+        with naming_file(self.path), open_own(self.path, "r+b") as file:
             os.fsync(file.fileno())
         place = self.folder / _FILLED / f"{run[0]}-{run[1]}"
         publish_bytes(place, json.dumps(swaps).encode())
@@ -390,19 +421,32 @@ class _Writer:
     def list_filled(self) -> list[tuple[int, int]]:
         """Return the runs that are on disk."""
         names = [entry.name for entry in (self.folder / _FILLED).iterdir()]
-        found = [re.fullmatch(r"(\d{1,12})-(\d{1,12})", name) for name in names]
-        return [(int(match[1]), int(match[2])) for match in found if match]
+        found = [re.fullmatch(r"([0-9]{1,12})-([0-9]{1,12})", name) for name in names]
+        runs = [(int(match[1]), int(match[2])) for match in found if match]
+        return [(start, stop) for start, stop in runs if start < stop <= self.num_samples]
 
     def list_swaps(self) -> list[tuple[int, int]]:
         """Return (row, sample id) of the rows that are of another sample than was planned."""
-        files = [self.folder / _FILLED / f"{a}-{b}" for a, b in self.list_filled()]
-        return [(row, used) for file in files for row, used in json.loads(file.read_bytes())]
+        swaps = []
+        for start, stop in self.list_filled():
+            path = self.folder / _FILLED / f"{start}-{stop}"
+            try:
+                with refusing_unreadable(path, _REMEDY):
+                    noted = msgspec.json.decode(read_own(path, _MAX_NOTE_BYTES), type=_Note)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path} cannot be read ({error}); {_REMEDY}") from None
+            if any(not start <= row < stop for row, _ in noted):
+                raise InputError(f"{path} is of other rows than it is named by; {_REMEDY}")
+            swaps += noted
+        return swaps
 
     def publish(self, sample_ids: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
         """Finish the folder: headers, ids, labels, and last what they are of."""
+        if not self.path.is_file():
+            raise InputError(f"{self.path} is absent, and noted to be filled; {_REMEDY}")
         row_bytes, rest = divmod(self.path.stat().st_size - _HEADER_BYTES, self.num_samples)
         num_features, odd = divmod(row_bytes, self.dtype.itemsize)
-        if rest or odd or num_features < 1:
+        if rest or odd or not 1 <= num_features <= _MAX_FEATURES:
             raise InputError(f"{self.path} has the wrong size; {_REMEDY}")
         header = io.BytesIO()
         outline = {
@@ -413,7 +457,7 @@ class _Writer:
         np.lib.format.write_array_header_1_0(header, outline)
         if len(header.getvalue()) != _HEADER_BYTES:
             raise AssertionError(f"numpy's header has {len(header.getvalue())} bytes")
-        with naming_file(self.path), self.path.open("rb+") as file:
+        with naming_file(self.path), open_own(self.path, "r+b") as file:
             file.write(header.getvalue())
             os.fsync(file.fileno())
         for name, array in ((_IDS, sample_ids), (_LABELS, labels)):

@@ -23,9 +23,9 @@ from ..config import LoaderConfig
 from ..errors import InputError
 from ..fields import Count, CountOrZero, Documented, Range
 from ..models.pooling import has_rule
-from ..runs.result import Result
+from ..runs.result import RESULTS_NAME, Result
 from ..shards import open_dataset
-from ..system.files import publish_bytes
+from ..system.files import check_own_folder, publish_bytes
 from .accuracy import Accuracy
 from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import find_end_points
@@ -132,6 +132,9 @@ def plan_training(task: Any, config: LinearEvaluation, world_size: int = 1) -> T
         refuse_signs(task, train, test)
         divided = divide(data, config.seed, train, test if data.has_test_path else None)
         subject = open_subject(config.checkpoint, config.trunk, config.width, config.scale)
+        home = find_home(config.checkpoint, subject)
+        for name in (HEADS_NAME, RESULTS_NAME):
+            check_own_folder(home / name)
         digests, class_names = (train.digest, test.digest), train.class_names
     num_train, parts = len(divided.train_rows), world_size * config.accumulation
     batch = min(config.global_batch_size, num_train // parts * parts)
@@ -175,6 +178,8 @@ def run_training(training: Training) -> Result:
         StoppedBySignal: after a signal, with everything saved.
     """
     config, course, folder = training.config, training.course, training.folder
+    if config.output_dir is None:
+        check_own_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _log.info("the classifiers' run: %s", folder)
     divided = training.divided

@@ -13,7 +13,14 @@ from typing import Any
 
 from ..config import LoaderName
 from ..errors import InputError
-from ..system.files import locked, naming_file, open_own, publish_bytes, read_own
+from ..system.files import (
+    check_own_folder,
+    locked,
+    naming_file,
+    open_own,
+    publish_bytes,
+    read_own,
+)
 from .lines import find_cut
 
 CONFIG_NAME = "config.json"
@@ -79,13 +86,7 @@ def check_entries(folder: Path) -> None:
         InputError: names what is something else.
     """
     for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME, NONFINITE_NAME):
-        path = folder / name
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            kind = "a symbolic link" if path.is_symlink() else "no folder"
-            raise InputError(
-                f"{path} is {kind}; a run changes nothing outside its own directory: put the "
-                "folder itself there, or have --output-dir as a whole where there is room"
-            )
+        check_own_folder(folder / name)
     for path in folder.iterdir():
         if _LINES.fullmatch(path.name):
             open_own(path, "r+b").close()

@@ -39,7 +39,8 @@ def open_own(path: Path, mode: str = "rb") -> BinaryIO:
 
     Args:
         path: the file.
-        mode: ``rb``; ``r+b`` or ``ab`` write in place, and then no other name may lead to the file.
+        mode: ``rb``; ``r+b`` or ``ab`` write in place, and then no other name may lead to the file;
+            ``w+b`` too, and makes it where there is none, but empties nothing.
 
     Raises:
         InputError: if the name stands for something else.
@@ -63,6 +64,7 @@ _FLAGS = {
     "rb": os.O_RDONLY | os.O_CLOEXEC,
     "r+b": os.O_RDWR | os.O_CLOEXEC,
     "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
+    "w+b": os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
 }
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -87,6 +89,27 @@ def _refuse_entry(path: Path, mode: int) -> NoReturn:
         )
     kind = _describe_entry(mode)
     raise InputError(f"{path} is {kind}, wanted a regular file; remove it, or put the file there")
+
+
+def check_own_folder(path: Path) -> None:
+    """See that what is written below a folder is written there: the folder is no link elsewhere.
+
+    Args:
+        path: the folder, which need not be there yet.
+
+    Raises:
+        InputError: if the name stands for something else.
+    """
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(kind):
+        what = _describe_entry(kind) if stat.S_ISLNK(kind) else "no folder"
+        raise InputError(
+            f"{path} is {what}; a run changes nothing outside its own directory: put the folder "
+            "itself there, or name another one by the command's option for it"
+        )
 
 
 def read_own(path: Path, most: int) -> bytes:
@@ -139,6 +162,9 @@ def published(target: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
+    except IsADirectoryError:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{target} is a folder, and a file is written there; remove it") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
