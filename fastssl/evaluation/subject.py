@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
 from ..models.input_spec import SCALE_NAMES, InputSpec
 from ..models.state_dicts import load_state
 from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
+from ..runs.result import is_name
 
 _log = logging.getLogger(__name__)
 
@@ -84,13 +86,18 @@ def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -
         form.load_state_dict(trunk.state_dict())
         trunk = form
     spec = InputSpec.named(scale) if scale else InputSpec.from_metadata(metadata)
-    step = metadata.get("step", "0")
+    step, recipe = metadata.get("step", "0"), metadata.get("recipe", trunk.name)
+    if not is_name(recipe):
+        raise InputError(
+            f"{path} says that {recipe[:80]!r} pretrained it, wanted a recipe's name; export the "
+            "trunk again"
+        )
     return Subject(
         trunk,
         spec,
         digest_trunk(trunk),
-        metadata.get("recipe", trunk.name),
-        int(step) if step.isdecimal() else 0,
+        recipe,
+        int(step) if re.fullmatch("[0-9]{1,18}", step) else 0,
         run,
         metadata.get("dataset_digest", ""),
     )

@@ -136,10 +136,11 @@ class InputSpec(Documented):
                 mean, std = (tuple(map(float, fields[key])) for key in ("mean", "std"))
                 return cls(fields["kind"], mean, std)
             return cls(fields["kind"], eight_bit=bool(fields.get("eight_bit", False)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            told = metadata[INPUT_KEY][:200]
             raise InputError(
-                f"the file of trunk '{name}' says of its input {metadata[INPUT_KEY]!r}, which "
-                f"cannot be read ({error}); start its run again with this version of fastssl"
+                f"the file of trunk '{name}' says of its input {told!r}, which cannot be read "
+                f"({str(error)[:200]}); start its run again with this version of fastssl"
             ) from None
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import safetensors
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .archives import MAX_STEPS, find_wrong_archive, is_archive, is_too_long
 from .trunks import build_trunk, trunk_names
 
 _MAX_DEPTH = 4
+_MAX_TENSORS = 20_000
+_MAX_PREFIX = 4  # Parts of a name.
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -31,34 +35,60 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; give a checkpoint")
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except Exception as error:  # the reader of pickles raises whatever rubbish leads it to
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"{path} cannot be read as weights ({said[0][:200]}); save the network's state_dict() "
             "alone, with torch.save or safetensors"
         ) from None
-    states = list(_find_states(content, 0))
+    states = list(_find_states(content, 0, set()))
     if not states:
         raise InputError(f"{path} holds no named tensors; save the network's state_dict()")
     return max(states, key=len)
 
 
-def _find_states(content: Any, depth: int) -> Iterator[dict[str, Tensor]]:
-    """Yield every dict of named tensors inside a checkpoint."""
-    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with safetensors.safe_open(path, "pt") as file:
+        names = list(file.keys())
+        if len(names) > _MAX_TENSORS:
+            raise ValueError(f"{len(names):,} tensors, at most {_MAX_TENSORS:,} are read")
+        return {name: file.get_tensor(name) for name in names}
+
+
+def _read_pickle(path: Path) -> Any:
+    if is_archive(path):
+        if reason := find_wrong_archive(path):
+            raise ValueError(f"it {reason}")
+        # Mapped: a tensor that claims more than the file has would be read from beyond it else.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if is_too_long(path):
+        raise ValueError(f"it describes its content in more than {MAX_STEPS:,} steps")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _find_states(content: Any, depth: int, seen: set[int]) -> Iterator[dict[str, Tensor]]:
+    """Yield every dict of named tensors inside a checkpoint, each once."""
+    if not isinstance(content, Mapping) or depth > _MAX_DEPTH or id(content) in seen:
         return
+    seen.add(id(content))
     state = {
         key: value
         for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
+        if isinstance(key, str) and isinstance(value, Tensor) and _is_dense(value)
     }
+    if len(state) > _MAX_TENSORS:
+        return
     if state:
         yield state
     for value in content.values():
-        yield from _find_states(value, depth + 1)
+        yield from _find_states(value, depth + 1, seen)
+
+
+def _is_dense(value: Tensor) -> bool:
+    """Tell whether a tensor is of plain numbers that weights can be made of."""
+    is_odd = value.is_complex() or value.is_quantized or value.is_nested
+    return value.layout == torch.strided and value.device.type == "cpu" and not is_odd
 
 
 def fit_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,17 +104,14 @@ def fit_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
     Returns:
         Those that fit; a network is whole if none of ``find_missing`` is left.
     """
-    prefixes = {""}
-    for key in state:
-        parts = key.split(".")
-        prefixes |= {".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 5))}
-    found = [_strip(state, wanted, prefix) for prefix in sorted(prefixes)]
-    return max(found, key=len)
-
-
-def _strip(
-    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], prefix: str
-) -> dict[str, Tensor]:
+    fitting: Counter[str] = Counter()
+    for key, tensor in state.items():
+        prefix = ""
+        for part in ("", *key.split(".", _MAX_PREFIX)[:-1]):
+            prefix += f"{part}." if part else ""
+            name = key[len(prefix) :]
+            fitting[prefix] += name in wanted and wanted[name].shape == tensor.shape
+    prefix = max(sorted(fitting), key=fitting.__getitem__, default="")
     return {
         name: state[prefix + name]
         for name, tensor in wanted.items()
@@ -121,8 +148,8 @@ def load_state(
     if missing:
         share = 1 - len(missing) / len(wanted)
         raise InputError(
-            f"{path} does not fit trunk '{name}': {len(missing)} of its {len(wanted)} "
-            f"tensors are missing or of another shape ({_first_few(missing)}); the file has "
+            f"{path} does not fit trunk '{name}': {len(missing)} of its {len(wanted)} tensors are "
+            f"missing, of another shape or no dense numbers ({_first_few(missing)}); the file has "
             f"{len(state)}, such as {_first_few(list(state))}; {_suggest(state, share)}"
         )
     network.load_state_dict({**wanted, **fitted})

@@ -8,8 +8,6 @@ compared with what the run has in its place before it is copied.
 
 from __future__ import annotations
 
-import pickletools
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-
-MAX_OUTLINE_BYTES = 1 << 25
-"""A state without its tensors' content has at most so many; a ResNet-50's has 60 KB."""
+from ..models.archives import find_wrong_archive
 
 _GLOBALS = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}
 _CONTAINERS = (dict, list, tuple)
+_MAX_STEPS = 1 << 22  # A run of a hundred million images may know a million bad ones.
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -35,7 +32,7 @@ def find_foreign(path: Path, step: int) -> str | None:
         step: that it is to be of.
     """
     try:
-        reason = _find_wrong_archive(path)
+        reason = find_wrong_archive(path, _MAX_STEPS, _is_known)
         if reason is not None:
             return f"{path.name} {reason}"
         state = open_state(path)
@@ -60,24 +57,9 @@ def open_state(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-def _find_wrong_archive(path: Path) -> str | None:
-    """Return what of an archive is not as torch.save writes it, before torch opens it."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            return "holds compressed members, which no state of a run does"
-        outlines = [member for member in members if member.filename.endswith("data.pkl")]
-        if len(outlines) != 1 or len({member.filename for member in members}) != len(members):
-            return "is no archive of torch.save"
-        if outlines[0].file_size > MAX_OUTLINE_BYTES:
-            return f"describes its content in more than {MAX_OUTLINE_BYTES:,} bytes"
-        for operation, argument, _ in pickletools.genops(archive.read(outlines[0])):
-            if "GLOBAL" in operation.name or operation.name in ("INST", "EXT1", "EXT2", "EXT4"):
-                name = str(argument)
-                is_storage = name.startswith("torch ") and name.endswith("Storage")
-                if not (name in _GLOBALS or is_storage):
-                    return f"names {name[:80]!r}, which no state of a run does"
-    return None
+def _is_known(name: str) -> bool:
+    """Tell whether states of runs name something."""
+    return name in _GLOBALS or (name.startswith("torch ") and name.endswith("Storage"))
 
 
 def check_fit(
