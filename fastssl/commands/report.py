@@ -103,7 +103,7 @@ def find_places(places: Sequence[Path]) -> Iterator[Path]:
     for place in places:
         if not place.exists():
             raise InputError(f"{place} does not exist; {_NEEDED}")
-        found = list(_walk(place, MAX_DEPTH))
+        found = list(_walk(place, MAX_DEPTH, set()))
         if not found:
             raise InputError(f"{place} holds neither a run nor a result; {_NEEDED}")
         for path in found:
@@ -112,12 +112,17 @@ def find_places(places: Sequence[Path]) -> Iterator[Path]:
                 yield path
 
 
-def _walk(place: Path, depth: int) -> Iterator[Path]:
+def _walk(place: Path, depth: int, entered: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the runs, folders of results and result files below a place; no folder twice."""
     if place.is_file() or is_run(place):
         yield place
         return
     if not place.is_dir():  # a pipe, or a broken link
         return
+    status = place.stat()
+    if (status.st_dev, status.st_ino) in entered:  # links form loops
+        return
+    entered.add((status.st_dev, status.st_ino))
     if (place / RESULTS_NAME).is_dir():
         yield place / RESULTS_NAME
         return
@@ -126,7 +131,7 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
         path
         for child in children
         if depth and child.is_dir() and child.name[0] != "." and child.name not in _ASIDE
-        for path in _walk(child, depth - 1)
+        for path in _walk(child, depth - 1, entered)
     ]
     yield from inside
     for child in children:

@@ -14,6 +14,7 @@ from typing import Any
 from ..config import RunConfig
 from ..fields import Documented, walk
 from .read import Run
+from .result import is_name
 
 RANDOM = "random"
 """In place of the task of a trunk before its first step."""
@@ -40,6 +41,7 @@ _NAMES = {
 # A form of a trunk that its task needs; to a study it is the same trunk.
 _FORMS = re.compile(r"_(patch|color|jigsaw|dense)\b")
 _SAME_SIZE = 0.02
+_MOST_IMAGES = 1e15
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def read_facts(settings: Mapping[str, Any]) -> Facts | None:
     task, trunk = settings.get("task.name"), settings.get("trunk")
     if not isinstance(task, str) or not isinstance(trunk, str):
         return None
+    if not is_name(task) or not is_name(trunk):
+        return None
     is_random = settings.get("max_steps") == 0
     field = DIFFICULTIES[task][0] if task in DIFFICULTIES else ""
     path = str(settings.get("data.path") or "")
@@ -122,7 +126,7 @@ def read_facts(settings: Mapping[str, Any]) -> Facts | None:
         pretext=RANDOM if is_random else task,
         trunk=name_trunk(trunk),
         width=_count(settings.get("width")),
-        data=Path(path).name,
+        data=Path(path).name if is_name(path) else "",
         family=path,
         num_images=_count(settings.get("data.max_samples")),
         difficulty=0 if is_random else _count(settings.get(field)),
@@ -142,7 +146,7 @@ def read_run_facts(run: Run, known: Facts | None) -> Facts | None:
     facts = replace(facts, form=_digest_settings(run.settings))
     last = run.lines[-1] if run.lines else {}
     samples, epoch = _count(last.get("samples")), last.get("epoch")
-    if samples and isinstance(epoch, (int, float)) and 0 < epoch < math.inf:
+    if samples and isinstance(epoch, (int, float)) and samples / _MOST_IMAGES < epoch < math.inf:
         facts = replace(facts, num_images=round(samples / epoch))
     accuracies = run.curve("accuracy")[1]
     if accuracies:
@@ -181,4 +185,4 @@ def _digest_settings(settings: Mapping[str, Any]) -> str:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value < 2**63 else 0

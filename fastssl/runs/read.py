@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..fields import Documented
 from ..system.files import open_own, read_own
 from .directory import CONFIG_NAME, EXIT_NAME, MAX_JSON_BYTES, METRICS_NAME, TENSORBOARD_NAME
+from .result import check_plain, is_name
 
 MAX_LINE_BYTES = 1 << 20
 """A longer line is none of ours."""
@@ -30,8 +31,13 @@ MAX_LINES = 10_000
 """Of a run with more than twice as many lines every second one is kept, and again."""
 
 
+MAX_NAMES = 1000
+"""Numbers of different names that are read of a run."""
 MAX_PICTURE_PIXELS = 1 << 24
 """A larger picture is none of ours."""
+_MAX_PICTURE_BYTES = 1 << 22
+_MAX_PIXELS_IN_ALL = 1 << 26
+_MAX_TAGS = 64
 
 _log = logging.getLogger(__name__)
 
@@ -103,13 +109,15 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         InputError: if there is no ``metrics.jsonl``.
     """
     lines: list[dict[str, Any]] = []
+    names: set[str] = set()
     last: dict[str, Any] | None = None
     num_resumes, stride, number = 0, 1, 0
     for line in _read_lines(folder):
         if "event" in line:
             num_resumes += line["event"] == "resume"
             continue
-        last = line
+        names.update([key for key in line if key not in names][: MAX_NAMES - len(names)])
+        last = line = {key: value for key, value in line.items() if key in names}
         if number % stride == 0:
             lines.append(line)
         number += 1
@@ -117,15 +125,25 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             lines, stride = lines[::2], 2 * stride
     if last is not None and lines[-1] is not last:
         lines.append(last)
-    settings = _read_object(folder / CONFIG_NAME).get("config", {})
+    # A folder may have a name that is no text.
+    shown = (name or folder.name).encode(errors="replace").decode()
     return Run(
-        name or folder.name,
+        shown,
         tuple(lines),
         num_resumes,
         tuple(_read_pictures(folder / TENSORBOARD_NAME)),
-        settings if isinstance(settings, dict) else {},
+        _read_settings(folder / CONFIG_NAME),
         read_ending(folder),
     )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    settings = _read_object(path).get("config", {})
+    try:
+        check_plain(settings)
+    except ValueError:
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def read_ending(folder: Path, name: str = EXIT_NAME) -> Ending | None:
@@ -155,8 +173,22 @@ def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
                 continue
             line = _parse_object(text)
             step = line.get("step")
-            if "event" in line or (isinstance(step, int) and 0 <= step < 2**63):
+            if "event" in line:
                 yield line
+            elif type(step) is int and 0 <= step < 2**63:
+                yield _take_numbers(line)
+
+
+def _take_numbers(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a line by name; None in place of one that is not finite or too great.
+
+    Nothing else is drawn, and what else stands there may be as large as it likes.
+    """
+    return {
+        key: value if value is not None and -_MOST < value < _MOST else None
+        for key, value in line.items()
+        if (value is None or type(value) in (int, float)) and is_name(key)
+    }
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -193,23 +225,29 @@ def _read_pictures(folder: Path) -> list[LoggedPicture]:
                 for value in event.summary.value:
                     if value.HasField("image"):
                         encoded = value.image.encoded_image_string
+                        is_new = value.tag not in ends
+                        if len(encoded) > _MAX_PICTURE_BYTES or (is_new and len(ends) >= _MAX_TAGS):
+                            continue
                         steps = ends.get(value.tag, {}) | {event.step: encoded}
                         ends[value.tag] = {s: steps[s] for s in (min(steps), max(steps))}
         except Exception as error:  # TensorBoard's own for each kind of damage
             _log.warning("%s cannot be read: %s: %s", path, type(error).__name__, error)
-    found = [
-        (tag, step, _decode(encoded))
-        for tag, steps in sorted(ends.items())
-        for step, encoded in steps.items()
-    ]
-    return [LoggedPicture(tag, step, pixels) for tag, step, pixels in found if pixels is not None]
+    found: list[LoggedPicture] = []
+    num_left = _MAX_PIXELS_IN_ALL
+    for tag, steps in sorted(ends.items()):
+        for step, encoded in steps.items():
+            pixels = _decode(encoded, min(num_left, MAX_PICTURE_PIXELS))
+            if pixels is not None:
+                found.append(LoggedPicture(tag, step, pixels))
+                num_left -= pixels.shape[0] * pixels.shape[1]
+    return found
 
 
-def _decode(encoded: bytes) -> NDArray[np.uint8] | None:
+def _decode(encoded: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     """Return a picture's pixels, or None if it is none, or too large to be one of ours."""
     try:
         with Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:
-            if image.width * image.height > MAX_PICTURE_PIXELS:
+            if image.width * image.height > max_pixels:
                 return None
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

@@ -6,7 +6,6 @@ Everything that draws pictures or tables reads these files and nothing else.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,10 +18,19 @@ from ..system.files import publish_bytes, read_regular, refusing_unreadable
 
 RESULTS_NAME = "results"
 """The folder of a run directory that holds the results of its trunk."""
-MAX_RESULT_BYTES = 1 << 28
+MAX_RESULT_BYTES = 1 << 26
 """A larger file is none of ours."""
+MAX_NAME = 200
+"""Letters of a name: of a task, a metric, a layer, a recipe."""
+
+_MOST = 1e30
+_MAX_DEPTH = 16
+_MAX_CLASS = 1024
+_MAX_PARTS = 10_000
+_MAX_VALUES = 8_000_000
 
 _REPEATS = ("mean", "std", "min", "max")
+_NAMES = ("task", "protocol", "metric", "layer", "recipe", "version")
 # What the parts of a result share is written once, in the whole.
 _OF_PART = ("metric", "value", "per_class", "layer", "settings", "values", "details")
 
@@ -134,11 +142,50 @@ def read_result(path: Path) -> Result:
         text = read_regular(path, MAX_RESULT_BYTES)
     try:
         content = json.loads(text)
+        if len(content.get("parts") or ()) > _MAX_PARTS:
+            raise ValueError(f"{len(content['parts']):,} parts, at most {_MAX_PARTS:,} are read")
+        check_plain(content)
         parts = tuple(_build({**content, **part}) for part in content.get("parts") or ())
         whole = _build(content)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path} is no result of an evaluation ({error}); {remedy}") from None
+        what = str(error)[:200]
+        raise InputError(f"{path} is no result of an evaluation ({what}); {remedy}") from None
     return replace(whole, parts=parts)
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text may be the name of something: short, of letters that can be printed."""
+    return len(text) <= MAX_NAME and text.isprintable()
+
+
+def check_plain(content: Any) -> None:
+    """See that JSON holds what can be written, drawn and counted with, wherever it stands in it.
+
+    Args:
+        content: what was read.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    level, num = [content], 0
+    for _ in range(_MAX_DEPTH):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += [*one, *one.values()]
+            elif isinstance(one, list):
+                below += one
+            elif isinstance(one, str):
+                one.encode()  # halves of a pair are no text
+            elif one is not None and not -_MOST < one < _MOST:
+                raise ValueError(f"a number is {str(one)[:40]}")
+        level = below
+        num += len(level)
+        if num > _MAX_VALUES:
+            raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 
 
 def read_results(places: Iterable[Path]) -> list[Result]:
@@ -172,12 +219,18 @@ def _build(content: Mapping[str, Any]) -> Result:
     for name in ("task", "protocol", "metric"):
         if name not in content:
             raise KeyError(name)
+    known["seconds"] = float(content.get("seconds") or 0)
     for f in fields(Result):
         kind = {"str": str, "int": int, "bool": bool}.get(str(f.type))
         if kind is not None and f.name in known and type(known[f.name]) is not kind:
             raise TypeError(f"{f.name} is {known[f.name]!r}")
     result = Result(**known)
     numbers = [result.value, *result.values, *result.per_class.values()]
-    if not all(map(math.isfinite, numbers)):
+    if not all(-_MOST < number < _MOST for number in numbers):
         raise ValueError("a number is not finite")
+    names = [getattr(result, name) for name in _NAMES]
+    if not all(map(is_name, [*names, *result.settings])):
+        raise ValueError(f"a name has more than {MAX_NAME} letters, or some that cannot be printed")
+    if max(map(len, result.per_class), default=0) > _MAX_CLASS:
+        raise ValueError(f"the name of a class has more than {_MAX_CLASS} letters")
     return result

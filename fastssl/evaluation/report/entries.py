@@ -213,8 +213,8 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
         words = name.replace("_", " ")
         if name == "label_share" and _is_number(value):
             said.append(f"{100 * value:.3g} % of labels")
-        elif name == "selection" and value in _SELECTIONS:
-            said.append(_SELECTIONS[value])
+        elif name == "selection" and isinstance(value, str):
+            said.append(_SELECTIONS.get(value, f"{words} {value}"))
         elif isinstance(value, float):
             said.append(f"{words} {value:g}")
         else:

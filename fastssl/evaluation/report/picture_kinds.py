@@ -78,13 +78,14 @@ def _take_pretext(entry: Entry) -> float | None:
 
 def _take_shots(entry: Entry) -> float | None:
     value = entry.result.settings.get("k") if entry.result.task == "low_shot" else None
-    return float(value) if isinstance(value, (int, float)) else None
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
 def _take_labels(entry: Entry) -> float | None:
     value = entry.result.settings.get("label_share", 1.0)  # all, where nothing is said
-    is_here = entry.result.task != "low_shot" and isinstance(value, (int, float))
-    return float(value) if is_here else None
+    if entry.result.task == "low_shot" or not isinstance(value, (int, float)):
+        return None
+    return float(value) if value > 0 else None
 
 
 def _label_difficulty(entry: Entry) -> str:

@@ -318,7 +318,8 @@ def make_point(x: float, entries: Sequence[Entry]) -> Point:
     every = [value for result in results for value in (result.values or (result.value,))]
     facts = entries[0].facts
     size = 1.0 if facts is None else float(facts.width)
-    return Point(x, fmean(r.value for r in results), min(every), max(every), size)
+    mean = fmean(r.value for r in results)
+    return Point(x, mean, min(mean, *every), max(mean, *every), size)
 
 
 def _explain(picture: Picture, ours: Sequence[Entry], theirs: Sequence[Entry]) -> str:

@@ -149,11 +149,11 @@ def _runs_table(shown: Sequence[Metric], runs: Sequence[Run]) -> str:
                 run.name,
                 _describe_ending(run),
                 f"{last['step']:,}",
-                f"{last.get('samples', 0):,}",
-                f"{last.get('epoch', 0):.1f}",
+                f"{last.get('samples') or 0:,}",
+                f"{last.get('epoch') or 0:.1f}",
                 *(_last(run, metric) for metric in shown),
                 f"{run.num_resumes}",
-                f"{last.get('substituted', 0):,}",
+                f"{last.get('substituted') or 0:,}",
             ]
         )
     return table(header, rows, num_words=2)
