@@ -8,7 +8,6 @@ share, and the parent waits for an answer until its time limit (31 s, measured).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..address import hide_credentials
 from ..errors import InputError, nearest
-from . import web
+from . import s3, web
 from .store import Result, Store, StoreError
 
 NUM_REQUESTS = 16
@@ -63,7 +62,7 @@ class _Connection(NamedTuple):
         if self._is_of("https"):
             return self._run(web.fetch, path, part, most)
         if self._is_of("s3"):
-            return self._run(_fetch_of_s3, path, part, most)
+            return self._run(s3.fetch, path, part, most)
         if part is None:
             size = self.size(name)
             if size > most:
@@ -78,6 +77,8 @@ class _Connection(NamedTuple):
         path = f"{self.root}/{name}"
         if self._is_of("https"):
             size = self._run(web.find_size, path)
+        elif self._is_of("s3"):
+            size = self._run(s3.find_size, path)
         else:
             limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
             size = self.filesystem.info(path, **limits)["size"]
@@ -96,26 +97,6 @@ class _Connection(NamedTuple):
         wait_s = REQUEST_TIMEOUT_S + CONNECT_TIMEOUT_S
         arguments = (self.filesystem, *arguments, REQUEST_TIMEOUT_S)
         return sync(self.filesystem.loop, request, *arguments, timeout=wait_s)
-
-
-async def _fetch_of_s3(
-    filesystem: Any, path: str, part: tuple[int, int] | None, most: int, limit_s: float
-) -> bytes:
-    """Read a file of S3, or bytes of it; ``web.fetch`` says what of it."""
-    bucket, key, _ = filesystem.split_path(path)
-    options = {} if part is None else {"Range": f"bytes={part[0]}-{part[1] - 1}"}
-    async with asyncio.timeout(limit_s):
-        # s3fs's own reading goes on to the end of what comes.
-        answer = await filesystem._call_s3("get_object", Bucket=bucket, Key=key, **options)
-        content = bytearray()
-        try:
-            while len(content) <= most and (piece := await answer["Body"].read(1 << 16)):
-                content += piece
-        finally:
-            answer["Body"].close()
-    if len(content) > most:
-        raise StoreError(f"more bytes came than the {most:,} that were asked for", "too-long")
-    return bytes(content)
 
 
 class RemoteStore(Store):
@@ -289,6 +270,7 @@ def _limit(protocol: str) -> dict[str, Any]:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
             "max_pool_connections": NUM_REQUESTS,
+            "http_session_cls": s3.bounded_session(),
         }
     else:
         return {}

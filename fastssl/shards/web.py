@@ -53,7 +53,7 @@ async def fetch(
         response = await _ask(filesystem, "GET", address, headers)
         async with response:
             _check_answer(response, part is not None, most)
-            return await _read_body(response, most)
+            return await read_body(response, most)
 
 
 async def find_size(filesystem: Any, address: str, limit_s: float) -> int | None:
@@ -156,8 +156,16 @@ class _TooMuch(StoreError):
         super().__init__(f"{size:,} bytes came, at most {most:,} were asked for", "too-long")
 
 
-async def _read_body(response: Any, most: int) -> bytes:
-    """Read the body of an answer, as far as it may go."""
+async def read_body(response: Any, most: int) -> bytes:
+    """Read the body of an answer, as far as it may go.
+
+    Args:
+        response: aiohttp's.
+        most: bytes that may come.
+
+    Raises:
+        StoreError: if more come, or they come too slowly.
+    """
     clock = asyncio.get_running_loop().time
     began, content = clock(), bytearray()
     try:
