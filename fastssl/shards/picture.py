@@ -201,7 +201,9 @@ def open_picture(payload: bytes, limits: DecodeLimits = LIMITS) -> Image.Image:
             what = "damaged" if isinstance(error, UnidentifiedImageError) else _describe(error)
             raise PictureError("corrupt", f"its header cannot be read ({what})") from None
         raise PictureError("non-image", "it is in no image format that is read here") from None
-    check_size(*image.size, limits.max_pixels)
+    # OpenJPEG holds four bytes a channel, and more than one copy of them.
+    share = 2 if image.format == "JPEG2000" else 1
+    check_size(*image.size, limits.max_pixels // share)
     if image.format in ("JPEG", "MPO"):
         _check_scans(payload, limits.max_scans)
     if num_frames > 1 and image.format not in _OF_VIEWS:

@@ -43,6 +43,9 @@ DTYPES = {
 }
 """Types that a target may have, and how an ``.npy`` spells them: all that torch knows too."""
 
+MAX_ROW_BYTES = 1 << 26
+"""Bytes of the largest row: a map of 4,096 x 4,096 numbers of four bytes."""
+
 _NAME = re.compile("[a-z0-9_]{1,64}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MAX_AXES = 8
@@ -67,7 +70,15 @@ class TargetSpec:
             raise ValueError(f"target {self.name!r} is {self.dtype!r}{nearest(self.dtype, DTYPES)}")
         sides = self.row_shape
         if len(sides) >= _MAX_AXES or any(type(side) is not int or side < 1 for side in sides):
-            raise ValueError(f"target {self.name!r} has rows of shape {list(sides)}")
+            raise ValueError(f"target {self.name!r} has rows of shape {str(list(sides))[:80]}")
+        if self.row_bytes > MAX_ROW_BYTES:
+            what = f"rows of {self.row_bytes:,} bytes, up to {MAX_ROW_BYTES:,}"
+            raise ValueError(f"target {self.name!r} has {what}")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample's."""
+        return math.prod(self.row_shape) * np.dtype(DTYPES[self.dtype]).itemsize
 
     def describe(self) -> str:
         """Say type and shape, as ``int8 (N, 20)``."""

@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...system.files import locked, naming_file, publish_bytes, published, sync_folder
+from ...system.files import (
+    check_own_folder,
+    locked,
+    naming_file,
+    open_own,
+    publish_bytes,
+    published,
+    sync_folder,
+)
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, say_nothing
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
@@ -37,6 +45,7 @@ from .targets import check_targets, count_present, unite_targets, write_targets
 NOT_SELECTED = "not-selected"
 """Reason under which the manifest counts what a selection left aside; it is not listed."""
 
+_MAX_SKIPPED_BYTES = 1 << 30
 _NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP)
 
 
@@ -197,6 +206,7 @@ def _staged(out: Path) -> Iterator[Path]:
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.combining")
+    check_own_folder(staging)
     staging.mkdir(exist_ok=True)
     busy = f"{out}: another fastssl combine-shards is at work on it; wait for it or stop it"
     with locked(staging, busy):
@@ -350,8 +360,13 @@ def _unite_skipped(parts: list[_Part], target: Path) -> None:
         for part in parts:
             with (
                 contextlib.suppress(FileNotFoundError),  # a report: nothing rests on it
-                (part.dataset.folder / SKIPPED_NAME).open("rb") as lines,
+                open_own(part.dataset.folder / SKIPPED_NAME) as lines,
             ):
+                if (size := os.fstat(lines.fileno()).st_size) > _MAX_SKIPPED_BYTES:
+                    raise InputError(
+                        f"{part.dataset.folder / SKIPPED_NAME}: {size:,} bytes, wanted at most "
+                        f"{_MAX_SKIPPED_BYTES:,}; restore it, or remove it"
+                    )
                 shutil.copyfileobj(lines, file)
 
 

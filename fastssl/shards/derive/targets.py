@@ -19,6 +19,7 @@ from ..targets import LABELS, NOT_COUNTED, PRESENT, TargetEntry, TargetSpec, wri
 
 LabelMap = tuple[int, ...] | None
 """New label by old label, -1 for a class that is dropped; None: equal."""
+_BYTES_AT_ONCE = 1 << 26
 
 
 def unite_targets(
@@ -125,12 +126,11 @@ def write_targets(
 
 
 def _kept_rows(dataset: ShardDataset, name: str, kept: NDArray[np.bool_]) -> Iterator[np.ndarray]:
-    """Yield the kept rows of a target, a shard's at once."""
-    rows, start = dataset.targets[name], 0
-    for shard in dataset.manifest.shards:
-        stop = start + shard.samples
-        yield np.asarray(rows[start:stop])[kept[start:stop]]
-        start = stop
+    """Yield the kept rows of a target, some at once."""
+    rows = dataset.targets[name]
+    step = max(1, _BYTES_AT_ONCE // _spec_of(dataset, name).row_bytes)
+    for start in range(0, len(rows), step):
+        yield np.asarray(rows[start : start + step])[kept[start : start + step]]
 
 
 def _move_columns(rows: np.ndarray, label_map: LabelMap, num_classes: int) -> np.ndarray:

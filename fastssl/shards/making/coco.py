@@ -21,7 +21,9 @@ from .entries import Entry, Source
 
 ENDING = ".json"
 
-_MAX_BYTES = 4 << 30
+_MAX_BYTES = 3 << 29
+_MAX_LABELS = 1 << 31
+_MAX_BOXES = 10_000
 _PREFIX = "instances_"
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -93,9 +95,12 @@ class CocoSource(Source):
         self._check_twice("category's name", [category.name for category in categories])
         if not categories or not rows:
             raise self._refuse(f"it has no {'images' if categories else 'categories'}")
+        if len(rows) * len(categories) > _MAX_LABELS:
+            what = f"{len(rows):,} images x {len(categories):,} categories"
+            raise self._refuse(f"{what}; up to {_MAX_LABELS:,} labels are read")
         self.class_names = [category.name for category in categories]
         self.targets = (TargetSpec(LABELS, "int8", (len(categories),)),)
-        labels = np.full((len(rows), len(categories)), ABSENT, np.int8)
+        signs: list[dict[int, int]] = [{} for _ in rows]
         objects: list[list[dict[str, object]]] = [[] for _ in rows]
         for number, instance in enumerate(found.annotations):
             row, column = rows.get(instance.image_id), columns.get(instance.category_id)
@@ -103,17 +108,21 @@ class CocoSource(Source):
                 what = "an image" if row is None else "a category"
                 raise self._refuse(f"annotations[{number}] is of {what} that it does not list")
             if not instance.iscrowd:
-                labels[row, column] = PRESENT
-            elif labels[row, column] != PRESENT:
-                labels[row, column] = NOT_COUNTED
+                signs[row][column] = PRESENT
+            else:
+                signs[row].setdefault(column, NOT_COUNTED)
+            if len(objects[row]) >= _MAX_BOXES:
+                raise self._refuse(f"more than {_MAX_BOXES:,} boxes on one picture")
             if instance.bbox is not None:
                 name = self.class_names[column]
                 objects[row].append(_to_box(name, instance.bbox, bool(instance.iscrowd)))
-        for image, boxes, signs in zip(found.images, objects, labels.tolist(), strict=True):
+        for image, boxes, known in zip(found.images, objects, signs, strict=True):
+            labels = np.full(len(categories), ABSENT, np.int8)
+            labels[list(known)] = list(known.values())
             said: dict[str, object] = {"boxes": boxes}
             if image.width and image.height:
                 said["boxes_size"] = [image.width, image.height]
-            yield Entry(image.file_name, columns=said, targets=(signs,))
+            yield Entry(image.file_name, columns=said, targets=(labels,))
 
     def _read(self) -> _Instances:
         size = self._path.stat().st_size
