@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from ..runs.directory import (
     may_change_when_continued,
     read_identity,
 )
+from ..system.files import publish_bytes, read_own
 from .checkpoint import STATE_NAME, CheckpointStore, find_damage
+from .shown import MAX_SHOWN_BYTES
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Origin:
         Args:
             folder: its directory.
         """
-        if (self.folder / PICTURES_NAME).is_file():
-            shutil.copyfile(self.folder / PICTURES_NAME, folder / PICTURES_NAME)
+        if (self.folder / PICTURES_NAME).exists():
+            content = read_own(self.folder / PICTURES_NAME, MAX_SHOWN_BYTES)
+            publish_bytes(folder / PICTURES_NAME, content)
 
 
 def find_origin(config: RunConfig) -> Origin | None:

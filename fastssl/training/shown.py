@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from ..batch import Batch
-from ..system.files import publish_bytes
+from ..errors import InputError
+from ..system.files import publish_bytes, read_own
 from ..tasks import Task
 
 _log = logging.getLogger(__name__)
 
 NUM_PICTURES = 4
+MAX_SHOWN_BYTES = 1 << 28
+"""A larger file of samples is none of ours."""
 
 
 def is_due(step: int, every: int) -> bool:
@@ -44,20 +49,41 @@ def keep_shown(path: Path, batch: Batch, task: Task) -> Batch:
     Returns:
         A few samples in memory of their own, on the CPU.
     """
-    if path.exists():
-        try:
-            return _read(path.read_bytes())
-        except (OSError, SafetensorError, TypeError) as error:
-            _log.warning("%s cannot be read (%s): the pictures show other samples now", path, error)
-    few = batch.rows(0, min(max(NUM_PICTURES, task.batch_multiple), len(batch)))
+    most = max(NUM_PICTURES, task.batch_multiple)
+    few = batch.rows(0, min(most, len(batch)))
     if not task.needs_labels:
         few = dataclasses.replace(few, labels=None)
-    values = {f.name: getattr(few, f.name) for f in dataclasses.fields(few)}
-    content = save({n: v.cpu().contiguous() for n, v in values.items() if torch.is_tensor(v)})
+    own = {f.name: getattr(few, f.name) for f in dataclasses.fields(few)}
+    own = {name: value for name, value in own.items() if torch.is_tensor(value)}
+    if path.exists():
+        try:
+            found = load(read_own(path, MAX_SHOWN_BYTES))
+            if not _is_like(found, own, most):
+                raise TypeError("they are of another task or view")
+            return _make(found)
+        except (OSError, InputError, SafetensorError, TypeError, KeyError) as error:
+            _log.warning("%s cannot be read (%s): the pictures show other samples now", path, error)
+    content = save({name: value.cpu().contiguous() for name, value in own.items()})
     publish_bytes(path, content)
-    return _read(content)
+    return _make(load(content))
 
 
-def _read(content: bytes) -> Batch:
-    fields: dict[str, Any] = {"labels": None, **load(content)}
+def _is_like(found: Mapping[str, Tensor], own: Mapping[str, Tensor], most: int) -> bool:
+    """Tell whether samples of a file are such as the run's own, be they more or fewer."""
+    is_whole = {"images", "sample_ids", "epochs"} <= found.keys() <= own.keys()
+    if not is_whole or any(value.dim() < 1 for value in found.values()):
+        return False
+    nums = {len(value) for value in found.values()}
+    return (
+        len(nums) == 1
+        and 1 <= nums.pop() <= most
+        and all(
+            (value.dtype, value.shape[1:]) == (own[name].dtype, own[name].shape[1:])
+            for name, value in found.items()
+        )
+    )
+
+
+def _make(values: Mapping[str, Tensor]) -> Batch:
+    fields: dict[str, Any] = {"labels": None, **values}
     return Batch(**fields)
