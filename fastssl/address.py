@@ -13,7 +13,7 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+(?:::[a-z][a-z0-9+.-]+)*):(/+)(.*)", r
 
 # Whatever stands before the host; what stands behind a question mark, where tokens are.
 _USER = re.compile(r"(:/{1,2})[^/\s?#]*@")
-_QUERY = re.compile(r"([a-z][a-z0-9+.-]+:/{1,2}[^\s?#]*)\?[^\s'\"),;]+", re.IGNORECASE)
+_QUERY = re.compile(r"([a-z][a-z0-9+.-]{1,40}:/{1,2}[^\s?#]*)\?[^\s'\"),;]+", re.IGNORECASE)
 
 
 def hide_credentials(text: str) -> str:

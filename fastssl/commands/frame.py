@@ -26,6 +26,7 @@ from ..errors import EXIT_DONE, InputError, describe_failure, is_left_to_another
 from ..fields import Item, walk
 from ..system.workers import Progress
 
+_MAX_LINE, _MAX_SEARCHED = 4000, 16_000
 _PLAIN_FORMAT = warnings.formatwarning
 
 
@@ -38,7 +39,7 @@ def _format_warning(
 ) -> str:
     """Show a warning of ours as one line; those of others keep the place that they come from."""
     if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
-        return f"warning: {message}\n"
+        return f"warning: {spell_line(str(message))}\n"
     return _PLAIN_FORMAT(message, category, filename, lineno, line)
 
 
@@ -68,12 +69,26 @@ def run_command(main: Callable[[], None]) -> None:
         code, line = describe_failure(error)
         if line is None:
             raise
-        line = hide_credentials(" ".join(line.split()))  # the contract's one line
+        line = spell_line(line)
         _tell_launcher(line)
         # Where several ranks fail together, the one that found out says it.
         if not is_left_to_another_rank(error):
             print(line, file=sys.stderr)
         raise SystemExit(code) from None
+
+
+def spell_line(text: str) -> str:
+    """Return what is to be told as the contract's one line: printable, of bounded length.
+
+    Names that somebody else chose stand in it, and they may have megabytes, or move the cursor.
+
+    Args:
+        text: of an error.
+    """
+    # Cut before the search for passwords, which takes its time, and far behind where it ends.
+    line = hide_credentials(" ".join(text[:_MAX_SEARCHED].split()))
+    line = line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]} ..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _tell_launcher(line: str) -> None:
