@@ -4,7 +4,8 @@ Whatever a case holds, the command that meets it ends with exit code 0, 1 or 2, 
 line, shows no traceback, and takes no more than ten seconds and 2 GB.
 
 * A module here that has ``list_cases() -> list[Case]`` is a part of the corpus: ``sources.py`` for
-  what is converted, further ones for datasets, pictures, stores and run directories. It writes its
+  what is converted, further ones for datasets, stores, run directories, trunks and state dicts,
+  features and results, and reports. It writes its
   files by itself, into the empty folder that a case is given; nothing hostile lies in the
   repository.
 * The long form, every case as a command of its own, by hand::

@@ -16,6 +16,8 @@ MAX_S = 10
 MAX_MB = 2000
 """Memory that its largest process may take, in MB."""
 _HANGS_AFTER_S = 60
+VICTIM = "victim"
+"""A folder that a case may make, of which nothing must change."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Outcome:
     """All that it said."""
     errors: str
     """What of that went to stderr."""
+    is_harmed: bool = False
+    """Whether something changed in the folder that is none of the command's."""
 
     def list_faults(self, case: Case) -> list[str]:
         """Return what did not hold."""
@@ -59,6 +63,8 @@ class Outcome:
             faults.append(f"{num_lines} lines of error")
         if case.says not in self.output:
             faults.append(f"it does not say {case.says!r}")
+        if self.is_harmed:
+            faults.append(f"{VICTIM} was changed")
         if self.seconds > MAX_S:
             faults.append(self._say_time())
         if self.peak_mb > MAX_MB:
@@ -81,6 +87,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
         folder: an empty folder for its files.
     """
     arguments = [str(word) for word in case.prepare(folder)]
+    before = look_at(folder / VICTIM)
     out, errors = folder.parent / f"{folder.name}.out", folder.parent / f"{folder.name}.err"
     begin = time.monotonic()
     with out.open("wb") as out_file, errors.open("wb") as errors_file:
@@ -107,4 +114,19 @@ def run_case(case: Case, folder: Path) -> Outcome:
         peak_mb=usage.ru_maxrss / 1000,
         output=out.read_text("utf-8", "replace") + said,
         errors=said,
+        is_harmed=look_at(folder / VICTIM) != before,
     )
+
+
+def look_at(folder: Path) -> dict[str, bytes | None]:
+    """Return what lies in a folder: by name the bytes of a file, of all else None."""
+    if not folder.is_dir():
+        return {}
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+def make_victim(folder: Path) -> Path:
+    """Make the folder of which nothing must change, with a file in it, in a case's own."""
+    (folder / VICTIM).mkdir()
+    (folder / VICTIM / "precious").write_text("precious")
+    return folder / VICTIM

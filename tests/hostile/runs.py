@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from .case import Case
+from .case import Case, make_victim
 from .sources import make_photograph
 
 Words = Sequence[str | Path]
@@ -69,9 +69,7 @@ def copy_run(folder: Path) -> tuple[Path, Path]:
     """Put the stopped run into a case's folder; return it, and a folder that is none of its."""
     for name in ("data", "run"):
         shutil.copytree(make_master() / name, folder / name)
-    (folder / "victim").mkdir()
-    (folder / "victim" / "precious").write_text("precious")
-    return folder / "run", folder / "victim"
+    return folder / "run", make_victim(folder)
 
 
 def replace_state(run: Path, content: bytes, step: int = 2) -> None:
