@@ -23,6 +23,7 @@ _MACHINE_ERRNOS = {
 _NAME_ERRNOS = {
     errno.ENAMETOOLONG: "choose a shorter one",
     errno.ENOTDIR: "a part of it is a file; choose a place in a folder",
+    errno.EISDIR: "a folder stands there; remove it, or choose another place",
     errno.ELOOP: "a part of it is a link that leads to itself; mend the link",
 }
 
@@ -91,5 +92,6 @@ def describe_failure(error: BaseException) -> tuple[int, str | None]:
         where = f"{error.filename}: " if error.filename else ""
         return EXIT_ELSE, f"error: {where}{error.strerror}; {_MACHINE_ERRNOS[error.errno]}"
     if isinstance(error, OSError) and error.errno in _NAME_ERRNOS:
-        return EXIT_INPUT, f"error: {error.filename}: {error.strerror}; {_NAME_ERRNOS[error.errno]}"
+        where = error.filename2 or error.filename  # of a rename what was to be
+        return EXIT_INPUT, f"error: {where}: {error.strerror}; {_NAME_ERRNOS[error.errno]}"
     return EXIT_ELSE, None

@@ -162,9 +162,6 @@ def published(target: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
-    except IsADirectoryError:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{target} is a folder, and a file is written there; remove it") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -107,3 +107,23 @@ def test_an_object_without_end_is_not_read_on(bucket, tmp_path, monkeypatch):
         assert [name for name, _ in server.asked] == ["bucket/sets/ds/manifest.json"]
     finally:
         server.stop()
+
+
+def test_an_error_without_end_is_not_read_on(monkeypatch):
+    """A store that denies with words without end; nothing is listed either."""
+    from tests.hostile.stores import RawServer
+
+    def deny(_name, _is_part):
+        yield b"HTTP/1.1 403 Forbidden\r\nContent-Length: 99999999999\r\n\r\n"
+        while True:
+            yield bytes(1 << 16)
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = RawServer(deny)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+    monkeypatch.setattr(cache, "OPEN_RETRY_WAIT_S", 0.0)
+    with pytest.raises(InputError, match=r"at most 1,048,576 were asked for"):
+        open_dataset("s3://bucket/ds")
