@@ -14,6 +14,8 @@ from typing import IO
 
 MAX_OUTLINE_BYTES = 1 << 25
 """A state without its tensors' content has at most so many; a ResNet-50's has 60 KB."""
+MAX_HEADER_BYTES = 1 << 22
+"""Of safetensors; a trunk's has some hundred bytes a tensor."""
 MAX_STEPS = 1 << 20
 """Of the pickle that describes weights, each of which may make an object."""
 
@@ -51,6 +53,13 @@ def find_wrong_archive(
             if names and is_known is not None and not is_known(str(argument)):
                 return f"names {str(argument)[:80]!r}, which no state of a run does"
     return None
+
+
+def find_long_header(path: Path) -> int | None:
+    """Return the bytes of a header of safetensors that is longer than any trunk's, else None."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    return size if MAX_HEADER_BYTES < size <= path.stat().st_size else None
 
 
 def is_archive(path: Path) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import InputError
 from ..system.files import publish_bytes
+from .archives import find_long_header
 from .base import Trunk
 from .towers import first_tower_state
 from .trunks import build_trunk
@@ -84,6 +85,8 @@ def is_export(path: Path) -> bool:
     """Tell whether a file is safetensors that name their trunk."""
     if path.suffix != ".safetensors":
         return False
+    if find_long_header(path) is not None:
+        return True  # load_trunk refuses it
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
@@ -107,6 +110,10 @@ def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file; give a trunk.safetensors that a run has exported")
+    if (size := find_long_header(path)) is not None:
+        raise InputError(
+            f"{path} is not a file of a trunk (its header has {size:,} bytes); export again"
+        )
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
