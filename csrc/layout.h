@@ -35,6 +35,21 @@ struct Jitter {
   const bool* brightness_first;  // (B,): else the saturation changes first
 };
 
+// What becomes of each copy of each image; null where nothing of the kind does.
+struct Augmentation {
+  const float* gain;      // (B, K, 3): a factor of each normalised channel, and
+  const float* shift;     // (B, K, 3): what is added to it; both or none
+  const bool* grey;       // (B, K): all channels become their mean
+  const bool* flip;       // (B, K)
+  const int32_t* offset;  // (B, K, 2): row and column of the mirrored image that come first
+  const int32_t* corner;  // (B, K, 2): where the square of zeros begins in the result
+  int64_t copies;         // K
+  int64_t cutout;         // side of that square; 0 where there is none
+  bool is_lab;            // colours are L, a, b, else R, G, B of 0 .. 255
+  float centre[3];        // normalised is (x - centre) * scale
+  float scale[3];
+};
+
 // ITU-R 601 as Pillow has it, and the mean.
 constexpr float kLumaOfRgb[3] = {19595.0f / 65536, 38470.0f / 65536, 7471.0f / 65536};
 constexpr float kThird = 1.0f / 3;

@@ -36,6 +36,10 @@ TORCH_LIBRARY(fastssl, m) {
       "color_jitter(Tensor images, Tensor brightness, Tensor saturation, Tensor brightness_first, "
       "Tensor? flip, Tensor? grey, bool mean_grey, float[]? mean, float[]? std, bool standardize, "
       "ScalarType dtype, bool channels_last) -> Tensor");
+  m.def(
+      "augment_views(Tensor images, Tensor? gain, Tensor? shift, Tensor? grey, Tensor? flip, "
+      "Tensor? offset, Tensor? corner, int copies, int cutout, bool is_lab, float[] mean, "
+      "float[] std, ScalarType dtype, bool channels_last) -> Tensor");
   m.def("rgb_to_lab(Tensor images, bool eight_bit) -> Tensor");
   m.def(
       "split_lab(Tensor images, Tensor? flip, int stride, bool mean, bool eight_bit, "

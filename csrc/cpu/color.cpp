@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/lab.h"
 #include "cpu/pages.h"
 #include "cpu/pixels.h"
 
@@ -29,24 +30,6 @@ std::array<float, 256> build_linear_table() {
   }
   return table;
 }
-
-// One row in linear light, a channel after the other.
-struct LinearRow {
-  explicit LinearRow(int64_t size) : red(size), green(size), blue(size) {}
-
-  void read(const Row& row, int64_t every) {
-    static const std::array<float, 256> kLinear = build_linear_table();
-    const uint8_t* pixel = row.first;
-    const int64_t num = row.num / every, step = row.step * every;
-    for (int64_t x = 0; x < num; ++x, pixel += step) {
-      red[x] = kLinear[pixel[0]];
-      green[x] = kLinear[pixel[1]];
-      blue[x] = kLinear[pixel[2]];
-    }
-  }
-
-  std::vector<float> red, green, blue;
-};
 
 FASTSSL_INLINE float lab_f(float t) {
   const float root = fast_cbrt(t);
@@ -79,10 +62,25 @@ FASTSSL_INLINE void convert_row_body(const float* __restrict red, const float* _
   }
 }
 
+}  // namespace
+
 FASTSSL_KERNEL(convert_row,
                (const float* red, const float* green, const float* blue, int64_t num,
                 bool eight_bit, float* lightness, float* a, float* b),
                (red, green, blue, num, eight_bit, lightness, a, b))
+
+void LinearRow::read(const Row& row, int64_t every) {
+  static const std::array<float, 256> kLinear = build_linear_table();
+  const uint8_t* pixel = row.first;
+  const int64_t num = row.num / every, step = row.step * every;
+  for (int64_t x = 0; x < num; ++x, pixel += step) {
+    red[x] = kLinear[pixel[0]];
+    green[x] = kLinear[pixel[1]];
+    blue[x] = kLinear[pixel[2]];
+  }
+}
+
+namespace {
 
 FASTSSL_INLINE void convert_lightness_body(const float* __restrict red,
                                            const float* __restrict green,

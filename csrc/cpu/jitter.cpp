@@ -13,6 +13,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/pages.h"
 #include "cpu/pixels.h"
+#include "cpu/rows.h"
 
 // Last, as it says itself.
 #include "cpu/lanes.h"
@@ -132,20 +133,6 @@ FASTSSL_INLINE void scale_row_body(float* x, int64_t num, float centre, float sc
 FASTSSL_KERNEL(scale_row, (float* x, int64_t num, float centre, float scale),
                (x, num, centre, scale))
 
-FASTSSL_INLINE void interleave_body(const float* __restrict red, const float* __restrict green,
-                                    const float* __restrict blue, int64_t num,
-                                    float* __restrict out) {
-  for (int64_t x = 0; x < num; ++x) {
-    out[3 * x] = red[x];
-    out[3 * x + 1] = green[x];
-    out[3 * x + 2] = blue[x];
-  }
-}
-
-FASTSSL_KERNEL(interleave,
-               (const float* red, const float* green, const float* blue, int64_t num, float* out),
-               (red, green, blue, num, out))
-
 // How painted values become the output's: (x - centre) * scale.
 struct Scale {
   float centre[3];
@@ -216,27 +203,11 @@ class Painter {
   }
 
   void write(int64_t image, int64_t y, const Scale& scale, float* rows) const {
-    const int64_t width = images_.width, plane = images_.height * width;
+    const int64_t width = images_.width, height = images_.height;
     for (int64_t channel = 0; channel < 3; ++channel) {
       scale_row(rows + channel * width, width, scale.centre[channel], scale.scale[channel]);
     }
-    Out* first = out_ + image * 3 * plane;
-    if (!channels_last_) {
-      for (int64_t channel = 0; channel < 3; ++channel) {
-        std::copy_n(rows + channel * width, width, first + channel * plane + y * width);
-      }
-      return;
-    }
-    Out* place = first + 3 * y * width;
-    if constexpr (std::is_same_v<Out, float>) {
-      interleave(rows, rows + width, rows + 2 * width, width, place);
-    } else {
-      for (int64_t x = 0; x < width; ++x) {
-        for (int64_t channel = 0; channel < 3; ++channel) {
-          place[3 * x + channel] = static_cast<Out>(rows[channel * width + x]);
-        }
-      }
-    }
+    write_row(rows, height, width, y, channels_last_, out_ + 3 * image * height * width);
   }
 
   const Images& images_;

@@ -38,6 +38,10 @@ cudaError_t map_patches(const Images& images, const Cut& cut, int64_t height, in
 cudaError_t paint_images(const Images& images, const bool* flip, const Jitter& jitter,
                          const Scaling& scaling, const Output& output, cudaStream_t stream);
 
+// Copies of whole images in normalised Lab or RGB, augmented. The element is not uint8.
+cudaError_t augment_images(const Images& images, const Augmentation& augmentation,
+                           const Output& output, cudaStream_t stream);
+
 // All pixels to planes of L, a and b.
 cudaError_t convert_to_lab(const Images& images, bool eight_bit, float* out, cudaStream_t stream);
 

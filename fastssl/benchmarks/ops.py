@@ -24,6 +24,7 @@ from .. import ops
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError
 from ..fields import Checked, NumThreads, Range, Rounds
+from ..models.input_spec import LAB_SCALES
 from ..ops import reference
 from ..sampling import ChunkLayout, SampleOrder, reference_ids
 from .harness import choose_device, compare, describe_device, run_rounds, summarize, write_result
@@ -159,6 +160,41 @@ def build_jitter_row(
         lambda: reference.color_jitter(*arguments),
         images.numel() * (1 + dtype.itemsize),
         None if compiled is None else lambda: compiled(*arguments),
+    )
+
+
+def build_augment_row(
+    batch_size: int, device: torch.device, dtype: torch.dtype, copies: int, is_inductor: bool
+) -> Row:
+    """Pictures of 64 px in normalised Lab: new colours, mirrored, shifted, cut out."""
+    generator = torch.Generator().manual_seed(0)
+    images = random_pixels(batch_size, 64, 64, 3, device=device)
+    shape = (batch_size, copies)
+
+    def draw(*last: int) -> torch.Tensor:
+        return torch.rand(*shape, *last, generator=generator)
+
+    drawn = {
+        "gain_BK3": 0.75 + 0.5 * draw(3),
+        "shift_BK3": 0.5 * draw(3) - 0.25,
+        "grey_BK": draw() < 0.25,
+        "flip_BK": draw() < 0.5,
+        "offset_BK2": (17 * draw(2)).int() - 8,
+        "corner_BK2": (49 * draw(2)).int(),
+    }
+    tensors = {name: value.to(device) for name, value in drawn.items()}
+    mean, std = LAB_SCALES["newell20_lab"]
+    arguments: tuple[Any, ...] = (*tensors.values(), copies, 16, True, mean, std, dtype, True)
+    options: dict[str, Any] = {"cutout": 16, "dtype": dtype, "channels_last": True}
+    compiled = torch.compile(reference.augment_views) if is_inductor else None
+    return Row(
+        f"augment_views, {copies} of 64 px in Lab, {describe_dtype(dtype)}",
+        "images",
+        batch_size,
+        lambda: ops.augment_views(images, "lab", mean, std, **options | tensors),
+        lambda: reference.augment_views(images, *arguments),
+        images.numel() * (1 + copies * dtype.itemsize),
+        None if compiled is None else lambda: compiled(images, *arguments),
     )
 
 
@@ -362,6 +398,8 @@ def build_rows(options: BenchOps, device: torch.device) -> Iterator[Row]:
         yield build_normalize_row(size, device, dtype, is_inductor)
         for standardize in (False, True):
             yield build_jitter_row(size, device, dtype, standardize, is_inductor)
+        for copies in (1, 2):
+            yield build_augment_row(8 * size, device, dtype, copies, is_inductor)
         for mean in (False, True):
             yield build_split_row(size, device, dtype, mean, is_inductor)
         # A dense target of 32 images is 126 MB, and there are several of that size.

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import checks, reference
+from . import checks, library, reference  # noqa: F401 - library registers the operators
 
 Space = Literal["lab", "rgb"]
 """Colours of a normalised image: CIE Lab as ``rgb_to_lab`` has it, or RGB in units of 0 .. 1."""
@@ -92,7 +92,7 @@ def augment_views(
         legend = "(B, K" + "".join(f", {size}" for size in last) + ")"
         shape = (images_BHWC.shape[0], copies, *last)
         checks.check_tensor(tensor, name, kind, images_BHWC.device, {legend: shape})
-    return reference.augment_views(
+    return torch.ops.fastssl.augment_views.default(
         images_BHWC,
         gain_BK3,
         shift_BK3,

@@ -28,6 +28,9 @@ SCHEMAS = {
     "color_jitter": "(Tensor images, Tensor brightness, Tensor saturation, "
     "Tensor brightness_first, Tensor? flip, Tensor? grey, bool mean_grey, float[]? mean, "
     "float[]? std, bool standardize, ScalarType dtype, bool channels_last) -> Tensor",
+    "augment_views": "(Tensor images, Tensor? gain, Tensor? shift, Tensor? grey, Tensor? flip, "
+    "Tensor? offset, Tensor? corner, int copies, int cutout, bool is_lab, float[] mean, "
+    "float[] std, ScalarType dtype, bool channels_last) -> Tensor",
     "rgb_to_lab": "(Tensor images, bool eight_bit) -> Tensor",
     "split_lab": "(Tensor images, Tensor? flip, int stride, bool mean, bool eight_bit, "
     "ScalarType dtype) -> (Tensor, Tensor)",
@@ -175,6 +178,17 @@ def _fake_normalize(
 def _fake_color_jitter(images: Tensor, *rest: Any) -> Tensor:
     """Return an empty result of the right shape, type and strides."""
     return _fake_normalize(images, None, None, [], [], *rest[-2:])
+
+
+@torch.library.register_fake("fastssl::augment_views")
+def _fake_augment_views(images: Tensor, *rest: Any) -> Tensor:
+    """Return an empty result of the right shape, type and strides."""
+    copies, dtype, channels_last = rest[6], *rest[-2:]
+    num, height, width = images.shape[:3]
+    if channels_last:
+        interleaved = images.new_empty((num, copies, height, width, 3), dtype=dtype)
+        return interleaved.permute(0, 1, 4, 2, 3)
+    return images.new_empty((num, copies, 3, height, width), dtype=dtype)
 
 
 @torch.library.register_fake("fastssl::rgb_to_lab")

@@ -34,6 +34,7 @@ def test_bench_ops_compares_every_row_with_its_reference(tmp_path):
         *["extract_patches"] * 2,
         "normalize",
         *["color_jitter"] * 2,
+        *["augment_views"] * 2,
         *["split_lab"] * 2,
         *["ColorLoss and gradient"] * 5,
         "rgb_to_lab",

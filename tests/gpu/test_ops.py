@@ -10,6 +10,8 @@ import torch
 
 from fastssl import ops
 from fastssl.ops import reference
+from tests.ops.test_augmentation import SCALES as AUGMENTATION_SCALES
+from tests.ops.test_augmentation import draw as draw_augmentations
 
 pytestmark = pytest.mark.gpu
 
@@ -299,4 +301,20 @@ def test_jittered_colours_are_those_of_the_cpu(dtype, channels_last, standardize
     theirs = ops.color_jitter(images, **colours, **options)
     # Values up to 4, rounded at the end; the sums before differ in their last bits.
     tolerance = max(1e-5, 4 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(ours.cpu(), theirs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("space", ["lab", "rgb"])
+@pytest.mark.parametrize("width", [90, 91])
+def test_augmented_views_are_those_of_the_cpu(dtype, channels_last, space, width):
+    images, drawn = draw_augmentations(height=64, width=width)
+    options = {"cutout": 5, "dtype": dtype, "channels_last": channels_last}
+    scale = AUGMENTATION_SCALES[space]
+    ours = ops.augment_views(images.cuda(), space, *scale, **to_gpu(drawn), **options)
+    theirs = ops.augment_views(images, space, *scale, **drawn, **options)
+    assert ours.stride() == theirs.stride()
+    # Values up to 20, rounded at the end; a and b are differences of cube roots times 500.
+    tolerance = max(1e-4, 16 * torch.finfo(dtype).eps)
     torch.testing.assert_close(ours.cpu(), theirs, rtol=0, atol=tolerance)

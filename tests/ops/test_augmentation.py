@@ -184,6 +184,16 @@ def test_threads_do_not_change_the_result():
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("is_lab", [False, True])
+def test_opcheck(dtype, is_last, is_lab):
+    images, drawn = draw()
+    scale = SCALES["lab" if is_lab else "rgb"]
+    given = (images[:, 1:9, 2:9], *drawn.values(), 2, 5, is_lab, *scale, dtype, is_last)
+    torch.library.opcheck(torch.ops.fastssl.augment_views.default, given)
+
+
 def test_a_compiled_graph_is_whole_and_gives_what_eager_gives():
     images, drawn = draw()
 

@@ -15,7 +15,7 @@ from tests.ops.emulation import compile_kernels
 pytestmark = pytest.mark.skipif(not ops.build_info()["cpu"], reason="needs the extension")
 
 COPIES = ["default", "avx2", "avx512"]
-FILES = [f"tests/ops/test_{name}.py" for name in ("color", "losses", "jitter")]
+FILES = [f"tests/ops/test_{name}.py" for name in ("color", "losses", "jitter", "augmentation")]
 # Tests of what torch is told, not of numbers, and those of plain Python.
 OTHER = "opcheck or compiled or refuse or autocast or decoding or opencv or memory or buffers"
 
