@@ -255,7 +255,9 @@ def _render_job(
     Returns:
         The line of each image's metadata, and the files that could not be used.
     """
-    maker, lines, paths = _opened(config), {}, {}
+    maker = _opened(config)
+    lines: dict[int, str] = {}
+    paths: dict[int, Path] = {}
     renderings: dict[int, Rendering] = {}
     for index in indices:
         scene, models, textures = maker.make(index)
