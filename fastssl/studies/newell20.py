@@ -91,8 +91,8 @@ def _make_vae(form: str, course: Course) -> VaeConfig:
 
 
 def _make_amdim(form: str, _course: Course) -> AmdimConfig:
-    projection = "residual" if form == "amdim_encoder" else "linear"
-    return AmdimConfig(size=FORMS[form].size, projection=projection)
+    config = AmdimConfig(size=FORMS[form].size)
+    return dataclasses.replace(config, projection="residual") if form == "amdim_encoder" else config
 
 
 def _make_cmc(form: str, _course: Course) -> CMCConfig:

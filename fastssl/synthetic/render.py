@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -50,7 +50,7 @@ from .scene import (
 )
 from .shapes import CLASSES
 from .textures import LARGEST_SIDE_PX
-from .trace import Model, Rendering, Tracer, choose_variant, load_mitsuba
+from .trace import Model, Renderer, Rendering, Tracer, choose_variant, load_mitsuba
 from .variants import Variant
 
 _SKIPPED_NAME = "skipped.jsonl"
@@ -79,7 +79,7 @@ class RenderConfig(Checked):
     """Folder of ShapeNetCore to take models from; None builds them."""
     textures: Path | None = None
     """Folder of pictures, as DTD's, to take textures from; None draws them."""
-    renderer: Literal["auto", "scalar_rgb", "cuda_ad_rgb"] = "auto"
+    renderer: Renderer = "auto"
     """Form of mitsuba: one core a process, or a GPU; auto takes a GPU if there is one."""
 
     def check(self) -> None:

@@ -23,7 +23,7 @@ NUM_TEXTURES = 5640
 LARGEST_SIDE_PX = 128
 """Side of the finest texture: an object of a 128 px picture has fewer pixels across."""
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 
 @cache
@@ -219,9 +219,9 @@ FAMILIES = tuple(_FAMILIES)
 """Names of the families; a texture's number modulo their number is its family."""
 
 
-def _palette(p: Proportions) -> NDArray[np.float32]:
+def _palette(p: Proportions) -> Field:
     """Return three colours (3, 3) of 0 .. 1; the ends differ plainly in brightness."""
-    colors = p.units(9).reshape(3, 3)
+    colors: Field = p.units(9).reshape(3, 3)
     weights = np.array([0.3, 0.59, 0.11], np.float32)
     # Most materials are less colourful than uniform colours.
     grey = (colors @ weights)[:, None]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .scene import COLOR_SHARE, Scene, Thing
 
-SCALAR, CUDA = "scalar_rgb", "cuda_ad_rgb"
+Renderer = Literal["auto", "scalar_rgb", "cuda_ad_rgb"]
+"""A form of mitsuba; ``auto`` takes the GPU if there is one."""
+SCALAR: Renderer = "scalar_rgb"
+CUDA: Renderer = "cuda_ad_rgb"
 """Mitsuba's variants: one core, or a GPU."""
 
 MAX_DEPTH_M, DEPTH_LEVELS = 2.55, 100
@@ -113,7 +116,7 @@ def load_mitsuba(variant: str) -> ModuleType:
     return mitsuba
 
 
-def choose_variant(asked: str) -> str:
+def choose_variant(asked: Renderer) -> Renderer:
     """Return the form of mitsuba that this machine renders with.
 
     Args:
@@ -279,7 +282,7 @@ class Tracer:
         if not self._is_scalar:  # there shapes of all scenes share one registry
             import drjit
 
-            pointers = drjit.reinterpret_array(self._mi.UInt32, described.shapes_dr())
+            pointers: Any = drjit.reinterpret_array(self._mi.UInt32, described.shapes_dr())
             numbers = pointers.numpy().astype(int)
         names = {_object_name(i): 1 + i for i in range(num_objects)}
         to_object = np.zeros(1 + numbers.max(), np.uint8)

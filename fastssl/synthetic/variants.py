@@ -49,8 +49,8 @@ class Variant:
             pairs = list(zip(factors.upper(), LETTERS, strict=True))
             for easy, hard in (("0", "1"), ("-", None)):
                 if all(given in (easy, hard or letter) for given, letter in pairs):
-                    flags = [given != easy for given, _ in pairs]
-                    return cls(*flags, text.endswith(MULTI))
+                    texture, colour, viewpoint, light = (given != easy for given, _ in pairs)
+                    return cls(texture, colour, viewpoint, light, text.endswith(MULTI))
         raise InputError(
             f"variant ('{text}') must be four digits 0 or 1 (texture, colour, viewpoint, light; 1 "
             f"is hard), or as letters {LETTERS} with a dash for each easy one, and {MULTI} behind "

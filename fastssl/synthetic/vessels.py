@@ -218,9 +218,9 @@ def _sail(foot: list[float], length: float, height: float, head: float = 0.0) ->
         [x + 0.02, y + height, z + head],
         [x, y + height, z],
     ]
-    corners = np.array(corners if head else [*corners[:2], corners[3]])
+    outline = np.array(corners if head else [*corners[:2], corners[3]])
     half = np.array([0.008, 0, 0])
-    return loft([corners - half, corners + half])
+    return loft([outline - half, outline + half])
 
 
 def _build_sailer(p: Proportions, length: float, beam: float) -> Parts:

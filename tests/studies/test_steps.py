@@ -19,6 +19,7 @@ from fastssl.studies.registry import CELLS
 from fastssl.tasks import RotationConfig, build_task
 from fastssl.training.optim import build_optimizer
 from fastssl.views import list_views
+from fastssl.world import World
 
 # What makes a cell small; what it asks stays.
 PATCHES = {"patch": 64, "jitter": 2, "crop": 195, "hidden": 8, "joint_hidden": 16}
@@ -57,6 +58,7 @@ def build_small(name):
     task = build_task(
         dataclasses.replace(config.task, **changes), build_trunk(config.trunk, 1), num_classes=3
     )
+    task.open_tables(8, World(0, 1, torch.device("cpu"), None))
     return task, build_optimizer(config.optim, task), task.prepare(make_batch(task), 5, torch.float)
 
 

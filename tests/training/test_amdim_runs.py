@@ -31,7 +31,8 @@ def test_a_killed_run_ends_as_the_undisturbed_one(dataset_path, tmp_path, num_ra
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(dataset_path, whole, num_ranks)
     run(dataset_path, killed, num_ranks, die_at=5, is_killed=True)
-    assert load_newest(killed)["step"] == 4
+    # A checkpoint is written beside the steps: that of the fourth may not have been there yet.
+    assert load_newest(killed)["step"] in (2, 4)
     run(dataset_path, killed, num_ranks)
     assert_equal_states(load_newest(whole), load_newest(killed))
     lines = [line for line in read_lines(whole / "metrics.jsonl") if "loss" in line]

@@ -40,7 +40,8 @@ def test_a_killed_run_ends_as_the_undisturbed_one(dataset_path, tmp_path, num_ra
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(dataset_path, whole, 7, num_ranks)
     run(dataset_path, killed, 7, num_ranks, die_at=5, is_killed=True)
-    assert read_newest(killed)[0] == 4
+    # A checkpoint is written beside the steps: that of the fourth may not have been there yet.
+    assert read_newest(killed)[0] in (2, 4)
     run(dataset_path, killed, 7, num_ranks)
     (_, a, memory), (_, b, other) = read_newest(whole), read_newest(killed)
     assert torch.equal(memory, other)
