@@ -4,6 +4,7 @@ without a GPU."""
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 from pathlib import Path
 
@@ -55,8 +56,10 @@ def pytest_runtest_setup() -> None:
 
     Weights that nobody seeds are drawn alike in every order. Dynamo forgets the sizes that it has
     seen, or it would compile the same code for sizes that it does not know. (pytest-randomly seeds
-    ``random`` and NumPy, by the order's seed; no test draws from their global generators.)
+    ``random`` and NumPy, by the order's seed; no test draws from their global generators.) Ctrl-C
+    is heard, which a shell's background jobs ignore, and with them all that they start.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()

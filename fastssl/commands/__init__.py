@@ -41,7 +41,7 @@ COMMANDS = {
             "make-shards",
             "commands.make_shards",
             _DATA,
-            "photographs, a list, a table, PASCAL VOC, COCO or tars into shards",
+            "photographs, a list, a table, VOC, COCO or tars into shards",
         ),
         ("check-shards", "commands.check_shards", _DATA, "check all that a dataset says of itself"),
         ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),

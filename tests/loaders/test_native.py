@@ -167,16 +167,18 @@ def test_an_unknown_dct_is_refused():
         LoaderConfig(dct="scale")
 
 
-def thread_names():
-    names = []
+def find_threads():
+    """Return the loaders' threads in this process: name by number."""
+    found = {}
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # it has ended
-            names.append((task / "comm").read_text().strip())
-    return names
+            found[task.name] = (task / "comm").read_text().strip()
+    return {number: name for number, name in found.items() if name.startswith("fastssl-")}
 
 
 def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_path):
     path = shutil.copytree(dataset_path, tmp_path / "shards")
+    others = find_threads().keys()  # of tests before this one, which may end at any time
     loader = build(path)
     batches = loader.one_pass()
     # Nobody writes to the pipe, so whoever opens it waits for ever.
@@ -184,13 +186,14 @@ def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_pa
     stalled.unlink()
     os.mkfifo(stalled)
     assert next(batches).sample_ids.tolist() == list(range(8))
+    assert find_threads().keys() - others
     closer = threading.Thread(target=loader.close)
     closer.start()
     closer.join(HANGS_AFTER_S)
     is_closed = not closer.is_alive()
     # With a writer there, the threads that hang in it come free, and those that open it later too.
     writer = os.open(stalled, os.O_RDWR | os.O_NONBLOCK)
-    are_gone = becomes_true(lambda: not any(n.startswith("fastssl-") for n in thread_names()))
+    are_gone = becomes_true(lambda: not find_threads().keys() - others)
     os.close(writer)
     assert is_closed
     assert are_gone
@@ -258,7 +261,7 @@ def test_a_thread_that_hangs_holds_nothing_of_pythons(stalled):
     del stalled.pool
     arrays.clear()
     are_gone = [array() is None for array in left]
-    is_hanging = "fastssl-decode" in thread_names()
+    is_hanging = "fastssl-decode" in find_threads().values()
     stalled.release()
     assert are_gone == [True] * 3
     assert is_hanging
