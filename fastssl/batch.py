@@ -72,6 +72,18 @@ class Batch(Documented):
         """Return B, the number of samples."""
         return self.images.shape[0]
 
+    @property
+    def used_ids(self) -> Tensor:
+        """int64 (B,) on the CPU: the ids whose pixels these are; one that is bad is its substitute.
+
+        What tells samples apart tells them apart by these: a batch may cross an epoch's border, and
+        two copies of one sample have one id.
+        """
+        used = self.sample_ids.clone()
+        for substitution in self.substitutions:
+            used[substitution.row] = substitution.used
+        return used
+
     def rows(self, start: int, stop: int) -> Batch:
         """Return the samples of rows start..stop-1 as a batch that shares their memory."""
         cut: dict[str, Any] = {

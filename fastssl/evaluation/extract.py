@@ -137,10 +137,7 @@ def run_trunk(
         for batch in batches:
             _check_single_view(batch)
             features = _look(trunk, batch.images[:, 0].to(device, non_blocking=True), setting)
-            used_ids = batch.sample_ids.clone()
-            for swap in batch.substitutions:
-                used_ids[swap.row] = swap.used
-            yield FeatureBatch(batch.sample_ids, used_ids, batch.labels, features)
+            yield FeatureBatch(batch.sample_ids, batch.used_ids, batch.labels, features)
 
 
 @torch.inference_mode()

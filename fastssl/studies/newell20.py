@@ -231,73 +231,73 @@ def list_cells() -> dict[str, Cell]:
 
 
 def cmc_smoke() -> RunConfig[CMCConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9's halves on pictures of 32 px.
+    """200 steps of the same path on a CPU, not yet measured: ResNet9's halves on pictures of 32 px.
 
     Command: ``fastssl train newell20_cmc_smoke --data.path shards/ --output-dir runs/smoke``.
     """
-    return _learn_in_seconds("cmc", "resnet9", size=32, num_negatives=1024)
+    return _shrink("cmc", "resnet9", size=32, num_negatives=1024)
 
 
 def cmc_dense_smoke() -> RunConfig[CMCConfig]:
-    """The same path of the dense form on a CPU: pictures of 64 px.
+    """200 steps of the dense form on a CPU, not yet measured: pictures of 64 px.
 
     Command: ``fastssl train newell20_cmc_dense_smoke --data.path shards/ --output-dir runs/smoke``.
     """
-    return _learn_in_seconds("cmc", "resnet50_dense", size=64, num_negatives=1024)
+    return _shrink("cmc", "resnet50_dense", size=64, num_negatives=1024)
 
 
 def vae_smoke() -> RunConfig[VaeConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
+    """200 steps of the same path on a CPU, not yet measured: ResNet9 on pictures of 32 px.
 
     Command: ``fastssl train newell20_vae_smoke --data.path shards/ --output-dir runs/smoke``.
     """
-    return _learn_in_seconds("vae", "resnet9", size=32, output=32)
+    return _shrink("vae", "resnet9", size=32, output=32)
 
 
 def vae_dense_smoke() -> RunConfig[VaeConfig]:
-    """The same path of the dense form on a CPU: 64 px, of which 32 are painted.
+    """200 steps of the dense form on a CPU, not yet measured: 64 px, of which 32 are painted.
 
     Command: ``fastssl train newell20_vae_dense_smoke --data.path shards/ --output-dir runs/smoke``.
     """
-    return _learn_in_seconds("vae", "resnet50_dense", size=64, output=32)
+    return _shrink("vae", "resnet50_dense", size=64, output=32)
 
 
 def rotation_smoke() -> RunConfig[NewellRotationConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
+    """200 steps of the same path on a CPU, not yet measured: ResNet9 on pictures of 32 px.
 
     Command: ``fastssl train newell20_rotation_smoke --data.path shards/ --output-dir runs/smoke``.
     """
-    return _learn_in_seconds("rotation", "resnet9", size=32)
+    return _shrink("rotation", "resnet9", size=32)
 
 
 def rotation_dense_smoke() -> RunConfig[NewellRotationConfig]:
-    """The same path of the dense form on a CPU: pictures of 64 px.
+    """200 steps of the dense form on a CPU, not yet measured: pictures of 64 px.
 
     Command: ``fastssl train newell20_rotation_dense_smoke --data.path shards/ --output-dir
     runs/smoke``.
     """
-    return _learn_in_seconds("rotation", "resnet50_dense", size=64)
+    return _shrink("rotation", "resnet50_dense", size=64)
 
 
 def amdim_smoke() -> RunConfig[AmdimConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9 on pictures of 32 px.
+    """200 steps of the same path on a CPU, not yet measured: ResNet9 on pictures of 32 px.
 
     Command: ``fastssl train newell20_amdim_smoke --data.path shards/ --output-dir runs/smoke``.
     """
-    return _learn_in_seconds("amdim", "resnet9", size=32)
+    return _shrink("amdim", "resnet9", size=32)
 
 
 def amdim_dense_smoke() -> RunConfig[AmdimConfig]:
-    """The same path of the dense form on a CPU: pictures of 64 px.
+    """200 steps of the dense form on a CPU, not yet measured: pictures of 64 px.
 
     Command: ``fastssl train newell20_amdim_dense_smoke --data.path shards/ --output-dir
     runs/smoke``.
     """
-    return _learn_in_seconds("amdim", "resnet50_dense", size=64)
+    return _shrink("amdim", "resnet50_dense", size=64)
 
 
-def _learn_in_seconds(method: str, form: str, **changes: Any) -> RunConfig[Any]:
-    """Shrink a cell to what learns on one CPU thread in a minute or two.
+def _shrink(method: str, form: str, **changes: Any) -> RunConfig[Any]:
+    """Shrink a cell to 200 steps of a narrow ResNet9.
 
     Args:
         method: one of ``METHODS``.

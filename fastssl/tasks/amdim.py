@@ -25,7 +25,6 @@ from ..shards import ShardDataset
 from ..world import World
 from .base import Inputs, Metric, Task, check_side
 from .divided_table import DividedTable
-from .exemplar import label_images
 from .heat_maps import draw_matches
 from .local_contrast import clip_scores, contrast_places, pool_places, score_places, take_own
 from .newell_views import NewellViewsConfig, augment, draw_augmentation, to_pictures
@@ -190,7 +189,7 @@ class Amdim(Task):
         device = batch.images.device
         # Both are mirrored or neither.
         drawn = draw_augmentation(self.config, batch, seed, NUM_VIEWS, shares_flip=True).to(device)
-        labels = torch.from_numpy(label_images(batch)).to(device, non_blocking=True)
+        labels = batch.used_ids.to(device, non_blocking=True)
         return {
             "images": augment(batch.images[:, 0], drawn, self.config, dtype),
             "labels": labels,

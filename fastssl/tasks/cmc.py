@@ -28,9 +28,8 @@ from ..shards import ShardDataset
 from ..world import World
 from .base import Inputs, Metric, Task, check_side
 from .divided_table import DividedTable
-from .exemplar import label_images
 from .memory_bank import NUM_VIEWS, Contrast, MemoryBank
-from .newell_views import NewellViewsConfig, augment, draw_augmentation
+from .newell_views import NewellViewsConfig
 from .pictures import Picture, frame_picture
 
 _NUM_NEIGHBOURS = 5
@@ -133,10 +132,8 @@ class CMC(Task):
         Returns:
             ``images`` (B, 3, S, S) normalised Lab, and what ``MemoryBank.draw`` returns.
         """
-        device = batch.images.device
-        augmentation = draw_augmentation(self.config, batch, seed, 1).to(device)
-        images = augment(batch.images[:, 0], augmentation, self.config, dtype).flatten(0, 1)
-        return {"images": images, **self.bank.draw(torch.from_numpy(label_images(batch)))}
+        images = self.config.make_views(batch, seed, 1, dtype)[:, 0]
+        return {"images": images, **self.bank.draw(batch.used_ids)}
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``loss`` (the sum of both views' mean cross-entropies) and ``accuracy``."""
@@ -166,7 +163,7 @@ class CMC(Task):
             dtype = next(self.parameters()).dtype
             features = self._look(make_inputs(shown.images[:, 0], self.input_spec, dtype))
         found, products = self.bank.find_nearest(features, _NUM_NEIGHBOURS + 1)
-        own = label_images(shown)
+        own = shown.used_ids.tolist()
         kept = [
             [pair for pair in zip(ids, values, strict=True) if pair[0] != me][:_NUM_NEIGHBOURS]
             for ids, values, me in zip(found.tolist(), products.tolist(), own, strict=True)

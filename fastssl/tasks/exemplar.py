@@ -95,7 +95,7 @@ class Exemplar(Task):
         config, device = self.config, batch.images.device
         self.check_batch(len(batch))
         appearance = draw_appearance(config, batch, seed, config.num_crops).to(device)
-        labels = torch.from_numpy(label_images(batch)).to(device, non_blocking=True)
+        labels = batch.used_ids.to(device, non_blocking=True)
         return {
             "images": prepare_views(batch.images, appearance, config, dtype),
             "labels": labels,
@@ -180,15 +180,3 @@ def group_images(rows_B: Tensor, size: int) -> Tensor:
         (B / size, size, ...), a view.
     """
     return rows_B.unflatten(0, (size, -1)).transpose(0, 1)
-
-
-def label_images(batch: Batch) -> np.ndarray:
-    """Name the image that stands in each row: int64 (B,).
-
-    A batch may cross an epoch's border: two copies of one sample have one name, and so has a sample
-    that took the place of a bad one.
-    """
-    labels = batch.sample_ids.numpy().copy()
-    for substitution in batch.substitutions:
-        labels[substitution.row] = substitution.used
-    return labels

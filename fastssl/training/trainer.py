@@ -181,9 +181,8 @@ class Trainer:
         check_count(config.data, num_samples, world.size * config.accumulation)
         size = check_batch_size(config.data.global_batch_size, world.size, config.accumulation)
         num_classes = len(dataset.class_names)
-        outline = outline_task(config, num_classes, self._given_trunk)
+        self._outline = outline = outline_task(config, num_classes, self._given_trunk)
         outline.check_batch(size)
-        self._outline = outline
         num_ids = count_ids(config.data, dataset.num_samples)
         check_memory(outline, config, size, world.size, read_capacity(world), num_ids)
         start = read_start(config, outline, self._given_trunk)
