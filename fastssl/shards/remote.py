@@ -24,10 +24,10 @@ from .store import Result, Store, StoreError
 NUM_REQUESTS = 16
 """Requests that one process has under way."""
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
 """Longest wait for a connection."""
 
-READ_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 5.0
 """Longest silence before an answer and in the middle of one."""
 
 REQUEST_TIMEOUT_S = 60.0

@@ -17,11 +17,11 @@ from .store import StoreError
 
 MIN_BYTES_PER_S = 1024
 """An answer that comes more slowly is given up, once it has had ``TRICKLE_S``."""
-TRICKLE_S = 5.0
+TRICKLE_S = 4.0
 """Seconds after which the rate of an answer counts."""
-HEADERS_S = 6.0
+HEADERS_S = 5.0
 """Seconds that a server has for its headers."""
-UNTOLD_S = 8.0
+UNTOLD_S = 5.0
 """Seconds that an answer may take that does not tell its length; servers of files do."""
 MAX_REDIRECTS = 5
 """Redirects in a row that are followed."""
