@@ -44,17 +44,19 @@ class PictureDecoder(nn.Module):
     convolution to three channels.
     """
 
-    def __init__(self, num_features: int, side: int) -> None:
+    def __init__(self, num_features: int, side: int, width: int = 4) -> None:
         """Build the decoder.
 
         Args:
             num_features: D.
             side: S, 4 px doubled a number of times.
+            width: of the trunk that it belongs to; 4 is the study's channels, others in proportion.
         """
         super().__init__()
         check_output("side", side)
         num_layers = (side // _FIRST_SIDE).bit_length()
         channels = (*_CHANNELS[:1] * max(0, num_layers - len(_CHANNELS)), *_CHANNELS[-num_layers:])
+        channels = tuple(count * width // 4 for count in channels)
         layers: list[nn.Module] = []
         before = num_features
         for number, after in enumerate(channels):

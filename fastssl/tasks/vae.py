@@ -56,17 +56,18 @@ class VaeConfig(NewellViewsConfig):
 class VaeHead(nn.Module):
     """From pre-logits to latent numbers, and from those to a picture."""
 
-    def __init__(self, num_features: int, side: int) -> None:
+    def __init__(self, num_features: int, side: int, width: int = 4) -> None:
         """Build the layers.
 
         Args:
             num_features: D, of the trunk, and of latent numbers.
             side: R, of the picture.
+            width: of the trunk; a narrow one gets a decoder as narrow.
         """
         super().__init__()
         self.mean = nn.Linear(num_features, num_features)
         self.log_variance = nn.Linear(num_features, num_features)
-        self.decoder = PictureDecoder(num_features, side)
+        self.decoder = PictureDecoder(num_features, side, width)
 
     def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a picture (B, 3, R, R), and mean and logarithm of the variance (B, D).
@@ -115,7 +116,7 @@ class Vae(Task):
         self.views = config.list_views()
         self.input_spec = config.input_spec
         self.trunk = trunk
-        self.head = VaeHead(trunk.num_features, config.output)
+        self.head = VaeHead(trunk.num_features, config.output, trunk.width)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

@@ -104,6 +104,12 @@ def test_the_decoder_has_the_published_layers(side, channels):
     assert decoder.layers[-1].kernel_size == (1, 1)
 
 
+def test_a_narrow_trunk_gets_a_decoder_as_narrow():
+    head = build_task(VaeConfig(), build_trunk("resnet9", width=1)).head
+    ups = [layer for layer in head.decoder.layers if isinstance(layer, torch.nn.ConvTranspose2d)]
+    assert [layer.out_channels for layer in ups] == [64, 64, 64, 32, 16]
+
+
 def test_as_many_latent_numbers_as_features_are_drawn_while_training_alone():
     torch.manual_seed(0)
     head = VaeHead(12, 8)
