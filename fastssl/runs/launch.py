@@ -6,8 +6,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from ..system.lifelines import ending_with_parent
 
@@ -35,6 +36,34 @@ def training_command(recipe: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "fastssl", "train", recipe, *options]
 
 
+def start_child(
+    command: Sequence[str],
+    stdout: int | IO[Any] | None = None,
+    stderr: int | IO[Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    kept_open: Collection[int] = (),
+) -> subprocess.Popen[str]:
+    """Start a command that ends with this process: it is asked to, and may save before.
+
+    Args:
+        command: the command line.
+        stdout: where it writes, as ``subprocess`` takes it.
+        stderr: likewise.
+        environment: its variables; None takes this process's.
+        kept_open: descriptors that it holds too.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        env=environment,
+        pass_fds=tuple(kept_open),
+        preexec_fn=ending_with_parent,
+    )
+
+
 def run_child(command: Sequence[str], is_quiet: bool = False) -> tuple[int, str]:
     """Run a command to its end; whatever ends this process lets the child save and end before.
 
@@ -45,13 +74,8 @@ def run_child(command: Sequence[str], is_quiet: bool = False) -> tuple[int, str]
     Returns:
         The exit code, and what it wrote to stderr if it is quiet.
     """
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL if is_quiet else None,
-        stderr=subprocess.PIPE if is_quiet else None,
-        text=True,
-        preexec_fn=ending_with_parent,
-    ) as child:
+    quiet = (subprocess.DEVNULL, subprocess.PIPE) if is_quiet else (None, None)
+    with start_child(command, *quiet) as child:
         try:
             _, said = child.communicate()
         except BaseException:

@@ -175,13 +175,17 @@ def publish_bytes(target: Path, content: bytes, scratch: Path | None = None) -> 
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str, patience_s: float = 0.0) -> Iterator[None]:
+def locked(path: Path, busy: str, patience_s: float = 0.0) -> Iterator[int]:
     """Keep other processes out of what a lock stands for, for as long as the block lasts.
 
     Args:
         path: a file, made if there is none and left behind, or a folder.
         busy: what to say where another process holds it.
         patience_s: how long to wait for that process; ``math.inf`` for as long as it takes.
+
+    Yields:
+        The descriptor that holds it. A child that inherits it holds it too, until both have ended
+        where this process is killed in the block.
 
     Raises:
         InputError: with ``busy``, if another process still holds it then; if a link stands there.
@@ -206,7 +210,7 @@ def locked(path: Path, busy: str, patience_s: float = 0.0) -> Iterator[None]:
                     raise InputError(busy) from None
                 time.sleep(_LOCK_POLL_S)
         try:
-            yield
+            yield descriptor
         finally:
             # Closing is not enough: a forked worker that still lives holds the same open file.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
