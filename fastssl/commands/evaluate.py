@@ -32,10 +32,11 @@ def main(arguments: Sequence[str]) -> None:
     """Read the command line, evaluate, print and write the result."""
     is_zero = os.environ.get("RANK", "0") == "0"
     show_log(logging.INFO if is_zero else logging.ERROR)
+    from ..evaluation.downstream import DOWNSTREAM
     from ..evaluation.measures import MEASURES
     from ..evaluation.trained import TRAINED
 
-    tasks = {**{name: config for name, (config, _) in MEASURES.items()}, **TRAINED}
+    tasks = {**{name: config for name, (config, _) in MEASURES.items()}, **TRAINED, **DOWNSTREAM}
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [
             f"  {name:<18}  {(config.__doc__ or '').splitlines()[0]}"
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     check_json_path(config.json)
     command = shlex.join(["fastssl", "evaluate", *arguments])
-    if task in TRAINED:
+    if task in TRAINED or task in DOWNSTREAM:
         _train(task, config, command, is_zero)
     else:
         _evaluate(task, config, command)
@@ -80,16 +81,22 @@ def _evaluate(task: str, config: Any, command: str) -> None:
 
 
 def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
+    from ..evaluation.downstream import DOWNSTREAM, plan_downstream, run_downstream
     from ..evaluation.evaluate import keep_result
     from ..evaluation.trained import plan_training, run_training
 
+    training: Any
     try:
-        training = plan_training(task, config, int(os.environ.get("WORLD_SIZE", "1")))
+        if task in DOWNSTREAM:
+            training, run = plan_downstream(task, config), run_downstream
+        else:
+            world_size = int(os.environ.get("WORLD_SIZE", "1"))
+            training, run = plan_training(task, config, world_size), run_training
     except InputError as error:
         if not is_zero:  # every rank meets it; one says it
             leave_to_another_rank(error)
         raise
-    result = dataclasses.replace(run_training(training), command=command)
+    result = dataclasses.replace(run(training), command=command)
     if is_zero:
         _tell(result, keep_result(result, training.subject, config.json))
 

@@ -34,7 +34,15 @@ from ..world import World, check_device
 from .extract import Pass, find_end_points
 from .measures import MEASURES, ONE_LABEL_TASKS
 from .protocols import Showing, choose_end_points, choose_pooling, show
-from .setting import Divided, EvaluateConfig, Side, divide, has_signs, refuse_signs
+from .setting import (
+    Divided,
+    EvaluateConfig,
+    Side,
+    TrunkOptions,
+    divide,
+    has_signs,
+    refuse_signs,
+)
 from .store import FeatureKey, FeatureStore, StoredFeatures, fill_store
 from .subject import Subject, open_subject
 
@@ -185,7 +193,8 @@ class Evaluation:
             [part for parts in found for part in parts],
             Circumstances(
                 self.task,
-                self.config,
+                self.config.protocol,
+                self.config.seed,
                 self.subject,
                 self.divided,
                 (self.train.digest, (self.test or self.train).digest),
@@ -268,8 +277,10 @@ class Circumstances(Documented):
 
     task: str
     """Its name."""
-    config: EvaluateConfig
-    """Its options."""
+    protocol: str
+    """Whose rules."""
+    seed: int
+    """Of its draws."""
     subject: Subject
     """The trunk."""
     divided: Divided
@@ -303,9 +314,9 @@ def conclude(
         max(firsts.values(), key=lambda part: part.value),
         parts=tuple(parts) if len(parts) > 1 else (),
         task=of.task,
-        protocol=of.config.protocol,
+        protocol=of.protocol,
         split=of.divided.text,
-        seed=of.config.seed,
+        seed=of.seed,
         train_digest=of.digests[0],
         test_digest=of.digests[1],
         trunk_digest=of.subject.digest,
@@ -355,14 +366,18 @@ def find_home(checkpoint: Path, subject: Subject) -> Path:
     return subject.run or (checkpoint.parent if checkpoint.is_file() else checkpoint)
 
 
-def check_required(config: EvaluateConfig) -> None:
+def check_required(config: TrunkOptions, needs_checkpoint: bool = True) -> None:
     """Refuse an evaluation of which something is missing.
+
+    Args:
+        config: its options.
+        needs_checkpoint: whether there is no evaluation without a trunk that was trained.
 
     Raises:
         InputError: names all that is.
     """
     missing = []
-    if config.checkpoint == Path():
+    if needs_checkpoint and config.checkpoint == Path():
         missing.append("--checkpoint (none given) must name a run or a file of weights")
     if config.data.path == Path():
         missing.append("--data.path (none given) must name a dataset with labels")

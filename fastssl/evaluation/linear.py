@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..batch import Batch
 from ..config import (
     LoaderConfig,
     LogConfig,
@@ -36,6 +37,7 @@ from ..tasks.linear import LinearConfig, LinearHeads
 from ..training import train
 from ..training.measures import Measure, never
 from ..training.validation import match_classes
+from ..views import ViewSpec
 from ..world import World
 from .accuracy import Accuracy, summarize_ranks
 from .protocols import ProtocolName, choose_pooling
@@ -250,8 +252,54 @@ def _read_score(score: dict[str, Any]) -> Accuracy:
     return Accuracy(**{**score, "per_class": per_class})
 
 
-class HeadTest(Measure):
-    """Tests the heads once at the end, every labelled image cut from its centre."""
+class EndTest(Measure):
+    """Tests what a run has learnt, once at its end, on every labelled image of other data."""
+
+    def __init__(self, config: RunConfig, world: World, task: Task, data: LoaderConfig) -> None:
+        """Open the dataset.
+
+        Args:
+            config: of the run.
+            world: the ranks.
+            task: what learns.
+            data: what is tested on.
+
+        Raises:
+            InputError: if it cannot be opened.
+        """
+        super().__init__(_NEVER, config.log.every_steps)
+        self._world = world
+        self._folder = config.output_dir
+        self._dataset = open_dataset(data.path)
+        size = config.data.global_batch_size // (config.accumulation * world.size)
+        self._data = dataclasses.replace(
+            data,
+            global_batch_size=max(size, 1) * world.size,
+            allow_repeat_in_batch=True,  # a pass repeats nothing
+        )
+        self._answering = task.answering
+
+    @contextlib.contextmanager
+    def passing(self, view: ViewSpec) -> Iterator[Iterator[Batch]]:
+        """Give this rank's images once, while the task answers as in evaluation.
+
+        Args:
+            view: that they are cut by.
+        """
+        world = self._world
+        loader = build_loader(
+            self._data, view, world.rank, world.size, str(world.device), dataset=self._dataset
+        )
+        with contextlib.closing(loader), self._answering():
+            yield loader.one_pass()
+
+    def close(self) -> None:
+        """Close the dataset."""
+        self._dataset.close()
+
+
+class HeadTest(EndTest):
+    """Tests the heads, on images cut from their centre."""
 
     def __init__(
         self, config: RunConfig, world: World, task: LinearHeads, data: LoaderConfig
@@ -267,17 +315,8 @@ class HeadTest(Measure):
         Raises:
             InputError: if it cannot be opened, or its classes are not those that are learnt.
         """
-        super().__init__(_NEVER, config.log.every_steps)
-        self._world = world
+        super().__init__(config, world, task, data)
         self._task = task
-        self._folder = config.output_dir
-        self._dataset = open_dataset(data.path)
-        size = config.data.global_batch_size // (config.accumulation * world.size)
-        self._data = dataclasses.replace(
-            data,
-            global_batch_size=max(size, 1) * world.size,
-            allow_repeat_in_batch=True,  # a pass repeats nothing
-        )
         try:
             self._classes = match_classes(self._dataset, task, "the test data")
         except InputError:
@@ -304,26 +343,14 @@ class HeadTest(Measure):
         world, task = self._world, self._task
         ranks = [torch.empty(0, len(task.end_points), dtype=torch.int64)]
         truths = [torch.empty(0, dtype=torch.int64)]
-        loader = build_loader(
-            self._data,
-            task.config.test_view,
-            world.rank,
-            world.size,
-            str(world.device),
-            dataset=self._dataset,
-        )
-        with contextlib.closing(loader), task.answering():
-            for batch in loader.one_pass():
+        with self.passing(task.config.test_view) as batches:
+            for batch in batches:
                 assert batch.labels is not None  # the dataset has classes
                 labels = self._classes[batch.labels.cpu()]
                 found = task.rank_classes(batch.images, labels.clamp(min=0).to(world.device))
                 ranks.append(found.cpu()[labels >= 0])
                 truths.append(labels[labels >= 0])
         return torch.cat(ranks), torch.cat(truths)
-
-    def close(self) -> None:
-        """Close the dataset."""
-        self._dataset.close()
 
 
 def _write_scores(folder: Path, scores: Mapping[str, Accuracy]) -> None:

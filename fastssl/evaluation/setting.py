@@ -72,6 +72,11 @@ class EvaluationData(Checked, prefix="data."):
         return self.test_path != Path()
 
     @property
+    def path_to_test(self) -> str | Path:
+        """The dataset that samples to test on are of."""
+        return self.test_path if self.has_test_path else self.path
+
+    @property
     def settings(self) -> dict[str, float]:
         """What of it tells a result from its neighbours."""
         return {} if self.label_share == 1 else {"label_share": self.label_share}
@@ -86,7 +91,7 @@ class EvaluationData(Checked, prefix="data."):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(Checked):
+class TrunkOptions(Checked):
     """What every evaluation takes."""
 
     checkpoint: Annotated[Path, tyro.conf.arg(metavar="RUN|FILE")] = Path()
@@ -101,16 +106,8 @@ class EvaluateConfig(Checked):
     cifar10_lab, cifar10_rgb or patch (each image by its own); nothing takes what the file says."""
     data: EvaluationData = field(default_factory=EvaluationData)
     """Labelled images."""
-    protocol: ProtocolName = "own"
-    """Whose rules: what is shown, how maps are pooled, which layers are compared."""
-    end_points: str = ""
-    """Layers, with commas between their names, or all; nothing takes the protocol's."""
     view_size: Annotated[int, Range(0, 65535)] = 0
     """Side of what the trunk is shown, in pixels; 0 is the protocol's."""
-    features_dir: Path | None = None
-    """Where features are kept and found again; without it "features" beside the trunk."""
-    storage: Storage = "float32"
-    """Number format of features on disk."""
     precision: Precision = "fp32"
     """Number format of the forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -119,6 +116,20 @@ class EvaluateConfig(Checked):
     """Seed of splits, folds and draws."""
     json: Path | None = None
     """Write the result to this file."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(TrunkOptions):
+    """What every evaluation of a frozen trunk takes."""
+
+    protocol: ProtocolName = "own"
+    """Whose rules: what is shown, how maps are pooled, which layers are compared."""
+    end_points: str = ""
+    """Layers, with commas between their names, or all; nothing takes the protocol's."""
+    features_dir: Path | None = None
+    """Where features are kept and found again; without it "features" beside the trunk."""
+    storage: Storage = "float32"
+    """Number format of features on disk."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,11 @@ class Divided(Documented):
 
 
 def divide(
-    config: EvaluationData, seed: int, train: ShardDataset, test: ShardDataset | None
+    config: EvaluationData,
+    seed: int,
+    train: ShardDataset,
+    test: ShardDataset | None,
+    needs_labels: bool = True,
 ) -> Divided:
     """Decide which samples are trained on and which tested: a function of (dataset digest, seed).
 
@@ -168,43 +183,56 @@ def divide(
         seed: of the split.
         train: the dataset to train on.
         test: the one to test on; None splits the first.
+        needs_labels: whether samples without a label have no part in it; else all have, and what is
+            learnt of them is no label.
 
     Raises:
         InputError: if one side has no labels, or samples are on both sides.
     """
-    whole = _divide_all(config, seed, train, test)
+    whole = _divide_all(config, seed, train, test, needs_labels)
     tested = test or train
-    if not has_signs(tested):
+    if needs_labels and not has_signs(tested):
         counts = np.bincount(tested.index["label"][whole.test_rows])
         whole = dataclasses.replace(whole, chance=float(counts.max() / counts.sum()))
     if config.label_share == 1:
         return whole
+    if not needs_labels:
+        raise InputError(
+            f"data.label_share ({config.label_share}) is of labels, which are not what is learnt "
+            "here; set --num-labels"
+        )
     if has_signs(train):
         raise InputError(
             f"data.label_share ({config.label_share}) is of images with one label each; those of "
             f"{train.path} have several"
         )
     labels = train.index["label"][whole.train_rows]
-    chosen = label_subset(labels, config.label_share, _draw_seed(train, seed))
+    chosen = label_subset(labels, config.label_share, draw_seed(train, seed))
     share = f"{100 * config.label_share:g} % of the labels"
     return dataclasses.replace(
         whole, train_rows=whole.train_rows[chosen], text=f"{whole.text}, {share}"
     )
 
 
-def _draw_seed(dataset: ShardDataset, seed: int) -> int:
+def draw_seed(dataset: ShardDataset, seed: int) -> int:
     """Return a seed of 64 bits that is another for another dataset."""
     drawn = hashlib.sha256(f"{dataset.digest}:{seed}".encode()).digest()
     return int.from_bytes(drawn[:8], "little")
 
 
 def _divide_all(
-    config: EvaluationData, seed: int, train: ShardDataset, test: ShardDataset | None
+    config: EvaluationData,
+    seed: int,
+    train: ShardDataset,
+    test: ShardDataset | None,
+    needs_labels: bool,
 ) -> Divided:
-    rows = find_labelled(train, config.max_samples)
+    find = find_labelled if needs_labels else find_all
+    rows = find(train, config.max_samples)
     if test is not None:
-        test_rows = find_labelled(test, config.max_samples)
-        _check_classes(train, test)
+        test_rows = find(test, config.max_samples)
+        if needs_labels:
+            _check_classes(train, test)
         _check_shared(config, train, rows, test, test_rows)
         return Divided(rows, test_rows, "a dataset each")
     if config.hold_out:
@@ -215,9 +243,10 @@ def _divide_all(
         text = f"hold-out of {config.hold_out} by seed {config.hold_out_seed}"
         return Divided(rows[~is_held], rows[is_held], text)
     # Of several labels a sample none says what to stratify by.
-    strata = np.zeros(len(rows), np.int64) if has_signs(train) else train.index["label"][rows]
-    split = split_by_group(strata, rows, config.test_share, _draw_seed(train, seed))
-    kind = "at random" if has_signs(train) else "stratified"
+    is_plain = has_signs(train) or not needs_labels
+    strata = np.zeros(len(rows), np.int64) if is_plain else train.index["label"][rows]
+    split = split_by_group(strata, rows, config.test_share, draw_seed(train, seed))
+    kind = "at random" if is_plain else "stratified"
     share = 100 * config.test_share
     return Divided(
         rows[split.train], rows[split.test], f"{kind} {100 - share:g}/{share:g} by seed {seed}"
@@ -257,14 +286,10 @@ def find_labelled(dataset: ShardDataset, max_samples: int = 0) -> NDArray[np.int
     Raises:
         InputError: if there are fewer classes than two, or not so many samples.
     """
-    if max_samples > dataset.num_samples:
-        raise InputError(
-            f"data.max_samples ({max_samples}) must not exceed the {dataset.num_samples} samples "
-            f"of {dataset.path}"
-        )
-    num = max_samples or dataset.num_samples
+    samples = find_all(dataset, max_samples)
     if has_signs(dataset):
-        return np.arange(num)
+        return samples
+    num = len(samples)
     labels = np.asarray(dataset.index["label"][:num])
     rows = np.flatnonzero(labels >= 0)
     num_classes = len(np.unique(labels[rows]))
@@ -275,6 +300,24 @@ def find_labelled(dataset: ShardDataset, max_samples: int = 0) -> NDArray[np.int
             "with labels"
         )
     return rows
+
+
+def find_all(dataset: ShardDataset, max_samples: int = 0) -> NDArray[np.int64]:
+    """Return the ids of the samples.
+
+    Args:
+        dataset: the samples.
+        max_samples: those with ids below this; 0 is all.
+
+    Raises:
+        InputError: if there are not so many.
+    """
+    if max_samples > dataset.num_samples:
+        raise InputError(
+            f"data.max_samples ({max_samples}) must not exceed the {dataset.num_samples} samples "
+            f"of {dataset.path}"
+        )
+    return np.arange(max_samples or dataset.num_samples)
 
 
 def _check_classes(train: ShardDataset, test: ShardDataset) -> None:

@@ -106,6 +106,31 @@ def label_subset(labels: ArrayLike, share: float, seed: int = 0) -> NDArray[np.i
     return np.sort(np.concatenate(chosen))
 
 
+def first_labels(ids: ArrayLike, num: int, seed: int = 0) -> NDArray[np.int64]:
+    """Choose the first samples of one shuffle: those of a smaller number are among a greater's.
+
+    A pure function of its arguments; whether a sample comes before another depends on their ids and
+    the seed alone. Classes are not balanced (Newell and Deng 2020).
+
+    Args:
+        ids: (N,) integers, the samples that there are.
+        num: how many of them, up to N.
+        seed: of the shuffle, 0 .. 2**64 - 1.
+
+    Returns:
+        Ids, ascending.
+
+    Raises:
+        InputError: if there are not so many.
+    """
+    ids = np.asarray(ids, np.int64)
+    if not 0 < num <= len(ids):
+        raise InputError(f"num ({num}) must lie in 1 .. {len(ids)}, the samples that there are")
+    # The third draw: the first two are split_by_group's and label_subset's.
+    keys = draw_words(seed, 0, ids, Stream.SPLIT, 1, first=2)[:, 0]
+    return np.sort(ids[np.lexsort((ids, keys))[:num]])
+
+
 def _check_groups(labels: NDArray[np.int64], groups: NDArray) -> None:
     """Raise if a group has samples of two classes: it could be on both sides."""
     labelled = labels >= 0

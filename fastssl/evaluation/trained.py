@@ -31,7 +31,7 @@ from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import find_end_points
 from .linear import Course, choose_course, train_heads
 from .protocols import PATCH_GRID, ProtocolName, choose_end_points, takes_patches
-from .setting import Divided, EvaluateConfig, divide, refuse_signs
+from .setting import Divided, EvaluateConfig, EvaluationData, divide, refuse_signs
 from .subject import Subject, open_subject
 
 _log = logging.getLogger(__name__)
@@ -183,9 +183,10 @@ def run_training(training: Training) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     _log.info("the classifiers' run: %s", folder)
     divided = training.divided
-    train_data = _load(training, config.data.path, "train", divided.train_rows)
-    test_path = config.data.test_path if config.data.has_test_path else config.data.path
-    test_data = _load(training, test_path, "test", divided.test_rows)
+    data, batch = config.data, training.batch
+    train_ids, test_ids = (folder / f"{side}_ids.npy" for side in ("train", "test"))
+    train_data = load_rows(data, data.path, divided.train_rows, train_ids, batch)
+    test_data = load_rows(data, data.path_to_test, divided.test_rows, test_ids, batch)
     began = time.monotonic()
     scores = train_heads(
         training.subject.trunk,
@@ -206,27 +207,49 @@ def run_training(training: Training) -> Result:
     }
     return conclude(
         [_part(training, name, score) for name, score in scores.items()],
-        Circumstances(training.task, config, training.subject, divided, training.digests),
+        Circumstances(
+            training.task,
+            config.protocol,
+            config.seed,
+            training.subject,
+            divided,
+            training.digests,
+        ),
         shown,
         time.monotonic() - began,
     )
 
 
-def _load(training: Training, path: str | Path, side: str, rows: NDArray[np.int64]) -> LoaderConfig:
-    """Return how exactly some samples are loaded, and write their ids down."""
+def load_rows(
+    data: EvaluationData,
+    path: str | Path,
+    rows: NDArray[np.int64],
+    ids_file: Path,
+    batch: int,
+    targets: tuple[str, ...] = (),
+) -> LoaderConfig:
+    """Return how exactly some samples are loaded, and write their ids down.
+
+    Args:
+        data: the options.
+        path: of the dataset.
+        rows: ids of the samples.
+        ids_file: where they are written, in the run's folder.
+        batch: images a step over all ranks.
+        targets: that batches shall carry.
+    """
     content = io.BytesIO()
     np.save(content, np.sort(rows).astype(np.int64))
-    ids_file = training.folder / f"{side}_ids.npy"
     # By every rank: none waits for another here, and all write the same.
     publish_bytes(ids_file, content.getvalue())
-    data = training.config.data
     return LoaderConfig(
         path=path,
         loader=data.loader,
-        global_batch_size=training.batch,
+        global_batch_size=batch,
         num_threads=data.num_threads,
         ids_file=ids_file,
         ids_sha256=hashlib.sha256(content.getvalue()).hexdigest(),
+        targets=targets,
     )
 
 

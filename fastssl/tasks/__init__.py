@@ -9,12 +9,18 @@ from ..models import InputSpec as InputSpec
 from ..models import Trunk
 from .amdim import Amdim, AmdimConfig
 from .base import Inputs, Metric, Task, score_answers
+from .classification import (
+    Classification,
+    ClassificationConfig,
+    PhotographClassificationConfig,
+)
 from .cmc import CMC, CMCConfig
 from .colorization import Colorization, ColorizationConfig
 from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .linear import LinearHeads
+from .pose import Pose, PoseConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import NewellRotationConfig, Rotation, RotationConfig
 from .supervised import Supervised, SupervisedConfig
@@ -25,6 +31,8 @@ __all__ = [
     "Amdim",
     "AmdimConfig",
     "CMCConfig",
+    "Classification",
+    "ClassificationConfig",
     "Colorization",
     "ColorizationConfig",
     "DividedTable",
@@ -35,6 +43,9 @@ __all__ = [
     "JigsawConfig",
     "Metric",
     "NewellRotationConfig",
+    "PhotographClassificationConfig",
+    "Pose",
+    "PoseConfig",
     "RelativeLocation",
     "RelativeLocationConfig",
     "Rotation",
@@ -52,12 +63,14 @@ __all__ = [
 
 _TASKS: dict[str, type[Task]] = {
     "amdim": Amdim,
+    "classification": Classification,
     "cmc": CMC,
     "colorization": Colorization,
     "exemplar": Exemplar,
     "jigsaw": Jigsaw,
     "linear": LinearHeads,
     "mlp": LinearHeads,
+    "pose": Pose,
     "relative_location": RelativeLocation,
     "rotation": Rotation,
     "supervised": Supervised,

@@ -178,6 +178,10 @@ class Task(nn.Module, abc.ABC):
             InputError: says why; most tasks take any images.
         """
 
+    def make_outline_targets(self, num: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return what a batch of ``num`` black images would carry as targets; most tasks none."""
+        return {}
+
     def count_table_bytes(
         self,
         num_samples: int,  # noqa: ARG002 - for tasks that have tables

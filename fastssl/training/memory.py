@@ -220,7 +220,8 @@ def _make_batch(task: Task) -> Batch:
     side = views[0].size
     images = torch.zeros(num, len(views), side, side, 3, dtype=torch.uint8)
     zeros = torch.zeros(num, dtype=torch.int64)
-    return Batch(images, torch.arange(num), zeros, zeros if task.needs_labels else None)
+    labels = zeros if task.needs_labels else None
+    return Batch(images, torch.arange(num), zeros, labels, task.make_outline_targets(num))
 
 
 def _name_tensors(task: nn.Module) -> list[tuple[str, Tensor]]:

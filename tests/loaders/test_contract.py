@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,11 @@ from fastssl.loaders import build_loader, count_samples
 from fastssl.loaders.reference import cut_views
 from fastssl.shards import ShardDataset, decode_picture, open_dataset
 from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
-from fastssl.shards.index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from fastssl.shards.making.convert import ConvertConfig, convert
-from fastssl.shards.manifest import MANIFEST_NAME, read_manifest
-from fastssl.shards.targets import TargetSpec, write_target
 from fastssl.views import ViewSpec, draw_boxes, list_views
 from tests.conftest import NUM_SAMPLES, save_photograph
 from tests.holdings import list_children, list_holdings, wait_for_release
+from tests.target_sets import add_targets
 
 BACK_ENDS = ["webdataset", "native", "dali", "ffcv"]
 """Every back end is held to this suite; a new one is one more name."""
@@ -416,17 +413,7 @@ def with_targets(dataset_path, tmp_path_factory):
         "grid": np.random.default_rng(0).normal(size=(NUM_SAMPLES, 3, 2)).astype(np.float32),
         "number": np.arange(NUM_SAMPLES, dtype=np.int64),
     }
-    entries = tuple(
-        write_target(path, TargetSpec(name, str(rows.dtype), rows.shape[1:]), NUM_SAMPLES, [rows])
-        for name, rows in arrays.items()
-    )
-    manifest = replace(read_manifest(path), targets=entries)
-    digest = manifest.begin_digest()
-    rows = (path / INDEX_NAME).read_bytes()[HEADER_BYTES:]
-    digest.update(rows)
-    header = IndexHeader(NUM_SAMPLES, digest.hexdigest())
-    (path / INDEX_NAME).write_bytes(header.pack() + rows)
-    (path / MANIFEST_NAME).write_text(replace(manifest, digest=header.digest).to_json())
+    add_targets(path, arrays)
     return path
 
 

@@ -1,0 +1,204 @@
+"""Classification by label, on a trunk that learns with its head: fine-tuning, or from scratch.
+
+Two forms of views: Newell and Deng 2020's, and random crops of photographs at what any trunk takes.
+
+Shape legend: B images, C channels that the trunk takes, S side of a picture, Q classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Batch
+from ..errors import InputError
+from ..fields import Checked, Share
+from ..models import Trunk
+from ..models.downstream_heads import HeadName, build_downstream_head
+from ..models.input_spec import INPUT_KEY, InputSpec, make_inputs
+from ..randomness import Stream, draw_words, is_below
+from ..views import ViewSpec
+from .base import Inputs, Metric, Side
+from .downstream import (
+    NOT_COUNTED,
+    DownstreamConfig,
+    DownstreamTask,
+    Score,
+    count_labels,
+    score_labels,
+    summarize_labels,
+)
+from .inception_views import Area
+from .pictures import Picture, frame_picture
+
+
+@dataclass(frozen=True)
+class ClassificationConfig(DownstreamConfig):
+    """Classes of pictures in the form of Newell and Deng 2020."""
+
+    name: Literal["classification"] = "classification"
+    """Task."""
+
+
+@dataclass(frozen=True)
+class PhotographClassificationConfig(Checked, prefix="task."):
+    """Classes of photographs: random crops and flips, for a trunk that takes whatever it takes."""
+
+    name: Literal["classification"] = "classification"
+    """Task."""
+    size: Side = 224
+    """Side of a crop in pixels."""
+    min_area: Area = 0.2
+    """Smallest share of the image's area that a crop may cover."""
+    flip_probability: Share = 0.5
+    """Share of crops mirrored."""
+    input: str = ""
+    """What the trunk takes, as its file says it; "" is ImageNet's mean and deviation."""
+    head: HeadName = "linear"
+    """One Linear layer; or a hidden one of the features' number with BN and ReLU before it."""
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What the trunk takes."""
+        return InputSpec.from_metadata({INPUT_KEY: self.input}) if self.input else InputSpec()
+
+    def list_views(self) -> tuple[ViewSpec, ...]:
+        """Return what to ask of the loader to learn from."""
+        return (ViewSpec.random_resized_crop(self.size, scale=(self.min_area, 1.0)),)
+
+    @property
+    def test_view(self) -> ViewSpec:
+        """What to ask of the loader to test on: the centre of a short side of 8/7."""
+        return ViewSpec.center(round(self.size * 8 / 7), self.size)
+
+    def make_views(
+        self,
+        batch: Batch,
+        seed: int,
+        num_views: int,  # noqa: ARG002 - one, as the list of views has it
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Mirror and normalise crops: (B, 1, C, S, S) of ``dtype``."""
+        flips = self._draw_flips(batch, seed).to(batch.images.device)
+        return make_inputs(batch.images[:, 0], self.input_spec, dtype, flip_B=flips)[:, None]
+
+    def show_views(
+        self,
+        batch: Batch,
+        seed: int,
+        num_views: int,  # noqa: ARG002
+    ) -> np.ndarray:
+        """Return the same as people see it: uint8 (B, 1, S, S, 3), on the CPU."""
+        flips = self._draw_flips(batch, seed)[:, None, None, None, None]
+        images = batch.images[:, :1].cpu()
+        return torch.where(flips, images.flip(3), images).numpy()
+
+    def _draw_flips(self, batch: Batch, seed: int) -> Tensor:
+        ids, epochs = batch.sample_ids.numpy(), batch.epochs.numpy()
+        words = draw_words(seed, epochs, ids, Stream.FLIP, 1)[:, 0]
+        return torch.from_numpy(is_below(words, self.flip_probability))
+
+
+class Classification(DownstreamTask):
+    """A head on a trunk's pre-logits; images without a label enter neither loss nor score."""
+
+    metrics = (
+        Metric("accuracy", "share", "labelled images whose class is found"),
+        Metric("test_top1", "share", "labelled test images whose class is found"),
+    )
+    metric = "top1"
+
+    def __init__(
+        self,
+        config: ClassificationConfig | PhotographClassificationConfig,
+        trunk: Trunk,
+        num_classes: int,
+    ) -> None:
+        """Build the head.
+
+        Args:
+            config: views and head.
+            trunk: gives ``num_features`` pre-logits.
+            num_classes: Q, of the dataset.
+
+        Raises:
+            InputError: if the dataset has fewer than two classes, or the trunk does not take images
+                of this size.
+        """
+        super().__init__(config, trunk)
+        if num_classes < 2:
+            raise InputError(
+                f"task ({config.name}) needs labels of at least 2 classes, the dataset has "
+                f"{num_classes}; give a dataset made from one folder a class"
+            )
+        self.num_classes = num_classes
+        self.head = build_downstream_head(config.head, trunk.num_features, num_classes)
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
+        """Augment and normalise: ``images`` (B, C, S, S), ``labels`` int64 (B,)."""
+        labels = self.take_target(batch)
+        return {
+            "images": self.config.make_views(batch, seed, 1, dtype)[:, 0],
+            "labels": labels.to(batch.images.device, non_blocking=True),
+        }
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return ``loss`` (mean cross-entropy) and ``accuracy`` over the labelled images."""
+        return score_labels(self.answer(inputs["images"]), inputs["labels"])
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Return logits (B, Q) of normalised images."""
+        return self.head(self.trunk(images)).float()
+
+    def count(self, answers: Tensor, batch: Batch) -> Tensor:
+        """Count images by class, see ``count_labels``."""
+        return count_labels(answers, self.take_target(batch))
+
+    def summarize(self, sums: Tensor) -> Score:
+        """Return the share of images whose class is found."""
+        return summarize_labels(sums, self.class_names)
+
+    def chance(self) -> dict[str, float]:
+        """Return 1 / Q for the accuracy."""
+        return {"accuracy": 1 / self.num_classes}
+
+    def draw_pictures(self, batch: Batch, seed: int, count: int) -> list[Picture]:
+        """Show the pictures, framed green where the class is found and red where it is not."""
+        return draw_answers(self, batch, seed, count, self.class_names)
+
+
+@torch.no_grad()
+def draw_answers(
+    task: DownstreamTask, batch: Batch, seed: int, count: int, names: tuple[str, ...] | list[str]
+) -> list[Picture]:
+    """Show pictures as they are learnt from, framed by whether their class is found.
+
+    Args:
+        task: has one label an image.
+        batch: from the loader.
+        seed: the run's seed.
+        count: pictures wanted.
+        names: of the classes.
+    """
+    shown = batch.rows(0, min(count, len(batch)))
+    with task.answering():
+        inputs = task.prepare(shown, seed, next(task.parameters()).dtype)
+        answers = task.answer(inputs["images"]).argmax(-1)
+
+    def name(label: int) -> str:
+        return names[label] if label < len(names) else f"class {label}"
+
+    pictures = []
+    views = task.config.show_views(shown, seed, 1)[:, 0]
+    for view, label, answer in zip(views, inputs["labels"].tolist(), answers.tolist(), strict=True):
+        if label == NOT_COUNTED:
+            pictures.append(Picture(frame_picture(view, None), "no label"))
+            continue
+        said = "found" if label == answer else f"taken for {name(answer)}"
+        pictures.append(Picture(frame_picture(view, label == answer), f"{name(label)}, {said}"))
+    return pictures
