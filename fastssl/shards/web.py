@@ -30,6 +30,7 @@ REDIRECT_VARIABLE = "FASTSSL_REDIRECT_HOSTS"
 any."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_SECRETS = ("auth", "cookies")
 
 
 async def fetch(
@@ -72,9 +73,9 @@ async def _ask(filesystem: Any, method: str, address: str, headers: dict[str, st
     secret = _authorization(place)
     place = place.with_user(None)
     options = {**filesystem.kwargs, "allow_redirects": False}
-    headers = {**options.pop("headers", {}), **headers}
+    given = options.pop("headers", {})
     for _ in range(MAX_REDIRECTS + 1):
-        sent = {**headers, **secret}
+        sent = {**given, **headers, **secret}
         try:
             async with asyncio.timeout(HEADERS_S):
                 response = await session.request(method, place, headers=sent, **options)
@@ -86,7 +87,9 @@ async def _ask(filesystem: Any, method: str, address: str, headers: dict[str, st
         target = _find_target(place, response)
         if target.origin() != place.origin():
             await _check_target(place, target)
-            secret = {}
+            # What was given for one server, a token perhaps, is not for another.
+            secret, given = {}, {}
+            options = {name: v for name, v in options.items() if name not in _SECRETS}
         place = target
     raise StoreError(f"more than {MAX_REDIRECTS} redirects", "redirect")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import logging
@@ -26,6 +27,8 @@ from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+
+import fsspec
 
 from fastssl.shards import cache, remote, web
 
@@ -373,6 +376,20 @@ def test_a_password_is_used_and_never_told(server, other, address, monkeypatch, 
     for error in (bad, denied, elsewhere, unreachable):
         told += traceback.format_exception(error.value)  # their chains too
     assert "s3cret" not in "".join(told)
+
+
+def test_a_header_of_the_users_own_stays_with_the_server_that_was_asked(
+    server, other, address, monkeypatch
+):
+    token = base64.b64encode(b"anna:s3cret").decode()
+    headers = {"headers": {"Authorization": f"Basic {token}"}}
+    monkeypatch.setitem(fsspec.config.conf, "http", headers)
+    server.password = other.password = ("anna", "s3cret")
+    assert len(open_dataset(address)) == 12
+    monkeypatch.setenv("FASTSSL_REDIRECT_HOSTS", "*")
+    server.troubled("ds/manifest.json", f"{other.address}/ds/manifest.json")
+    with pytest.raises(InputError, match="401"):
+        open_dataset(address)
 
 
 def test_a_netrc_keeps_the_password_out_of_the_address(server, address, tmp_path, monkeypatch):
