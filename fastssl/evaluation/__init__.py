@@ -14,6 +14,8 @@ from .knn import (
     find_neighbours,
     measure_neighbours,
 )
+from .label_curves import LabelCurve, group_results, make_curve
+from .label_savings import Savings, find_baseline, measure_savings
 from .logistic import LogisticResult, fit_logistic
 from .low_shot import (
     GOYAL19_SHOTS,
@@ -37,11 +39,13 @@ __all__ = [
     "Accuracy",
     "Features",
     "KnnResult",
+    "LabelCurve",
     "LogisticResult",
     "LowShot",
     "LowShotDraw",
     "LowShotResult",
     "LowShotSelection",
+    "Savings",
     "Split",
     "StoredFeatures",
     "SvmResult",
@@ -52,13 +56,17 @@ __all__ = [
     "effective_rank",
     "evaluate_knn",
     "extract_features",
+    "find_baseline",
     "find_neighbours",
     "fit_logistic",
     "fit_svms",
+    "group_results",
     "label_subset",
     "low_shot",
+    "make_curve",
     "measure_accuracy",
     "measure_neighbours",
+    "measure_savings",
     "normalize_rows",
     "open_features",
     "open_probe",

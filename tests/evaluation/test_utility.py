@@ -75,3 +75,15 @@ def test_a_trunk_that_is_worth_nothing_has_utility_zero():
 def test_what_is_no_curve_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         utility(*arguments)
+
+
+def test_fine_tuning_may_have_other_counts():
+    found = utility(COUNTS, [50, 60, 80], [[55, 70]], [50, 600])
+    np.testing.assert_allclose(found.values, [[2.0, 0.0]])
+    assert found.counts.tolist() == [50, 600]
+
+
+def test_the_grey_region_begins_where_scratch_is_best():
+    found = utility(COUNTS, [50, 80, 70], [60, 60, 60])
+    assert found.best_count == 200
+    np.testing.assert_allclose(found.ceiling, [1.0, 0.0, -0.8])
