@@ -24,9 +24,8 @@ from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME
 from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
 from ..runs.read import Run, read_run
 from ..runs.result import RESULTS_NAME, read_results
-from ..studies.goyal19_figures import FINDINGS
 from ..studies.grids import list_grids
-from ..studies.published import find_facts, list_published
+from ..studies.published import FINDINGS, find_facts, list_published
 from .frame import parse_arguments, refuse_repeated
 
 MAX_DEPTH = 4
@@ -79,7 +78,13 @@ def main(arguments: Sequence[str]) -> None:
     published = [Entry(result, find_facts(result.recipe)) for result in list_published()]
     names = {start: name for start, _, name in (n.partition("=") for n in command.data_names)}
     entries = prepare([*ours, *published], names)
-    findings = FINDINGS if any(e.result.recipe.startswith("goyal19") for e in ours) else {}
+    recipes = {entry.result.recipe for entry in ours}
+    findings = {
+        name: said
+        for study, known in FINDINGS.items()
+        if any(recipe.startswith(study) for recipe in recipes)
+        for name, said in known.items()
+    }
     report = ResultsReport(command.title, entries, [*runs.values()], list_grids(), findings)
     write_results(command.output, report)
     print(f"{len(ours)} results and {len(runs)} runs: {command.output.resolve()}")

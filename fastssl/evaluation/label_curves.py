@@ -25,6 +25,7 @@ HALVES = "_halves"
 
 Start = Literal["scratch", "pretrained"]
 # What parts curves or names their points; every other setting is a part of the training's course.
+_MAX_SHOWN = 60
 _KEYED = ("start", "num_labels", "frozen_stages", "head", "trunk", "width")
 
 
@@ -46,6 +47,8 @@ class Ground(Documented):
     """Of the dataset tested on."""
     head: str
     """``linear`` or ``mlp``."""
+    view: str = ""
+    """What was seen of a picture, as JSON; how pixels were scaled is the trunk's own affair."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,8 @@ def find_key(result: Result) -> CurveKey:
         digest = "" if known else result.trunk_digest
         beginning = Beginning(start, result.recipe, result.step, data, num_images, digest)
     of_result = ("task", "protocol", "metric", "split", "train_digest", "test_digest")
-    ground = Ground(*(getattr(result, name) for name in of_result), settings["head"])
+    named = (getattr(result, name) for name in of_result)
+    ground = Ground(*named, settings["head"], _find_view(result.input))
     network = Network(settings["trunk"], settings["width"])
     return CurveKey(ground, network, beginning, settings["frozen_stages"])
 
@@ -327,7 +331,23 @@ def differ(one: Any, other: Any) -> list[str]:
         other: another.
     """
     pairs = [(f.name, getattr(one, f.name), getattr(other, f.name)) for f in fields(one)]
-    return [f"{name} ({a!r:.40} and {b!r:.40})" for name, a, b in pairs if a != b]
+    return [f"{name} ({_shorten(a)} and {_shorten(b)})" for name, a, b in pairs if a != b]
+
+
+def _shorten(value: Any) -> str:
+    text = f"'{value}'" if isinstance(value, str) else f"{value}"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:8]}..."
+
+
+def _find_view(shown: str) -> str:
+    """Return what of a result's input does not depend on the trunk's own scaling."""
+    try:
+        content = json.loads(shown)
+    except ValueError:
+        return shown
+    if not isinstance(content, dict):
+        return shown
+    return _spell({name: value for name, value in content.items() if name != "scale"})
 
 
 def _digest_of(result: Result) -> str:

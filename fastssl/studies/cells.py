@@ -114,6 +114,12 @@ PROTOCOLS = {
         "newell20",
         "a synthetic set of Newell's",
     ),
+    "newell20-normal-synthetic": Protocol(
+        "a ResNet9 trained on all labels of the set, as a whole and from scratch",
+        "finetune",
+        "newell20",
+        "a synthetic set of Newell's",
+    ),
 }
 """How a published figure was measured, by the name of its protocol."""
 
@@ -135,6 +141,8 @@ class Published:
     """The same at each end point, of which the value above is the best."""
     is_remembered: bool = False
     """Nobody has verified it."""
+    data: str = ""
+    """Title of the data set that it was measured on, where the protocol is of several."""
 
     @property
     def metric(self) -> str:

@@ -8,26 +8,33 @@ from dataclasses import replace
 from ..config import flatten
 from ..runs.facts import Facts, read_facts
 from ..runs.result import Result
+from . import goyal19_figures, newell20_figures
 from .cells import DATA_SETS, PROTOCOLS, Cell, Published, count_steps
+from .newell20_figures import list_linear
 from .registry import CELLS, RECIPES, build_recipe
 
+SCRATCH = "scratch"
+"""In place of the recipe of a trunk that nothing pretrained."""
+FINDINGS = {"goyal19": goyal19_figures.FINDINGS, "newell20": newell20_figures.FINDINGS}
+"""What a study says of pictures whose numbers it does not print: study -> picture -> words."""
 _FAMILIES = {"yfcc": "YFCC-100M", "imagenet": "ImageNet", "places": "Places205"}
 
 
 def list_published() -> list[Result]:
-    """Return every published figure of every cell as a result, marked published.
+    """Return every published figure, of cells and of no recipe, as a result marked published.
 
     Shares are 0 .. 1. Nobody has the digest of the data that a study used: the data set's title
     stands in its place. ``details`` holds ``protocol`` and ``meaning`` of ``PROTOCOLS``, ``what``
     and ``is_remembered``.
     """
-    return [
-        result
+    of_cells = [
+        (name, figure)
         for name, cell in CELLS.items()
         if not cell.is_variant
         for figure in cell.published
-        for result in _to_results(name, figure)
     ]
+    of_cells += [(SCRATCH, figure) for figure in list_linear("normal")]
+    return [result for name, figure in of_cells for result in _to_results(name, figure)]
 
 
 def find_facts(recipe: str) -> Facts | None:
@@ -63,8 +70,8 @@ def _to_results(recipe: str, figure: Published) -> Iterator[Result]:
             figure.metric,
             value / 100,
             layer=layer,
-            train_digest=protocol.data,
-            test_digest=protocol.data,
+            train_digest=figure.data or protocol.data,
+            test_digest=figure.data or protocol.data,
             recipe=recipe,
             details={
                 "protocol": figure.protocol,

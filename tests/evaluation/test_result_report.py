@@ -88,12 +88,36 @@ def test_published_figures_are_shares_and_marked():
     results = list_published()
     assert all(result.is_published and 0 < result.value < 1 for result in results)
     assert {(r.task, r.protocol, r.metric) for r in results} == {
+        ("finetune", "newell20", "top1"),
         ("linear", "goyal19", "top1"),
         ("linear", "kolesnikov19", "top1"),
         ("linear", "newell20", "top1"),
         ("logistic", "kolesnikov19", "top1"),
         ("svm", "goyal19", "mAP"),
     }
+
+
+def test_table_1_of_newell_and_deng_is_there_as_a_whole():
+    rows = {
+        (r.recipe, r.test_digest): round(100 * r.value, 1)
+        for r in list_published()
+        if r.protocol == "newell20"
+    }
+    assert len(rows) == 5 * 8
+    assert rows["newell20_amdim_resnet9", "-CVL"] == 77.4
+    assert rows["newell20_cmc_resnet9", "TC--"] == 90.8
+    assert rows["newell20_rotation_resnet9", "-C-L"] == 39.7
+    assert rows["newell20_vae_resnet9", "TCVL"] == 31.5
+    assert rows["scratch", "----"] == 98.5
+
+
+def test_of_many_sets_that_are_not_ones_own_the_range_stands():
+    of_newell = {"task": "linear", "protocol": "newell20", "metric": "top1", "per_class": {}}
+    page = Page(render(make("newell20_cmc_resnet9", **of_newell)))
+    assert "69.0 to 91.3 % on 8 other sets" in page.text
+    named = Page(render(make("newell20_cmc_resnet9", **of_newell), names={"bb": "T-VL"}))
+    assert "69.9 %" in named.text
+    assert "other sets" not in named.text
 
 
 # --- Tables ---------------------------------------------------------------------------------------

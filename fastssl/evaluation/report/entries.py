@@ -31,12 +31,13 @@ _IDENTITY = (
     "settings is_published"
 ).split()
 _SIDE_METRICS = {"top5": "top1"}
-_SHARES = {"top1", "top5", "mAP", "AP", "AP50", "AP75", "accuracy", "mIoU"}
+_SHARES = {"top1", "top5", "mAP", "AP", "AP50", "AP75", "accuracy", "mIoU", "delta_1.25"}
 _METRICS = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "mAP": "mean average precision",
     "AP": "average precision",
+    "delta_1.25": "depths off by less than 1.25",
 }
 _VOC07 = set(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -54,6 +55,10 @@ class Entry(Documented):
     """What pretrained the trunk; None where nobody says."""
     data: str = ""
     """Name of the data set tested on."""
+    train_data: str = ""
+    """Name of the one trained on."""
+    pretrain_data: str = ""
+    """Name of the one that the trunk was pretrained on, where the result says it."""
     run: str = ""
     """Name of the run directory that it lay in."""
     marks: tuple[str, ...] = ()
@@ -119,8 +124,12 @@ def prepare(entries: Iterable[Entry], names: Mapping[str, str]) -> list[Entry]:
                 marks.append(OTHER_TEST)
             elif found.train_digest != train:
                 marks.append(OTHER_TRAIN)
-        data = name_data(found.test_digest, known)
-        rows.append(replace(entry, data=data, marks=(*marks, *entry.marks)))
+        digests = (found.test_digest, found.train_digest, found.details.get("pretrain_data"))
+        data, taught, pretrained = (
+            name_data(digest, known) if isinstance(digest, str) else "" for digest in digests
+        )
+        named = replace(entry, data=data, train_data=taught, pretrain_data=pretrained)
+        rows.append(replace(named, marks=(*marks, *entry.marks)))
     return rows
 
 

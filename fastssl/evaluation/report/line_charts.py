@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from ...fields import Documented
-from .canvas import INK, MUTED, PAPER, SERIES, finish, start, styled
+from .canvas import GRID, INK, MUTED, PAPER, SERIES, finish, start, styled
 
 Scale = Literal["log", "linear", "names"]
 
@@ -21,7 +23,17 @@ MAX_LINES = len(SERIES)
 """Lines of different colours in a chart."""
 MIN_SPAN = 0.1
 """Least height of an axis of shares: what is 10 points apart never looks like a cliff."""
-_MARKERS = "osD^vP"
+_MARKERS = "osDPvX"
+_BOUND: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "^",
+    "markersize": 7,
+    "markerfacecolor": PAPER,
+    "markeredgewidth": 1.2,
+}
+_LOG_FROM = 8.0
+"""A plain number above this has an axis that is logarithmic from 1 on."""
+_LOG_TICKS = (-1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 _DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)))
 _HEIGHT_IN = 3.0
 _LABEL_PT, _LABEL_COLUMNS = 8.5, 24
@@ -43,6 +55,10 @@ class Point(Documented):
     """The greatest of them."""
     size: float = 1.0
     """The larger, the larger its mark, where the chart's points stand alone."""
+    mark: Literal["dot", "bound", "none"] = "dot"
+    """A bound is drawn as an arrow: the true figure may be anything above."""
+    is_joined: bool = True
+    """Whether the line runs through it."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +100,24 @@ class Chart(Documented):
     """Of y: a share as per cent, differences of shares as points, or a plain number."""
     x_unit: Literal["count", "share"] = "count"
     """Of x."""
+    ceiling: tuple[tuple[float, float], ...] = ()
+    """Places (x, y) on the edge of what can be known, by x: above is the grey region."""
+    has_legend: bool = False
+    """Name lines below the chart, for they end in one place."""
 
 
 def draw_lines(chart: Chart) -> str:
     """Draw lines over what was varied, as an SVG element."""
     with styled():
-        ends = _list_ends(chart, chart.lines)
+        ends = [] if chart.has_legend else _list_ends(chart, chart.lines)
         room = sum(_height_in(name) for name, *_ in ends)
-        figure, axes = start(chart.title, max(_HEIGHT_IN, 0.95 + room))
+        below = 0.1 * (len(chart.lines) + 2) if chart.has_legend else 0.0
+        figure, axes = start(chart.title, max(_HEIGHT_IN, 0.95 + room) + below)
         for line in chart.lines:
             _draw_line(axes, line)
         _dress(axes, chart)
         _name_ends(figure, axes, ends)
-        _explain(figure, chart)
+        _explain(figure, axes, chart)
         return finish(figure, chart.label)
 
 
@@ -155,17 +176,20 @@ def _marker(line: Line) -> str:
 def _draw_line(axes: Axes, line: Line) -> None:
     color = _color(line)
     x, y = [point.x for point in line.points], [point.y for point in line.points]
+    joined = [point.y if point.is_joined else math.nan for point in line.points]
     spread = [[p.y - p.low for p in line.points], [p.high - p.y for p in line.points]]
     if any(map(any, spread)):
         axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=color, elinewidth=1, capsize=2.5)
     is_solid = not line.is_published and line.color is not None
     axes.plot(
         x,
-        y,
+        joined,
         color=color,
+        label=line.name,
         linewidth=1.7 if is_solid else 1.1,
         linestyle="-" if is_solid else (0, (3, 2)),
         marker=_marker(line),
+        markevery=[number for number, point in enumerate(line.points) if point.mark == "dot"],
         markersize=7
         if line.is_published
         else 5
@@ -176,16 +200,20 @@ def _draw_line(axes: Axes, line: Line) -> None:
         markeredgewidth=1.2 if line.is_published else 0.6,
         zorder=2 if line.is_published else 3,
     )
+    bounds = [(point.x, point.y) for point in line.points if point.mark == "bound"]
+    if bounds:
+        axes.plot(*zip(*bounds, strict=True), **_BOUND, markeredgecolor=color, zorder=3)
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
     """Set axes, their units and the level lines."""
-    for number, (_, value) in enumerate(chart.references):
+    for number, (name, value) in enumerate(chart.references):
         dashes = _DASHES[number % len(_DASHES)]
-        axes.axhline(value, color=MUTED, linestyle=dashes, linewidth=1, zorder=1)
+        axes.axhline(value, color=MUTED, linestyle=dashes, linewidth=1, zorder=1, label=name)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    xs = sorted({point.x for line in chart.lines for point in line.points})
+    marked = (point for line in chart.lines for point in line.points if point.mark != "none")
+    xs = sorted({point.x for point in marked})
     if chart.scale == "names":
         axes.set_xticks(range(len(chart.names)), [name.replace("_", "\n") for name in chart.names])
         axes.set_xlim(-0.3, len(chart.names) - 0.7)
@@ -201,9 +229,26 @@ def _dress(axes: Axes, chart: Chart) -> None:
         else:
             axes.xaxis.set_major_locator(FixedLocator(_thin_out(axes, xs)))
     _scale_y(axes, chart)
+    _shade(axes, chart)
+
+
+def _shade(axes: Axes, chart: Chart) -> None:
+    """Draw the grey region, as far as it lies in the chart."""
+    if chart.ceiling:
+        low, high = axes.get_ylim()
+        x, y = zip(*chart.ceiling, strict=True)
+        axes.fill_between(x, [min(value, high) for value in y], high, color=GRID, zorder=0, lw=0)
+        axes.set_ylim(low, high)
 
 
 def _scale_y(axes: Axes, chart: Chart) -> None:
+    if chart.ceiling and max(p.y for line in chart.lines for p in line.points) > _LOG_FROM:
+        axes.set_yscale("symlog", linthresh=1.0, linscale=0.6)
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(FixedLocator([t for t in _LOG_TICKS if low <= t <= high]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: spell_count(value)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        return
     low, high = axes.get_ylim()
     if chart.unit != "":
         middle, half = (low + high) / 2, max(high - low, MIN_SPAN) / 2
@@ -259,11 +304,11 @@ def _height_in(name: str) -> float:
 
 def _name_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Write every line's name right of the chart, as near to its end as there is room."""
-    low, high = axes.get_ylim()
     # The layout leaves about this much of the height to the axes.
     axes_in = figure.get_figheight() - 0.95
     heights = [_height_in(name) / axes_in for name, *_ in ends]
-    wanted = [(y - low) / (high - low) for _, _, y, _ in ends]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = [float(to_axes.transform((x, y))[1]) for _, x, y, _ in ends]
     for place, (name, x, y, color) in zip(_spread(wanted, heights), ends, strict=True):
         axes.annotate(
             name,
@@ -293,22 +338,23 @@ def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     return places
 
 
-def _explain(figure: Figure, chart: Chart) -> None:
-    """Say below what is hollow, where something is."""
-    if not any(line.is_published for line in chart.lines):
-        return
-    handles = [
-        Line2D([], [], color=MUTED, linewidth=1.7, marker="o", markersize=5, label="measured here"),
-        Line2D(
-            [],
-            [],
-            color=MUTED,
-            linewidth=1.1,
-            linestyle=(0, (3, 2)),
-            marker="o",
-            markersize=5,
-            markerfacecolor=PAPER,
-            label="published",
-        ),
-    ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, handlelength=2.2)
+def _explain(figure: Figure, axes: Axes, chart: Chart) -> None:
+    """Say below what is hollow, what an arrow and what the grey region is, where they are."""
+    handles: list[Any] = axes.get_legend_handles_labels()[0] if chart.has_legend else []
+    if any(line.is_published for line in chart.lines):
+        dashes = (0, (3, 2))
+        handles += [
+            Line2D([], [], color=MUTED, linewidth=1.7, marker="o", ms=5, label="measured here"),
+            Line2D(
+                [], [], color=MUTED, linewidth=1.1, linestyle=dashes, marker="o", ms=5, mfc=PAPER
+            ),
+        ]
+        handles[-1].set_label("published")
+    if any(point.mark == "bound" for line in chart.lines for point in line.points):
+        handles.append(Line2D([], [], **_BOUND, markeredgecolor=MUTED, label="this or more"))
+    if chart.ceiling:
+        handles.append(Patch(facecolor=GRID, label="beyond scratch"))
+    if handles:
+        long = max(len(str(handle.get_label())) for handle in handles) > _LABEL_COLUMNS
+        columns = 1 if long else 2
+        figure.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=2.2)

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ...runs.facts import RANDOM
+from ..label_curves import is_on_curve
 from .comparisons import render_gap, render_matrix
 from .entries import (
     CONTRADICTS,
@@ -61,7 +62,9 @@ def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> st
         entries: from ``prepare``, published ones among them.
         findings: what a study says of a picture, by the picture's name.
     """
-    ours = drop_asides([entry for entry in entries if not entry.result.is_published])
+    measured = [entry for entry in entries if not entry.result.is_published]
+    # Points of curves over label counts have pictures of their own.
+    ours = drop_asides([entry for entry in measured if not is_on_curve(entry.result)])
     published = [entry for entry in entries if entry.result.is_published]
     body, lonely = "", ""
     for picture in (*PICTURES, make_layers_picture(entries)):

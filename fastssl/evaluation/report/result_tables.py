@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
+from ..label_curves import is_on_curve
 from .entries import (
     OTHER_TEST,
     OTHER_TRAIN,
@@ -24,6 +25,8 @@ from .pieces import Markup, fold, note, section, stacked, table, text
 
 _MAX_TRUNKS = 8
 """Columns of a table of classes."""
+_MAX_OTHERS = 3
+"""Published figures on other data than a row's own."""
 
 
 def render_results(entries: Sequence[Entry]) -> str:
@@ -34,9 +37,11 @@ def render_results(entries: Sequence[Entry]) -> str:
     """
     ours = [entry for entry in entries if not entry.result.is_published]
     published = [entry for entry in entries if entry.result.is_published]
-    rows = choose_rows(ours)
+    # What lies on a curve over label counts stands with its curve, and here folded away.
+    plain = [entry for entry in ours if not is_on_curve(entry.result)]
+    rows = choose_rows(plain)
     body = _tables(rows, published, is_best=True) + _sources(rows, published)
-    if len(rows) < len(ours):
+    if len(rows) < len(plain):
         body += note(
             "Of each trunk the best layer (by Kolesnikov et al. 2019's rules the pre-logits) and "
             "the largest k or share of labels."
@@ -131,7 +136,7 @@ def _cells(entry: Entry, known: Sequence[Entry], is_best: bool) -> dict[str, str
             _describe_repeats(metric, entry),
             kind="whole",
         ),
-        "published": Markup("<br>".join(_spell_published(entry, other) for other in known)),
+        "published": _join_published(entry, known),
     }
 
 
@@ -161,6 +166,18 @@ def _describe_data(entry: Entry, common: Mapping[str, Collection[str]]) -> str:
     for name, values in common.items():
         said += [f"{name}: {value}" for value in values if value and len(values) == 1]
     return "; ".join(said)
+
+
+def _join_published(entry: Entry, known: Sequence[Entry]) -> Markup:
+    """Return the published figures of a row; of many on other data than its own the range."""
+    others = [other for other in known if other.data != entry.data]
+    if len(others) <= _MAX_OTHERS:
+        return Markup("<br>".join(_spell_published(entry, other) for other in known))
+    values = [other.result.value for other in others]
+    metric, names = entry.result.metric, ", ".join(other.data for other in others)
+    low, high = (spell_value(metric, value) for value in (min(values), max(values)))
+    said = f"{low.removesuffix(' %')} to {high} on {len(others)} other sets"
+    return Markup(f'<span class="published" title="{text(names)}">{text(said)}</span>')
 
 
 def _spell_published(entry: Entry, other: Entry) -> str:

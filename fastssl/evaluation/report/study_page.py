@@ -11,6 +11,7 @@ from ...runs.read import Run
 from ...system.files import publish_bytes
 from .entries import CONTRADICTS, Entry
 from .grids import render_grids
+from .label_pictures import render_labels
 from .page import render_document
 from .pictures import render_pictures
 from .pieces import section
@@ -52,6 +53,7 @@ def render_results_page(report: ResultsReport) -> str:
     ours = [entry for entry in report.entries if not entry.result.is_published]
     sections = []
     if ours:
+        sections.append(render_labels(report.entries, report.findings))
         sections.append(render_results(report.entries))
         sections.append(render_pictures(report.entries, report.findings))
         sections.append(render_grids(report.grids, report.entries))
