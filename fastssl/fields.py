@@ -206,12 +206,15 @@ def read_field_docs(kind: type) -> dict[str, str]:
 
 def _read_own_docs(kind: type) -> dict[str, str]:
     try:
-        source = textwrap.dedent(inspect.getsource(kind))
-    except OSError:
-        return {}
-    (definition,) = ast.parse(source).body
-    found = {}
-    for line, below in itertools.pairwise(typing.cast(ast.ClassDef, definition).body):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except (OSError, SyntaxError):
+        body = []
+    # From 3.13 on the lines of another class may be given for one that was never in a file.
+    definitions = [d for d in body if isinstance(d, ast.ClassDef) and d.name == kind.__name__]
+    found: dict[str, str] = {}
+    if not definitions:
+        return found
+    for line, below in itertools.pairwise(definitions[0].body):
         if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
             text = below.value.value if isinstance(below.value, ast.Constant) else None
             if isinstance(line.target, ast.Name) and isinstance(text, str):
