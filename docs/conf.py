@@ -49,7 +49,7 @@ _CONTENTS = """
 _PAGES = {
     "Data": ("shards", "loaders", "betons", "synthetic"),
     "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
-    "Evaluation": ("evaluation", "report"),
+    "Evaluation": ("evaluation", "sweeps", "report"),
     "From Python": ("library", "api"),
 }
 

@@ -28,22 +28,25 @@ tasks:
   TASK --help         all options of a task, with their defaults"""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the command line, evaluate, print and write the result."""
-    is_zero = os.environ.get("RANK", "0") == "0"
-    show_log(logging.INFO if is_zero else logging.ERROR)
+def list_tasks() -> dict[str, Any]:
+    """Return every task's name and the class of its options."""
     from ..evaluation.downstream import DOWNSTREAM
     from ..evaluation.measures import MEASURES
     from ..evaluation.trained import TRAINED
 
-    tasks = {**{name: config for name, (config, _) in MEASURES.items()}, **TRAINED, **DOWNSTREAM}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        lines = [
-            f"  {name:<18}  {(config.__doc__ or '').splitlines()[0]}"
-            for name, config in tasks.items()
-        ]
-        print(_USAGE.format(program=program_name(), tasks="\n".join(lines)))
-        raise SystemExit(0 if arguments else 2)
+    return {**{name: config for name, (config, _) in MEASURES.items()}, **TRAINED, **DOWNSTREAM}
+
+
+def read_command_line(arguments: Sequence[str]) -> tuple[str, Any]:
+    """Return a task's name and its options.
+
+    Args:
+        arguments: the task and what stands behind it.
+
+    Raises:
+        InputError: for what is wrong with them.
+    """
+    tasks = list_tasks()
     task = arguments[0].replace("-", "_")
     if task not in tasks:
         raise InputError(
@@ -56,8 +59,26 @@ def main(arguments: Sequence[str]) -> None:
         default=tasks[task](),
         program=f"{program_name()} {task}",
     )
+    return task, config
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the command line, evaluate, print and write the result."""
+    is_zero = os.environ.get("RANK", "0") == "0"
+    show_log(logging.INFO if is_zero else logging.ERROR)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [
+            f"  {name:<18}  {(config.__doc__ or '').splitlines()[0]}"
+            for name, config in list_tasks().items()
+        ]
+        print(_USAGE.format(program=program_name(), tasks="\n".join(lines)))
+        raise SystemExit(0 if arguments else 2)
+    task, config = read_command_line(arguments)
     check_json_path(config.json)
     command = shlex.join(["fastssl", "evaluate", *arguments])
+    from ..evaluation.downstream import DOWNSTREAM
+    from ..evaluation.trained import TRAINED
+
     if task in TRAINED or task in DOWNSTREAM:
         _train(task, config, command, is_zero)
     else:

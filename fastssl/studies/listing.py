@@ -267,7 +267,7 @@ def describe_overview(num_images: int, speed: float, device: str, is_gpu: bool =
     if not parts["suits"]:
         lines.append("  none")
     for part, said in (
-        ("longer", f"Longer than {_spell(SUITS_S)} here:"),
+        ("longer", f"Longer than {spell_duration(SUITS_S)} here:"),
         ("too few", "Too few photographs for a batch of:"),
     ):
         if parts[part]:
@@ -298,7 +298,7 @@ def _judge(row: Row, num_images: int, seconds: float) -> str:
 def _describe_timed(row: Row, seconds: float) -> list[str]:
     config = row.config
     what = f"{config.trunk} x{config.width}, batch {config.data.global_batch_size}"
-    return _name_and_say(row.name, f"{_spell(seconds)}. {row.summary} {what}")
+    return _name_and_say(row.name, f"{spell_duration(seconds)}. {row.summary} {what}")
 
 
 def _name_and_say(name: str, said: str) -> list[str]:
@@ -311,8 +311,8 @@ def _wrap(text: str, indent: str = "  ") -> list[str]:
     )
 
 
-def _spell(seconds: float) -> str:
-    """Write a duration: 40 s, 12 min, 3 h, 5 days, 1,200 years."""
+def spell_duration(seconds: float) -> str:
+    """Return a duration as people write it: 40 s, 12 min, 3 h, 5 days, 1,200 years."""
     for length, unit in _UNITS:
         if seconds >= 2 * length or unit == "s":
             return f"{max(seconds / length, 1):,.0f} {unit}"
