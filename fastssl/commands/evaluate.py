@@ -30,7 +30,7 @@ tasks:
 
 def list_tasks() -> dict[str, Any]:
     """Return every task's name and the class of its options."""
-    from ..evaluation.downstream import DOWNSTREAM
+    from ..evaluation.downstream_options import DOWNSTREAM
     from ..evaluation.measures import MEASURES
     from ..evaluation.trained import TRAINED
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     task, config = read_command_line(arguments)
     check_json_path(config.json)
     command = shlex.join(["fastssl", "evaluate", *arguments])
-    from ..evaluation.downstream import DOWNSTREAM
+    from ..evaluation.downstream_options import DOWNSTREAM
     from ..evaluation.trained import TRAINED
 
     if task in TRAINED or task in DOWNSTREAM:
@@ -102,7 +102,8 @@ def _evaluate(task: str, config: Any, command: str) -> None:
 
 
 def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
-    from ..evaluation.downstream import DOWNSTREAM, plan_downstream, run_downstream
+    from ..evaluation.downstream import plan_downstream, run_downstream
+    from ..evaluation.downstream_options import DOWNSTREAM
     from ..evaluation.evaluate import keep_result
     from ..evaluation.trained import plan_training, run_training
 

@@ -15,37 +15,31 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 
-from ..config import LoaderConfig, LogConfig, OptimConfig, RunConfig, ScheduleConfig
+from ..config import LoaderConfig, RunConfig
 from ..errors import InputError
-from ..fields import Count, CountOrZero, Documented, Range
+from ..fields import Documented
 from ..models import build_trunk
-from ..models.downstream_heads import HeadName
 from ..models.input_spec import InputSpec
 from ..models.trunks import STANDARD_VGG_WIDTH, STANDARD_WIDTH
-from ..randomness import Seed
 from ..runs.result import Result
 from ..shards import ShardDataset, open_dataset
 from ..system.files import check_own_folder, publish_bytes
-from ..tasks import (
-    ClassificationConfig,
-    PhotographClassificationConfig,
-    PoseConfig,
-    Task,
-    find_task,
-)
+from ..tasks import Task, find_task
+from ..tasks.dense import DenseMap, find_map
 from ..tasks.downstream import DownstreamTask, Score
-from ..tasks.pose import check_poses
 from ..training import train
 from ..training.measures import never
 from ..world import World
+from .downstream_course import KINDS, plan_run
+from .downstream_options import DownstreamEvaluation
 from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import PRE_LOGITS
 from .linear import EndTest
-from .setting import Divided, TrunkOptions, divide, draw_seed, refuse_signs
+from .setting import Divided, divide, draw_seed, refuse_signs
 from .splits import first_labels
 from .subject import Subject, open_subject
 from .trained import load_rows
@@ -56,95 +50,6 @@ FOLDER_NAME = "downstream"
 """The folder beside a trunk, or a result, that holds the runs of downstream tasks."""
 _SCORE_NAME = "score.json"
 _SCRATCH = "scratch"
-_SHOWN_STEPS = 1000
-"""A shorter run draws no pictures unless it is asked for: they would take longer than it."""
-
-
-@dataclass(frozen=True)
-class DownstreamEvaluation(TrunkOptions):
-    """A head and a trunk that learns with it, by labels of which there may be few."""
-
-    protocol: Literal["own", "newell20"] = "newell20"
-    """Whose views and course: Newell and Deng 2020's; or random crops of photographs at what the
-    trunk takes."""
-    from_scratch: bool = False
-    """Begin with fresh weights by the seed, of the network that --trunk and --width name or that
-    the checkpoint is of."""
-    num_labels: CountOrZero = 0
-    """Images that are learnt from, the first of one shuffle; 0 is all."""
-    split_seed: Seed = 0
-    """Seed of that shuffle, and of the split where there is no test path; --seed draws all else."""
-    frozen_stages: Annotated[int, Range(0, 1000)] = 0
-    """Stages of the trunk that do not learn, from the first; docs/trunks.md names them."""
-    head: HeadName = "linear"
-    """One Linear layer; or a hidden one of the features' number with BN and ReLU before it."""
-    epochs: Annotated[float, Range(0, 1_000_000)] = 0.0
-    """Length in passes over the images that are learnt from; 0 is the protocol's."""
-    max_steps: CountOrZero = 0
-    """Length in steps instead, over which the rate rises and falls; 0 is by epochs."""
-    global_batch_size: Annotated[int, Range(0, 1_000_000)] = 0
-    """Images a step over all ranks, which few images fill several times; 0 is the protocol's."""
-    lr: Annotated[float, Range(0, 1e30)] = 0.0
-    """Peak of the learning rate, whatever the batch; 0 is the protocol's 0.001."""
-    accumulation: Count = 1
-    """Micro-batches a step on each rank."""
-    log: LogConfig = dataclasses.field(default_factory=LogConfig)
-    """Logs of the training."""
-    output_dir: Path | None = None
-    """Run directory of the training; without it one in "downstream" beside the trunk, from scratch
-    beside the result."""
-
-    def check(self) -> None:
-        """Refuse two lengths."""
-        if self.epochs and self.max_steps:
-            raise InputError(
-                f"epochs ({self.epochs:g}) and max_steps ({self.max_steps}) are two lengths; give "
-                "one of them"
-            )
-
-
-@dataclass(frozen=True)
-class FinetuneEvaluation(DownstreamEvaluation):
-    """Classification by label: the whole network learns, or all but its first stages."""
-
-    protocol: Literal["own", "newell20"] = "own"
-    """Whose views and course: random crops of photographs at what the trunk takes; or those of
-    Newell and Deng 2020."""
-
-
-@dataclass(frozen=True)
-class PoseEvaluation(DownstreamEvaluation):
-    """Pose of an object, one of five, with the whole network or all but its first stages."""
-
-    protocol: Literal["newell20"] = "newell20"
-    """Whose views and course: Newell and Deng 2020's."""
-
-
-DOWNSTREAM: dict[str, type[DownstreamEvaluation]] = {
-    "finetune": FinetuneEvaluation,
-    "pose": PoseEvaluation,
-}
-"""By name: what it takes."""
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a task is to an evaluation."""
-
-    config: type
-    """Of the task on the trainer, in the study's form."""
-    size: int
-    """Side of the study's pictures in pixels."""
-    check_target: Callable[[ShardDataset, int], None] | None = None
-    """Refuses a target that cannot be learnt; None where the label is."""
-    is_dense: bool = False
-    """Whether every place of a map is answered."""
-
-
-_KINDS = {
-    "finetune": _Kind(ClassificationConfig, 64),
-    "pose": _Kind(PoseConfig, 64, check_poses),
-}
 
 
 @dataclass(frozen=True)
@@ -159,6 +64,8 @@ class DownstreamTraining(Documented):
     """The trunk; from scratch its outline."""
     run: RunConfig[Any]
     """How it is trained, but for its data."""
+    map: DenseMap | None
+    """Where it is answered; None for an answer an image, by the pre-logits."""
     divided: Divided
     """Ids of the samples that are trained on and of those that are tested."""
     digests: tuple[str, str]
@@ -205,7 +112,7 @@ def plan_downstream(task: str, config: DownstreamEvaluation) -> DownstreamTraini
         InputError: for whatever does not fit.
     """
     check_required(config, needs_checkpoint=not config.from_scratch)
-    kind, data = _KINDS[task], config.data
+    kind, data = KINDS[task], config.data
     with contextlib.ExitStack() as held:
         train = test = held.enter_context(contextlib.closing(open_dataset(data.path)))
         if data.has_test_path:
@@ -213,21 +120,26 @@ def plan_downstream(task: str, config: DownstreamEvaluation) -> DownstreamTraini
         if kind.check_target is None:
             refuse_signs(task, train, test)
         else:
-            _check_target(task, kind, train, test)
+            _check_target(task, config, train, test)
         has_labels = kind.check_target is None
         second = test if data.has_test_path else None
         divided = divide(data, config.split_seed, train, second, has_labels)
         divided = _take_first(config, divided, train)
         digests = (train.digest, test.digest)
     subject = _open_scratch(config) if config.from_scratch else _open_pretrained(config)
-    run = _plan_run(task, config, subject, len(divided.train_rows))
-    return DownstreamTraining(task, config, subject, run, divided, digests)
+    run = plan_run(task, config, subject, len(divided.train_rows))
+    places = find_map(subject.trunk, run.task.size) if kind.is_dense else None
+    return DownstreamTraining(task, config, subject, run, places, divided, digests)
 
 
-def _check_target(task: str, kind: _Kind, train: ShardDataset, test: ShardDataset) -> None:
+def _check_target(
+    task: str, config: DownstreamEvaluation, train: ShardDataset, test: ShardDataset
+) -> None:
     """See that both datasets have what is learnt."""
-    found: Any = find_task(kind.config().name)
-    name = found.target
+    kind = KINDS[task]
+    learner: Any = find_task(kind.config().name)
+    name = learner.target
+    own = [getattr(config, option) for option in kind.own_options]
     for dataset in (train, test):
         if name not in dataset.targets:
             has = ", ".join(dataset.targets) or "none"
@@ -236,8 +148,8 @@ def _check_target(task: str, kind: _Kind, train: ShardDataset, test: ShardDatase
                 "give one that make-shards made of a rendered set, or with such a target "
                 "(docs/shards.md, Targets)"
             )
-    assert kind.check_target is not None
-    kind.check_target(train, train.num_samples)
+        assert kind.check_target is not None
+        kind.check_target(dataset, dataset.num_samples, *own)
 
 
 def _take_first(config: DownstreamEvaluation, divided: Divided, train: ShardDataset) -> Divided:
@@ -278,132 +190,6 @@ def _open_scratch(config: DownstreamEvaluation) -> Subject:
     if trunk.in_channels == 1 and not config.scale:
         spec = InputSpec("lightness")
     return Subject(trunk, spec, _SCRATCH)
-
-
-# ------------------------------------------------------------------ course
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a training is."""
-
-    epochs: float
-    """Passes over ``epoch_samples`` samples."""
-    epoch_samples: int
-    """Samples of a pass; 0 are those that are learnt from."""
-
-
-def count_round(num_labels: int, is_dense: bool = False) -> int:
-    """Return the samples of a round of Newell and Deng 2020, which repeats few labels.
-
-    10,000 or a little more; from 4,000 labels on 20,000 or more; at most 50,000, or 10,000 of dense
-    tasks.
-
-    Args:
-        num_labels: that are learnt from.
-        is_dense: whether it is of segmentation or depth.
-    """
-    most = 10_000 if is_dense else 50_000
-    least = 10_000 if is_dense or num_labels < 4_000 else 20_000
-    return min(-(-least // num_labels) * num_labels, max(most, least))
-
-
-def count_rounds(num_labels: int, trunk: str, is_dense: bool = False) -> int:
-    """Return the rounds of a training of Newell and Deng 2020.
-
-    Args:
-        num_labels: that are learnt from.
-        trunk: the network's name.
-        is_dense: whether it is of segmentation or depth.
-    """
-    if num_labels < 20_000:
-        return 200
-    return 600 if trunk.startswith("resnet9") and not is_dense else 800
-
-
-def _plan_run(
-    task: str, config: DownstreamEvaluation, subject: Subject, num_labels: int
-) -> RunConfig[Any]:
-    """Return the run but for its data, whose ids are written when it starts."""
-    kind, name = _KINDS[task], subject.trunk.name
-    is_own = config.protocol == "own"
-    usual_batch = 64 if kind.is_dense or is_own else 512 if name.startswith("resnet9") else 384
-    batch = config.global_batch_size or usual_batch
-    if config.max_steps:
-        length = Length(config.max_steps, batch)
-    elif config.epochs:
-        length = Length(config.epochs, num_labels)
-    elif is_own:
-        length = Length(max(_OWN_EPOCHS, _OWN_STEPS * batch / num_labels), num_labels)
-    else:
-        rounds = count_rounds(num_labels, name, kind.is_dense)
-        length = Length(rounds, count_round(num_labels, kind.is_dense))
-    return RunConfig(
-        recipe=task,
-        task=_plan_task(kind, config, subject),
-        trunk=name,
-        width=subject.trunk.width,
-        seed=config.seed,
-        frozen_stages=config.frozen_stages,
-        accumulation=config.accumulation,
-        precision=config.precision,
-        device=config.device,
-        data=LoaderConfig(global_batch_size=batch),
-        optim=_build_optimizer(config.lr or _PEAK_LR),
-        schedule=ScheduleConfig(
-            epochs=float(length.epochs),
-            epoch_samples=length.epoch_samples,
-            kind="linear",
-            milestones=(),
-            warmup_epochs=_WARMUP_SHARE * length.epochs,
-            warmup_start=0.0,
-            final_share=_FINAL_LR / _PEAK_LR,
-        ),
-        log=_choose_log(config, length, batch),
-    )
-
-
-_PEAK_LR, _FINAL_LR, _WEIGHT_DECAY = 1e-3, 1e-6, 1e-4
-_WARMUP_SHARE = 5 / 200
-"""Of the length: five rounds of 200."""
-_OWN_EPOCHS, _OWN_STEPS = 20, 1000
-"""Length of ``own``: so many epochs, and more of few images."""
-
-
-def _build_optimizer(lr: float) -> OptimConfig:
-    """Return the study's optimiser; the rate is the same whatever the batch."""
-    return OptimConfig(
-        name="adam",
-        lr=lr,
-        lr_batch_size=0,
-        beta1=0.8,
-        beta2=0.999,
-        weight_decay=_WEIGHT_DECAY,
-        decay_norm=True,
-    )
-
-
-def _choose_log(config: DownstreamEvaluation, length: Length, batch: int) -> LogConfig:
-    """Return what is written: of a short run neither pictures nor curves, if nobody asks."""
-    num_steps = length.epochs * length.epoch_samples / batch
-    if config.log != LogConfig() or num_steps >= _SHOWN_STEPS:
-        return config.log
-    return dataclasses.replace(config.log, tensorboard=False, pictures_every_steps=0)
-
-
-def _plan_task(kind: _Kind, config: DownstreamEvaluation, subject: Subject) -> Any:
-    spec, trunk = subject.spec, subject.trunk
-    own: dict[str, Any] = {"input": spec.to_text(), "head": config.head}
-    if config.protocol == "own":
-        usual = 227 if trunk.min_side > 224 or trunk.name.startswith("alexnet") else 224
-        return PhotographClassificationConfig(size=config.view_size or usual, **own)
-    spaces = {"lab": "lab", "scaled": "rgb"}
-    if spec.kind not in spaces:
-        raise InputError(
-            f"protocol newell20 gives Lab or RGB by a mean and a deviation; the trunk takes "
-            f"{spec.to_text()}; set --protocol own (finetune), or give another trunk"
-        )
-    return kind.config(size=config.view_size or kind.size, space=spaces[spec.kind], **own)
 
 
 # ------------------------------------------------------------------ run
@@ -518,6 +304,7 @@ def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Res
         **length,
         "global_batch_size": run.data.global_batch_size,
         "lr": run.optim.lr,
+        **({} if training.map is None else {"grid": training.map.grid}),
         **config.data.settings,
     }
     details: dict[str, Any] = {"num_train": num_train, "num_test": num_test, **score.details}
@@ -529,7 +316,7 @@ def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Res
         metric.metric,
         score.value,
         score.per_class,
-        layer=PRE_LOGITS,
+        layer=PRE_LOGITS if training.map is None else training.map.name,
         settings=settings,
         details=details,
     )

@@ -16,6 +16,7 @@ from .classification import (
 )
 from .cmc import CMC, CMCConfig
 from .colorization import Colorization, ColorizationConfig
+from .depth import Depth, DepthConfig
 from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
@@ -23,6 +24,7 @@ from .linear import LinearHeads
 from .pose import Pose, PoseConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import NewellRotationConfig, Rotation, RotationConfig
+from .segmentation import Segmentation, SegmentationConfig
 from .supervised import Supervised, SupervisedConfig
 from .vae import Vae, VaeConfig
 
@@ -35,6 +37,8 @@ __all__ = [
     "ClassificationConfig",
     "Colorization",
     "ColorizationConfig",
+    "Depth",
+    "DepthConfig",
     "DividedTable",
     "Exemplar",
     "ExemplarConfig",
@@ -50,6 +54,8 @@ __all__ = [
     "RelativeLocationConfig",
     "Rotation",
     "RotationConfig",
+    "Segmentation",
+    "SegmentationConfig",
     "Supervised",
     "SupervisedConfig",
     "Task",
@@ -66,6 +72,7 @@ _TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "cmc": CMC,
     "colorization": Colorization,
+    "depth": Depth,
     "exemplar": Exemplar,
     "jigsaw": Jigsaw,
     "linear": LinearHeads,
@@ -73,6 +80,7 @@ _TASKS: dict[str, type[Task]] = {
     "pose": Pose,
     "relative_location": RelativeLocation,
     "rotation": Rotation,
+    "segmentation": Segmentation,
     "supervised": Supervised,
     "vae": Vae,
 }

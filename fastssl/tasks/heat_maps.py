@@ -59,13 +59,29 @@ def _overlay(
 ) -> NDArray[np.uint8]:
     """Colour a picture's places by their scores."""
     side, places = len(picture), round(len(scores) ** 0.5)
-    heat = (scores - limits[0]) / max(limits[1] - limits[0], 1e-12)
-    stops = np.linspace(0, 1, len(_STOPS))
-    colours = np.stack([np.interp(heat, stops, channel) for channel in _STOPS.T], -1)
+    colours = _find_colours(scores, limits)
     place = np.arange(side) * places // side
     ground = colours.reshape(places, places, 3)[place][:, place]
     grey = picture.mean(-1, keepdims=True)
     return (0.5 * ground + 0.5 * grey).round().astype(np.uint8)
+
+
+def colour_heat(values: NDArray[np.floating], limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Return values as colours, from dark to bright: uint8 with a last axis of 3.
+
+    Args:
+        values: of any shape.
+        limits: values of the darkest and of the brightest colour; beyond them it is the same.
+    """
+    return _find_colours(values, limits).round().astype(np.uint8)
+
+
+def _find_colours(
+    values: NDArray[np.floating], limits: tuple[float, float]
+) -> NDArray[np.floating]:
+    heat = (values - limits[0]) / max(limits[1] - limits[0], 1e-12)
+    stops = np.linspace(0, 1, len(_STOPS))
+    return np.stack([np.interp(heat, stops, channel) for channel in _STOPS.T], -1)
 
 
 def _mark_middle(picture: NDArray[np.uint8], places: int) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 NUM_PICTURES = 4
 MAX_SHOWN_BYTES = 1 << 28
 """A larger file of samples is none of ours."""
+_TARGET = "targets."
 
 
 def is_due(step: int, every: int) -> bool:
@@ -52,9 +53,10 @@ def keep_shown(path: Path, batch: Batch, task: Task) -> Batch:
     most = max(NUM_PICTURES, task.batch_multiple)
     few = batch.rows(0, min(most, len(batch)))
     if not task.needs_labels:
-        few = dataclasses.replace(few, labels=None)
+        few = dataclasses.replace(few, labels=None, targets={})
     own = {f.name: getattr(few, f.name) for f in dataclasses.fields(few)}
     own = {name: value for name, value in own.items() if torch.is_tensor(value)}
+    own |= {f"{_TARGET}{name}": value for name, value in few.targets.items()}
     if path.exists():
         try:
             found = load(read_own(path, MAX_SHOWN_BYTES))
@@ -70,7 +72,8 @@ def keep_shown(path: Path, batch: Batch, task: Task) -> Batch:
 
 def _is_like(found: Mapping[str, Tensor], own: Mapping[str, Tensor], most: int) -> bool:
     """Tell whether samples of a file are such as the run's own, be they more or fewer."""
-    is_whole = {"images", "sample_ids", "epochs"} <= found.keys() <= own.keys()
+    needed = {"images", "sample_ids", "epochs", *(name for name in own if name.startswith(_TARGET))}
+    is_whole = needed <= found.keys() <= own.keys()
     if not is_whole or any(value.dim() < 1 for value in found.values()):
         return False
     nums = {len(value) for value in found.values()}
@@ -85,5 +88,6 @@ def _is_like(found: Mapping[str, Tensor], own: Mapping[str, Tensor], most: int) 
 
 
 def _make(values: Mapping[str, Tensor]) -> Batch:
-    fields: dict[str, Any] = {"labels": None, **values}
-    return Batch(**fields)
+    targets = {k.removeprefix(_TARGET): v for k, v in values.items() if k.startswith(_TARGET)}
+    fields: dict[str, Any] = {k: v for k, v in values.items() if not k.startswith(_TARGET)}
+    return Batch(**{"labels": None, **fields}, targets=targets)

@@ -13,13 +13,9 @@ import torch
 from PIL import Image
 
 from fastssl.errors import InputError
-from fastssl.evaluation.downstream import (
-    DOWNSTREAM,
-    count_round,
-    count_rounds,
-    plan_downstream,
-    run_downstream,
-)
+from fastssl.evaluation.downstream import plan_downstream, run_downstream
+from fastssl.evaluation.downstream_course import count_round, count_rounds
+from fastssl.evaluation.downstream_options import DOWNSTREAM
 from fastssl.evaluation.evaluate import keep_result
 from fastssl.evaluation.setting import EvaluationData
 from fastssl.evaluation.splits import first_labels
@@ -42,7 +38,11 @@ def make_set(root, name, seed):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     convert(ConvertConfig(root / f"{name}-photos", root / name, workers=1))
-    arrays = {"pose": rng.integers(0, 5, NUM), "fixed": np.zeros(NUM, np.int64)}
+    arrays = {
+        "pose": rng.integers(0, 5, NUM),
+        "segmentation": rng.integers(0, 11, (NUM, SIDE, SIDE), np.uint8),
+        "depth": rng.uniform(0.5, 3, (NUM, SIDE, SIDE)).astype(np.float16),
+    }
     add_targets(root / name, arrays)
     return root / name
 
@@ -272,6 +272,36 @@ def test_other_options_have_a_run_of_their_own_beside_the_trunk_or_the_result(pl
 def test_short_runs_write_neither_pictures_nor_curves_unless_asked(plan):
     assert not plan().run.log.tensorboard
     assert plan(max_steps=1000).run.log.tensorboard
+
+
+# ------------------------------------------------------------------ dense
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [("segmentation", "accuracy"), ("depth", "delta_1.25")]
+)
+def test_places_of_a_map_are_learnt_and_tested(plan, task, metric):
+    result = run_downstream(plan(task, num_labels=20, view_size=32))
+    assert (result.task, result.metric, result.layer) == (task, metric, "fc")
+    assert (result.settings["grid"], result.settings["num_labels"]) == (4, 20)
+    assert 0 <= result.value <= 1
+    assert 0 < result.details["chance"] < 1
+    assert plan(task, max_steps=0, global_batch_size=0).run.data.global_batch_size == 64
+    assert plan(task, view_size=0).map.grid == 16
+
+
+def test_dense_targets_that_do_not_fit_are_refused(plan, sets, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(sets[0], other)
+    add_targets(other, {"segmentation": np.full((NUM, 4, 4), 30, np.uint8)})
+    with pytest.raises(InputError, match=r"has class 30, wanted 0 .. 10, .* set --num-classes 31"):
+        plan("segmentation", data={"path": other})
+    assert plan("segmentation", data={"path": other}, num_classes=31).run.task.num_classes == 31
+    add_targets(other, {"segmentation": np.zeros((NUM, 4, 6), np.uint8)})
+    with pytest.raises(InputError, match=r"is uint8 of shape \(4, 6\) .* wanted uint8 of shape"):
+        plan("segmentation", data={"path": other})
+    with pytest.raises(InputError, match=r"trunk 'caffenet' has layers behind its last map"):
+        plan("depth", from_scratch=True, checkpoint=Path(), trunk="caffenet", view_size=227)
 
 
 # ------------------------------------------------------------------ photographs

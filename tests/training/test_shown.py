@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from fastssl.batch import Batch
 from fastssl.models import build_trunk
-from fastssl.tasks import ExemplarConfig, RotationConfig, SupervisedConfig, build_task
+from fastssl.tasks import ExemplarConfig, PoseConfig, RotationConfig, SupervisedConfig, build_task
 from fastssl.training.shown import is_due, keep_shown
 
 
@@ -48,6 +49,17 @@ def test_images_that_belong_together_and_labels_are_kept(tmp_path):
     assert len(exemplar) == 8
     supervised = keep_shown(tmp_path / "b", make_batch(1), make_task(SupervisedConfig(size=32)))
     assert supervised.labels.tolist() == (make_batch(1).labels[:4]).tolist()
+
+
+def test_targets_are_kept_and_those_of_a_pretext_task_are_not(tmp_path):
+    batch = dataclasses.replace(make_batch(1), targets={"pose": torch.arange(16) % 5})
+    config = PoseConfig(size=32)
+    for number in (1, 2):  # as it is kept, and as it is read again
+        later = dataclasses.replace(batch, targets={"pose": batch.targets["pose"] * (2 - number)})
+        shown = keep_shown(tmp_path / "shown", later, make_task(config))
+        assert shown.targets["pose"].tolist() == [0, 1, 2, 3]
+    pretext = keep_shown(tmp_path / "other", batch, make_task(RotationConfig(size=32)))
+    assert pretext.targets == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish that is no file of tensors"])
