@@ -100,7 +100,9 @@ def _judge_saturation(savings: Mapping[tuple[str, str, str], Savings]) -> Claim:
         elif flat is not None:
             votes.append(False)
     return Claim(
-        "utility falls to zero before the accuracy from scratch saturates", tuple(said), _vote(votes)
+        "utility falls to zero before the accuracy from scratch saturates",
+        tuple(said),
+        _vote(votes),
     )
 
 

@@ -80,7 +80,7 @@ def halves(**of):
         ),
         (
             SCRATCH + pretrain() + pretrain(VAE) + [make_linear(0.6, CMC), make_linear(0.3, VAE)],
-            [MAIN, "Linear against fine-tuned"],
+            [MAIN, "Linear against fine-tuned", "The study's claims"],
         ),
     ],
     ids=["scratch", "methods", "freezing", "transfer", "budget", "halves", "networks", "ranks"],
@@ -110,6 +110,7 @@ def test_a_whole_study_makes_one_page_with_every_picture():
         "Half networks",
         "Networks",
         "Linear against fine-tuned",
+        "The study's claims",
     ]
     assert all(said in page.text for said in FINDINGS["newell20"].values())
     assert len(page.titles) == len(set(page.titles))

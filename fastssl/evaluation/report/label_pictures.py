@@ -8,6 +8,7 @@ from dataclasses import replace
 from ...errors import InputError
 from ..label_curves import Network
 from ..label_savings import find_baseline, measure_savings
+from .claim_table import render_claims
 from .entries import Entry, is_share, name_metric
 from .label_lines import (
     SCRATCH,
@@ -66,6 +67,8 @@ def render_labels(entries: Sequence[Entry], findings: Mapping[str, str]) -> str:
             body += f"<h3>Transfer between data</h3>{_find(findings, 'transfer')}{matrix}"
     if ranks := render_ranks(told, entries, colors):
         body += f"<h3>Linear against fine-tuned</h3>{_find(findings, 'ranks')}{ranks}"
+    if claims := render_claims(told, entries):
+        body += f"<h3>The study's claims</h3>{claims}"
     if said:
         body += note(" ".join(said))
     return section("Labels saved", note(_READING) + body)

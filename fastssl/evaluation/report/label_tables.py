@@ -23,7 +23,8 @@ from .label_lines import (
 from .line_charts import MAX_LINES, Chart, Line, Point, draw_scatter, spell_count
 from .pieces import Markup, cards, fold, note, stacked, table, text
 
-_LINEAR = ("linear", "logistic")
+LINEAR = ("linear", "logistic")
+"""Tasks that fit a linear classifier to a frozen trunk."""
 
 
 # --- All curves -----------------------------------------------------------------------------------
@@ -167,15 +168,15 @@ def render_ranks(told: Sequence[Told], entries: Sequence[Entry], colors: Mapping
         colors: of the methods.
     """
     ours = [entry for entry in entries if not entry.result.is_published]
-    linear = [e for e in choose_rows(ours) if e.result.task in _LINEAR]
-    known = [e for e in entries if e.result.is_published and e.result.task in _LINEAR]
+    linear = [e for e in choose_rows(ours) if e.result.task in LINEAR]
+    known = [e for e in entries if e.result.is_published and e.result.task in LINEAR]
     body = ""
     charts = []
     for members in group_by(told, lambda one: one.place).values():
         if members[0].curve.key.ground.task != "finetune":  # of labels, as linear classifiers are
             continue
         main = choose_main([one for one in members if one.curve.key.beginning.is_pretrained])
-        found = {id(one): _find_linear(one, linear) for one in main}
+        found = {id(one): find_linear(one, linear) for one in main}
         both = [one for one in main if found[id(one)]]
         counts = choose_middle([one.curve for one in both]) if both else []
         if len(both) < 2 or not counts:
@@ -199,7 +200,13 @@ def render_ranks(told: Sequence[Told], entries: Sequence[Entry], colors: Mapping
     return words + body + cards(charts)
 
 
-def _find_linear(told: Told, linear: Sequence[Entry]) -> list[Entry]:
+def find_linear(told: Told, linear: Sequence[Entry]) -> list[Entry]:
+    """Return the results of linear classifiers on a curve's trunks, by its data.
+
+    Args:
+        told: the curve.
+        linear: results of ``LINEAR`` tasks.
+    """
     ground = told.curve.key.ground
     return [
         entry
