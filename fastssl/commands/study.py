@@ -19,12 +19,16 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..fields import Checked, CountOrZero
+from ..runs.result import RESULTS_NAME
 from ..runs.sweep import list_left, run_trials
 from ..shards.making.convert import ConvertConfig, convert
+from ..shards.manifest import read_manifest
 from ..studies.newell20_small import SIZE_PX, Newell20Small
 from ..synthetic import RenderConfig, render_set
+from ..synthetic.variants import Variant
 from ..system.cpus import available_cpus
 from ..system.signals import stopping_on_signals
+from . import report
 from .frame import parse_arguments
 
 SWEEP_NAME = "sweep"
@@ -68,6 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         for variant in study.variants:
             make_data(home / variant, variant, study.images, workers)
     run_trials(trials, home / SWEEP_NAME, at_once=workers)
+    write_page(home, study)
 
 
 def make_data(folder: Path, variant: str, images: int, workers: int) -> None:
@@ -89,3 +94,20 @@ def make_data(folder: Path, variant: str, images: int, workers: int) -> None:
             resume = (folder / part).exists()
             config = ConvertConfig(rendered, folder / part, synthetic_split=part, resume=resume)
             convert(config)
+
+
+def write_page(home: Path, study: Newell20Small) -> None:
+    """Write the page of what was found, with the sets under the study's own names.
+
+    Args:
+        home: folder of the study, whose runs are done.
+        study: its size.
+    """
+    named = []
+    for variant in study.variants:
+        for part in ("train", "test"):
+            digest = read_manifest(home / variant / part).digest
+            named.append(f"{digest}={Variant.parse(variant).letters}")
+    places = [str(home / SWEEP_NAME / RESULTS_NAME), "--output", str(home / "report.html")]
+    title = "How many labels pretraining saves: Newell and Deng 2020 in small"
+    report.main([*places, "--title", title, "--data-names", *named])

@@ -9,7 +9,7 @@ import pytest
 from fastssl.commands.frame import parse_arguments
 from fastssl.config import RunConfig
 from fastssl.errors import InputError
-from fastssl.evaluation.downstream import DOWNSTREAM
+from fastssl.evaluation.downstream_options import DOWNSTREAM
 from fastssl.runs.sweep import check_trials
 from fastssl.studies.newell20_small import Newell20Small
 from fastssl.studies.registry import build_recipe
