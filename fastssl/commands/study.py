@@ -4,7 +4,7 @@
 
 Killed or stopped, the same command goes on: every image and every run that is done is kept. The
 folder holds ``<variant>/images`` and datasets, ``sweep/`` with a run directory each, the results as
-JSON, and ``report.html``. docs/studies.md has what it found here.
+JSON, and ``report.html``.
 """
 
 from __future__ import annotations
