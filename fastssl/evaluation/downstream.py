@@ -305,6 +305,7 @@ def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Res
         "global_batch_size": run.data.global_batch_size,
         "lr": run.optim.lr,
         **({} if training.map is None else {"grid": training.map.grid}),
+        **{name: getattr(config, name) for name in KINDS[training.task].own_options},
         **config.data.settings,
     }
     details: dict[str, Any] = {"num_train": num_train, "num_test": num_test, **score.details}

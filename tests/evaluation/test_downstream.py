@@ -284,6 +284,7 @@ def test_places_of_a_map_are_learnt_and_tested(plan, task, metric):
     result = run_downstream(plan(task, num_labels=20, view_size=32))
     assert (result.task, result.metric, result.layer) == (task, metric, "fc")
     assert (result.settings["grid"], result.settings["num_labels"]) == (4, 20)
+    assert result.settings.get("num_classes") == (11 if task == "segmentation" else None)
     assert 0 <= result.value <= 1
     assert 0 < result.details["chance"] < 1
     assert plan(task, max_steps=0, global_batch_size=0).run.data.global_batch_size == 64

@@ -11,7 +11,13 @@ from fastssl.batch import Batch
 from fastssl.models import build_trunk
 from fastssl.runs.metrics import COMMON, check_names, list_metrics, order_line, write_table
 from fastssl.studies import build_recipe
-from fastssl.tasks import build_task
+from fastssl.tasks import (
+    ClassificationConfig,
+    DepthConfig,
+    PoseConfig,
+    SegmentationConfig,
+    build_task,
+)
 from fastssl.tasks.pictures import Picture
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -26,6 +32,8 @@ RECIPES = [
     "newell20_rotation_smoke",
     "newell20_vae_smoke",
 ]
+DOWNSTREAM = [ClassificationConfig(), DepthConfig(), PoseConfig(), SegmentationConfig()]
+"""Tasks of evaluations, which declare what they are tested by too."""
 
 
 def make_task(recipe):
@@ -106,3 +114,7 @@ def test_the_page_shows_the_table():
     for recipe in RECIPES:
         task, _ = make_task(recipe)
         assert f"### {build_recipe(recipe).task.name}\n\n{write_table(task.metrics)}\n" in page
+    for config in DOWNSTREAM:
+        task = build_task(config, build_trunk("resnet9", 1), 3)
+        assert f"### {config.name}\n\n{write_table(task.metrics)}\n" in page
+        assert task.chance().keys() <= list_metrics(task).keys()
