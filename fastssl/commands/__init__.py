@@ -53,7 +53,7 @@ COMMANDS = {
         ("evaluate", "commands.evaluate", _TRAINING, "say what a trunk is worth"),
         ("demo", "commands.demo", _TRAINING, "a first look, in minutes on two CPU cores"),
         ("run-recipes", "commands.run_recipes", _TRAINING, "recipes' small forms, one by one"),
-        ("sweep", "commands.sweep", _TRAINING, "a grid of runs and evaluations, resumable"),
+        ("sweep", "commands.sweep", _TRAINING, "a grid of runs; the labels that a trunk saves"),
         ("study", "commands.study", _TRAINING, "a study from end to end, small"),
         ("report", "commands.report", _TRAINING, "a page of results, pictures and curves"),
         ("doctor", "commands.doctor", _HERE, "what is there, what is missing, what is used"),

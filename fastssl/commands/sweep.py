@@ -1,6 +1,7 @@
 """Run a grid: recipes x seeds x label counts x options become runs, then results.
 
 ``fastssl sweep GRID --output-dir FOLDER``; the same command goes on with what was interrupted.
+``fastssl sweep utility ...`` says how many labels a trunk saves: see ``sweep_utility``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from .trials import check_options, complete_trials, describe_trials
 
 @dataclass(frozen=True)
 class SweepConfig(Checked):
-    """Run what is not yet done of a grid."""
+    """Run what is not yet done of a grid; in its place "utility": how many labels a trunk saves."""
 
     grid: Path
-    """YAML or Python file: stages, each a command, its options and its axes."""
+    """YAML or Python file: stages, each a command, its options and its axes; or the word utility,
+    which has options of its own (fastssl sweep utility --help)."""
     output_dir: Path = Path()
     """Folder of the sweep: its runs, results and journal."""
     at_once: CountOrZero = 1
@@ -41,6 +43,11 @@ class SweepConfig(Checked):
 
 def main(arguments: Sequence[str]) -> None:
     """Read the grid, see that all of it fits, and run it."""
+    if arguments[:1] == ["utility"]:
+        from .sweep_utility import main as find_utility  # what trains is not loaded for a grid
+
+        find_utility(arguments[1:])
+        return
     config = parse_arguments(SweepConfig, arguments)
     show_log(logging.INFO)
     trials = complete_trials(read_grid(config.grid))

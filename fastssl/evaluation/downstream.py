@@ -311,6 +311,8 @@ def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Res
     details: dict[str, Any] = {"num_train": num_train, "num_test": num_test, **score.details}
     if training.subject.pretrained_on:
         details["pretrain_data"] = training.subject.pretrained_on
+    if training.subject.max_samples:
+        details["pretrain_images"] = training.subject.max_samples
     part = Result(
         "",
         "",

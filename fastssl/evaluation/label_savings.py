@@ -42,12 +42,36 @@ class Savings(Documented):
         return self.utility.is_bound.any(0)
 
     @property
-    def is_clear(self) -> NDArray[np.bool_]:
-        """At which counts labels are saved by more than a deviation of the seeds, (K,).
+    def gain(self) -> NDArray[np.float64]:
+        """Accuracy above that from scratch with as many labels, (K,); not a number where none is.
 
-        In the grey region of the last count the bound is 0, and nothing is clear.
+        Means of the seeds.
         """
-        return self.utility.mean > self.utility.std
+        return self.curve.mean - self._from_scratch(self.baseline.mean)
+
+    @property
+    def is_clear(self) -> NDArray[np.bool_]:
+        """At which counts labels are saved by more than the seeds differ, (K,).
+
+        Utility is above its deviation, and accuracy above that from scratch with as many labels by
+        more than both deviations together. In the grey region of the last count the bound is 0:
+        nothing is clear there.
+        """
+        found = self.utility
+        spread = np.hypot(self.curve.std, self._from_scratch(self.baseline.std))
+        is_better = np.isnan(self.gain) | (self.gain > spread)
+        return (found.mean > found.std) & (found.mean > 0) & is_better
+
+    @property
+    def is_beyond(self) -> NDArray[np.bool_]:
+        """At which counts accuracy is above all from scratch by more than both deviations, (K,)."""
+        best = self.baseline.mean.argmax()
+        spread = np.hypot(self.curve.std, self.baseline.std[best])
+        return self.curve.mean > self.baseline.mean[best] + spread
+
+    def _from_scratch(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        there = dict(zip(self.baseline.counts.tolist(), values.tolist(), strict=True))
+        return np.array([there.get(count, np.nan) for count in self.curve.counts.tolist()])
 
     def find_edge(self) -> tuple[float, float] | None:
         """Return where the mean rises into the grey region: (labels, utility), if it does.
@@ -73,6 +97,7 @@ class Savings(Documented):
             "mean": found.mean.tolist(),
             "std": found.std.tolist(),
             "labels_saved": self.labels.tolist(),
+            "is_clear": self.is_clear.tolist(),
             "grey_above": found.ceiling.tolist(),
             "scratch_best_count": found.best_count,
             "pretrained": self.curve.to_json(),
@@ -148,3 +173,83 @@ def measure_savings(curve: LabelCurve, baseline: LabelCurve) -> Savings:
         )
     found = utility(baseline.counts, baseline.accuracies, curve.accuracies, curve.counts)
     return Savings(curve, baseline, found)
+
+
+# --- In words -------------------------------------------------------------------------------------
+
+
+def tell_savings(savings: Savings) -> list[str]:
+    """Say what a trunk saves: where most, above which count nothing, what cannot be known.
+
+    Args:
+        savings: of a pretrained trunk.
+
+    Returns:
+        Sentences, the answer first.
+    """
+    counts, found = savings.utility.counts, savings.utility
+    clear = np.flatnonzero(savings.is_clear)
+    said = []
+    if len(clear):
+        best = clear[np.argmax(savings.labels[clear])]
+        least = "at least " if savings.is_bound[best] else ""
+        said.append(
+            f"Your trunk saves you {least}{savings.labels[best]:,.0f} labels at n = "
+            f"{counts[best]:,}{_tell_end(savings, clear[-1])}"
+        )
+        needed = savings.labels[best] + counts[best]
+        more = "more than " if savings.is_bound[best] else ""
+        said.append(
+            f"With {counts[best]:,} labels it reaches {_spell(savings.curve.mean[best])}, for "
+            f"which training from scratch needs {more}{needed:,.0f}: utility {least}"
+            f"{found.mean[best]:.3g}, {_tell_spread(savings, float(found.std[best]))}."
+        )
+    else:
+        many = f"n = {counts[0]:,} .. {counts[-1]:,}" if len(counts) > 1 else f"n = {counts[0]:,}"
+        said.append(f"Your trunk saves you no labels at {many}")
+        said.append(
+            "Training from scratch reaches as much with as many labels, as far as "
+            f"{len(savings.curve.seeds)} seeds tell."
+        )
+    if savings.is_beyond[-1]:
+        points = 100 * (savings.curve.mean[-1] - savings.baseline.mean.max())
+        said.append(
+            f"With {counts[-1]:,} labels it ends {points:+.1f} points above the best from scratch; "
+            "how many labels that is worth, more labels would have to tell."
+        )
+    left = [f"{what} from scratch" for what in savings.baseline.left_out]
+    if left := [*savings.curve.left_out, *left]:
+        said.append(f"Left out: {'; '.join(left)}.")
+    return said
+
+
+def find_limit(savings: Savings) -> int | None:
+    """Return the count above which a trunk saves nothing.
+
+    Returns:
+        0 where it never saves any; None where it still does at the last count, or where all that
+        follows is beyond what training from scratch reaches.
+    """
+    clear = np.flatnonzero(savings.is_clear)
+    if not len(clear):
+        return 0
+    is_known = ~savings.is_beyond[clear[-1] + 1 :]
+    return int(savings.utility.counts[clear[-1]]) if is_known.any() else None
+
+
+def _tell_end(savings: Savings, last: int) -> str:
+    end, counts = find_limit(savings), savings.utility.counts
+    if end is not None:
+        return f"; above n = {end:,} it saves nothing"
+    if last == len(counts) - 1:
+        return f", and still some at n = {counts[last]:,}, the most there are"
+    return f"; above n = {counts[last]:,} it is better than all from scratch"
+
+
+def _tell_spread(savings: Savings, std: float) -> str:
+    seeds = len(savings.curve.seeds)
+    return "one seed" if seeds == 1 else f"deviation {std:.2g} of {seeds} seeds"
+
+
+def _spell(accuracy: float) -> str:
+    return f"{100 * accuracy:.1f} %"

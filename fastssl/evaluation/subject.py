@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class Subject(Documented):
     """The run directory that it is of."""
     pretrained_on: str = ""
     """Digest of the dataset that it was pretrained on."""
+    max_samples: int = 0
+    """Images of it that it was pretrained on, where they were not all; else 0."""
 
 
 def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str = "") -> Subject:
@@ -86,7 +89,7 @@ def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -
         form.load_state_dict(trunk.state_dict())
         trunk = form
     spec = InputSpec.named(scale) if scale else InputSpec.from_metadata(metadata)
-    step, recipe = metadata.get("step", "0"), metadata.get("recipe", trunk.name)
+    recipe = metadata.get("recipe", trunk.name)
     if not is_name(recipe):
         raise InputError(
             f"{path} says that {recipe[:80]!r} pretrained it, wanted a recipe's name; export the "
@@ -97,10 +100,16 @@ def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -
         spec,
         digest_trunk(trunk),
         recipe,
-        int(step) if re.fullmatch("[0-9]{1,18}", step) else 0,
+        _read_count(metadata, "step"),
         run,
         metadata.get("dataset_digest", ""),
+        _read_count(metadata, "max_samples"),
     )
+
+
+def _read_count(metadata: Mapping[str, str], name: str) -> int:
+    text = metadata.get(name, "0")
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
 
 
 def _open_weights(path: Path, name: str, width: int) -> Subject:

@@ -35,6 +35,8 @@ def export_trunk(config: RunConfig, identity: Mapping[str, Any], task: Task, ste
         "fastssl": __version__,
         INPUT_KEY: task.input_spec.to_text(),
     }
+    if config.data.max_samples:
+        metadata["max_samples"] = str(config.data.max_samples)
     for beginning in ("trunk_from", "continue_from"):
         if identity[beginning] is not None:
             metadata[beginning] = identity[beginning]

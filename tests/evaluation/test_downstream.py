@@ -60,7 +60,7 @@ def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.json").write_text("{}")
     torch.manual_seed(0)
-    metadata = {"recipe": "r", "step": "5", "dataset_digest": "d" * 64}
+    metadata = {"recipe": "r", "step": "5", "dataset_digest": "d" * 64, "max_samples": "9"}
     metadata[INPUT_KEY] = InputSpec.named("newell20_lab").to_text()
     save_trunk(build_trunk("resnet9", 1), folder / "trunk.safetensors", metadata)
     return folder
@@ -200,6 +200,7 @@ def test_a_result_says_what_it_is_a_figure_of(plan, pretrained, tmp_path):
     assert result.settings == wanted
     assert (result.details["num_train"], result.details["num_test"]) == (10, NUM)
     assert result.details["pretrain_data"] == "d" * 64
+    assert result.details["pretrain_images"] == 9
     assert set(result.per_class) == {"a", "b", "c"}
     share = np.mean([result.per_class[name] for name in "abc"])
     assert result.value == pytest.approx(share)  # equally many of each

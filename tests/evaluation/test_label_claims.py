@@ -34,7 +34,7 @@ def test_saturation_is_where_more_labels_bring_less_than_a_point():
 
 def test_the_end_of_saving_is_the_first_count_without_a_clear_one():
     assert find_end(save(0.0, 100)) == 100
-    assert find_end(save(9.0, 30.0, spread=0.02)) == 50_000
+    assert find_end(save(9.0, 30.0, spread=0.02)) == 20_000
     assert find_end(save(5.0, 1e9, counts=(100, 250, 1000, 4000))) is None
 
 

@@ -10,7 +10,12 @@ import pytest
 from fastssl.errors import InputError
 from fastssl.evaluation import utility
 from fastssl.evaluation.label_curves import Network, group_results, is_on_curve, make_curve
-from fastssl.evaluation.label_savings import find_baseline, measure_savings
+from fastssl.evaluation.label_savings import (
+    find_baseline,
+    find_limit,
+    measure_savings,
+    tell_savings,
+)
 from fastssl.runs.result import Result
 from tests.label_results import COUNTS, learn, make_curve_results, make_result
 
@@ -193,3 +198,87 @@ def test_curves_of_other_data_or_training_make_no_utility():
     (longer,) = curves(*make_curve_results(settings={"epochs": 3.0}))
     with pytest.raises(InputError, match="train both equally long"):
         measure_savings(curve, longer)
+
+
+# --- In words -------------------------------------------------------------------------------------
+
+FEW = (100, 1000, 10_000)
+
+
+def tell(scratch, better, seeds=(0.0,)):
+    """Return the words on two curves with the same seeds' offsets, and the end."""
+    rows = [
+        make_result(n, y + off, seed, start)
+        for start, values in (("scratch", scratch), ("pretrained", better))
+        for n, y in zip(FEW, values, strict=True)
+        for seed, off in enumerate(seeds)
+    ]
+    baseline, curve = curves(*rows)
+    savings = measure_savings(curve, baseline)
+    return tell_savings(savings), find_limit(savings)
+
+
+def test_the_answer_is_what_is_saved_and_above_which_count_nothing():
+    said, end = tell((0.5, 0.6, 0.8), (0.6, 0.7, 0.8))
+    # 0.7 lies half way from 1,000 to 10,000 labels.
+    assert (
+        said[0]
+        == "Your trunk saves you 4,500 labels at n = 1,000; above n = 1,000 it saves nothing"
+    )
+    assert said[1] == (
+        "With 1,000 labels it reaches 70.0 %, for which training from scratch needs 5,500: utility "
+        "4.5, one seed."
+    )
+    assert end == 1000
+
+
+def test_what_the_seeds_leave_open_is_not_saved():
+    said, end = tell((0.5, 0.6, 0.8), (0.51, 0.61, 0.8), seeds=(-0.03, 0.03))
+    assert said[0] == "Your trunk saves you no labels at n = 100 .. 10,000"
+    assert "as far as 2 seeds tell" in said[1]
+    assert end == 0
+    said, _ = tell((0.5, 0.6, 0.8), (0.51, 0.61, 0.8), seeds=(-0.001, 0.001))
+    assert said[0].startswith("Your trunk saves you 450 labels at n = 1,000; above")
+    assert "of 2 seeds" in said[1]
+
+
+def test_a_seed_that_is_better_by_chance_with_all_labels_says_nothing():
+    said, end = tell((0.5, 0.6, 0.8), (0.6, 0.7, 0.801), seeds=(-0.01, 0.01))
+    assert end == 1000
+    assert not any("above the best from scratch" in words for words in said)
+
+
+def test_a_trunk_that_costs_labels_saves_none():
+    said, end = tell((0.5, 0.6, 0.8), (0.4, 0.5, 0.7))
+    assert said[0] == "Your trunk saves you no labels at n = 100 .. 10,000"
+    assert end == 0
+
+
+def test_beyond_all_from_scratch_the_words_are_a_bound():
+    said, end = tell((0.5, 0.6, 0.8), (0.6, 0.85, 0.9))
+    assert said[0] == (
+        "Your trunk saves you at least 9,000 labels at n = 1,000; above n = 1,000 it is better "
+        "than all from scratch"
+    )
+    assert "needs more than 10,000: utility at least 9, one seed" in said[1]
+    assert said[2].startswith("With 10,000 labels it ends +10.0 points above the best from scratch")
+    assert end is None
+
+
+def test_what_is_still_saved_at_the_last_count_is_said():
+    said, end = tell((0.5, 0.8, 0.7), (0.6, 0.8, 0.75))
+    assert "at n = 100; above n = 100 it saves nothing" in said[0]
+    assert end == 100
+    rows = [make_result(n, y) for n, y in ((100, 0.5), (1000, 0.6), (10_000, 0.9))]
+    rows += [make_result(n, y, start="pretrained") for n, y in ((100, 0.6), (1000, 0.7))]
+    baseline, curve = curves(*rows)
+    savings = measure_savings(curve, baseline)
+    assert "and still some at n = 1,000, the most there are" in tell_savings(savings)[0]
+    assert find_limit(savings) is None
+
+
+def test_what_was_left_out_is_said():
+    lacking = [r for r in CMC if r.seed != 1 or r.settings["num_labels"] < 1000]
+    curve, baseline = curves(*lacking, *SCRATCH)
+    said = tell_savings(measure_savings(curve, baseline))
+    assert said[-1].startswith("Left out: seed 1, which lacks 1,000, 4,000")

@@ -26,9 +26,11 @@ def outputs(trunk, x=PICTURES):
 def test_an_exported_trunk_says_all_by_itself(tmp_path: Path) -> None:
     trunk, spec = build_trunk("resnet9", 1), InputSpec.named("inception")
     metadata = {"recipe": "goyal19_jigsaw_smoke", "step": "7", INPUT_KEY: spec.to_text()}
+    metadata["max_samples"] = "50"
     save_trunk(trunk, tmp_path / "trunk.safetensors", metadata)
     subject = open_subject(tmp_path / "trunk.safetensors")
     assert (subject.recipe, subject.step, subject.spec) == ("goyal19_jigsaw_smoke", 7, spec)
+    assert subject.max_samples == 50
     assert subject.digest == digest_trunk(trunk)
     assert torch.equal(outputs(subject.trunk), outputs(trunk))
     assert open_subject(tmp_path / "trunk.safetensors", scale="caffe").spec.std[0] == 1 / 255

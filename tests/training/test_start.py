@@ -56,6 +56,14 @@ def test_no_steps_export_the_untrained_trunk(configure):
     assert_equal_weights(dict(trunk.named_parameters()), dict(trained.named_parameters()))
 
 
+def test_a_trunk_says_of_how_many_images_it_is_where_they_were_not_all(configure):
+    for name, number, wanted in (("all", 0, None), ("part", 30, "30")):
+        config = configure(name, max_steps=0, nested={"data": {"max_samples": number}})
+        train(config)
+        _, metadata = load_trunk(config.output_dir / "trunk.safetensors")
+        assert metadata.get("max_samples") == wanted
+
+
 def test_a_run_of_no_steps_goes_on_as_one_that_never_stopped(configure):
     whole, stopped = configure("whole", max_steps=4), configure("stopped", max_steps=4)
     train(whole)

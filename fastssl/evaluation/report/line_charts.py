@@ -245,6 +245,7 @@ def _scale_y(axes: Axes, chart: Chart) -> None:
     if chart.ceiling and max(p.y for line in chart.lines for p in line.points) > _LOG_FROM:
         axes.set_yscale("symlog", linthresh=1.0, linscale=0.6)
         low, high = axes.get_ylim()
+        axes.set_ylim(low, 1.3 * high)  # an arrow on the uppermost point has room
         axes.yaxis.set_major_locator(FixedLocator([t for t in _LOG_TICKS if low <= t <= high]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: spell_count(value)))
         axes.yaxis.set_minor_locator(NullLocator())

@@ -33,6 +33,8 @@ class ResultsReport:
     """Tables of the studies, of which those with a filled cell are shown."""
     findings: Mapping[str, str] = field(default_factory=dict)
     """What the studies say of pictures whose numbers they do not print, by the picture's name."""
+    lead: str = ""
+    """The paragraph below the headline, in place of how many figures there are."""
 
 
 def write_results(path: Path, report: ResultsReport) -> None:
@@ -61,7 +63,9 @@ def render_results_page(report: ResultsReport) -> str:
         words = "No run here has been evaluated yet: fastssl evaluate --help says how."
         sections.append(section("Results", f"<p>{words}</p>"))
     sections.append(render_training(report.runs))
-    return render_document("fastssl report", report.title, _lead(report, ours), sections)
+    return render_document(
+        "fastssl report", report.title, report.lead or _lead(report, ours), sections
+    )
 
 
 def _lead(report: ResultsReport, ours: Sequence[Entry]) -> str:
