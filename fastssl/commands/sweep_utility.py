@@ -364,7 +364,7 @@ def write_page(path: Path, config: UtilityConfig, said: Sequence[str]) -> None:
         said: the answer in words.
     """
     entries = [*read_entries(config.output_dir / RESULTS_NAME, None)]
-    names = {}
+    names: dict[str, str] = {}
     for path_of, name in (
         (config.data.path_to_test, "test_digest"),
         (config.data.path, "train_digest"),

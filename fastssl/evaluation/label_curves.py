@@ -181,17 +181,23 @@ def find_key(result: Result) -> CurveKey:
     start: Start = settings["start"]
     beginning = Beginning(start)
     if beginning.is_pretrained:
-        told = [result.details.get(name) for name in ("pretrain_data", "pretrain_images")]
-        data, num_images = (
-            value if isinstance(value, type(none)) else none
-            for value, none in zip(told, ("", 0), strict=True)
-        )
+        data = result.details.get("pretrain_data")
+        data = data if isinstance(data, str) else ""
+        num_images = result.details.get("pretrain_images")
+        num_images = num_images if isinstance(num_images, int) else 0
         known = result.recipe and result.step
         digest = "" if known else result.trunk_digest
         beginning = Beginning(start, result.recipe, result.step, data, num_images, digest)
-    of_result = ("task", "protocol", "metric", "split", "train_digest", "test_digest")
-    named = (getattr(result, name) for name in of_result)
-    ground = Ground(*named, settings["head"], _find_view(result.input))
+    ground = Ground(
+        result.task,
+        result.protocol,
+        result.metric,
+        result.split,
+        result.train_digest,
+        result.test_digest,
+        settings["head"],
+        _find_view(result.input),
+    )
     network = Network(settings["trunk"], settings["width"])
     return CurveKey(ground, network, beginning, settings["frozen_stages"])
 

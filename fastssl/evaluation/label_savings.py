@@ -39,7 +39,7 @@ class Savings(Documented):
     @property
     def is_bound(self) -> NDArray[np.bool_]:
         """At which counts a seed lies in the grey region, (K,): what is known there is a bound."""
-        return self.utility.is_bound.any(0)
+        return np.asarray(self.utility.is_bound.any(0))
 
     @property
     def gain(self) -> NDArray[np.float64]:
@@ -133,7 +133,8 @@ def find_baseline(
         why = f"; the one there was not trained equally: {_find_unequal(curve, of_ground[0])}"
     elif fresh:
         far = [differ(ground, c.key.ground) + differ(wanted, c.key.network) for c in fresh]
-        why = f"; the nearest one there differs in {', '.join(min(far, key=len))}"
+        nearest = min(far, key=lambda words: len(words))
+        why = f"; the nearest one there differs in {', '.join(nearest)}"
     raise InputError(
         f"the {ground.task} curve of {curve.key.beginning.recipe or 'a pretrained trunk'} has no "
         f"curve from scratch beside it, wanted {name} on the same data and split{why}; "
@@ -207,9 +208,10 @@ def tell_savings(savings: Savings) -> list[str]:
     else:
         many = f"n = {counts[0]:,} .. {counts[-1]:,}" if len(counts) > 1 else f"n = {counts[0]:,}"
         said.append(f"Your trunk saves you no labels at {many}")
+        seeds = len(savings.curve.seeds)
+        tells = "one seed tells" if seeds == 1 else f"{seeds} seeds tell"
         said.append(
-            "Training from scratch reaches as much with as many labels, as far as "
-            f"{len(savings.curve.seeds)} seeds tell."
+            f"Training from scratch reaches as much with as many labels, as far as {tells}."
         )
     if savings.is_beyond[-1]:
         points = 100 * (savings.curve.mean[-1] - savings.baseline.mean.max())

@@ -251,6 +251,7 @@ def test_a_seed_that_is_better_by_chance_with_all_labels_says_nothing():
 def test_a_trunk_that_costs_labels_saves_none():
     said, end = tell((0.5, 0.6, 0.8), (0.4, 0.5, 0.7))
     assert said[0] == "Your trunk saves you no labels at n = 100 .. 10,000"
+    assert said[1].endswith("as far as one seed tells.")
     assert end == 0
 
 

@@ -37,7 +37,7 @@ _METRICS = {
     "top5": "top-5 accuracy",
     "mAP": "mean average precision",
     "AP": "average precision",
-    "delta_1.25": "depths off by less than 1.25",
+    "delta_1.25": "depths within a factor of 1.25",
 }
 _VOC07 = set(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...errors import InputError
 from ..label_curves import Network
-from ..label_savings import find_baseline, measure_savings
+from ..label_savings import Savings, find_baseline, measure_savings
 from .claim_table import render_claims
 from .entries import Entry, is_share, name_metric
 from .label_lines import (
@@ -160,7 +160,8 @@ def _draw_against_both(
     title: str, main: Sequence[Told], half: Told, told: Sequence[Told]
 ) -> Charts:
     curves = [one.curve for one in told]
-    lines, savings = [], []
+    lines: list[Line] = []
+    savings: list[Savings] = []
     for one in main:
         for network in (one.curve.key.network.whole, half.curve.key.network):
             try:
