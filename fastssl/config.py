@@ -182,6 +182,9 @@ class ScheduleConfig(Checked, prefix="schedule."):
     """Step schedule: factor at each milestone."""
     final_share: Share = 0.0
     """Cosine and linear schedule: share of the rate at the end."""
+    exponent: Annotated[float, Range(-1, 100)] = 0.0
+    """Cosine and linear schedule: the rate is multiplied by this power of the share of the course
+    that is left; 0 leaves it."""
     warmup_epochs: Annotated[float, _Million] = 5.0
     """Epochs of linear warm-up; 0 for none."""
     warmup_start: Share = 0.25

@@ -43,7 +43,12 @@ class Schedule:
         span = max(config.epochs - config.warmup_epochs, 1e-12)
         done = min((epoch - config.warmup_epochs) / span, 1.0)
         left = 0.5 * (1 + math.cos(math.pi * done)) if config.kind == "cosine" else 1 - done
-        return self.peak_lr * (config.final_share + (1 - config.final_share) * left)
+        lr = self.peak_lr * (config.final_share + (1 - config.final_share) * left)
+        if not config.exponent:
+            return lr
+        # Of the last step its own share is left; behind it no power below 0 has a value.
+        last = min(self.global_batch_size / (span * self.num_samples), 1.0)
+        return lr * max(1 - done, last) ** config.exponent
 
 
 def build_schedule(

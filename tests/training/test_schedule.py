@@ -83,3 +83,14 @@ def test_linear_rises_to_the_peak_and_falls_to_its_share():
 def test_cosine_can_end_above_zero():
     course = schedule(kind="cosine", warmup_epochs=0, epochs=2, final_share=0.1)
     assert course.lr_at(2000) == pytest.approx(0.01)
+
+
+def test_a_power_of_what_is_left_multiplies_the_rate():
+    settings = {"kind": "linear", "warmup_epochs": 0, "epochs": 2, "final_share": 0.5}
+    plain, steep, late = (schedule(**settings, exponent=e) for e in (0.0, 2.0, -0.5))
+    for samples in (0, 500, 1500):
+        left = 1 - samples / 2000
+        assert steep.lr_at(samples) == pytest.approx(plain.lr_at(samples) * left**2)
+        assert late.lr_at(samples) == pytest.approx(plain.lr_at(samples) * left**-0.5)
+    # At its very end what is left is the last step's own share.
+    assert late.lr_at(2000) == pytest.approx(plain.lr_at(2000) * (256 / 2000) ** -0.5)
