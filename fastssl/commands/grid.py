@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, nearest
+from ..runs.search import SPACES, Space, check_space
 from ..runs.sweep import MAX_TRIAL_NAME, MAX_TRIALS, Trial, check_trials
 from ..system.files import read_regular, refusing_unreadable
 
@@ -54,8 +55,18 @@ class _Stage:
     sources: dict[str, str] = field(default_factory=dict)
 
 
-def read_grid(path: Path) -> list[Trial]:
-    """Read the trials of a grid.
+@dataclass(frozen=True)
+class Grid:
+    """What a grid's file asks for."""
+
+    trials: list[Trial]
+    """Its trials."""
+    space: Space | None = None
+    """Options of its one trial that are searched for."""
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid.
 
     Args:
         path: of a YAML file with ``stages``; or of a Python file that sets ``GRID`` to the same
@@ -64,12 +75,41 @@ def read_grid(path: Path) -> list[Trial]:
     Raises:
         InputError: if something in it is not known, or does not fit.
     """
-    if path.suffix == ".py":
-        trials = _run_python(path)
+    content = _run_python(path) if path.suffix == ".py" else _parse_yaml(path)
+    if path.suffix == ".py" and isinstance(content, list):
+        grid = Grid(content)
     else:
-        trials = expand_grid(_parse_yaml(path), str(path))
-    check_trials(trials)
-    return trials
+        trials = expand_grid(content, str(path))
+        grid = Grid(trials, _read_space(content.get("search"), f"{path}: search"))
+    check_trials(grid.trials)
+    if grid.space is not None and len(grid.trials) > 1:
+        raise InputError(
+            f"{path}: a search is of one trial, and the grid has {len(grid.trials)}; leave its "
+            "axes and other stages to grids of their own"
+        )
+    return grid
+
+
+def _read_space(content: Any, where: str) -> Space | None:
+    """Return the options that are searched for, each by how it is drawn."""
+    if content is None:
+        return None
+    if isinstance(content, str):
+        if content not in SPACES:
+            raise InputError(f"{where}: '{content}' is not known{nearest(content, SPACES)}")
+        return SPACES[content]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(
+            f"{where} is {_tell(content)}, wanted a study's name ({', '.join(SPACES)}) or a "
+            "mapping of options to log LOW HIGH, uniform LOW HIGH or a list of values"
+        )
+    space: dict[str, Words] = {}
+    for option, value in content.items():
+        words = _spell(value, f"{where}: {option}")
+        is_list = isinstance(value, list | tuple)
+        _add(space, option, ("choice", *words) if is_list else tuple(words[0].split()), where)
+    check_space(space)
+    return space
 
 
 def _parse_yaml(path: Path) -> Any:
@@ -99,8 +139,8 @@ def _parse_yaml(path: Path) -> Any:
         raise InputError(f"{path} is no YAML ({' '.join(str(error).split())}); {_REMEDY}") from None
 
 
-def _run_python(path: Path) -> list[Trial]:
-    """Return the trials that a Python file sets, or those of its grid."""
+def _run_python(path: Path) -> Any:
+    """Return the list of trials that a Python file sets, or its grid."""
     with refusing_unreadable(path, _REMEDY):
         read_regular(path, _MAX_BYTES)
     try:
@@ -119,7 +159,7 @@ def _run_python(path: Path) -> list[Trial]:
         return trials
     if "GRID" not in names:
         raise InputError(f"{path} sets neither GRID nor TRIALS; {_REMEDY}")
-    return expand_grid(names["GRID"], str(path))
+    return names["GRID"]
 
 
 def expand_grid(grid: Any, origin: str = "grid") -> list[Trial]:
@@ -137,7 +177,7 @@ def expand_grid(grid: Any, origin: str = "grid") -> list[Trial]:
 
 def expand_stages(grid: Any, origin: str = "grid") -> dict[str, list[Point]]:
     """Return the trials of each stage of a grid; see ``expand_grid``."""
-    _check_fields(grid, ("stages",), origin)
+    _check_fields(grid, ("stages", "search"), origin)
     stages = grid.get("stages")
     if not isinstance(stages, Mapping) or not stages:
         raise InputError(f"{origin}: stages must name one stage or more; {_REMEDY}")

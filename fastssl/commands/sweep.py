@@ -7,17 +7,21 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from ..errors import InputError
+from ..errors import InputError, RunFailed
 from ..fields import Checked, CountOrZero
+from ..runs.cluster import RayConfig, RayExecutor
 from ..runs.result import RESULTS_NAME
-from ..runs.sweep import run_trials
+from ..runs.search import SEARCH_NAME, SearchConfig, Space, search
+from ..runs.sweep import Trial, run_trials
 from .frame import parse_arguments, show_log
 from .grid import read_grid
-from .trials import check_options, complete_trials, describe_trials
+from .trials import check_drawn, check_options, complete_trials, describe_trials
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,27 @@ class SweepConfig(Checked):
     which has options of its own (fastssl sweep utility --help)."""
     output_dir: Path = Path()
     """Folder of the sweep: its runs, results and journal."""
-    at_once: CountOrZero = 1
-    """Trials at a time; they share the usable cores, and each takes a GPU in turn. 0 takes one a
-    GPU, without one 1."""
+    at_once: CountOrZero = 0
+    """Trials at a time on this machine; they share the usable cores, and each takes a GPU in turn.
+    0 takes one a GPU, without one 1."""
+    executor: Literal["local", "ray"] = "local"
+    """Where trials run: as children of this process, or on Ray."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Ray: what a trial takes, and how often it is tried."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """For a grid that has a search: what is best, and how long to look for it."""
     dry_run: bool = False
     """List the trials with what they cost, and end."""
 
     def check(self) -> None:
-        """Refuse a sweep without a folder."""
+        """Refuse a sweep without a folder, and a number that Ray decides."""
         if self.output_dir == Path() and not self.dry_run:
             raise InputError("--output-dir (none given) must name the folder of the sweep")
+        if self.executor == "ray" and self.at_once:
+            raise InputError(
+                f"at_once ({self.at_once}) is of this machine; on Ray, --ray.cores and --ray.gpus "
+                "say how many trials fit"
+            )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -50,10 +65,32 @@ def main(arguments: Sequence[str]) -> None:
         return
     config = parse_arguments(SweepConfig, arguments)
     show_log(logging.INFO)
-    trials = complete_trials(read_grid(config.grid))
+    grid = read_grid(config.grid)
+    trials = complete_trials(grid.trials)
     check_options(trials, config.output_dir)
+    if grid.space is not None:
+        check_drawn(trials[0], grid.space, config.output_dir)
     if config.dry_run:
         print(describe_trials(trials, config.output_dir))
-        return
-    run_trials(trials, config.output_dir, config.at_once)
-    print(f"{len(trials)} trials done; results: {config.output_dir / RESULTS_NAME}")
+        if grid.space is not None:
+            print(f"A search: {config.search.samples} such trials at most, with options drawn.")
+    elif grid.space is not None:
+        _search(trials[0], grid.space, config)
+    else:
+        make_executor = (lambda _: RayExecutor(config.ray)) if config.executor == "ray" else None
+        run_trials(trials, config.output_dir, config.at_once, make_executor)
+        print(f"{len(trials)} trials done; results: {config.output_dir / RESULTS_NAME}")
+
+
+def _search(trial: Trial, space: Space, config: SweepConfig) -> None:
+    told = search(trial, space, config.output_dir, config.search, config.ray)
+    best = told["best"]
+    print(
+        f"{len(told['trials'])} trials; best {told['metric']} {best[told['metric']]:.6g} by "
+        f"{shlex.join(best['options'])}: {best['trial']}; all: {config.output_dir / SEARCH_NAME}"
+    )
+    failed = [row["trial"] for row in told["trials"] if row["state"] == "failed"]
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(told['trials'])} trials failed: {', '.join(failed)}"
+        )

@@ -14,6 +14,7 @@ from typing import Any
 from ..config import RunConfig
 from ..errors import InputError, nearest
 from ..fields import walk
+from ..runs.search import Space, draw_words
 from ..runs.sweep import Trial, list_left
 from ..shards import open_dataset
 from ..studies import build_recipe
@@ -72,6 +73,28 @@ def check_options(trials: Sequence[Trial], folder: Path) -> None:
         if new:
             seen |= new
             read_trial(trial, folder)
+
+
+def check_drawn(trial: Trial, space: Space, folder: Path) -> None:
+    """Have a command's parser read all ends and values of what is searched for.
+
+    Args:
+        trial: that is searched for.
+        space: the options that are drawn.
+        folder: of the search.
+
+    Raises:
+        InputError: as ``check_options``; or if an option is given and drawn.
+    """
+    given = {group[0] for group in _group_options(trial)}
+    for option in space:
+        if f"--{option}" in given:
+            raise InputError(f"trial {trial.name}: {option} is given, and searched for; leave one")
+    for place in range(1, max(map(len, space.values()))):
+        drawn = {option: kind[min(place, len(kind) - 1)] for option, kind in space.items()}
+        numbers = {o: v if space[o][0] == "choice" else float(v) for o, v in drawn.items()}
+        words = (*trial.command, *draw_words(numbers))
+        read_trial(dataclasses.replace(trial, command=words), folder)
 
 
 def read_trial(trial: Trial, folder: Path) -> Any:

@@ -42,6 +42,7 @@ def start_child(
     stderr: int | IO[Any] | None = None,
     environment: Mapping[str, str] | None = None,
     kept_open: Collection[int] = (),
+    folder: Path | None = None,
 ) -> subprocess.Popen[str]:
     """Start a command that ends with this process: it is asked to, and may save before.
 
@@ -51,6 +52,7 @@ def start_child(
         stderr: likewise.
         environment: its variables; None takes this process's.
         kept_open: descriptors that it holds too.
+        folder: that it works in; None takes this process's.
     """
     return subprocess.Popen(
         command,
@@ -59,6 +61,7 @@ def start_child(
         stderr=stderr,
         text=True,
         env=environment,
+        cwd=folder,
         pass_fds=tuple(kept_open),
         preexec_fn=ending_with_parent,
     )

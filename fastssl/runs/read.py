@@ -112,7 +112,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     names: set[str] = set()
     last: dict[str, Any] | None = None
     num_resumes, stride, number = 0, 1, 0
-    for line in _read_lines(folder):
+    for line in read_lines(folder):
         if "event" in line:
             num_resumes += line["event"] == "resume"
             continue
@@ -160,8 +160,15 @@ def read_ending(folder: Path, name: str = EXIT_NAME) -> Ending | None:
         return None
 
 
-def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of metrics.jsonl that are ours, an object with an event or a step."""
+def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of metrics.jsonl that are ours, an object with an event or a step.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        InputError: if there is none.
+    """
     path = folder / METRICS_NAME
     if not path.is_file():
         raise InputError(f"run ({folder}) has no {METRICS_NAME}; give the folder of a training run")

@@ -53,7 +53,8 @@ _MAX_BYTES = 1 << 28
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.=+-]{{0,{MAX_TRIAL_NAME - 1}}}")
 _PLACE = re.compile(r"\{run(?::([^{}]*))?\}")
 _COMMANDS = ("train", "evaluate")
-_PROGRAM = (sys.executable, "-m", "fastssl")
+PROGRAM = (sys.executable, "-m", "fastssl")
+"""What a trial's words stand behind."""
 _TAIL_BYTES = 4096
 _NAMED = 20
 
@@ -145,7 +146,7 @@ def run_trials(
     folder: Path,
     at_once: int = 1,
     make_executor: MakeExecutor | None = None,
-    program: Sequence[str] = _PROGRAM,
+    program: Sequence[str] = PROGRAM,
 ) -> None:
     """Run what is not yet done of a list of trials, each as soon as all that it needs is done.
 
@@ -168,11 +169,8 @@ def run_trials(
         StoppedBySignal: after a signal, when those at work have saved and ended.
     """
     check_trials(trials)
-    with _open_folder(folder) as held:
-        _check_same(trials, folder)
+    with opened_folder(trials, folder) as held:
         executor = make_executor([held]) if make_executor else LocalExecutor(at_once, [held])
-        for name in (TRIALS_NAME, RESULTS_NAME, LOGS_NAME):
-            (folder / name).mkdir(exist_ok=True)
         with stopping_on_signals("trials at work have saved; the same command goes on"):
             _Sweep(trials, folder, executor, program).run()
 
@@ -230,8 +228,19 @@ def list_left(trials: Sequence[Trial], folder: Path) -> list[Trial]:
 
 
 @contextlib.contextmanager
-def _open_folder(folder: Path) -> Iterator[int]:
-    """Keep other sweeps out; yield the descriptor that children have to hold too."""
+def opened_folder(trials: Sequence[Trial], folder: Path) -> Iterator[int]:
+    """Make a sweep's folder and keep other sweeps out of it for as long as the block lasts.
+
+    Args:
+        trials: all of the sweep.
+        folder: of the sweep.
+
+    Yields:
+        A descriptor that children have to hold too: the next sweep waits for their end.
+
+    Raises:
+        InputError: if another sweep is at work there, or it holds other trials.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -257,6 +266,9 @@ def _open_folder(folder: Path) -> Iterator[int]:
             # Of a sweep that was killed: its trials were asked to end, and save.
             _log.warning("trials of a sweep that was killed still save; waiting for their end")
             held = stack.enter_context(locked(children, "busy", math.inf))
+        _check_same(trials, folder)
+        for name in (TRIALS_NAME, RESULTS_NAME, LOGS_NAME):
+            (folder / name).mkdir(exist_ok=True)
         yield held
 
 

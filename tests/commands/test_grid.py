@@ -6,6 +6,7 @@ import pytest
 
 from fastssl.commands.grid import expand_grid, read_grid
 from fastssl.errors import InputError
+from fastssl.runs.search import draw_words
 from fastssl.runs.sweep import MAX_TRIAL_NAME
 
 GRID = """
@@ -47,7 +48,7 @@ def write(tmp_path):
 
 
 def test_a_stage_is_the_product_of_its_axes_and_of_the_stage_it_comes_from(write):
-    trials = {trial.name: trial for trial in read_grid(write(GRID))}
+    trials = {trial.name: trial for trial in read_grid(write(GRID)).trials}
     assert len(trials) == 4 + 4 * 2
     assert trials["pretrain-newell20_vae_smoke-seed=1"].command == (
         *("train", "newell20_vae_smoke", "--data.path", "/data/0011"),
@@ -65,10 +66,10 @@ def test_python_gives_the_same_grid_or_a_list_of_trials(write):
     import yaml
 
     grid = yaml.load(GRID, yaml.BaseLoader)
-    wanted = read_grid(write(GRID))
-    assert read_grid(write(f"GRID = {grid!r}", "grid.py")) == wanted
+    wanted = read_grid(write(GRID)).trials
+    assert read_grid(write(f"GRID = {grid!r}", "grid.py")).trials == wanted
     code = f"from fastssl.runs.sweep import Trial\nTRIALS = {wanted!r}"
-    assert read_grid(write(code, "trials.py")) == wanted
+    assert read_grid(write(code, "trials.py")).trials == wanted
 
 
 def test_numbers_and_truth_of_python_are_spelled_as_the_command_line_has_them():
@@ -116,6 +117,45 @@ def test_names_that_would_be_the_same_are_told_apart():
     trials = make(a={"command": "evaluate knn", "axes": {"data.path": paths}})
     assert len(trials) == 4
     assert max(map(len, trials)) <= MAX_TRIAL_NAME
+
+
+def test_a_search_is_a_studys_space_or_one_of_ones_own(write):
+    text = "stages: {tune: {command: train x}}\nsearch: "
+    assert list(read_grid(write(text + "newell20")).space) == [
+        *("optim.lr", "final-lr", "optim.weight-decay", "schedule.exponent")
+    ]
+    own = "{optim.lr: log 1e-4 1e-2, optim.name: [sgd, adam]}"
+    assert read_grid(write(text + own)).space == {
+        "optim.lr": ("log", "1e-4", "1e-2"),
+        "optim.name": ("choice", "sgd", "adam"),
+    }
+
+
+def test_a_final_rate_is_given_as_its_share_of_the_rate():
+    words = draw_words({"optim.lr": 2e-3, "final-lr": 1e-6})
+    assert words == ("--optim.lr", "0.002", "--schedule.final-share", "0.0005")
+
+
+@pytest.mark.parametrize(
+    ("search", "told"),
+    [
+        ("newel20", "'newel20' is not known; did you mean 'newell20'"),
+        ("[1]", "search is a list, wanted a study's name"),
+        ("{lr: lgo 1 2}", "lr: 'lgo' is not known; did you mean 'log'"),
+        ("{lr: log 0 1}", "lr: log 0 1; wanted two numbers, above 0, the lower one first"),
+        ("{lr: uniform 2 1}", "lr: uniform 2 1; wanted two numbers, the lower one first"),
+        ("{lr: uniform 1}", "lr: uniform 1; wanted two numbers"),
+        ("{final-lr: log 1 2}", "final-lr is a share of optim.lr, which must be drawn too"),
+    ],
+)
+def test_a_search_that_does_not_fit_is_refused(search, told, write):
+    with pytest.raises(InputError, match=told):
+        read_grid(write("stages: {tune: {command: train x}}\nsearch: " + search))
+
+
+def test_a_search_is_of_one_trial(write):
+    with pytest.raises(InputError, match="a search is of one trial, and the grid has 12"):
+        read_grid(write(GRID + "search: newell20\n"))
 
 
 RUN = {"command": "train x"}

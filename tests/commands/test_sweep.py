@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from fastssl.commands.trials import check_options, complete_trials, describe_trials, estimate
+from fastssl.commands.trials import (
+    check_drawn,
+    check_options,
+    complete_trials,
+    describe_trials,
+    estimate,
+)
 from fastssl.errors import InputError
 from fastssl.runs.read import read_run
 from fastssl.runs.result import read_results
+from fastssl.runs.search import SPACES
 from fastssl.runs.sweep import Trial
 from tests.nursery import run_child
 
@@ -120,6 +128,25 @@ def test_what_a_command_does_not_take_is_refused_before_anything_starts(trials, 
         check_options(complete_trials(trials), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"optim.lr": ("log", "1e-4", "1e40")}, r"optim.lr .* must lie in"),
+        ({"optim.rl": ("log", "1e-4", "1")}, "option --optim.rl is not known; did you mean"),
+        ({"max-steps": ("choice", "1", "x", "2")}, "trial a: Error parsing --max-steps"),
+        ({"data.path": ("choice", "a")}, "data.path is given, and searched for"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_starts(space, told, tmp_path):
+    with pytest.raises(InputError, match=told):
+        check_drawn(train(), space, tmp_path)
+
+
+def test_the_studys_space_is_of_options_that_train_takes(tmp_path):
+    trial = Trial("a", ("train", "newell20_cmc_smoke", "--data.path", "/data"))
+    check_drawn(trial, SPACES["newell20"], tmp_path)
+
+
 def test_an_evaluation_that_trains_keeps_its_run_in_the_sweep(tmp_path):
     trials = complete_trials([train(), evaluate("linear", "--checkpoint", "{run:a}")])
     check_options(trials, tmp_path)
@@ -135,3 +162,16 @@ def test_an_unknown_field_ends_with_2_and_one_line(grid, tmp_path):
         f"error: {grid}: stage pretrain: field 'axis' is not known; did you mean 'axes'?\n"
     )
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray_the_line_that_installs_it_is_said(grid, tmp_path):
+    done = run(grid, "--output-dir", tmp_path / "sweep", "--executor", "ray")
+    assert done.returncode == 2
+    assert done.stderr == ('error: a sweep on Ray needs it: pip install "fastssl[scale]"\n')
+
+
+def test_what_ray_decides_is_not_given(grid, tmp_path):
+    done = run(grid, "--output-dir", tmp_path, "--executor", "ray", "--at-once", "2")
+    assert done.returncode == 2
+    assert "at_once (2) is of this machine; on Ray, --ray.cores" in done.stderr

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_the_journal_says_how_each_trial_went(undisturbed):
 def test_trials_at_work_together_share_the_cores(undisturbed):
     share = str(available_cpus() // min(2, available_cpus()))
     for path in undisturbed.glob("*/*/lives"):
-        threads, openmp = json.loads(path.read_text())
+        threads, openmp, *_ = json.loads(path.read_text())
         assert threads == share
         assert openmp == os.environ.get("OMP_NUM_THREADS", share)
 
@@ -102,7 +103,7 @@ def test_a_sweep_killed_ten_times_ends_as_if_undisturbed(undisturbed, tmp_path):
 
 def test_a_signal_passes_on_and_trials_save(tmp_path):
     folder = tmp_path / "sweep"
-    words = ("train", "one", "--stop-at", "3")
+    words = ("train", "one", "--stop-at", "3", "--stops", "1")
     (tmp_path / "sweep.json").write_text(json.dumps({"a": words, "b": words}))
     child = start(folder)
     wait_until((folder / "trials" / "a" / "waits").exists, "the third step", child)
@@ -113,6 +114,58 @@ def test_a_signal_passes_on_and_trials_save(tmp_path):
     journal = read_journal(folder)
     assert [journal[name]["state"] for name in "ab"] == ["stopped", "waiting"]
     assert journal["a"]["code"] == 75
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+def test_ray_ends_the_same_with_a_worker_killed(undisturbed, tmp_path):
+    folder = tmp_path / "sweep"
+    trials = {trial.name: trial.command for trial in list_trials()}
+    trials["first-s0"] += ("--stop-at", "3", "--stops", "2")
+    trials["first-s1"] += ("--stop-at", "5", "--stops", "2")
+    (tmp_path / "sweep.json").write_text(json.dumps(trials))
+    runs = [folder / "trials" / name for name in ("first-s0", "first-s1")]
+    child = start(folder, "ray")
+
+    def are_in(life):
+        places = [run / "waits" for run in runs]
+        return all(place.exists() and place.read_text() == life for place in places)
+
+    wait_until(lambda: are_in("1"), "the first life", child)
+    lives = [json.loads((run / "lives").read_text()) for run in runs]
+    os.kill(lives[0][3], signal.SIGKILL)  # Ray's worker
+    os.kill(lives[1][2], signal.SIGKILL)  # the trial itself
+    wait_until(lambda: are_in("2"), "the second life", child)
+    # A signal reaches the trials through Ray.
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() == 75, child.communicate()
+    assert [json.loads((run / "exit.json").read_text())["step"] for run in runs] == [2, 4]
+    # What was begun on Ray goes on without it.
+    assert start(folder).wait() == 0
+    assert read_steps(folder) == read_steps(undisturbed)
+    assert [len((run / "lives").read_text().splitlines()) for run in runs] == [3, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("ray") is None or find_spec("optuna") is None, reason="needs ray and optuna"
+)
+def test_a_search_makes_trials_and_says_which_is_best(tmp_path):
+    folder = tmp_path / "search"
+    child = start(folder, "search")
+    assert child.wait() == 0, child.communicate()
+    told = json.loads((folder / "search.json").read_text())
+    assert len(told["trials"]) == 4
+    reached = [row["loss"] for row in told["trials"]]
+    assert reached == sorted(reached)
+    assert told["best"] == told["trials"][0]
+    for row in told["trials"]:
+        lines = (folder / "trials" / row["trial"] / "metrics.jsonl").read_text().splitlines()
+        losses = {line["step"]: line["loss"] for line in map(json.loads, lines)}
+        assert losses[row["steps"]] == row["loss"]
+        assert row["state"] == ("done" if row["steps"] == NUM_STEPS else "stopped early")
+        assert row["options"][0] == "--optim.lr"
 
 
 def test_one_that_fails_is_named_and_the_others_go_on(tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""A sweep of tiny trials, as a program that its tests kill: ``FOLDER AT_ONCE``."""
+"""A sweep of tiny trials, as a program that its tests kill: ``FOLDER AT_ONCE|ray|search``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,21 @@ def main() -> None:
         if given.exists()
         else list_trials()
     )
-    run_trials(trials, folder, at_once=int(sys.argv[2]), program=PROGRAM)
+    if sys.argv[2] == "search":
+        from fastssl.runs.cluster import RayConfig
+        from fastssl.runs.search import SearchConfig, search
+
+        config = SearchConfig(samples=4, at_once=2, grace_steps=4)
+        space = {"optim.lr": ("log", "1e-5", "1e-1")}
+        search(Trial("tune", ("train", "one")), space, folder, config, RayConfig(), PROGRAM)
+    elif sys.argv[2] == "ray":
+        from fastssl.runs.cluster import RayConfig, RayExecutor
+
+        run_trials(
+            trials, folder, program=PROGRAM, make_executor=lambda _: RayExecutor(RayConfig())
+        )
+    else:
+        run_trials(trials, folder, at_once=int(sys.argv[2]), program=PROGRAM)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ on a signal; and says last that it is done. It imports nothing of ours: it start
 
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -34,7 +35,8 @@ def main():
     sources = [Path(options[name]) for name in ("--checkpoint", "--trunk-from") if name in options]
     with (folder / "lives").open("a") as lives:
         told = [options.get("--data.num-threads"), os.environ.get("OMP_NUM_THREADS")]
-        lives.write(json.dumps(told) + "\n")
+        lives.write(json.dumps([*told, os.getpid(), os.getppid()]) + "\n")
+    life = len((folder / "lives").read_text().splitlines())
     for source in sources:
         assert json.loads((source / "exit.json").read_text())["code"] == 0
     steps = folder / "steps"
@@ -43,14 +45,19 @@ def main():
         state = hashlib.sha256(state.encode() * 40_000).hexdigest()
         done = steps.read_text().splitlines() if steps.exists() else []
         if len(done) < step:
-            if "--stop-at" in options and step == int(options["--stop-at"]):
-                (folder / "waits").touch()
+            # Of the lives that are to be ended there.
+            if step == int(options.get("--stop-at", 0)) and life <= int(options["--stops"]):
+                publish(folder / "waits", life)
                 signal.pause()
             if stopped:
                 publish(folder / "exit.json", {"code": 75, "reason": "stopped", "step": step - 1})
                 raise SystemExit(75)
             with steps.open("a") as file:
                 file.write(f"{state}\n")
+            if "--optim.lr" in options:  # 1e-3 is best, and the longer the better
+                loss = abs(math.log10(float(options["--optim.lr"])) + 3) + 1 / step
+                with (folder / "metrics.jsonl").open("a") as file:
+                    file.write(json.dumps({"step": step, "loss": loss}) + "\n")
         if "--fail-at" in options and step == int(options["--fail-at"]):
             raise SystemExit("error: it fails here")
     if "--forget" in options:
