@@ -224,7 +224,7 @@ class _Work:
                 "start again"
             )
         else:
-            reason = os.strerror(detail)
+            reason = "no regular file" if detail == errno.EINVAL else os.strerror(detail)
         return BadSample(sample_id, f"{name}: {reason}")
 
 

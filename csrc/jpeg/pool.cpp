@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,24 @@ using Clock = std::chrono::steady_clock;
 constexpr int kReadTries = 3;
 constexpr auto kRetryWait = std::chrono::milliseconds(50);
 constexpr auto kStopWait = std::chrono::seconds(2);
+
+// Opens what is a file: who opens a pipe waits until somebody writes to it.
+int open_regular(const char* path, int* error) {
+  struct stat found;
+  *error = ::stat(path, &found) < 0 ? errno : S_ISREG(found.st_mode) ? 0 : EINVAL;
+  if (*error != 0) {
+    return -1;
+  }
+  const int descriptor = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    *error = errno;
+  } else if (::fstat(descriptor, &found) < 0 || !S_ISREG(found.st_mode)) {
+    ::close(descriptor);  // It was replaced between the two.
+    *error = EINVAL;
+    return -1;
+  }
+  return descriptor;
+}
 
 // Adds the time since the last call to a sum.
 class StopWatch {
@@ -115,9 +134,8 @@ std::shared_ptr<Shards::File> Shards::open(int32_t shard, int* error) {
     return file;
   }
   // Without the lock: where a disk stalls, the other shards must stay in reach.
-  const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = open_regular(paths_[shard].c_str(), error);
   if (descriptor < 0) {
-    *error = errno;
     return nullptr;
   }
   auto file = std::make_shared<File>(descriptor);

@@ -33,6 +33,7 @@ from fastssl.shards.picture import open_picture, to_upright_rgb
 from fastssl.views import ViewSpec, draw_boxes, list_views
 from tests.conftest import save_photograph
 from tests.patience import HANGS_AFTER_S, wait_until
+from tests.stalls import Stall
 
 pytestmark = pytest.mark.skipif(not has_jpeg(), reason="the extension has no libjpeg-turbo")
 
@@ -181,20 +182,15 @@ def test_a_disk_that_stalls_does_not_hold_up_the_end(build, dataset_path, tmp_pa
     others = find_threads().keys()  # of tests before this one, which may end at any time
     loader = build(path)
     batches = loader.one_pass()
-    # Nobody writes to the pipe, so whoever opens it waits for ever.
-    stalled = sorted(path.glob("*.tar"))[1]
-    stalled.unlink()
-    os.mkfifo(stalled)
+    stalled = Stall(sorted(path.glob("*.tar"))[1])
     assert next(batches).sample_ids.tolist() == list(range(8))
     assert find_threads().keys() - others
     closer = threading.Thread(target=loader.close)
     closer.start()
     closer.join(HANGS_AFTER_S)
     is_closed = not closer.is_alive()
-    # With a writer there, the threads that hang in it come free, and those that open it later too.
-    writer = os.open(stalled, os.O_RDWR | os.O_NONBLOCK)
+    stalled.release()
     are_gone = becomes_true(lambda: not find_threads().keys() - others)
-    os.close(writer)
     assert is_closed
     assert are_gone
 
@@ -211,17 +207,12 @@ class Stalled:
         self.rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
         self.views = torch.from_numpy(pack_views([view], draw_boxes([view], *sizes, 0, ids, ids)))
         paths = [path / shard.name for shard in dataset.manifest.shards]
-        self.shard = paths[1]
-        self.shard.unlink()
-        os.mkfifo(self.shard)  # nobody writes to the pipe, so whoever opens it waits for ever
+        self.release = Stall(paths[1]).release
         require_jpeg()
         self.pool = torch.classes.fastssl.DecodePool([str(p) for p in paths], 1, 8, False)
 
     def submit(self, images):
         return self.pool.submit(self.rows, self.views, torch.from_numpy(images), False)
-
-    def release(self):
-        os.close(os.open(self.shard, os.O_RDWR | os.O_NONBLOCK))
 
 
 @pytest.fixture
@@ -265,6 +256,18 @@ def test_a_thread_that_hangs_holds_nothing_of_pythons(stalled):
     stalled.release()
     assert are_gone == [True] * 3
     assert is_hanging
+
+
+def test_a_shard_that_becomes_a_pipe_is_listed_and_never_waited_for(build, dataset_path, tmp_path):
+    path = shutil.copytree(dataset_path, tmp_path / "shards")
+    loader = build(path)
+    pipe = sorted(path.glob("*.tar"))[-1]
+    num_gone = open_dataset(path).manifest.shards[-1].samples
+    pipe.unlink()
+    os.mkfifo(pipe)
+    lost = [s for batch in loader.one_pass() for s in batch.substitutions]
+    assert len(lost) == num_gone
+    assert {s.reason for s in lost} == {f"{pipe.name}: no regular file"}
 
 
 def test_a_shard_that_vanishes_while_reading_is_listed(build, dataset_path, tmp_path):
