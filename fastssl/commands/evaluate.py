@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,7 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
     from ..evaluation.trained import plan_training, run_training
 
     training: Any
+    run: Callable[[Any], Result]
     try:
         if task in DOWNSTREAM:
             training, run = plan_downstream(task, config), run_downstream

@@ -7,6 +7,7 @@ Shape legend: B images, C channels that the trunk takes, S side of a picture, Q 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,7 +175,7 @@ class Classification(DownstreamTask):
 
 @torch.no_grad()
 def draw_answers(
-    task: DownstreamTask, batch: Batch, seed: int, count: int, names: tuple[str, ...] | list[str]
+    task: DownstreamTask, batch: Batch, seed: int, count: int, names: Sequence[str]
 ) -> list[Picture]:
     """Show pictures as they are learnt from, framed by whether their class is found.
 

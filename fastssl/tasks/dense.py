@@ -9,6 +9,7 @@ Shape legend: B images, H W pixels of a target, C channels, S side of a picture,
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -101,9 +102,9 @@ class DenseTask(DownstreamTask):
         side = self.config.size
         return {self.target: torch.zeros(num, side, side, dtype=self.unit)}
 
+    @abc.abstractmethod
     def read_target(self, target: Tensor) -> Tensor:
         """Return what is learnt of a target as batches carry it, reduced already; of its shape."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:
