@@ -110,10 +110,10 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
     training: Any
     run: Callable[[Any], Result]
     try:
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
         if task in DOWNSTREAM:
-            training, run = plan_downstream(task, config), run_downstream
+            training, run = plan_downstream(task, config, world_size), run_downstream
         else:
-            world_size = int(os.environ.get("WORLD_SIZE", "1"))
             training, run = plan_training(task, config, world_size), run_training
     except InputError as error:
         if not is_zero:  # every rank meets it; one says it

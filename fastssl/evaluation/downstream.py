@@ -78,6 +78,12 @@ class DownstreamTraining(Documented):
         return kind.target
 
     @property
+    def tested(self) -> str:
+        """What names the images that are tested."""
+        rows = hashlib.sha256(self.divided.test_rows.tobytes()).hexdigest()
+        return hashlib.sha256(f"{self.digests[1]}:{rows}".encode()).hexdigest()
+
+    @property
     def folder(self) -> Path:
         """The run directory, named by all that the result depends on."""
         config = self.config
@@ -101,12 +107,15 @@ class DownstreamTraining(Documented):
 # ------------------------------------------------------------------ plan
 
 
-def plan_downstream(task: str, config: DownstreamEvaluation) -> DownstreamTraining:
+def plan_downstream(
+    task: str, config: DownstreamEvaluation, world_size: int = 1
+) -> DownstreamTraining:
     """See that everything fits; every rank by itself.
 
     Args:
         task: a name in ``DOWNSTREAM``.
         config: its options.
+        world_size: number of ranks.
 
     Raises:
         InputError: for whatever does not fit.
@@ -128,6 +137,7 @@ def plan_downstream(task: str, config: DownstreamEvaluation) -> DownstreamTraini
         digests = (train.digest, test.digest)
     subject = _open_scratch(config) if config.from_scratch else _open_pretrained(config)
     run = plan_run(task, config, subject, len(divided.train_rows))
+    _check_batch(run, world_size)
     places = find_map(subject.trunk, run.task.size) if kind.is_dense else None
     return DownstreamTraining(task, config, subject, run, places, divided, digests)
 
@@ -150,6 +160,18 @@ def _check_target(
             )
         assert kind.check_target is not None
         kind.check_target(dataset, dataset.num_samples, *own)
+
+
+def _check_batch(run: RunConfig[Any], world_size: int) -> None:
+    """Refuse a batch that ranks cannot share; the protocol's is never changed in silence."""
+    batch, parts = run.data.global_batch_size, world_size * run.accumulation
+    if batch % parts:
+        lower = batch // parts * parts
+        sizes = " or ".join(str(size) for size in (lower, lower + parts) if size)
+        raise InputError(
+            f"global_batch_size ({batch}) must be a multiple of ranks x accumulation ({world_size} "
+            f"x {run.accumulation}); set --global-batch-size to {sizes}"
+        )
 
 
 def _take_first(config: DownstreamEvaluation, divided: Divided, train: ShardDataset) -> Divided:
@@ -219,16 +241,18 @@ def run_downstream(training: DownstreamTraining) -> Result:
     # Few images fill a batch several times, each copy with an augmentation of its own.
     train_data = dataclasses.replace(train_data, allow_repeat_in_batch=True)
     test_data = load_rows(data, data.path_to_test, divided.test_rows, test_ids, batch, targets)
-    began = time.monotonic()
+    began, tested = time.monotonic(), training.tested
+    if (folder / _SCORE_NAME).exists():
+        read_score(folder, tested)  # a run that is done would keep the score of other images
 
     def open_test(run: RunConfig, world: World, task: Task) -> DownstreamTest:
         assert isinstance(task, DownstreamTask)
-        return DownstreamTest(run, world, task, test_data)
+        return DownstreamTest(run, world, task, test_data, tested)
 
     run = dataclasses.replace(training.run, output_dir=folder, data=train_data)
     trunk = None if config.from_scratch else training.subject.trunk
     train(run, open_probe=open_test, trunk=trunk)
-    score = read_score(folder)
+    score = read_score(folder, tested)
     return _conclude(training, score, time.monotonic() - began)
 
 
@@ -236,7 +260,12 @@ class DownstreamTest(EndTest):
     """Tests a downstream task on pictures that nothing was drawn for."""
 
     def __init__(
-        self, config: RunConfig, world: World, task: DownstreamTask, data: LoaderConfig
+        self,
+        config: RunConfig,
+        world: World,
+        task: DownstreamTask,
+        data: LoaderConfig,
+        tested: str,
     ) -> None:
         """Open the dataset.
 
@@ -245,12 +274,14 @@ class DownstreamTest(EndTest):
             world: the ranks.
             task: what learns.
             data: what is tested on.
+            tested: a name for it.
 
         Raises:
             InputError: if it cannot be opened.
         """
         super().__init__(config, world, task, data)
         self._task = task
+        self._tested = tested
 
     def measure(
         self,
@@ -259,7 +290,7 @@ class DownstreamTest(EndTest):
         """Test, write the score down, and return it; a collective call."""
         sums = self._world.gather(self._world.together(self._count))
         score = self._task.summarize(torch.stack([s for s in sums if s is not None]).sum(0))
-        self._world.on_zero(lambda: _write_score(self._folder, score))
+        self._world.on_zero(lambda: _write_score(self._folder, score, self._tested))
         return {f"test_{self._task.metric}": score.value}
 
     def _count(self) -> torch.Tensor | None:
@@ -269,24 +300,31 @@ class DownstreamTest(EndTest):
         return torch.stack(sums).sum(0) if sums else None
 
 
-def _write_score(folder: Path, score: Score) -> None:
-    content = json.dumps(dataclasses.asdict(score), indent=1)
+def _write_score(folder: Path, score: Score, tested: str) -> None:
+    content = json.dumps({**dataclasses.asdict(score), "tested": tested}, indent=1)
     publish_bytes(folder / _SCORE_NAME, content.encode() + b"\n")
 
 
-def read_score(folder: Path) -> Score:
+def read_score(folder: Path, tested: str) -> Score:
     """Return what a run that has ended reached.
 
     Args:
         folder: its directory.
+        tested: name of the images.
 
     Raises:
-        InputError: if it was not tested.
+        InputError: if it was not tested, or on other images.
     """
     path = folder / _SCORE_NAME
     if not path.exists():
         raise InputError(f"{path} does not exist; start the command again, which goes on")
-    return Score(**json.loads(path.read_text()))
+    content = json.loads(path.read_text())
+    if content.pop("tested") != tested:
+        raise InputError(
+            f"output_dir ({folder}) holds a run that was tested on other images; choose another "
+            "--output-dir"
+        )
+    return Score(**content)
 
 
 def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Result:

@@ -68,7 +68,7 @@ def pretrained(tmp_path_factory):
 
 @pytest.fixture
 def plan(sets, pretrained, tmp_path):
-    def build(task="finetune", data=None, **options):
+    def build(task="finetune", data=None, world_size=1, **options):
         paths = {"path": sets[0], "test_path": sets[1], "num_threads": 1}
         usual = {
             "checkpoint": pretrained,
@@ -80,7 +80,8 @@ def plan(sets, pretrained, tmp_path):
             "device": "cpu",
         }
         data = EvaluationData(**{**paths, **(data or {})})
-        return plan_downstream(task, DOWNSTREAM[task](**{**usual, **options}, data=data))
+        config = DOWNSTREAM[task](**{**usual, **options}, data=data)
+        return plan_downstream(task, config, world_size)
 
     return build
 
@@ -339,6 +340,23 @@ def test_what_does_not_fit_is_refused(plan, dataset_path, run_folder):
     lightness = {"scale": "patch", "checkpoint": run_folder}
     with pytest.raises(InputError, match=r"gives Lab or RGB .* set --protocol own"):
         plan(**lightness)
+
+
+def test_ranks_that_cannot_share_a_batch_are_refused(plan):
+    with pytest.raises(InputError, match=r"\(16\) must .* \(3 x 2\); set .* to 12 or 18"):
+        plan(world_size=3, accumulation=2)
+
+
+def test_a_run_in_a_folder_is_tested_on_one_set_of_images(plan, sets):
+    run_downstream(plan("pose", max_steps=1))
+    with pytest.raises(InputError, match="tested on other images; choose another --output-dir"):
+        run_downstream(plan("pose", max_steps=1, data={"test_path": sets[0], "max_shared": 1.0}))
+
+
+def test_half_networks_learn_from_scratch(plan):
+    own = {"from_scratch": True, "checkpoint": Path(), "trunk": "resnet9_halves", "width": 1}
+    result = run_downstream(plan("segmentation", max_steps=1, view_size=32, **own))
+    assert (result.settings["trunk"], result.settings["width"]) == ("resnet9_halves", 1)
 
 
 def test_a_fixed_viewpoint_has_no_poses(plan, sets, tmp_path):
