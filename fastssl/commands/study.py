@@ -87,8 +87,8 @@ def make_data(folder: Path, variant: str, images: int, workers: int) -> None:
     rendered = folder / "images"
     if not (rendered / "metadata.jsonl").exists():
         with tqdm(total=images, unit="img", desc=f"render {variant}", dynamic_ncols=True) as bar:
-            config = RenderConfig(variant=variant, images=images, size=SIZE_PX)
-            render_set(rendered, config, workers, bar.update)
+            wanted = RenderConfig(variant=variant, images=images, size=SIZE_PX)
+            render_set(rendered, wanted, workers, bar.update)
     for part in ("train", "test"):
         if not (folder / part / _MANIFEST).exists():
             resume = (folder / part).exists()

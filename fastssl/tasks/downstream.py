@@ -182,6 +182,6 @@ def summarize_labels(sums_3Q: Tensor, names: Sequence[str]) -> Score:
         details["top5"] = float(among_five.sum()) / max(num, 1.0)
     per_class = {
         names[c] if c < len(names) else f"class {c}": float(found[c] / numbers[c])
-        for c in np.flatnonzero(numbers.numpy())
+        for c in np.flatnonzero(numbers.numpy()).tolist()
     }
     return Score(float(found.sum()) / max(num, 1.0), per_class, details)

@@ -217,7 +217,7 @@ def draw_utility(savings: Savings, name: str, color: int) -> Line:
         color: its number.
     """
     found, edge = savings.utility, savings.find_edge()
-    is_apart = found.is_bound.all(0).tolist()
+    is_apart = np.all(found.is_bound, axis=0).tolist()
     points = [
         Point(
             x,

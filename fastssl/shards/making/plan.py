@@ -306,7 +306,7 @@ def read_targets(
         yield rows[order[start:stop][is_kept]]
 
 
-def lock_building(building: Path) -> contextlib.AbstractContextManager[None]:
+def lock_building(building: Path) -> contextlib.AbstractContextManager[object]:
     """Keep a second conversion out of a target.
 
     Raises:
