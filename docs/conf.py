@@ -49,7 +49,7 @@ _CONTENTS = """
 _PAGES = {
     "Data": ("shards", "loaders", "betons", "synthetic"),
     "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
-    "Evaluation": ("evaluation", "sweeps", "report"),
+    "Evaluation": ("evaluation", "sweeps", "report", "studies"),
     "From Python": ("library", "api"),
 }
 

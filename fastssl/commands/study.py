@@ -30,6 +30,7 @@ from ..system.cpus import available_cpus
 from ..system.signals import stopping_on_signals
 from . import report
 from .frame import parse_arguments
+from .trials import complete_trials
 
 SWEEP_NAME = "sweep"
 _MANIFEST = "manifest.json"
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse_arguments(StudyCommand, arguments)
     home, study = command.output_dir, command.of
     data = {v: (home / v / "train", home / v / "test") for v in study.variants}
-    trials = study.list_trials(data)
+    trials = complete_trials(study.list_trials(data))
     if command.dry_run:
         left = list_left(trials, home / SWEEP_NAME)
         print(*(f"{trial.name}: fastssl {' '.join(trial.command)}" for trial in left), sep="\n")

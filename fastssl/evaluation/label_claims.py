@@ -99,11 +99,10 @@ def _judge_saturation(savings: Mapping[tuple[str, str, str], Savings]) -> Claim:
             votes.append(flat is None or end < flat)
         elif flat is not None:
             votes.append(False)
-    return Claim(
-        "utility falls to zero before the accuracy from scratch saturates",
-        tuple(said),
-        _vote(votes),
-    )
+    if votes:
+        said.insert(0, f"so it is of {sum(votes)} of {len(votes)} curves that tell")
+    text = "utility falls to zero before the accuracy from scratch saturates"
+    return Claim(text, tuple(said), _vote(votes))
 
 
 def _vote(votes: Sequence[bool]) -> Verdict:

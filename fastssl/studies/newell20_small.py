@@ -44,7 +44,7 @@ class Newell20Small(Checked):
     """Seeds of every downstream training; pretraining has one."""
     pretrain_steps: Count = 1500
     """Steps of pretraining, 64 images each."""
-    steps: Count = 300
+    steps: Count = 200
     """Steps of a downstream training, 64 images each, the same from scratch and pretrained."""
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -10,10 +11,21 @@ from fastssl.commands.frame import parse_arguments
 from fastssl.config import RunConfig
 from fastssl.errors import InputError
 from fastssl.evaluation.downstream_options import DOWNSTREAM
+from fastssl.runs.result import read_results
 from fastssl.runs.sweep import check_trials
-from fastssl.studies.newell20_small import Newell20Small
+from fastssl.studies.newell20_small import TASKS, Newell20Small
 from fastssl.studies.registry import build_recipe
 
+SETS = {"--V-": "89a749cd", "TCVL": "93e72fef"}
+"""Beginning of the digests of what was tested on, as results have them."""
+COLUMNS = [(task, variant) for task in TASKS for variant in SETS]
+METHODS = {
+    "from scratch": "scratch",
+    "rotation": "rotation",
+    "CMC": "cmc",
+    "VAE": "vae",
+    "AMDIM": "amdim",
+}
 DATA = {v: (Path(f"{v}/train"), Path(f"{v}/test")) for v in ("0010", "1111")}
 
 
@@ -61,3 +73,24 @@ def test_commands_are_understood():
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         Newell20Small(**changes)
+
+
+def test_the_page_says_what_its_results_hold():
+    """Every accuracy in the table of docs/studies.md is the mean of the results beside it."""
+    root = Path(__file__).parents[2] / "docs"
+    results = read_results([root / "studies" / "newell20-small"])
+    means: dict[tuple, list[float]] = {}
+    for result in results:
+        if result.task in TASKS:
+            variant = {name: text for text, name in SETS.items()}[result.test_digest[:8]]
+            method = result.recipe.removeprefix("newell20_").removesuffix("_smoke") or "scratch"
+            key = (method, result.task, variant, result.settings["num_labels"])
+            means.setdefault(key, []).append(100 * result.value)
+    assert all(len(values) == 3 for values in means.values())
+    told = (root / "studies.md").read_text()
+    for title, method in METHODS.items():
+        row = next(line for line in told.splitlines() if line.startswith(f"| {title} |"))
+        cells = [cell.split() for cell in row.split("|")[2:-1]]
+        for (task, variant), numbers in zip(COLUMNS, cells, strict=True):
+            for count, number in zip((100, 400, 1600, 6400), numbers, strict=True):
+                assert f"{fmean(means[method, task, variant, count]):.1f}" == number
