@@ -38,7 +38,7 @@ class Newell20Small(Checked):
     """Pretext tasks of the study."""
     images: Annotated[int, Range(120, 10_000_000)] = 12_000
     """Images of a variant: 10/12 are trained on, 1/12 tested."""
-    label_counts: tuple[int, ...] = (100, 400, 1600, 6400)
+    label_counts: Annotated[tuple[int, ...], Range(1, 10_000_000)] = (100, 400, 1600, 6400)
     """Labels of a downstream training, ascending."""
     seeds: Annotated[int, Range(1, 1000)] = 3
     """Seeds of every downstream training; pretraining has one."""
