@@ -17,7 +17,7 @@ import numpy as np
 
 from ..fields import Documented
 from .label_curves import LabelCurve
-from .label_savings import Savings
+from .label_savings import Savings, find_limit
 
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
 _SATURATED = 0.01
@@ -75,17 +75,10 @@ def find_end(savings: Savings) -> int | None:
         savings: of one trunk.
 
     Returns:
-        None where it saves some at the last count that is not a bound.
+        None where ``find_limit`` knows of no such count.
     """
-    saves = savings.is_clear & ~savings.is_bound
-    known = ~savings.is_bound
-    if not known.any():
-        return None
-    last = int(np.flatnonzero(known)[-1])
-    if saves[last]:
-        return None
-    clear = np.flatnonzero(saves)
-    return int(savings.utility.counts[clear[-1] + 1 if len(clear) else 0])
+    limit, counts = find_limit(savings), savings.utility.counts
+    return None if limit is None else int(counts[counts > limit][0])
 
 
 def _judge_saturation(savings: Mapping[tuple[str, str, str], Savings]) -> Claim:
