@@ -16,6 +16,8 @@ MAX_S = 10
 MAX_MB = 2000
 """Memory that its largest process may take, in MB."""
 _HANGS_AFTER_S = 60
+_SAYS_WRONG = ("error: ", "\u2502 Error parsing ")
+"""How the one line of a wrong input begins: ours, and that of the command line's parser."""
 VICTIM = "victim"
 """A folder that a case may make, of which nothing must change."""
 
@@ -58,7 +60,7 @@ class Outcome:
             faults.append(f"exit code {self.code}")
         if "Traceback" in self.output:
             faults.append("a traceback")
-        num_lines = sum(line.startswith("error: ") for line in self.errors.splitlines())
+        num_lines = sum(line.startswith(_SAYS_WRONG) for line in self.errors.splitlines())
         if self.code == 2 and num_lines != 1:
             faults.append(f"{num_lines} lines of error")
         if case.says not in self.output:
