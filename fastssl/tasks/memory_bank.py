@@ -73,6 +73,9 @@ class MemoryBank:
         self.table: DividedTable | None = None
         self._world = World(0, 1, torch.device("cpu"), None)
         self._noted: list[tuple[Tensor, Tensor]] = []
+        # As a decorator it would import torch._dynamo with fastssl: 1.6 s of every command's start.
+        self.contrast = torch.compiler.disable(self._contrast)
+        """Scores features against the memory, outside of compiled graphs; see ``_contrast``."""
 
     def open(self, num_rows: int, world: World) -> DividedTable:
         """Make this rank's rows: uniform around 0 with a variance of 1 / D (Wu et al. 2018).
@@ -126,8 +129,7 @@ class MemoryBank:
         )
         return {"ids": torch.stack(ids, 1).to(world.device), "negatives": negatives}
 
-    @torch.compiler.disable
-    def contrast(self, features_BVD: Tensor, ids_BW: Tensor, negatives_BWR: Tensor) -> Contrast:
+    def _contrast(self, features_BVD: Tensor, ids_BW: Tensor, negatives_BWR: Tensor) -> Contrast:
         """Score features against the memory and note them for ``end_step``; a collective call.
 
         Args:

@@ -168,6 +168,41 @@ def test_a_search_makes_trials_and_says_which_is_best(tmp_path):
         assert row["options"][0] == "--optim.lr"
 
 
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.skipif(
+    find_spec("ray") is None or find_spec("optuna") is None, reason="needs ray and optuna"
+)
+def test_a_killed_search_goes_on_with_what_it_has_drawn(tmp_path):
+    folder = tmp_path / "search"
+    words = ("train", "one", "--stop-at", "3", "--stops", "1")
+    (tmp_path / "search.json").write_text(json.dumps({"tune": words}))
+
+    def list_waiting():
+        places = sorted(folder.glob("trials/*/waits"))
+        return [p.parent for p in places if len((p.parent / "steps").read_text().split()) == 2]
+
+    # Two trials at a time wait at their third step, until all four have been killed there.
+    for _ in range(2):
+        child = start(folder, "search")
+        wait_until(lambda: len(list_waiting()) == 2, "two trials at their third step", child)
+        child.kill()
+        child.wait()
+    child = start(folder, "search")
+    assert child.wait() == 0, child.communicate()
+    told = json.loads((folder / "search.json").read_text())["trials"]
+    runs = [folder / "trials" / row["trial"] for row in told]
+    assert sorted(runs) == sorted(folder.glob("trials/*"))
+    assert len(runs) == 4
+    for run_folder in runs:
+        assert len((run_folder / "lives").read_text().splitlines()) == 2
+        lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+        losses = {line["step"]: line["loss"] for line in map(json.loads, lines)}
+        assert list(losses) == list(range(1, len(lines) + 1))
+        # The rate is the one that was drawn first: the rest of the loss is its own.
+        assert np.ptp([loss - 1 / step for step, loss in losses.items()]) < 1e-12
+
+
 def test_one_that_fails_is_named_and_the_others_go_on(tmp_path, caplog):
     trials = [
         Trial("bad", ("train", "one", "--fail-at", "2")),

@@ -43,7 +43,8 @@ def main() -> None:
 
         config = SearchConfig(samples=4, at_once=2, grace_steps=4)
         space = {"optim.lr": ("log", "1e-5", "1e-1")}
-        search(Trial("tune", ("train", "one")), space, folder, config, RayConfig(), PROGRAM)
+        trial = trials[0] if given.exists() else Trial("tune", ("train", "one"))
+        search(trial, space, folder, config, RayConfig(), PROGRAM)
     elif sys.argv[2] == "ray":
         from fastssl.runs.cluster import RayConfig, RayExecutor
 
