@@ -331,6 +331,22 @@ def list_trunks() -> list[Case]:
     return [Case(f"a trunk of {kind}", prepare, 2) for kind, prepare in prepared.items()]
 
 
+# --- Runs that another one begins with -----------------------------------------------------------
+
+
+def begin_with(case: Case) -> Case:
+    """Return the case of a new run that begins with the one that lies in a case's folder."""
+
+    def prepare(folder: Path) -> Words:
+        words = [str(word) for word in case.prepare(folder)]
+        place = words.index("--output-dir")
+        longer = ("--output-dir", str(folder / "longer"), "--continue-from", str(folder / "run"))
+        return [*words[:place], *longer, *words[place + 2 :]]
+
+    return Case(f"another run begins with {case.name}", prepare)
+
+
 def list_cases() -> list[Case]:
     """List all of them."""
-    return [*list_directories(), *list_checkpoints(), *list_trunks()]
+    own = [*list_directories(), *list_checkpoints()]
+    return [*own, *list_trunks(), *map(begin_with, own)]
