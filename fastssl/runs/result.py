@@ -18,7 +18,7 @@ from ..system.files import publish_bytes, read_regular, refusing_unreadable
 
 RESULTS_NAME = "results"
 """The folder of a run directory that holds the results of its trunk."""
-MAX_RESULT_BYTES = 1 << 26
+MAX_RESULT_BYTES = 1 << 24
 """A larger file is none of ours."""
 MAX_NAME = 200
 """Letters of a name: of a task, a metric, a layer, a recipe."""
@@ -26,6 +26,7 @@ MAX_NAME = 200
 _MOST = 1e30
 _MAX_DEPTH = 16
 _MAX_CLASS = 1024
+_MAX_CLASSES = 100_000
 _MAX_PARTS = 10_000
 _MAX_VALUES = 8_000_000
 
@@ -225,6 +226,8 @@ def _build(content: Mapping[str, Any]) -> Result:
         if kind is not None and f.name in known and type(known[f.name]) is not kind:
             raise TypeError(f"{f.name} is {known[f.name]!r}")
     result = Result(**known)
+    if len(result.per_class) > _MAX_CLASSES:
+        raise ValueError(f"{len(result.per_class):,} classes, at most {_MAX_CLASSES:,} are read")
     numbers = [result.value, *result.values, *result.per_class.values()]
     if not all(-_MOST < number < _MOST for number in numbers):
         raise ValueError("a number is not finite")

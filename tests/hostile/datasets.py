@@ -146,7 +146,7 @@ def train(dataset: Path, loader: str) -> Words:
     """Return the command line of a run of two steps."""
     run = dataset.parent / "run"
     words = ("train", "demo_smoke", "--data.path", dataset, "--output-dir", run, "--device", "cpu")
-    sizes = ("--data.global-batch-size", "12", "--max-steps", "4", "--data.num-threads", "1")
+    sizes = ("--data.global-batch-size", "12", "--max-steps", "2", "--data.num-threads", "1")
     return (*words, *sizes, "--data.loader", loader, "--log.tensorboard", "false")
 
 

@@ -89,7 +89,7 @@ def list_texts() -> dict[str, bytes | Callable[[], bytes]]:
         "millions of lists": lambda: b'{"parts": [' + b"[]," * 20_000_000 + b"[]]}",
         "millions of classes": lambda: changed(per_class={str(i): 0.1 for i in range(10**6)}),
         "a billion of text": lambda: b'{"task": "' + b"x" * (240 << 20) + b'"}',
-        "a billion of spaces": lambda: changed() + b" " * (1 << 30),
+        "256 MB of spaces": lambda: changed() + b" " * (1 << 28),
     }
 
 
