@@ -151,6 +151,8 @@ class OptimConfig(Checked, prefix="optim."):
     takes weight_decay."""
     decay_norm: bool = False
     """Decay the scales and shifts of normalisation layers too."""
+    norm_weight_decay: Annotated[float | None, _Factor] = None
+    """Weight decay of those scales and shifts alone; None leaves it to decay_norm."""
     decay_bias: bool = True
     """Decay biases too."""
     decay_root: bool = True
@@ -158,6 +160,8 @@ class OptimConfig(Checked, prefix="optim."):
     et al. 2019."""
     bias_lr_factor: Annotated[float, _Factor] = 1.0
     """Rate of biases, but of normalisation layers, over that of weights; 2 in Caffe's AlexNets."""
+    head_lr_factor: Annotated[float, _Factor] = 1.0
+    """Rate of the task's head over that of the trunk, which the schedule gives."""
 
     def check(self) -> None:
         """Refuse Nesterov's form of no momentum."""

@@ -25,13 +25,13 @@ def build_optimizer(config: OptimConfig, network: nn.Module) -> torch.optim.Opti
     Args:
         config: what to build.
         network: whose parameters learn, but for the frozen ones; normalisation layers and biases
-            form their own groups, and so does its ``head`` where it has a decay of its own.
+            form their own groups, and so does its ``head`` where it has a decay or rate of its own.
 
     Returns:
         An optimiser; those of torch honour ``found_inf`` on the device.
 
     Raises:
-        InputError: if a network without a head is to decay it by itself.
+        InputError: if a network without a head is to decay it or to let it learn by itself.
         ImportError: if an optimiser of NVIDIA apex is asked for and apex is absent, or is the
             unrelated package of that name.
     """
@@ -72,9 +72,13 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     own: dict[nn.Parameter, float] = {}
     if config.head_weight_decay is not None:
-        own = dict.fromkeys(_list_head(network), config.head_weight_decay)
+        head = _find_head(network, "head_weight_decay", "None")
+        own = dict.fromkeys(getattr(head, "own_decay", head).parameters(), config.head_weight_decay)
     if not config.decay_root:
         own |= dict.fromkeys(_list_root(network), 0.0)
+    of_head: set[nn.Parameter] = set()
+    if config.head_lr_factor != 1:
+        of_head = {*_find_head(network, "head_lr_factor", "1").parameters()}
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:  # frozen
@@ -82,7 +86,10 @@ def _group_parameters(config: OptimConfig, network: nn.Module) -> list[dict[str,
             is_norm, is_bias = isinstance(module, norms), name.endswith("bias")
             is_exempt = not config.decay_norm if is_norm else is_bias and not config.decay_bias
             decay = 0.0 if is_exempt else own.get(parameter, config.weight_decay)
+            if is_norm and config.norm_weight_decay is not None:
+                decay = config.norm_weight_decay
             factor = config.bias_lr_factor if is_bias and not is_norm else 1.0
+            factor *= config.head_lr_factor if parameter in of_head else 1.0
             key = (decay, not (is_norm or is_bias), factor)
             groups.setdefault(key, []).append(parameter)
     return [
@@ -108,15 +115,21 @@ def _list_root(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for module in first for parameter in module.parameters()]
 
 
-def _list_head(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that ``optim.head_weight_decay`` is for."""
+def _find_head(network: nn.Module, option: str, usual: str) -> nn.Module:
+    """Return the head that an option is for.
+
+    Args:
+        network: has it.
+        option: name of it in ``OptimConfig``.
+        usual: its value that needs no head.
+    """
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Module):
         raise InputError(
-            f"optim.head_weight_decay needs a head, {type(network).__name__} has none; set "
-            "--optim.head-weight-decay None"
+            f"optim.{option} needs a head, {type(network).__name__} has none; set "
+            f"--optim.{option.replace('_', '-')} {usual}"
         )
-    return list(getattr(head, "own_decay", head).parameters())
+    return head
 
 
 _APEX_REMEDY = (

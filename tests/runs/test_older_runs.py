@@ -23,6 +23,8 @@ YOUNGER = {
     "data.part": "remaining",
     "optim.bias_lr_factor": 1.0,
     "optim.decay_root": True,
+    "optim.norm_weight_decay": None,
+    "optim.head_lr_factor": 1.0,
 }
 """Settings that runs of earlier versions do not know, with what those did."""
 

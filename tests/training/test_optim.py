@@ -122,6 +122,27 @@ def test_biases_may_learn_faster_and_norms_do_not():
     assert [rates[layer.bias] for layer in (conv, norm, linear)] == [0.2, 0.1, 0.2]
 
 
+def test_a_head_may_learn_at_a_rate_of_its_own():
+    task = build_task(RotationConfig(), build_trunk("alexnet", 1))
+    optimizer = build_optimizer(OptimConfig(head_lr_factor=10.0, bias_lr_factor=2.0), task)
+    set_lr(optimizer, 0.01)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    layer, conv = next(iter(task.head.children()), task.head), task.trunk.conv1
+    found = [rates[p] for p in (layer.weight, layer.bias, conv.weight, conv.bias)]
+    assert found == pytest.approx([0.1, 0.2, 0.01, 0.02])
+    with pytest.raises(InputError, match=r"head_lr_factor needs a head.* --optim.head-lr-factor 1"):
+        build_optimizer(OptimConfig(head_lr_factor=10.0), network())
+
+
+@pytest.mark.parametrize("decay_norm", [False, True])
+def test_norms_may_decay_at_a_rate_of_their_own(decay_norm):
+    config = OptimConfig(weight_decay=1e-6, norm_weight_decay=1e-4, decay_norm=decay_norm)
+    decays = list_decays(build_optimizer(config, net := network()))
+    conv, norm, _, linear = net
+    assert [decays[layer.weight] for layer in (conv, norm, linear)] == [1e-6, 1e-4, 1e-6]
+    assert [decays[layer.bias] for layer in (conv, norm, linear)] == [1e-6, 1e-4, 1e-6]
+
+
 @pytest.mark.parametrize("name", ["noroozi16_jigsaw", "goyal19_jigsaw_alexnet"])
 def test_biases_of_caffes_alexnets_learn_at_twice_the_rate_without_decay(name):
     recipe = build_recipe(name)
