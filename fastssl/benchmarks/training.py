@@ -169,9 +169,7 @@ class TimedLoader:
     def _build_bare_step(self, batch: Batch) -> Callable[[], None]:
         trainer, config = self.trainer, self.trainer.config
         dtype = _DTYPES[config.precision]
-        if not trainer.task.needs_labels:
-            batch = dataclasses.replace(batch, labels=None, targets={})
-        inputs = trainer.task.prepare(batch, config.seed, dtype)
+        inputs = trainer.task.prepare(trainer.task.keep_known(batch), config.seed, dtype)
         optimizer, scaler = trainer.optimizer, trainer.scaler
 
         def take_step() -> None:

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,15 @@ from ..shards import ShardDataset, open_dataset
 from ..system.files import check_own_folder, publish_bytes
 from ..tasks import Task, find_task
 from ..tasks.dense import DenseMap, find_map
-from ..tasks.downstream import DownstreamTask, Score
+from ..tasks.downstream import DownstreamTask, Score, check_target
 from ..training import train
-from ..training.measures import never
+from ..training.measures import NEVER, never
+from ..training.validation import DownstreamValidation
 from ..world import World
 from .downstream_course import KINDS, plan_run
 from .downstream_options import DownstreamEvaluation
 from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import PRE_LOGITS
-from .linear import EndTest
 from .setting import Divided, divide, draw_seed, refuse_signs
 from .splits import first_labels
 from .subject import Subject, open_subject
@@ -70,12 +71,6 @@ class DownstreamTraining(Documented):
     """Ids of the samples that are trained on and of those that are tested."""
     digests: tuple[str, str]
     """Of the datasets that they are of."""
-
-    @property
-    def target(self) -> str:
-        """The target that is learnt; "" is the label."""
-        kind: Any = find_task(self.run.task.name)
-        return kind.target
 
     @property
     def tested(self) -> str:
@@ -126,11 +121,11 @@ def plan_downstream(
         train = test = held.enter_context(contextlib.closing(open_dataset(data.path)))
         if data.has_test_path:
             test = held.enter_context(contextlib.closing(open_dataset(data.test_path)))
-        if kind.check_target is None:
+        has_labels = kind.check_target is None
+        if has_labels:
             refuse_signs(task, train, test)
         else:
             _check_target(task, config, train, test)
-        has_labels = kind.check_target is None
         second = test if data.has_test_path else None
         divided = divide(data, config.split_seed, train, second, has_labels)
         divided = _take_first(config, divided, train)
@@ -150,14 +145,8 @@ def _check_target(
     learner: Any = find_task(kind.config().name)
     name = learner.target
     own = [getattr(config, option) for option in kind.own_options]
-    for dataset in (train, test):
-        if name not in dataset.targets:
-            has = ", ".join(dataset.targets) or "none"
-            raise InputError(
-                f"{dataset.path} has no target '{name}', which {task} learns (targets: {has}); "
-                "give one that make-shards made of a rendered set, or with such a target "
-                "(docs/shards.md, Targets)"
-            )
+    for dataset, what in ((train, "data.path"), (test, "data.test_path")):
+        check_target(dataset, name, task, what)
         assert kind.check_target is not None
         kind.check_target(dataset, dataset.num_samples, *own)
 
@@ -234,13 +223,12 @@ def run_downstream(training: DownstreamTraining) -> Result:
     config, folder, divided = training.config, training.folder, training.divided
     folder.mkdir(parents=True, exist_ok=True)
     _log.info("the run: %s", folder)
-    targets = (training.target,) if training.target else ()
     data, batch = config.data, training.run.data.global_batch_size
     train_ids, test_ids = (folder / f"{side}_ids.npy" for side in ("train", "test"))
-    train_data = load_rows(data, data.path, divided.train_rows, train_ids, batch, targets)
+    train_data = load_rows(data, data.path, divided.train_rows, train_ids, batch)
     # Few images fill a batch several times, each copy with an augmentation of its own.
     train_data = dataclasses.replace(train_data, allow_repeat_in_batch=True)
-    test_data = load_rows(data, data.path_to_test, divided.test_rows, test_ids, batch, targets)
+    test_data = load_rows(data, data.path_to_test, divided.test_rows, test_ids, batch)
     began, tested = time.monotonic(), training.tested
     if (folder / _SCORE_NAME).exists():
         read_score(folder, tested)  # a run that is done would keep the score of other images
@@ -256,8 +244,8 @@ def run_downstream(training: DownstreamTraining) -> Result:
     return _conclude(training, score, time.monotonic() - began)
 
 
-class DownstreamTest(EndTest):
-    """Tests a downstream task on pictures that nothing was drawn for."""
+class DownstreamTest(DownstreamValidation):
+    """Tests a downstream task once, at its end, and writes its score down."""
 
     def __init__(
         self,
@@ -279,8 +267,8 @@ class DownstreamTest(EndTest):
         Raises:
             InputError: if it cannot be opened.
         """
-        super().__init__(config, world, task, data)
-        self._task = task
+        super().__init__(config, world, task, data, NEVER, "the test data")
+        self._folder = config.output_dir
         self._tested = tested
 
     def measure(
@@ -288,16 +276,10 @@ class DownstreamTest(EndTest):
         is_stopping: Callable[[], bool] = never,  # noqa: ARG002 - the run would be at its end
     ) -> dict[str, float | None]:
         """Test, write the score down, and return it; a collective call."""
-        sums = self._world.gather(self._world.together(self._count))
-        score = self._task.summarize(torch.stack([s for s in sums if s is not None]).sum(0))
-        self._world.on_zero(lambda: _write_score(self._folder, score, self._tested))
-        return {f"test_{self._task.metric}": score.value}
-
-    def _count(self) -> torch.Tensor | None:
-        """Return the sums of this rank's images; None where it has none."""
-        with self.passing(self._task.config.test_view) as batches:
-            sums = [self._task.test(batch) for batch in batches]
-        return torch.stack(sums).sum(0) if sums else None
+        score = self.score()
+        assert score is not None  # nobody stops it
+        self._world.on_zero(partial(_write_score, self._folder, score, self._tested))
+        return {self._task.tested: score.value}
 
 
 def _write_score(folder: Path, score: Score, tested: str) -> None:

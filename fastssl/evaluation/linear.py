@@ -5,10 +5,9 @@ Shape legend: E end points, Q classes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..batch import Batch
 from ..config import (
     LoaderConfig,
     LogConfig,
@@ -27,24 +25,20 @@ from ..config import (
 )
 from ..errors import InputError
 from ..fields import Documented
-from ..loaders import build_loader
 from ..models import Trunk
 from ..models.input_spec import InputSpec
-from ..shards import open_dataset
 from ..system.files import publish_bytes
 from ..tasks import Task
 from ..tasks.linear import LinearConfig, LinearHeads
 from ..training import train
-from ..training.measures import Measure, never
-from ..training.validation import match_classes
-from ..views import ViewSpec
+from ..training.measures import NEVER, never
+from ..training.validation import DataMeasure, match_classes
 from ..world import World
 from .accuracy import Accuracy, summarize_ranks
 from .protocols import ProtocolName, choose_pooling
 
 HEADS_NAME = "heads.json"
 """What the heads reached on the test data, in their run's directory."""
-_NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -252,53 +246,7 @@ def _read_score(score: dict[str, Any]) -> Accuracy:
     return Accuracy(**{**score, "per_class": per_class})
 
 
-class EndTest(Measure):
-    """Tests what a run has learnt, once at its end, on every labelled image of other data."""
-
-    def __init__(self, config: RunConfig, world: World, task: Task, data: LoaderConfig) -> None:
-        """Open the dataset.
-
-        Args:
-            config: of the run.
-            world: the ranks.
-            task: what learns.
-            data: what is tested on.
-
-        Raises:
-            InputError: if it cannot be opened.
-        """
-        super().__init__(_NEVER, config.log.every_steps)
-        self._world = world
-        self._folder = config.output_dir
-        self._dataset = open_dataset(data.path)
-        size = config.data.global_batch_size // (config.accumulation * world.size)
-        self._data = dataclasses.replace(
-            data,
-            global_batch_size=max(size, 1) * world.size,
-            allow_repeat_in_batch=True,  # a pass repeats nothing
-        )
-        self._answering = task.answering
-
-    @contextlib.contextmanager
-    def passing(self, view: ViewSpec) -> Iterator[Iterator[Batch]]:
-        """Give this rank's images once, while the task answers as in evaluation.
-
-        Args:
-            view: that they are cut by.
-        """
-        world = self._world
-        loader = build_loader(
-            self._data, view, world.rank, world.size, str(world.device), dataset=self._dataset
-        )
-        with contextlib.closing(loader), self._answering():
-            yield loader.one_pass()
-
-    def close(self) -> None:
-        """Close the dataset."""
-        self._dataset.close()
-
-
-class HeadTest(EndTest):
+class HeadTest(DataMeasure):
     """Tests the heads, on images cut from their centre."""
 
     def __init__(
@@ -315,13 +263,11 @@ class HeadTest(EndTest):
         Raises:
             InputError: if it cannot be opened, or its classes are not those that are learnt.
         """
-        super().__init__(config, world, task, data)
+        super().__init__(config, world, task, data, NEVER)
+        self._folder = config.output_dir
         self._task = task
-        try:
+        with self._closing_on_errors():
             self._classes = match_classes(self._dataset, task, "the test data")
-        except InputError:
-            self.close()
-            raise
 
     def measure(
         self,

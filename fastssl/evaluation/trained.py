@@ -226,7 +226,6 @@ def load_rows(
     rows: NDArray[np.int64],
     ids_file: Path,
     batch: int,
-    targets: tuple[str, ...] = (),
 ) -> LoaderConfig:
     """Return how exactly some samples are loaded, and write their ids down.
 
@@ -236,7 +235,6 @@ def load_rows(
         rows: ids of the samples.
         ids_file: where they are written, in the run's folder.
         batch: images a step over all ranks.
-        targets: that batches shall carry.
     """
     content = io.BytesIO()
     np.save(content, np.sort(rows).astype(np.int64))
@@ -249,7 +247,6 @@ def load_rows(
         num_threads=data.num_threads,
         ids_file=ids_file,
         ids_sha256=hashlib.sha256(content.getvalue()).hexdigest(),
-        targets=targets,
     )
 
 

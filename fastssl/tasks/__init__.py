@@ -132,7 +132,7 @@ def build_task(config: Any, trunk: Trunk, num_classes: int = 0) -> Task:
             takes other images than the task has.
     """
     kind: Any = find_task(config.name)
-    # A pretext task is not told of classes.
+    # Who learns no labels is not told of classes.
     task = kind(config, trunk, num_classes) if kind.needs_labels else kind(config, trunk)
     if trunk.in_channels != task.input_spec.channels:
         raise InputError(

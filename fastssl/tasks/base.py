@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -116,13 +117,19 @@ class Task(nn.Module, abc.ABC):
     """
 
     needs_labels: ClassVar[bool] = False
-    """Whether the dataset's labels reach the task; a pretext task never sees them."""
+    """Whether the dataset's labels reach the task, and how many classes they have; a pretext task
+    never sees them."""
+    targets: tuple[str, ...] = ()
+    """The dataset's targets that the task learns from; the trainer has batches carry them."""
     learns_trunk: ClassVar[bool] = True
     """Whether the trunk comes out another than it went in, so that a run exports it at its end."""
     batch_multiple: int = 1
     """Images that belong together: a micro-batch is a multiple of it."""
     metrics: tuple[Metric, ...] = ()
-    """What ``forward`` returns beside ``loss``."""
+    """What ``forward`` returns beside ``loss``, and what tests of the task give."""
+    tested: str = ""
+    """The number that says what was reached on images that are not learnt from, where there is a
+    test."""
     class_names: Sequence[str] = ()
     """Of the dataset's labels, for the words of pictures; the trainer sets it."""
     read_samples: Callable[[NDArray[np.int64]], Iterable[Batch]] | None = None
@@ -147,6 +154,12 @@ class Task(nn.Module, abc.ABC):
             kwargs: likewise; ``dynamic`` is false.
         """
         super().compile(*args, **{"dynamic": False, **kwargs})
+
+    def keep_known(self, batch: Batch) -> Batch:
+        """Return a batch with no more of what is known of its samples than may reach the task."""
+        labels = batch.labels if self.needs_labels else None
+        targets = batch.targets if self.needs_labels or self.targets else {}
+        return dataclasses.replace(batch, labels=labels, targets=targets)
 
     def check_batch(self, size: int) -> None:
         """Refuse a micro-batch that the task cannot divide, before the run starts.

@@ -107,6 +107,7 @@ class PhotographClassificationConfig(Checked, prefix="task."):
 class Classification(DownstreamTask):
     """A head on a trunk's pre-logits; images without a label enter neither loss nor score."""
 
+    needs_labels = True
     metrics = (
         Metric("accuracy", "share", "labelled images whose class is found"),
         Metric("test_top1", "share", "labelled test images whose class is found"),

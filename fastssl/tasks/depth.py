@@ -58,18 +58,12 @@ class Depth(DenseTask):
     metric = "delta_1.25"
     unit = torch.float16
 
-    def __init__(
-        self,
-        config: DepthConfig,
-        trunk: Trunk,
-        num_classes: int = 0,  # noqa: ARG002 - of labels, which are not looked at
-    ) -> None:
+    def __init__(self, config: DepthConfig, trunk: Trunk) -> None:
         """Build the head.
 
         Args:
             config: views and head.
             trunk: ends in a map.
-            num_classes: of the dataset's labels.
 
         Raises:
             InputError: if the trunk does not take images of this size or has no map.

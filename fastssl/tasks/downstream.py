@@ -25,6 +25,7 @@ from ..fields import Documented
 from ..models import Trunk
 from ..models.downstream_heads import HeadName
 from ..models.input_spec import INPUT_KEY, InputSpec, make_inputs
+from ..shards import ShardDataset
 from ..views import ViewSpec
 from .base import Task, check_side, rank_own
 from .newell_views import NewellViewsConfig
@@ -80,7 +81,6 @@ class Score(Documented):
 class DownstreamTask(Task):
     """A head on a trunk, both of which learn; tested on pictures that nothing was drawn for."""
 
-    needs_labels = True
     target: ClassVar[str] = ""
     """The dataset's target that is learnt; "" is its label."""
     metric: ClassVar[str]
@@ -101,6 +101,8 @@ class DownstreamTask(Task):
         self.config = config
         self.views = config.list_views()
         self.input_spec = config.input_spec
+        self.targets = (self.target,) if self.target else ()
+        self.tested = f"test_{self.metric}"
         self.trunk = trunk
 
     @abc.abstractmethod
@@ -116,18 +118,37 @@ class DownstreamTask(Task):
             batch: from the loader, with ``config.test_view``.
 
         Returns:
-            float64 sums on the CPU that add up over batches and ranks.
+            A tensor on the CPU that ``join`` joins with those of other batches and ranks.
         """
 
+    def join(self, counts: Sequence[Tensor]) -> Tensor:
+        """Return what counts of several batches, in the order of their samples, come to: a sum."""
+        return torch.stack([*counts]).sum(0)
+
     @abc.abstractmethod
-    def summarize(self, sums: Tensor) -> Score:
-        """Return the score that sums by ``count`` come to."""
+    def summarize(self, counts: Tensor) -> Score:
+        """Return the score that joined counts come to."""
 
     @torch.no_grad()
     def test(self, batch: Batch) -> Tensor:
-        """Answer a batch as it comes and return its sums by ``count``."""
-        images = make_inputs(batch.images[:, 0], self.input_spec)
-        return self.count(self.answer(images), batch)
+        """Answer a batch as it comes, of several views the mean, and return its ``count``."""
+        views = batch.images.unbind(1)
+        answers = [self.answer(make_inputs(view, self.input_spec)) for view in views]
+        return self.count(torch.stack(answers).mean(0), batch)
+
+    def check_tested(self, dataset: ShardDataset, what: str) -> None:
+        """Refuse a dataset that the task cannot be tested on.
+
+        Args:
+            dataset: to test on.
+            what: it is, for a message.
+
+        Raises:
+            InputError: if it does not have what is learnt.
+        """
+        if self.target:
+            check_target(dataset, self.target, self.config.name, what)
+        self.check_data(dataset, dataset.num_samples)
 
     def take_target(self, batch: Batch) -> Tensor:
         """Return what is learnt of a batch, (B, ...) on the CPU."""
@@ -136,6 +157,27 @@ class DownstreamTask(Task):
             what = f"targets['{self.target}']" if self.target else "labels"
             raise ValueError(f"batch.{what} (None) must be given to task {self.config.name}")
         return found
+
+
+def check_target(dataset: ShardDataset, name: str, task: str, what: str) -> None:
+    """See that a dataset has a target.
+
+    Args:
+        dataset: the samples.
+        name: of the target.
+        task: that learns it, for a message.
+        what: the dataset is, for a message.
+
+    Raises:
+        InputError: lists the targets that it has.
+    """
+    if name not in dataset.targets:
+        has = ", ".join(dataset.targets) or "none"
+        raise InputError(
+            f"{what} ({dataset.path}) has no target '{name}', which {task} learns (targets: "
+            f"{has}); give one that make-shards made of a rendered set, or with such a target "
+            "(docs/shards.md, Targets)"
+        )
 
 
 def score_labels(logits_NQ: Tensor, labels_N: Tensor) -> dict[str, Tensor]:

@@ -57,18 +57,12 @@ class Pose(DownstreamTask):
     target = "pose"
     metric = "accuracy"
 
-    def __init__(
-        self,
-        config: PoseConfig,
-        trunk: Trunk,
-        num_classes: int = 0,  # noqa: ARG002 - of labels, which are not looked at
-    ) -> None:
+    def __init__(self, config: PoseConfig, trunk: Trunk) -> None:
         """Build the head.
 
         Args:
             config: views and head.
             trunk: gives ``num_features`` pre-logits.
-            num_classes: of the dataset's labels.
 
         Raises:
             InputError: if the trunk does not take images of this size.

@@ -79,18 +79,12 @@ class Segmentation(DenseTask):
     metric = "accuracy"
     unit = torch.uint8
 
-    def __init__(
-        self,
-        config: SegmentationConfig,
-        trunk: Trunk,
-        num_classes: int = 0,  # noqa: ARG002 - of labels, which are not looked at
-    ) -> None:
+    def __init__(self, config: SegmentationConfig, trunk: Trunk) -> None:
         """Build the head.
 
         Args:
             config: views, head and Q.
             trunk: ends in a map.
-            num_classes: of the dataset's labels.
 
         Raises:
             InputError: if the trunk does not take images of this size or has no map.

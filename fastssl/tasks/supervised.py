@@ -85,6 +85,7 @@ class Supervised(Task):
     """A linear classifier on a trunk; images without a label do not enter the loss."""
 
     needs_labels = True
+    tested = "validation_accuracy"
     metrics = (Metric("accuracy", "share", "labelled images whose class is found"),)
 
     def __init__(self, config: SupervisedConfig, trunk: Trunk, num_classes: int) -> None:

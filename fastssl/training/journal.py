@@ -284,8 +284,9 @@ class Journal:
             for name, chance in self._chance.items()
             if line.get(name) is not None
         ]
-        if line.get("validation_accuracy") is not None:
-            said.append(f"validation accuracy {line['validation_accuracy']:.1%}")
+        tested = self._task.tested
+        if line.get(tested) is not None:
+            said.append(f"{tested.replace('_', ' ')} {line[tested]:.1%}")
         if line.get("probe_knn_accuracy") is not None:
             chance = line["probe_knn_accuracy_of_chance"]
             said.append(f"probe: kNN {line['probe_knn_accuracy']:.1%} (chance {chance:.1%})")
@@ -321,8 +322,8 @@ class Journal:
             shown = {"loss": f"{line['loss']:.4f}"}
             for name, chance in self._chance.items():
                 shown[name] = f"{line[name]:.1%} (chance {chance:.1%})"
-            if "validation_accuracy" in line:
-                shown["validation"] = f"{line['validation_accuracy']:.1%}"
+            if line.get(self._task.tested) is not None:
+                shown["validation"] = f"{line[self._task.tested]:.1%}"
             shown["img_per_s"] = f"{line['images_per_s']:.0f}"
             shown["wait"] = f"{line['data_wait_share']:.0%}"
             self._bar.set_postfix(shown, refresh=False)

@@ -12,6 +12,9 @@ from ..system.signals import StopSignals
 from ..tasks import Task
 from ..world import World
 
+NEVER = 1 << 62
+"""Steps between two measurements of which there is one alone, at the end."""
+
 
 def never() -> bool:
     """Return false: nobody asks to stop."""

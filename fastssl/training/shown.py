@@ -51,9 +51,7 @@ def keep_shown(path: Path, batch: Batch, task: Task) -> Batch:
         A few samples in memory of their own, on the CPU.
     """
     most = max(NUM_PICTURES, task.batch_multiple)
-    few = batch.rows(0, min(most, len(batch)))
-    if not task.needs_labels:
-        few = dataclasses.replace(few, labels=None, targets={})
+    few = task.keep_known(batch.rows(0, min(most, len(batch))))
     own = {f.name: getattr(few, f.name) for f in dataclasses.fields(few)}
     own = {name: value for name, value in own.items() if torch.is_tensor(value)}
     own |= {f"{_TARGET}{name}": value for name, value in few.targets.items()}

@@ -197,7 +197,10 @@ class Trainer:
         self.trunk.freeze(config.frozen_stages)
         device = str(world.device)
         self.loader_choice = resolve_loader(config.data, dataset, device, self._earlier_loader)
-        data = dataclasses.replace(config.data, seed=config.seed, loader=self.loader_choice[0])
+        targets = tuple(dict.fromkeys((*config.data.targets, *self.task.targets)))
+        data = dataclasses.replace(
+            config.data, seed=config.seed, loader=self.loader_choice[0], targets=targets
+        )
         self.loader = build_loader(
             data, self.task.views, world.rank, world.size, device, dataset=dataset
         )
@@ -414,9 +417,7 @@ class Trainer:
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
         dtype = DTYPES[config.precision]
-        if not self.task.needs_labels:  # what is known of samples does not reach a pretext task
-            part = dataclasses.replace(part, labels=None, targets={})
-        inputs = self.task.prepare(part, config.seed, dtype)
+        inputs = self.task.prepare(self.task.keep_known(part), config.seed, dtype)
         with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
             scalars = self.network(inputs)
         self.scaler.scale(scalars["loss"] / config.accumulation).backward()
@@ -449,7 +450,7 @@ class Trainer:
         self.journal.write_step(batch, self.step)
         if self.step % self.config.log.every_steps == 0 or is_last:
             skipped, tripped_at = self.guard.read()
-            lr = self.optimizer.param_groups[0]["lr"]
+            lr = self.schedule.lr_at(self._position(self.step - 1))
             test = partial(take_measures, self.measures, self.step, is_last, self.signals)
             self.journal.write_metrics(self.step, lr, skipped, test)
             if tripped_at:
