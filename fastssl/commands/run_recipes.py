@@ -26,6 +26,7 @@ from ..shards import open_dataset
 from ..shards.making.convert import ConvertConfig, convert
 from ..studies import build_recipe, recipe_names
 from ..studies.newell20 import METHODS
+from ..studies.newell20_downstream import DOWNSTREAM
 from ..synthetic import RenderConfig, render_set
 from ..system.cpus import available_cpus
 from ..system.signals import stopping_on_signals
@@ -42,6 +43,7 @@ CELLS = (
         for trunk in ("resnet50_v1", "resnet50_v2", "revnet50", "vgg19_bn")
     ),
     *(f"newell20_{name}_{form}" for name, method in METHODS.items() for form in method.courses),
+    *(f"newell20_{name}_{form}" for name, row in DOWNSTREAM.items() for form in row.forms),
 )
 """One of each task and family of trunks."""
 
@@ -51,8 +53,8 @@ class RecipesConfig(Checked):
     """Which recipes to run, on what."""
 
     data: Path | None = None
-    """Dataset by make-shards, or anything that make-shards reads, with labels; None renders the
-    synthetic set."""
+    """Dataset by make-shards, or anything that make-shards reads, with labels, and for the tasks
+    that learn them with pose, segmentation and depth; None renders the synthetic set."""
     output_dir: Path = Path("runs/recipes")
     """Folder of the runs, one a recipe. A smoke form found there goes on; a cell is removed once
     its figures are read, for it weighs hundreds of megabytes."""
@@ -104,7 +106,9 @@ def prepare_data(config: RecipesConfig) -> Path:
     if source is None:
         source = config.output_dir / "images"
         if not (source / "metadata.jsonl").exists():
-            render_set(source, RenderConfig(images=NUM_RENDERED), available_cpus())
+            # A hard viewpoint, or all poses would be one.
+            rendered = RenderConfig(variant="0110", images=NUM_RENDERED)
+            render_set(source, rendered, available_cpus())
     convert(ConvertConfig(source, out, resume=out.exists()))
     return out
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import LoaderConfig, LogConfig, OptimConfig, RunConfig, ScheduleConfig
+from ..config import LoaderConfig, LogConfig, RunConfig
 from ..errors import InputError
 from ..tasks import (
     ClassificationConfig,
@@ -22,16 +22,12 @@ from ..tasks import (
 from ..tasks.depth import check_depth
 from ..tasks.pose import check_poses
 from ..tasks.segmentation import check_segmentation
+from ..training.courses import Course, Wishes, follow_newell20, follow_own
 from .downstream_options import DownstreamEvaluation
 from .subject import Subject
 
 _SHOWN_STEPS = 1000
 """A shorter run draws no pictures unless it is asked for: they would take longer than it."""
-_PEAK_LR, _FINAL_LR, _WEIGHT_DECAY = 1e-3, 1e-6, 1e-4
-_WARMUP_SHARE = 5 / 200
-"""Of the length: five rounds of 200."""
-_OWN_EPOCHS, _OWN_STEPS = 20, 1000
-"""Length of ``own``: so many epochs, and more of few images."""
 
 
 @dataclass(frozen=True)
@@ -62,44 +58,6 @@ KINDS = {
 """By the names of evaluations."""
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a training is."""
-
-    epochs: float
-    """Passes over ``epoch_samples`` samples."""
-    epoch_samples: int
-    """Samples of a pass; 0 are those that are learnt from."""
-
-
-def count_round(num_labels: int, is_dense: bool = False) -> int:
-    """Return the samples of a round of Newell and Deng 2020, which repeats few labels.
-
-    10,000 or a little more; from 4,000 labels on 20,000 or more; at most 50,000, or 10,000 of dense
-    tasks.
-
-    Args:
-        num_labels: that are learnt from.
-        is_dense: whether it is of segmentation or depth.
-    """
-    most = 10_000 if is_dense else 50_000
-    least = 10_000 if is_dense or num_labels < 4_000 else 20_000
-    return min(-(-least // num_labels) * num_labels, max(most, least))
-
-
-def count_rounds(num_labels: int, trunk: str, is_dense: bool = False) -> int:
-    """Return the rounds of a training of Newell and Deng 2020.
-
-    Args:
-        num_labels: that are learnt from.
-        trunk: the network's name.
-        is_dense: whether it is of segmentation or depth.
-    """
-    if num_labels < 20_000:
-        return 200
-    return 600 if trunk.startswith("resnet9") and not is_dense else 800
-
-
 def plan_run(
     task: str, config: DownstreamEvaluation, subject: Subject, num_labels: int
 ) -> RunConfig[Any]:
@@ -115,18 +73,11 @@ def plan_run(
         InputError: if the protocol's views are not what the trunk takes.
     """
     kind, name = KINDS[task], subject.trunk.name
-    is_own = config.protocol == "own"
-    usual_batch = 64 if kind.is_dense or is_own else 512 if name.startswith("resnet9") else 384
-    batch = config.global_batch_size or usual_batch
-    if config.max_steps:
-        length = Length(config.max_steps, batch)
-    elif config.epochs:
-        length = Length(config.epochs, num_labels)
-    elif is_own:
-        length = Length(max(_OWN_EPOCHS, _OWN_STEPS * batch / num_labels), num_labels)
+    wishes = Wishes(config.global_batch_size, config.lr, config.epochs, config.max_steps)
+    if config.protocol == "own":
+        course = follow_own(num_labels, wishes)
     else:
-        rounds = count_rounds(num_labels, name, kind.is_dense)
-        length = Length(rounds, count_round(num_labels, kind.is_dense))
+        course = follow_newell20(name, num_labels, kind.is_dense, wishes)
     return RunConfig(
         recipe=task,
         task=_plan_task(kind, config, subject),
@@ -137,37 +88,17 @@ def plan_run(
         accumulation=config.accumulation,
         precision=config.precision,
         device=config.device,
-        data=LoaderConfig(global_batch_size=batch),
-        optim=_build_optimizer(config.lr or _PEAK_LR),
-        schedule=ScheduleConfig(
-            epochs=float(length.epochs),
-            epoch_samples=length.epoch_samples,
-            kind="linear",
-            milestones=(),
-            warmup_epochs=_WARMUP_SHARE * length.epochs,
-            warmup_start=0.0,
-            final_share=_FINAL_LR / _PEAK_LR,
-        ),
-        log=_choose_log(config, length, batch),
+        data=LoaderConfig(global_batch_size=course.batch),
+        optim=course.optim,
+        schedule=course.schedule,
+        log=_choose_log(config, course),
     )
 
 
-def _build_optimizer(lr: float) -> OptimConfig:
-    """Return the study's optimiser; the rate is the same whatever the batch."""
-    return OptimConfig(
-        name="adam",
-        lr=lr,
-        lr_batch_size=0,
-        beta1=0.8,
-        beta2=0.999,
-        weight_decay=_WEIGHT_DECAY,
-        decay_norm=True,
-    )
-
-
-def _choose_log(config: DownstreamEvaluation, length: Length, batch: int) -> LogConfig:
+def _choose_log(config: DownstreamEvaluation, course: Course) -> LogConfig:
     """Return what is written: of a short run neither pictures nor curves, if nobody asks."""
-    num_steps = length.epochs * length.epoch_samples / batch
+    schedule = course.schedule
+    num_steps = schedule.epochs * schedule.epoch_samples / course.batch
     is_asked = config.log.pictures_every_steps != LogConfig().pictures_every_steps
     if is_asked or num_steps >= _SHOWN_STEPS:
         return config.log

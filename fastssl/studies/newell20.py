@@ -18,15 +18,18 @@ from ..config import (
     CheckpointConfig,
     LoaderConfig,
     LogConfig,
-    OptimConfig,
     RunConfig,
     ScheduleConfig,
 )
 from ..errors import InputError, nearest
 from ..tasks import AmdimConfig, CMCConfig, NewellRotationConfig, VaeConfig
+from ..training.courses import Length, build_adam, rise_and_fall
 from .cells import SYNTHETIC, Cell
 from .newell20_figures import list_linear
 from .operations import GIGAFLOPS
+
+SMOKE_STEPS = 200
+"""Of small forms, which learn on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +174,10 @@ def newell20(method: str, form: str) -> RunConfig[Any]:
         trunk=row.trunks.get(form, images.trunk),
         data=LoaderConfig(global_batch_size=course.batch_size),
         optim=build_adam(course.peak_lr, course.weight_decay),
-        schedule=ScheduleConfig(
-            epochs=float(course.rounds),
-            epoch_samples=images.round_images // row.views_per_image,
-            kind="linear",
-            milestones=(),
-            warmup_epochs=WARMUP_ROUNDS,
-            warmup_start=0.0,
-            final_share=course.final_lr / course.peak_lr,
+        schedule=rise_and_fall(
+            Length(course.rounds, images.round_images // row.views_per_image),
+            WARMUP_ROUNDS,
+            course.final_lr / course.peak_lr,
         ),
     )
 
@@ -188,24 +187,6 @@ def _find(what: str, given: str, known: Mapping[str, Any]) -> Any:
         hint = nearest(given, known, lists_all=True)
         raise InputError(f"{what} ('{given}') is not of Newell and Deng 2020{hint}")
     return known[given]
-
-
-def build_adam(lr: float, weight_decay: float) -> OptimConfig:
-    """Return the study's optimiser.
-
-    Args:
-        lr: peak rate, whatever the batch.
-        weight_decay: L2 in the gradient of all parameters.
-    """
-    return OptimConfig(
-        name="adam",
-        lr=lr,
-        lr_batch_size=0,
-        beta1=0.8,
-        beta2=0.999,
-        weight_decay=weight_decay,
-        decay_norm=True,
-    )
 
 
 def list_cells() -> dict[str, Cell]:
@@ -301,14 +282,22 @@ def _shrink(method: str, form: str, **changes: Any) -> RunConfig[Any]:
     config = newell20(method, form)
     is_dense = form.endswith("_dense")
     own = "resnet9_dense" if is_dense else "resnet9"
-    return dataclasses.replace(
+    small = dataclasses.replace(
         config,
         recipe=f"newell20_{method}{'_dense' if is_dense else ''}_smoke",
         task=dataclasses.replace(config.task, **changes),
         trunk=METHODS[method].trunks.get(own, own),
+    )
+    return shrink_course(small)
+
+
+def shrink_course(config: RunConfig[Any]) -> RunConfig[Any]:
+    """Return a run of 200 steps of 32 pictures on a narrow trunk."""
+    return dataclasses.replace(
+        config,
         width=1,
-        max_steps=200,
-        data=LoaderConfig(global_batch_size=32),
+        max_steps=SMOKE_STEPS,
+        data=dataclasses.replace(config.data, global_batch_size=32),
         optim=dataclasses.replace(config.optim, lr=1e-3),
         schedule=ScheduleConfig(epochs=1000.0, kind="linear", milestones=(), warmup_epochs=0.0),
         checkpoint=CheckpointConfig(every_steps=100),

@@ -16,6 +16,7 @@ from . import (
     kolesnikov19,
     kolesnikov19_cells,
     newell20,
+    newell20_downstream,
     noroozi16,
     quickstart,
     supervised,
@@ -46,10 +47,14 @@ RECIPES: dict[str, Callable[[], RunConfig[Any]]] = {
     "kolesnikov19_supervised_smoke": kolesnikov19.supervised_smoke,
     "newell20_amdim_dense_smoke": newell20.amdim_dense_smoke,
     "newell20_amdim_smoke": newell20.amdim_smoke,
+    "newell20_classification_smoke": newell20_downstream.classification_smoke,
     "newell20_cmc_dense_smoke": newell20.cmc_dense_smoke,
     "newell20_cmc_smoke": newell20.cmc_smoke,
+    "newell20_depth_smoke": newell20_downstream.depth_smoke,
+    "newell20_pose_smoke": newell20_downstream.pose_smoke,
     "newell20_rotation_dense_smoke": newell20.rotation_dense_smoke,
     "newell20_rotation_smoke": newell20.rotation_smoke,
+    "newell20_segmentation_smoke": newell20_downstream.segmentation_smoke,
     "newell20_vae_dense_smoke": newell20.vae_dense_smoke,
     "newell20_vae_smoke": newell20.vae_smoke,
     "noroozi16_jigsaw": noroozi16.jigsaw,
@@ -65,6 +70,7 @@ CELLS: dict[str, Cell] = {
     **kolesnikov19_cells.list_cells(),
     **goyal19_cells.list_cells(),
     **newell20.list_cells(),
+    **newell20_downstream.list_cells(),
 }
 """Every cell of a study's table, under names that follow from the cell."""
 

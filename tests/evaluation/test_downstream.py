@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from fastssl.config import LogConfig
 from fastssl.errors import InputError
 from fastssl.evaluation.downstream import plan_downstream, run_downstream
-from fastssl.evaluation.downstream_course import count_round, count_rounds
 from fastssl.evaluation.downstream_options import DOWNSTREAM
 from fastssl.evaluation.evaluate import keep_result
 from fastssl.evaluation.setting import EvaluationData
@@ -22,29 +21,11 @@ from fastssl.evaluation.splits import first_labels
 from fastssl.models import build_trunk, digest_trunk, load_trunk, save_trunk
 from fastssl.models.input_spec import INPUT_KEY, InputSpec
 from fastssl.runs.result import read_result
-from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.training.courses import count_round, count_rounds
 from fastssl.training.schedule import build_schedule
-from tests.target_sets import add_targets
-
-NUM, SIDE = 48, 16
-
-
-def make_set(root, name, seed):
-    """Make a dataset of square pictures of three classes, each with what a rendered one has."""
-    rng = np.random.default_rng(seed)
-    for number in range(NUM):
-        pixels = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-        path = root / f"{name}-photos" / "abc"[number % 3] / f"{number:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    convert(ConvertConfig(root / f"{name}-photos", root / name, workers=1))
-    arrays = {
-        "pose": rng.integers(0, 5, NUM),
-        "segmentation": rng.integers(0, 11, (NUM, SIDE, SIDE), np.uint8),
-        "depth": rng.uniform(0.5, 3, (NUM, SIDE, SIDE)).astype(np.float16),
-    }
-    add_targets(root / name, arrays)
-    return root / name
+from tests.nursery import run_child
+from tests.small_runs import read_lines
+from tests.target_sets import NUM, SIDE, add_targets, make_set
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +237,29 @@ def test_an_interrupted_evaluation_goes_on(plan, tmp_path):
     ]
     for name, value in states[0]["task"].items():
         assert torch.equal(value, states[1]["task"][name]), name
+
+
+def test_two_ranks_learn_from_the_same_samples_and_give_a_result(plan, sets, pretrained, tmp_path):
+    """A frozen trunk: batch norms would see half a batch each."""
+    options = {"frozen-stages": 5, "head": "linear", "num-labels": 20, "seed": 3}
+    words = ["--checkpoint", pretrained, "--data.path", sets[0], "--data.test-path", sets[1]]
+    words += ["--view-size", SIDE, "--max-steps", 3, "--global-batch-size", 16, "--device", "cpu"]
+    words += [word for name, value in options.items() for word in (f"--{name}", value)]
+    words += ["--log.every-steps", 1, "--log.progress", "false", "--data.num-threads", 1]
+    words += ["--output-dir", tmp_path / "two", "--json", tmp_path / "r.json"]
+    run_child("-m", "fastssl", "evaluate", "pose", *words, ranks=2, check=True)
+    own = {name.replace("-", "_"): value for name, value in options.items()}
+    log = LogConfig(every_steps=1, progress=False)
+    alone = run_downstream(plan("pose", max_steps=3, log=log, **own))
+    losses = [
+        [line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")]
+        for name in ("two", "run")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)  # sums in another order
+    result = read_result(tmp_path / "r.json")
+    left_out = {"seconds": 0.0, "command": "", "value": 0.0, "per_class": {}}
+    assert dataclasses.replace(result, **left_out) == dataclasses.replace(alone, **left_out)
+    assert result.value == pytest.approx(alone.value, abs=1.5 / NUM)
 
 
 def test_other_options_have_a_run_of_their_own_beside_the_trunk_or_the_result(plan, tmp_path):

@@ -72,7 +72,7 @@ def make_batch(task, num=4):
     noisy = smooth + torch.rand(smooth.shape, generator=generator) * 50
     images = noisy.to(torch.uint8).movedim(1, -1).unflatten(0, (num, len(views))).contiguous()
     ids = torch.arange(num)
-    return Batch(images, ids, torch.zeros_like(ids), ids % 3)
+    return Batch(images, ids, torch.zeros_like(ids), ids % 3, task.make_outline_targets(num))
 
 
 @pytest.mark.parametrize("name", [*KOLESNIKOV, *GOYAL, *NEWELL])

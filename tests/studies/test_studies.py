@@ -18,6 +18,7 @@ from fastssl.tasks import build_task
 from fastssl.training import train
 from fastssl.training.optim import build_optimizer
 from fastssl.training.schedule import build_schedule
+from tests.target_sets import make_set
 
 SMOKE = [name for name in recipe_names() if name.endswith("_smoke")]
 
@@ -35,9 +36,17 @@ def test_every_recipe_has_a_smoke_form():
         assert any(family.startswith(f"{known}_") for known in families)
 
 
+@pytest.fixture(scope="module")
+def target_set(tmp_path_factory):
+    """A dataset whose pictures have pose, segmentation and depth."""
+    return make_set(tmp_path_factory.mktemp("targets"), "set", 1)
+
+
 @pytest.mark.parametrize("name", SMOKE)
-def test_a_smoke_form_trains_and_exports_its_trunk(name, dataset_path, tmp_path):
+def test_a_smoke_form_trains_and_exports_its_trunk(name, dataset_path, target_set, tmp_path):
     config = build_recipe(name)
+    if config.task.name in ("pose", "segmentation", "depth"):
+        dataset_path = target_set
     config = dataclasses.replace(
         config,
         output_dir=tmp_path / "run",

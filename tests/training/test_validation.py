@@ -1,4 +1,4 @@
-"""A supervised run is tested on images that it does not learn from."""
+"""Runs that learn labels or targets are tested on images that they do not learn from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from fastssl.config import LoaderConfig, ValidationConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
-from fastssl.models import build_trunk
-from fastssl.models.input_spec import make_inputs
+from fastssl.models import build_trunk, save_trunk
+from fastssl.models.input_spec import INPUT_KEY, InputSpec, make_inputs
 from fastssl.shards import open_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.studies import build_recipe
@@ -24,6 +24,7 @@ from fastssl.views import ViewSpec
 from fastssl.world import World
 from tests.conftest import save_photograph
 from tests.small_runs import assert_equal_states, load_state, read_lines
+from tests.target_sets import make_set
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,72 @@ def test_a_set_without_classes_is_refused(dataset_path, tmp_path):
         train(config)
 
 
+@pytest.mark.parametrize("task", ["classification", "pose"])
+def test_a_downstream_recipe_starts_from_a_trunk_and_is_tested_at_its_end(
+    task, dataset_path, held_out, tmp_path
+):
+    """By hand from the last checkpoint; classes of another number are found by their names."""
+    paths = [dataset_path, held_out]
+    if task == "pose":
+        paths = [make_set(tmp_path, name, seed) for seed, name in enumerate(("train", "test"))]
+    torch.manual_seed(3)
+    metadata = {INPUT_KEY: InputSpec.named("newell20_lab").to_text()}
+    save_trunk(trunk := build_trunk("resnet9", 1), tmp_path / "trunk.safetensors", metadata)
+    config = build_recipe(f"newell20_{task}_smoke")
+    config = dataclasses.replace(
+        config,
+        output_dir=tmp_path / "run",
+        trunk_from=tmp_path / "trunk.safetensors",
+        frozen_stages=2,
+        max_steps=4,
+        data=dataclasses.replace(config.data, path=paths[0], num_threads=1, global_batch_size=8),
+        log=dataclasses.replace(config.log, every_steps=2, pictures_every_steps=0, progress=False),
+        validation=dataclasses.replace(config.validation, path=paths[1]),
+    )
+    train(config)
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    name = {"classification": "test_top1", "pose": "test_accuracy"}[task]
+    assert [name in line for line in lines] == [False, True]
+
+    state = load_state(config)["task"]
+    assert torch.equal(state["trunk.conv1.weight"], trunk.conv1.weight)
+    assert not torch.equal(state["trunk.fc.weight"], trunk.state_dict()["fc.weight"])
+    learner = build_task(config.task, build_trunk("resnet9", 1), 3)
+    learner.load_state_dict(state)
+    learner.eval()
+    with contextlib.closing(open_dataset(paths[1])) as tested:
+        data = LoaderConfig(
+            path=paths[1], global_batch_size=tested.num_samples, targets=learner.targets
+        )
+        with contextlib.closing(build_loader(data, learner.views)) as loader, torch.no_grad():
+            (batch,) = loader.one_pass()
+            inputs = make_inputs(batch.images[:, 0], learner.input_spec)
+            answers = learner.head(learner.trunk(inputs)).argmax(-1).tolist()
+        if task == "pose":
+            right = [a == p for a, p in zip(answers, batch.targets["pose"], strict=True)]
+        else:
+            pairs = zip(answers, batch.labels.tolist(), strict=True)
+            right = ["abc"[a] == tested.class_names[c] for a, c in pairs if c >= 0]
+    assert lines[-1][name] == pytest.approx(sum(right) / len(right))
+
+
+def test_what_lacks_the_target_is_refused(dataset_path, tmp_path):
+    config = build_recipe("newell20_pose_smoke")
+    data = dataclasses.replace(config.data, path=dataset_path, num_threads=1)
+    config = dataclasses.replace(config, output_dir=tmp_path / "run", data=data)
+    with pytest.raises(InputError, match="has no target 'pose'"):
+        train(config)
+    own = dataclasses.replace(data, path=make_set(tmp_path, "set", 0))
+    tested = dataclasses.replace(config.validation, path=dataset_path)
+    config = dataclasses.replace(config, data=own, validation=tested)
+    with pytest.raises(
+        InputError, match=r"validation.path \(.*\) has no target 'pose', which pose"
+    ):
+        train(config)
+
+
 def test_a_pretext_task_is_not_tested_so(configure, dataset_path):
     config = configure(validation=ValidationConfig(path=dataset_path))
-    with pytest.raises(InputError, match=r"is for supervised runs, the task is jigsaw"):
+    with pytest.raises(InputError, match=r"tasks that learn labels or targets, .* is jigsaw"):
         train(config)
     shutil.rmtree(config.output_dir)
