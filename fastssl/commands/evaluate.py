@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, leave_to_another_rank, nearest
+from ..errors import InputError, StoppedBySignal, leave_to_another_rank, nearest
 from .frame import check_json_path, parse_arguments, program_name, progress_bar, show_log
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(0 if arguments else 2)
     task, config = read_command_line(arguments)
     check_json_path(config.json)
+    config = _take_photographs(config, is_zero)
     command = shlex.join(["fastssl", "evaluate", *arguments])
     from ..evaluation.downstream_options import DOWNSTREAM
     from ..evaluation.trained import TRAINED
@@ -83,6 +84,20 @@ def main(arguments: Sequence[str]) -> None:
         _train(task, config, command, is_zero)
     else:
         _evaluate(task, config, command)
+
+
+def _take_photographs(config: Any, is_zero: bool) -> Any:
+    """Have datasets in the place of folders of photographs, made beside them once."""
+    from .photographs import find_dataset
+
+    data = config.data
+    try:
+        paths = {name: find_dataset(getattr(data, name)) for name in ("path", "test_path")}
+    except (InputError, StoppedBySignal) as error:
+        if not is_zero:  # every rank meets it; one says it
+            leave_to_another_rank(error)
+        raise
+    return dataclasses.replace(config, data=dataclasses.replace(data, **paths))
 
 
 def _evaluate(task: str, config: Any, command: str) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..config import LoaderConfig, RunConfig
@@ -32,15 +33,17 @@ from ..system.files import check_own_folder, publish_bytes
 from ..tasks import Task, find_task
 from ..tasks.dense import DenseMap, find_map
 from ..tasks.downstream import DownstreamTask, Score, check_target
+from ..tasks.multilabel import Multilabel, check_signs
 from ..training import train
 from ..training.measures import NEVER, never
 from ..training.validation import DownstreamValidation
 from ..world import World
+from .average_precision import average_precision
 from .downstream_course import KINDS, plan_run
 from .downstream_options import DownstreamEvaluation
 from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import PRE_LOGITS
-from .setting import Divided, divide, draw_seed, refuse_signs
+from .setting import Divided, divide, draw_seed, has_signs
 from .splits import first_labels
 from .subject import Subject, open_subject
 from .trained import load_rows
@@ -122,16 +125,17 @@ def plan_downstream(
         if data.has_test_path:
             test = held.enter_context(contextlib.closing(open_dataset(data.test_path)))
         has_labels = kind.check_target is None
-        if has_labels:
-            refuse_signs(task, train, test)
-        else:
+        has_several = has_labels and has_signs(train)
+        if not has_labels:
             _check_target(task, config, train, test)
         second = test if data.has_test_path else None
         divided = divide(data, config.split_seed, train, second, has_labels)
         divided = _take_first(config, divided, train)
+        if has_several:
+            _check_signs(train, test, divided)
         digests = (train.digest, test.digest)
     subject = _open_scratch(config) if config.from_scratch else _open_pretrained(config)
-    run = plan_run(task, config, subject, len(divided.train_rows))
+    run = plan_run(task, config, subject, len(divided.train_rows), has_several)
     _check_batch(run, world_size)
     places = find_map(subject.trunk, run.task.size) if kind.is_dense else None
     return DownstreamTraining(task, config, subject, run, places, divided, digests)
@@ -149,6 +153,20 @@ def _check_target(
         check_target(dataset, name, task, what)
         assert kind.check_target is not None
         kind.check_target(dataset, dataset.num_samples, *own)
+
+
+def _check_signs(train: ShardDataset, test: ShardDataset, divided: Divided) -> None:
+    """See that several labels an image can be learnt, and every class be tested."""
+    for dataset in (train, test):
+        check_signs(dataset, dataset.num_samples)
+    signs = np.asarray(test.targets["labels"][divided.test_rows])
+    poor = [name for c, name in enumerate(test.class_names) if not (signs[:, c] > 0).any()]
+    if poor:
+        raise InputError(
+            f"class '{poor[0]}' has no positive among the {len(signs):,} images of {test.path} to "
+            f"test on ({len(poor)} of {len(test.class_names)} classes have none), and no average "
+            "precision; test on more images, or leave it out of the dataset"
+        )
 
 
 def _check_batch(run: RunConfig[Any], world_size: int) -> None:
@@ -267,6 +285,8 @@ class DownstreamTest(DownstreamValidation):
         Raises:
             InputError: if it cannot be opened.
         """
+        if isinstance(task, Multilabel):
+            task.score_class = average_precision
         super().__init__(config, world, task, data, NEVER, "the test data")
         self._folder = config.output_dir
         self._tested = tested
@@ -324,6 +344,7 @@ def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Res
         **length,
         "global_batch_size": run.data.global_batch_size,
         "lr": run.optim.lr,
+        **({} if config.head_lr_factor == 1 else {"head_lr_factor": config.head_lr_factor}),
         **({} if training.map is None else {"grid": training.map.grid}),
         **{name: getattr(config, name) for name in KINDS[training.task].own_options},
         **config.data.settings,

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..tasks import (
     ClassificationConfig,
     DepthConfig,
+    MultilabelConfig,
     PhotographClassificationConfig,
     PoseConfig,
     SegmentationConfig,
@@ -22,7 +23,14 @@ from ..tasks import (
 from ..tasks.depth import check_depth
 from ..tasks.pose import check_poses
 from ..tasks.segmentation import check_segmentation
-from ..training.courses import Course, Wishes, follow_newell20, follow_own
+from ..training.courses import (
+    Course,
+    Wishes,
+    follow_goyal19,
+    follow_newell20,
+    follow_own,
+    is_alexnet,
+)
 from .downstream_options import DownstreamEvaluation
 from .subject import Subject
 
@@ -59,7 +67,11 @@ KINDS = {
 
 
 def plan_run(
-    task: str, config: DownstreamEvaluation, subject: Subject, num_labels: int
+    task: str,
+    config: DownstreamEvaluation,
+    subject: Subject,
+    num_labels: int,
+    has_several: bool = False,
 ) -> RunConfig[Any]:
     """Return the run but for its data, whose ids are written when it starts.
 
@@ -68,19 +80,24 @@ def plan_run(
         config: its options.
         subject: the trunk.
         num_labels: images that are learnt from.
+        has_several: whether an image has several labels.
 
     Raises:
-        InputError: if the protocol's views are not what the trunk takes.
+        InputError: if the protocol's views are not what the trunk takes, or its labels not what
+            the images have.
     """
     kind, name = KINDS[task], subject.trunk.name
     wishes = Wishes(config.global_batch_size, config.lr, config.epochs, config.max_steps)
     if config.protocol == "own":
         course = follow_own(num_labels, wishes)
+    elif config.protocol == "goyal19":
+        takes_lightness = subject.spec.kind == "lightness"
+        course = follow_goyal19(name, num_labels, takes_lightness, config.from_scratch, wishes)
     else:
         course = follow_newell20(name, num_labels, kind.is_dense, wishes)
     return RunConfig(
         recipe=task,
-        task=_plan_task(kind, config, subject),
+        task=_plan_task(kind, config, subject, has_several),
         trunk=name,
         width=subject.trunk.width,
         seed=config.seed,
@@ -89,7 +106,7 @@ def plan_run(
         precision=config.precision,
         device=config.device,
         data=LoaderConfig(global_batch_size=course.batch),
-        optim=course.optim,
+        optim=dataclasses.replace(course.optim, head_lr_factor=config.head_lr_factor),
         schedule=course.schedule,
         log=_choose_log(config, course),
     )
@@ -105,12 +122,22 @@ def _choose_log(config: DownstreamEvaluation, course: Course) -> LogConfig:
     return dataclasses.replace(config.log, tensorboard=False, pictures_every_steps=0)
 
 
-def _plan_task(kind: Kind, config: DownstreamEvaluation, subject: Subject) -> Any:
+def _plan_task(
+    kind: Kind, config: DownstreamEvaluation, subject: Subject, has_several: bool
+) -> Any:
     spec, trunk = subject.spec, subject.trunk
     own: dict[str, Any] = {"input": spec.to_text(), "head": config.head}
-    if config.protocol == "own":
-        usual = 227 if trunk.min_side > 224 or trunk.name.startswith("alexnet") else 224
-        return PhotographClassificationConfig(size=config.view_size or usual, **own)
+    if config.protocol != "newell20":
+        usual = 227 if trunk.min_side > 224 or is_alexnet(trunk.name) else 224
+        own["size"] = config.view_size or usual
+        if config.protocol == "goyal19":
+            own |= _follow_goyal19_views(trunk.name, spec.kind == "lightness", own["size"])
+        return (MultilabelConfig if has_several else PhotographClassificationConfig)(**own)
+    if has_several:
+        raise InputError(
+            "protocol newell20 takes images of one label each, and these have several (target "
+            "'labels'); set --protocol own or goyal19"
+        )
     spaces = {"lab": "lab", "scaled": "rgb"}
     if spec.kind not in spaces:
         raise InputError(
@@ -119,3 +146,12 @@ def _plan_task(kind: Kind, config: DownstreamEvaluation, subject: Subject) -> An
         )
     own |= {option: getattr(config, option) for option in kind.own_options}
     return kind.config(size=config.view_size or kind.size, space=spaces[spec.kind], **own)
+
+
+def _follow_goyal19_views(trunk: str, takes_lightness: bool, size: int) -> dict[str, Any]:
+    """Return how Goyal et al. 2019 cut the images of VOC07, to learn and to test."""
+    if not is_alexnet(trunk):
+        return {"min_area": 0.08}
+    if takes_lightness:
+        return {"view": "resize_crop", "resize": max(256, size), "test_crops": 10}
+    return {"min_area": 0.1, "max_area": 0.5, "test_crops": 10}

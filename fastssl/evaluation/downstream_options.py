@@ -19,7 +19,7 @@ from .setting import TrunkOptions
 class DownstreamEvaluation(TrunkOptions):
     """A head and a trunk that learns with it, by labels of which there may be few."""
 
-    protocol: Literal["own", "newell20"] = "newell20"
+    protocol: Literal["own", "newell20", "goyal19"] = "newell20"
     """Whose views and course: Newell and Deng 2020's; or random crops of photographs at what the
     trunk takes."""
     seed: Seed = 0
@@ -42,7 +42,9 @@ class DownstreamEvaluation(TrunkOptions):
     global_batch_size: Annotated[int, Range(0, 1_000_000)] = 0
     """Images a step over all ranks, which few images fill several times; 0 is the protocol's."""
     lr: Annotated[float, Range(0, 1e30)] = 0.0
-    """Peak of the learning rate, whatever the batch; 0 is the protocol's 0.001."""
+    """Peak of the learning rate, whatever the batch; 0 is the protocol's."""
+    head_lr_factor: Annotated[float, Range(0, 1000)] = 1.0
+    """Rate of the head over that of the trunk."""
     accumulation: Count = 1
     """Micro-batches a step on each rank."""
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
@@ -62,11 +64,11 @@ class DownstreamEvaluation(TrunkOptions):
 
 @dataclass(frozen=True)
 class FinetuneEvaluation(DownstreamEvaluation):
-    """Classification by label: the whole network learns, or all but its first stages."""
+    """Classification, by one label an image or several: all learns, or all but the first stages."""
 
-    protocol: Literal["own", "newell20"] = "own"
-    """Whose views and course: random crops of photographs at what the trunk takes; or those of
-    Newell and Deng 2020."""
+    protocol: Literal["own", "newell20", "goyal19"] = "own"
+    """Whose views and course: random crops of photographs at what the trunk takes; those of Newell
+    and Deng 2020; or those of Goyal et al. 2019 on VOC07, by the trunk."""
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,7 @@ def refuse_signs(task: str, *datasets: ShardDataset) -> None:
         if has_signs(dataset):
             raise InputError(
                 f"{task} takes images of one label each, and those of {dataset.path} have several "
-                "(targets 'labels'); take svm or low_shot"
+                "(targets 'labels'); take finetune, svm or low_shot"
             )
 
 

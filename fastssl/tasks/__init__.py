@@ -21,6 +21,7 @@ from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .linear import LinearHeads
+from .multilabel import Multilabel, MultilabelConfig
 from .pose import Pose, PoseConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import NewellRotationConfig, Rotation, RotationConfig
@@ -46,6 +47,8 @@ __all__ = [
     "Jigsaw",
     "JigsawConfig",
     "Metric",
+    "Multilabel",
+    "MultilabelConfig",
     "NewellRotationConfig",
     "PhotographClassificationConfig",
     "Pose",
@@ -77,6 +80,7 @@ _TASKS: dict[str, type[Task]] = {
     "jigsaw": Jigsaw,
     "linear": LinearHeads,
     "mlp": LinearHeads,
+    "multilabel": Multilabel,
     "pose": Pose,
     "relative_location": RelativeLocation,
     "rotation": Rotation,

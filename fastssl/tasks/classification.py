@@ -11,19 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..batch import Batch
 from ..errors import InputError
-from ..fields import Checked, Share
 from ..models import Trunk
-from ..models.downstream_heads import HeadName, build_downstream_head
-from ..models.input_spec import INPUT_KEY, InputSpec, make_inputs
-from ..randomness import Stream, draw_words, is_below
-from ..views import ViewSpec
-from .base import Inputs, Metric, Side
+from ..models.downstream_heads import build_downstream_head
+from .base import Inputs, Metric
 from .downstream import (
     NOT_COUNTED,
     DownstreamConfig,
@@ -33,7 +28,7 @@ from .downstream import (
     score_labels,
     summarize_labels,
 )
-from .inception_views import Area
+from .photograph_views import PhotographViewsConfig
 from .pictures import Picture, frame_picture
 
 
@@ -46,62 +41,11 @@ class ClassificationConfig(DownstreamConfig):
 
 
 @dataclass(frozen=True)
-class PhotographClassificationConfig(Checked, prefix="task."):
+class PhotographClassificationConfig(PhotographViewsConfig):
     """Classes of photographs: random crops and flips, for a trunk that takes whatever it takes."""
 
     name: Literal["classification"] = "classification"
     """Task."""
-    size: Side = 224
-    """Side of a crop in pixels."""
-    min_area: Area = 0.2
-    """Smallest share of the image's area that a crop may cover."""
-    flip_probability: Share = 0.5
-    """Share of crops mirrored."""
-    input: str = ""
-    """What the trunk takes, as its file says it; "" is ImageNet's mean and deviation."""
-    head: HeadName = "linear"
-    """One Linear layer; or a hidden one of the features' number with BN and ReLU before it."""
-
-    @property
-    def input_spec(self) -> InputSpec:
-        """What the trunk takes."""
-        return InputSpec.from_metadata({INPUT_KEY: self.input}) if self.input else InputSpec()
-
-    def list_views(self) -> tuple[ViewSpec, ...]:
-        """Return what to ask of the loader to learn from."""
-        return (ViewSpec.random_resized_crop(self.size, scale=(self.min_area, 1.0)),)
-
-    @property
-    def test_view(self) -> ViewSpec:
-        """What to ask of the loader to test on: the centre of a short side of 8/7."""
-        return ViewSpec.center(round(self.size * 8 / 7), self.size)
-
-    def make_views(
-        self,
-        batch: Batch,
-        seed: int,
-        num_views: int,  # noqa: ARG002 - one, as the list of views has it
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Mirror and normalise crops: (B, 1, C, S, S) of ``dtype``."""
-        flips = self._draw_flips(batch, seed).to(batch.images.device)
-        return make_inputs(batch.images[:, 0], self.input_spec, dtype, flip_B=flips)[:, None]
-
-    def show_views(
-        self,
-        batch: Batch,
-        seed: int,
-        num_views: int,  # noqa: ARG002
-    ) -> np.ndarray:
-        """Return the same as people see it: uint8 (B, 1, S, S, 3), on the CPU."""
-        flips = self._draw_flips(batch, seed)[:, None, None, None, None]
-        images = batch.images[:, :1].cpu()
-        return torch.where(flips, images.flip(3), images).numpy()
-
-    def _draw_flips(self, batch: Batch, seed: int) -> Tensor:
-        ids, epochs = batch.sample_ids.numpy(), batch.epochs.numpy()
-        words = draw_words(seed, epochs, ids, Stream.FLIP, 1)[:, 0]
-        return torch.from_numpy(is_below(words, self.flip_probability))
 
 
 class Classification(DownstreamTask):

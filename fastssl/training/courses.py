@@ -168,3 +168,80 @@ def _rise_and_fall(num_labels: int, batch: int, usual: Length, wishes: Wishes) -
         rise_and_fall(length, NEWELL20_WARMUP_SHARE * length.epochs, final_share),
         batch,
     )
+
+
+# ------------------------------------------------------------------ Goyal et al. 2019
+
+
+@dataclass(frozen=True)
+class _Voc07:
+    """A column of the full fine-tuning on VOC07, legacy of the authors' code."""
+
+    batch: int
+    lr: float
+    steps: int
+    drops: tuple[int, ...]
+    gamma: float
+    weight_decay: float
+    norm_weight_decay: float
+
+
+_ALEXNET_DROPS = tuple(range(10_000, 80_000, 10_000))
+_VOC07 = {
+    "alexnet": _Voc07(16, 0.001, 80_000, _ALEXNET_DROPS, 0.5, 1e-6, 1e-4),
+    "alexnet_color": _Voc07(16, 0.005, 80_000, _ALEXNET_DROPS, 0.5, 5e-4, 0.0),
+    "resnet": _Voc07(128, 0.01, 3_000, (1_600,), 0.1, 1e-6, 0.0),
+    "resnet_color": _Voc07(128, 0.15, 3_000, (1_600,), 0.1, 1e-6, 0.0),
+    "resnet_scratch": _Voc07(128, 0.1, 12_000, (4_000, 8_000), 0.1, 1e-6, 0.0),
+}
+
+
+def is_alexnet(trunk: str) -> bool:
+    """Tell whether a trunk, by its name, is of AlexNet's kind for Goyal et al. 2019."""
+    return trunk.startswith(("alexnet", "caffenet"))
+
+
+def follow_goyal19(
+    trunk: str,
+    num_labels: int,
+    takes_lightness: bool = False,
+    from_scratch: bool = False,
+    wishes: Wishes | None = None,
+) -> Course:
+    """Return how Goyal et al. 2019 fine-tune on VOC07: SGD with drops of the rate.
+
+    A trunk is taken for an AlexNet (jigsaw, or CaffeNet) or a ResNet-50 by its name, for one of
+    colorization by its input. A ResNet from scratch has a course of its own, an AlexNet has not.
+    Another length moves the drops in proportion.
+
+    Args:
+        trunk: the network's name.
+        num_labels: images that are learnt from.
+        takes_lightness: whether its input is lightness alone.
+        from_scratch: whether it begins with fresh weights.
+        wishes: what takes the place of the study's.
+    """
+    wishes = wishes or Wishes()
+    own = "_color" if takes_lightness else ""
+    if from_scratch and not is_alexnet(trunk):
+        own = "_scratch"
+    row = _VOC07[("alexnet" if is_alexnet(trunk) else "resnet") + own]
+    batch = wishes.batch or row.batch
+    length = wishes.choose_length(num_labels, batch, Length(row.steps, batch))
+    return Course(
+        OptimConfig(
+            lr=wishes.lr or row.lr,
+            lr_batch_size=0,
+            nesterov=True,
+            weight_decay=row.weight_decay,
+            norm_weight_decay=row.norm_weight_decay,
+        ),
+        ScheduleConfig(
+            epochs=float(length.epochs),
+            epoch_samples=length.epoch_samples,
+            milestones=tuple(length.epochs * drop / row.steps for drop in row.drops),
+            gamma=row.gamma,
+            warmup_epochs=0.0,
+        ),
+        batch,
+    )

@@ -14,6 +14,7 @@ from fastssl.studies import build_recipe
 from fastssl.tasks import (
     ClassificationConfig,
     DepthConfig,
+    MultilabelConfig,
     PoseConfig,
     SegmentationConfig,
     build_task,
@@ -32,7 +33,13 @@ RECIPES = [
     "newell20_rotation_smoke",
     "newell20_vae_smoke",
 ]
-DOWNSTREAM = [ClassificationConfig(), DepthConfig(), PoseConfig(), SegmentationConfig()]
+DOWNSTREAM = [
+    ClassificationConfig(),
+    DepthConfig(),
+    MultilabelConfig(),
+    PoseConfig(),
+    SegmentationConfig(),
+]
 """Tasks of evaluations, which declare what they are tested by too."""
 
 
