@@ -77,8 +77,8 @@ class Child:
     def communicate(self, timeout: float = HANGS_AFTER_S) -> tuple[str, str]:
         """Wait for the end; return what it said on stdout and stderr."""
         self.wait(timeout)
-        out, err = (os.pread(file.fileno(), 1 << 30, 0).decode() for file in self._files)
-        return out, err
+        out, err = (os.pread(file.fileno(), 1 << 30, 0) for file in self._files)
+        return out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
     def list_lines(self) -> list[str]:
         """Return the whole lines that stand on stdout by now."""

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,8 +25,11 @@ from ..system.files import open_own, read_own
 from .directory import CONFIG_NAME, EXIT_NAME, MAX_JSON_BYTES, METRICS_NAME, TENSORBOARD_NAME
 from .result import check_plain, is_name
 
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 16
 """A longer line is none of ours."""
+MAX_LOG_BYTES = 1 << 28
+"""Of a longer log no more is read, half at each end: more than a million lines."""
+_MAX_ODD_LINE = 4096
 _MOST = 1e30
 MAX_LINES = 10_000
 """Of a run with more than twice as many lines every second one is kept, and again."""
@@ -39,6 +43,7 @@ _MAX_PICTURE_BYTES = 1 << 22
 _MAX_PIXELS_IN_ALL = 1 << 26
 _MAX_TAGS = 64
 
+_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _log = logging.getLogger(__name__)
 
 
@@ -173,17 +178,43 @@ def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"run ({folder}) has no {METRICS_NAME}; give the folder of a training run")
     with open_own(path) as file:
-        is_inside = False  # a line too long to be read whole
-        while text := file.readline(MAX_LINE_BYTES):
-            was_inside, is_inside = is_inside, not text.endswith(b"\n")
-            if was_inside or (is_inside and len(text) == MAX_LINE_BYTES):
-                continue
-            line = _parse_object(text)
+        for text in _read_texts(file, path):
+            line = _parse_line(text)
             step = line.get("step")
             if "event" in line:
                 yield line
             elif type(step) is int and 0 <= step < 2**63:
                 yield _take_numbers(line)
+
+
+def _read_texts(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file that are not too long; of a long file its two ends."""
+    size, half = file.seek(0, io.SEEK_END), MAX_LOG_BYTES // 2
+    parts = [(0, size)]
+    if size > MAX_LOG_BYTES:
+        _log.warning("%s: its first and last %d MiB are read", path, half >> 20)
+        parts = [(0, half), (size - half, size)]
+    for begin, stop in parts:
+        file.seek(begin)
+        is_inside = begin > 0  # a line that is not read whole
+        while file.tell() < stop and (text := file.readline(MAX_LINE_BYTES)):
+            was_inside, is_inside = is_inside, not text.endswith(b"\n")
+            if not was_inside and not (is_inside and len(text) == MAX_LINE_BYTES):
+                yield text
+
+
+def _parse_line(text: bytes) -> dict[str, Any]:
+    """Return what a line says by name, lists and objects in it unread, whatever they hold."""
+    try:
+        found = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        # NaN, which Python's own JSON has.
+        return _parse_object(text) if len(text) <= _MAX_ODD_LINE else {}
+    return {
+        key: json.loads(text)
+        for key, raw in found.items()
+        if (text := bytes(raw))[:1] not in (b"[", b"{")
+    }
 
 
 def _take_numbers(line: Mapping[str, Any]) -> dict[str, Any]:

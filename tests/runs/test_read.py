@@ -154,3 +154,13 @@ def test_broken_files_say_nothing(run, content):
 def test_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no metrics.jsonl"):
         read_run(tmp_path)
+
+
+def test_of_a_long_log_both_ends_are_read(tmp_path, monkeypatch, caplog):
+    lines = [json.dumps({"step": n, "loss": 1.0, "x": [[]] * n}) for n in range(1, 101)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(read, "MAX_LOG_BYTES", 2000)
+    steps = [line["step"] for line in read.read_lines(tmp_path)]
+    assert (steps[0], steps[-1]) == (1, 100)
+    assert len(steps) < 50
+    assert "its first and last" in caplog.text

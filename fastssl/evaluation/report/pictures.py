@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -103,6 +104,8 @@ def _list_panels(
     theirs = [e for e in _choose(picture, theirs) if picture.x(e) is not None]
     chosen = [] if picture.scale == "names" or picture.setting else choose_rows(ours)
     random = [entry for entry in chosen if _is_random(entry)]
+    # Settings are told where charts differ in them alone.
+    num_alike = Counter((*key[:5], *key[6:]) for key in groups)
     for key, rows in groups.items():
         *where, settings, common, apart = key
         # Of data by name: a published figure has no digest.
@@ -112,9 +115,8 @@ def _list_panels(
             if (other.kind, other.data) == (rows[0].kind, rows[0].data)
             and (picture.panel(other), picture.apart(other)) == (common, apart)
         ]
-        # Settings are told where charts differ in them alone.
-        alike = [key[5] for key in groups if [*key[:5], *key[6:]] == [*where, common, apart]]
-        words = (*picture.panel(rows[0]), *([str(settings)] if len(alike) > 1 else []))
+        is_told = num_alike[*where, common, apart] > 1
+        words = (*picture.panel(rows[0]), *([str(settings)] if is_told else []))
         untrained = [e for e in random if _place(picture, e) == key[:6]]
         yield _Panel(words, tuple(rows), tuple(drop_doubtful(same)), tuple(untrained))
 
