@@ -78,9 +78,7 @@ class NativeLoader(Loader):
         super().__init__(*args, **kwargs)
         try:
             require_jpeg()
-            self.paths = [
-                str(self.dataset.folder / shard.name) for shard in self.dataset.manifest.shards
-            ]
+            self.paths = [str(path) for path in self.dataset.list_paths()]
         except ImportError as error:
             raise InputError(
                 f"data.loader ('native'): {error}; or choose another --data.loader"

@@ -36,6 +36,8 @@ class RangeServer(http.server.ThreadingHTTPServer):
         redirects to; None is nothing."""
         self.password: tuple[str, str] | None = None
         """User and password that are asked for."""
+        self.etag: str | None = None
+        """What it calls the version of its files."""
         self.asked: list[tuple[str, str | None]] = []
         """Files and ranges, in the order of the requests."""
         self.num_together = 0
@@ -184,6 +186,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        if self.server.etag is not None:
+            self.send_header("ETag", self.server.etag)
         for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
             self.send_header(name, value)
         self.end_headers()

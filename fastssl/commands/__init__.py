@@ -43,6 +43,7 @@ COMMANDS = {
             _DATA,
             "photographs, a list, a table, VOC, COCO or tars into shards",
         ),
+        ("index-tars", "commands.index_tars", _DATA, "tars that stay where they are, as a dataset"),
         ("check-shards", "commands.check_shards", _DATA, "check all that a dataset says of itself"),
         ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),
         ("make-beton", "commands.make_beton", _DATA, "write a dataset in FFCV's file format"),

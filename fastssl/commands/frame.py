@@ -275,11 +275,12 @@ def show_log(level: int) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(task: str) -> Iterator[Progress]:
-    """Show one bar of images with rate and time to go, from the first report on.
+def progress_bar(task: str, unit: str = "img") -> Iterator[Progress]:
+    """Show one bar with rate and time to go, from the first report on.
 
     Args:
         task: named before it.
+        unit: of what is reported; B are bytes.
 
     Yields:
         What to report to. What the first report counts was done before, and is no part of the rate.
@@ -292,7 +293,15 @@ def progress_bar(task: str) -> Iterator[Progress]:
         def advance(done: int, total: int) -> None:
             nonlocal bar
             if bar is None:
-                bar = tqdm(total=total, initial=done, unit="img", desc=task, dynamic_ncols=True)
+                scale = unit == "B"
+                bar = tqdm(
+                    total=total,
+                    initial=done,
+                    unit=unit,
+                    unit_scale=scale,
+                    desc=task,
+                    dynamic_ncols=True,
+                )
                 stack.enter_context(bar)
             else:
                 bar.update(done)

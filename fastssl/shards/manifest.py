@@ -27,7 +27,9 @@ DERIVED_VERSION = 2
 """A dataset that says more: samples left aside, labels renumbered, images that were appended."""
 TARGETS_VERSION = 3
 """A dataset with targets."""
-VERSIONS = (PLAIN_VERSION, DERIVED_VERSION, TARGETS_VERSION)
+TARS_VERSION = 4
+"""A dataset over tars that stay where they are."""
+VERSIONS = (PLAIN_VERSION, DERIVED_VERSION, TARGETS_VERSION, TARS_VERSION)
 """What this fastssl reads."""
 
 MAX_MANIFEST_BYTES = 1 << 26
@@ -42,12 +44,16 @@ _EncodingName = Annotated[str, msgspec.Meta(pattern=r"^(keep|tiled|resized|raw|m
 # No path, no hidden file, nothing that does something to a terminal.
 _FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}\Z")]
 
+# A whole line that does nothing to a terminal.
+_Address = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,4096}\Z")]
+_Etag = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,1024}\Z")]
+
 # Where an older fastssl left the manifest that fits, if an --append stopped between two renames.
 _NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
 
 # What version 1 does not have; left out of the file where there is nothing to say.
 _SHARD_EXTRAS = ("stored", "label_map")
-_EXTRAS = ("label_maps", "additions", "targets")
+_EXTRAS = ("label_maps", "additions", "targets", "tars")
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,20 @@ class ShardEntry:
     def is_plain(self) -> bool:
         """Whether the tar alone says what the index says."""
         return self.num_stored == self.samples and self.label_map is None
+
+
+@dataclass(frozen=True)
+class TarEntry:
+    """Where a shard lies that stays where it is."""
+
+    address: _Address
+    """Absolute path, or ``protocol://...``, of the tar."""
+    bytes: _Count
+    """Its size."""
+    sha256: _Sha256
+    """Its SHA-256, 64 hex digits."""
+    etag: _Etag | None = None
+    """What its store calls this version of it; None for a file of this machine."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +136,14 @@ class Manifest:
     too."""
     targets: tuple[TargetEntry, ...] = field(default=())
     """Arrays beside the index, sorted by name."""
+    tars: tuple[TarEntry, ...] = field(default=())
+    """Where the shards lie, one each in their order; empty: in the dataset's own folder."""
 
     @property
     def format_version(self) -> int:
         """Version of the format: the lowest that can say all this."""
+        if self.tars:
+            return TARS_VERSION
         if self.targets:
             return TARGETS_VERSION
         is_plain = all(shard.is_plain for shard in self.shards) and not self.additions
@@ -142,6 +166,8 @@ class Manifest:
         _drop(fields, _EXTRAS)
         for shard in fields["shards"]:
             _drop(shard, _SHARD_EXTRAS)
+        for tar in fields.get("tars", ()):
+            _drop(tar, ("etag",))
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -202,12 +228,15 @@ def _parse(content: bytes, version: int) -> Manifest:
     items = dict[str, msgspec.Raw]
     outline = msgspec.json.decode(content, type=items)
     _refuse_unknown([outline], Manifest, "format_version")
-    for name, kind in (("shards", ShardEntry), ("targets", TargetEntry)):
+    for name, kind in (("shards", ShardEntry), ("targets", TargetEntry), ("tars", TarEntry)):
         _refuse_unknown(msgspec.json.decode(outline.get(name, b"[]"), type=list[items]), kind)
     manifest = msgspec.json.decode(content, type=Manifest)
     check_entries(manifest.targets, manifest.num_samples, len(manifest.class_names))
     if manifest.format_version > version:
         raise ValueError(f"it says more than version {version} can")
+    places = [(tar.bytes, tar.sha256) for tar in manifest.tars]
+    if places and places != [(shard.bytes, shard.sha256) for shard in manifest.shards]:
+        raise ValueError("its tars are not those of its shards")
     for shard in manifest.shards:
         if shard.label_map is not None and shard.label_map >= len(manifest.label_maps):
             raise ValueError("a shard names a label map that is not there")

@@ -19,13 +19,14 @@ from ..errors import InputError
 from ..system.files import check_mapped, retried
 from .agreement import decode_as_said
 from .checksum import crc32
-from .index import INDEX_NAME, map_index, read_index_header
+from .index import INDEX_NAME, SampleFlags, map_index, read_index_header
 from .links import check_files, check_shards
 from .manifest import MANIFEST_NAME, check_agreement, read_manifest
 from .picture import PictureError, open_picture
+from .places import PlacedStore, check_places, split_address
 from .rows import describe_fault, find_faults
 from .store import LocalStore, Store
-from .tar import BLOCK, TarError, padding, parse_member
+from .tar import BLOCK, TarError, padding, parse_member, split_members
 from .targets import TargetEntry, Targets, check_target
 
 RETRY_WAIT_S = 0.05
@@ -93,11 +94,16 @@ class ShardDataset:
             self.manifest, header, index_path = fetch_description(store)
             find_target = partial(fetch_target, store, self.manifest)
         check_agreement(self.path, self.manifest, header)
-        if not self._store.is_remote:  # there a short read tells: a request a shard takes minutes
-            check_shards(self.folder, self.manifest)
-            check_files(self.folder, [entry.file_name for entry in self.manifest.targets])
+        if isinstance(self.path, Path):
+            if not self.manifest.tars:
+                check_shards(self.path, self.manifest)
+            check_files(self.path, [entry.file_name for entry in self.manifest.targets])
             for entry in self.manifest.targets:
                 check_target(find_target(entry), entry)
+        if self.manifest.tars:
+            # Of our own shards a short read tells: a request for each may take minutes.
+            check_places(self.manifest)
+            self._store = PlacedStore(self._store, self.manifest)
         shards = self.manifest.shards
         self._ends = np.cumsum([shard.samples for shard in shards], dtype=np.int64)
         self._shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
@@ -127,6 +133,25 @@ class ShardDataset:
         raise InputError(
             f"{self.path}: this needs a dataset in a folder of this machine; copy it to one first"
         )
+
+    def list_paths(self) -> list[Path]:
+        """Return where the shards lie on this machine, in their order.
+
+        Raises:
+            InputError: if one of them lies elsewhere.
+        """
+        if not self.manifest.tars:
+            return [self.folder / shard.name for shard in self.manifest.shards]
+        paths = []
+        for tar in self.manifest.tars:
+            folder, name = split_address(tar.address)
+            if not isinstance(folder, Path):
+                raise InputError(
+                    f"{tar.address}: this needs tars on this machine; copy them to it, and index "
+                    "them there (fastssl index-tars)"
+                )
+            paths.append(folder / name)
+        return paths
 
     @property
     def index(self) -> np.ndarray:
@@ -378,8 +403,13 @@ class ShardDataset:
             BadSample: if the bytes cannot be had or are no whole tar members.
             IndexError: if the id is out of range.
         """
-        _, offset, _ = self.locate(sample_id)
-        return self._read_members(sample_id, offset - BLOCK)
+        _, offset, length = self.locate(sample_id)
+        if not self.manifest.tars:
+            return self._read_members(sample_id, offset - BLOCK)
+        # Of others' tars the header before the image may hold but a part of its name.
+        kind = SampleFlags.unpack(self.index["flags"][sample_id]).payload
+        behind = self._read_members(sample_id, offset + length + padding(length))
+        return {kind.name.lower().replace("jpeg", "jpg"): self.fetch_payload(sample_id), **behind}
 
     def _read_members(self, sample_id: int, start: int) -> dict[str, bytes]:
         """Read the members of a sample from a place in its tar on, where a header begins."""
@@ -390,6 +420,8 @@ class ShardDataset:
         if start >= end:
             return {}
         content = self._read(int(sample_id), shard, start, end - start)
+        if self.manifest.tars:
+            return split_members(content)
         members: dict[str, bytes] = {}
         position = 0
         while position < len(content):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ..address import hide_credentials
 from ..errors import InputError, nearest
 from . import s3, web
-from .store import Result, Store, StoreError
+from .store import FileState, Result, Store, StoreError
 
 NUM_REQUESTS = 16
 """Requests that one process has under way."""
@@ -72,16 +72,20 @@ class _Connection(NamedTuple):
         limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
         return self.filesystem.cat_file(path, start=part[0], end=part[1], **limits)
 
-    def size(self, name: str) -> int:
-        """Return what the store says of a file's size."""
+    def state(self, name: str) -> FileState:
+        """Return what the store says of a file."""
         path = f"{self.root}/{name}"
         if self._is_of("https"):
-            size = self._run(web.find_size, path)
-        elif self._is_of("s3"):
-            size = self._run(s3.find_size, path)
-        else:
-            limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
-            size = self.filesystem.info(path, **limits)["size"]
+            return self._run(web.find_state, path)
+        if self._is_of("s3"):
+            return self._run(s3.find_state, path)
+        limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
+        told = self.filesystem.info(path, **limits)
+        return FileState(told["size"], told.get("ETag"))
+
+    def size(self, name: str) -> int:
+        """Return what the store says of a file's size."""
+        size = self.state(name).size
         if size is None:
             raise StoreError("the store does not tell its size")
         return size
@@ -143,6 +147,12 @@ class RemoteStore(Store):
         connection = self._connect()
         with _as_store_error():
             return connection.size(name)
+
+    def state(self, name: str) -> FileState:
+        """Return what the store says of a file, otherwise as ``size``."""
+        connection = self._connect()
+        with _as_store_error():
+            return connection.state(name)
 
     def forget(self, name: str) -> None:
         """Hold nothing of a file."""

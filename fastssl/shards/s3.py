@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from .store import StoreError
+from .store import FileState, StoreError
 from .web import read_body
 
 MAX_ERROR_BYTES = 1 << 20
@@ -55,9 +55,9 @@ async def fetch(
     return bytes(content)
 
 
-async def find_size(filesystem: Any, path: str, limit_s: float) -> int | None:
-    """Return the bytes that a file has."""
+async def find_state(filesystem: Any, path: str, limit_s: float) -> FileState:
+    """Return what the store says of a file."""
     bucket, key, _ = filesystem.split_path(path)
     async with asyncio.timeout(limit_s):
         answer = await filesystem._call_s3("head_object", Bucket=bucket, Key=key)
-    return answer.get("ContentLength")
+    return FileState(answer.get("ContentLength"), answer.get("ETag"))

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,16 @@ class StoreError(OSError):
         """
         super().__init__(reason)
         self.kind = kind
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a store says of a file."""
+
+    size: int | None
+    """Its bytes, if it tells."""
+    etag: str | None = None
+    """What it calls this version of the file, if it does."""
 
 
 class Store(abc.ABC):

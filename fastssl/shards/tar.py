@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -132,3 +135,25 @@ def walk_tar(descriptor: int) -> Iterator[Member]:
             raise TarError(f"the tar has {size} bytes, {member.name} ends at {end}")
         yield member
         start = end + padding(member.size)
+
+
+def split_members(content: bytes) -> dict[str, bytes]:
+    """Return the regular files in a part of a tar of any kind, by what follows their first dot.
+
+    Args:
+        content: whole members, the first header at its beginning; no end.
+
+    Returns:
+        The files up to the first one that is damaged.
+    """
+    found: dict[str, bytes] = {}
+    with (
+        contextlib.suppress(tarfile.TarError, ValueError, OverflowError, RecursionError),
+        tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive,
+    ):
+        for member in archive:
+            if member.isreg():
+                extension = member.name.rpartition("/")[2].partition(".")[2].lower()
+                stop = member.offset_data + member.size
+                found.setdefault(extension, content[member.offset_data : stop])
+    return found

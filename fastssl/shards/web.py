@@ -13,7 +13,7 @@ import ipaddress
 import os
 from typing import Any
 
-from .store import StoreError
+from .store import FileState, StoreError
 
 MIN_BYTES_PER_S = 1024
 """An answer that comes more slowly is given up, once it has had ``TRICKLE_S``."""
@@ -57,13 +57,13 @@ async def fetch(
             return await read_body(response, most)
 
 
-async def find_size(filesystem: Any, address: str, limit_s: float) -> int | None:
-    """Return the bytes that a server says a file has, if it does; otherwise as ``fetch``."""
+async def find_state(filesystem: Any, address: str, limit_s: float) -> FileState:
+    """Return what a server says of a file; otherwise as ``fetch``."""
     async with asyncio.timeout(limit_s):
         response = await _ask(filesystem, "HEAD", address, {})
         async with response:
             _check_answer(response, False, None)
-            return response.content_length
+            return FileState(response.content_length, response.headers.get("ETag"))
 
 
 async def _ask(filesystem: Any, method: str, address: str, headers: dict[str, str]) -> Any:

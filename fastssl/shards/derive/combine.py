@@ -35,7 +35,7 @@ from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, say_nothing
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..making.writer import dali_index_name, shard_name
-from ..manifest import MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
+from ..manifest import MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry, TarEntry
 from ..reader import ShardDataset, open_dataset
 from ..targets import LABELS, TargetEntry
 from .classes import ClassList, compose_maps, unite_classes
@@ -254,12 +254,17 @@ def _map_labels(labels: NDArray, label_map: tuple[int, ...] | None) -> NDArray:
 
 
 class _Builder:
-    """Links shards and collects their rows, one shard after the other."""
+    """Links shards and collects their rows, one shard after the other.
 
-    def __init__(self, folder: Path, link: str):
+    Where some stay where they are, all do: the manifest then says where each lies.
+    """
+
+    def __init__(self, folder: Path, link: str, is_placed: bool):
         self._folder = folder
         self._link = link
+        self._is_placed = is_placed
         self.shards: list[ShardEntry] = []
+        self.tars: list[TarEntry] = []
         self.label_maps: dict[tuple[int, ...], int] = {}
         self.num_labelled = 0
         self._rows = (folder / (INDEX_NAME + ".rows")).open("w+b")
@@ -274,12 +279,16 @@ class _Builder:
         name = shard_name(len(self.shards))
         # A link to a shard was followed when the dataset was opened; its index lies beside it.
         source = (part.dataset.folder / entry.name).resolve()
-        _link(source, self._folder / name, self._link)
-        _link(
-            source.with_name(dali_index_name(entry.name)),
-            self._folder / dali_index_name(name),
-            self._link,
-        )
+        if self._is_placed:
+            here = TarEntry(str(source), entry.bytes, entry.sha256)
+            self.tars.append(manifest.tars[number] if manifest.tars else here)
+        else:
+            _link(source, self._folder / name, self._link)
+            _link(
+                source.with_name(dali_index_name(entry.name)),
+                self._folder / dali_index_name(name),
+                self._link,
+            )
         rows["label"] = _map_labels(rows["label"], part.label_map)
         before = None if entry.label_map is None else manifest.label_maps[entry.label_map]
         label_map = compose_maps(before, part.label_map)
@@ -352,6 +361,7 @@ def _unite_manifests(
         shards=tuple(builder.shards),
         label_maps=tuple(builder.label_maps),
         targets=targets,
+        tars=tuple(builder.tars),
     )
 
 
@@ -404,7 +414,8 @@ def combine(config: CombineConfig, on_progress: Progress = say_nothing) -> Combi
         datasets = [part.dataset for part in parts]
         specs = unite_targets(datasets, len(names), config.drop_targets)
         with _staged(config.out) as folder:
-            builder = _Builder(folder, config.link)
+            is_placed = any(dataset.manifest.tars for dataset in datasets)
+            builder = _Builder(folder, config.link, is_placed)
             on_progress(0, total)
             for part in parts:
                 for number, shard in enumerate(part.dataset.manifest.shards):

@@ -25,6 +25,7 @@ from ..making.encode import describe_payload
 from ..making.writer import dali_index, dali_index_name
 from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
+from ..places import split_address
 from ..rows import describe_fault, find_faults
 from ..tar import BLOCK, Member, TarError, parse_member, walk_tar
 from ..targets import check_target
@@ -128,8 +129,10 @@ class _ShardCheck:
         rows: np.ndarray | None,
         num_classes: int,
         deep: bool,
+        is_placed: bool = False,
     ):
         self._path = path
+        self._is_placed = is_placed
         self._shard = shard
         self._label_map = label_map
         self._rows = rows
@@ -143,8 +146,9 @@ class _ShardCheck:
 
     def run(self, report: Report) -> None:
         try:
-            find_shard(self._path, self._shard, list_shards)
-            descriptor = open_regular(self._path / self._shard.name)
+            if not self._is_placed:
+                find_shard(self._path.parent, self._shard, list_shards)
+            descriptor = open_regular(self._path)
         except (InputError, OSError) as error:
             self._add(None, f"cannot be opened: {error}")
             report(self._shard.samples)
@@ -161,8 +165,11 @@ class _ShardCheck:
         if size != self._shard.bytes:
             what = "truncated" if size < self._shard.bytes else "longer than it was"
             self._add(None, f"{what}: {size} bytes, {self._shard.bytes} were written")
-        if sha256_of(self._path / self._shard.name) != self._shard.sha256:
+        if sha256_of(self._path) != self._shard.sha256:
             self._add(None, "changed: its SHA-256 is not the one in the manifest")
+        if self._is_placed:
+            self._check_rows(descriptor, report)
+            return
         samples, is_whole = self._walk(descriptor)
         if is_whole and len(samples) != self._shard.num_stored:
             self._add(None, f"{len(samples)} samples, {self._shard.num_stored} in the manifest")
@@ -182,6 +189,21 @@ class _ShardCheck:
             if fault:
                 key = None if members is None else members[0].name.partition(".")[0]
                 self._add(key, describe_fault(row, fault, self._shard.name, self._shard.bytes))
+            else:
+                self._check_payload(descriptor, row)
+            report(1)
+        if self._num_behind_end:
+            self._add(None, f"{self._num_behind_end} samples lie behind its end")
+
+    def _check_rows(self, descriptor: int, report: Report) -> None:
+        """Check the images of a tar that others wrote, whose structure is theirs."""
+        if self._rows is None:
+            report(self._shard.samples)
+            return
+        faults = find_faults(self._rows, np.array([self._shard.bytes]), self._num_classes).tolist()
+        for row, fault in zip(self._rows, faults, strict=True):
+            if fault:
+                self._add(None, describe_fault(row, fault, self._shard.name, self._shard.bytes))
             else:
                 self._check_payload(descriptor, row)
             report(1)
@@ -223,7 +245,7 @@ class _ShardCheck:
             [[(m.name.partition(".")[2], m.offset, m.size, m.name) for m in s] for s in samples]
         )
         try:
-            found = read_regular(self._path / name, len(wanted))
+            found = read_regular(self._path.with_name(name), len(wanted))
         except OSError as error:
             self._add(None, f"{name} cannot be read: {error.strerror}")
             return
@@ -331,7 +353,11 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
     except InputError:
         rows = None  # reported once, by the check of the index
     label_map = None if shard.label_map is None else manifest.label_maps[shard.label_map]
-    check = _ShardCheck(path, shard, label_map, rows, len(manifest.class_names), deep)
+    place, is_placed = path / shard.name, bool(manifest.tars)
+    if is_placed:
+        folder, name = split_address(manifest.tars[number].address)
+        place = Path(folder, name)
+    check = _ShardCheck(place, shard, label_map, rows, len(manifest.class_names), deep, is_placed)
     check.run(report)
     return check.faults
 
@@ -359,6 +385,12 @@ def verify_dataset(
     if workers is not None and workers < 1:
         raise InputError(f"--workers ({workers}) must be at least 1")
     manifest = read_manifest(path)
+    for tar in manifest.tars:
+        if not isinstance(split_address(tar.address)[0], Path):
+            raise InputError(
+                f"{path}: {tar.address} lies in a store, and every byte is read; check a copy on a "
+                "machine beside it (loaders check each image as they read)"
+            )
     on_progress(0, manifest.num_samples)
     faults = [*_check_index(path, manifest), *_check_targets(path, manifest)]
     found = run_jobs(

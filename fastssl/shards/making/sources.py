@@ -294,6 +294,15 @@ def _open_folder(path: Path) -> Source:
     with os.scandir(path) as found:
         names = sorted(item.name for item in found if not item.name.startswith("."))
     tars = [name for name in names if name.endswith(".tar")]
+    if not tars and MANIFEST_NAME in names:
+        places = ()
+        with contextlib.suppress(InputError):  # of somebody else
+            places = read_manifest(path).tars
+        if places:
+            raise InputError(
+                f"{path}: a dataset over tars that stay where they are; convert those, the first "
+                f"is {places[0].address}"
+            )
     if not tars:
         return FolderSource(path)
     others = [n for n in names if not n.endswith((".tar", *_BESIDE_TARS))]

@@ -1,0 +1,506 @@
+"""A dataset over tars that stay where they are: read once, indexed, not a byte rewritten.
+
+Every tar is a job for a worker process, whose rows and record are published when it is done; so a
+run that was stopped goes on at the first tar that has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import braceexpand
+import numpy as np
+import tyro
+
+from ...address import hide_credentials, parse_place
+from ...errors import InputError
+from ...fields import Checked, NumWorkers, Range
+from ...system.cpus import available_cpus
+from ...system.files import locked, publish_bytes, published, sync_folder
+from ...system.limited import Ended, run_limited
+from ...system.signals import stopping_on_signals
+from ...system.workers import Progress, Report, run_jobs, say_nothing
+from ..checksum import crc32
+from ..index import HEADER_BYTES, INDEX_NAME, ROW, IndexHeader
+from ..manifest import (
+    BUILDING_NAME,
+    MANIFEST_NAME,
+    SKIPPED_NAME,
+    Manifest,
+    ShardEntry,
+    TarEntry,
+)
+from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError
+from ..places import look_at, split_address
+from ..store import Store
+from .encode import EncodedPicture, Encoding, encode_picture
+from .entries import LeftOut
+from .plan import MAX_SECONDS
+from .tar_stream import MAX_IMAGE_BYTES, TarSample, TarStream, read_samples
+
+_PLAN_NAME = "tars.json"
+_LOCK_NAME = ".lock"
+_BATCH = 64
+_BATCH_BYTES = 1 << 28
+_MAX_TARS = 1_000_000
+_MAX_NUMBERED_CLASSES = 100_000
+_KEEP = Encoding("keep")
+
+
+@dataclass(frozen=True)
+class IndexTarsConfig(Checked):
+    """Make a dataset over tars that stay where they are."""
+
+    tars: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TAR [TAR ...]")]
+    """WebDataset tars: paths, folders of them, or addresses (https://, s3://); braces count, as in
+    s3://bucket/{000000..000041}.tar."""
+    out: Path
+    """Folder of the dataset; new or empty, with --resume an unfinished one."""
+    workers: NumWorkers = None
+    """Worker processes, a tar each; None: the CPUs that this process may use."""
+    max_scans: Annotated[int, Range(1, 1_000_000)] = MAX_SCANS
+    """Scans of a JPEG; one that has more is left out as too-many-scans."""
+    max_seconds: Annotated[int, Range(1, 86_400)] = MAX_SECONDS
+    """Seconds of the CPU that an image may take; one that takes more is left out as too-slow."""
+    resume: bool = False
+    """Go on with what was stopped."""
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What was found in the tars."""
+
+    read: int
+    """Samples of the tars."""
+    written: int
+    """Samples of the dataset."""
+    skipped: dict[str, int]
+    """Samples that were left out, by reason."""
+    bytes_in: int
+    """Bytes of the tars."""
+    bytes_out: int
+    """Bytes of the dataset's own files."""
+    seconds: float
+    """Wall time of this call."""
+    num_tars: int
+    """Tars with samples in use."""
+    num_labelled: int
+    """Samples with a label."""
+
+
+@dataclass(frozen=True)
+class _Tar:
+    """A tar as it was found before it is read."""
+
+    address: str
+    size: int
+    etag: str | None
+
+
+@dataclass
+class _Record:
+    """What was found in a tar; published last."""
+
+    samples: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    num_labelled: int = 0
+    max_label: int = -1
+    skipped: list[dict[str, str]] | None = None
+
+
+# --- Which tars -----------------------------------------------------------------------------------
+
+
+def list_tars(given: Sequence[str]) -> list[str]:
+    """Return the addresses of tars, in the order in which they were named.
+
+    Args:
+        given: paths, folders (all ``*.tar`` in them, sorted) and addresses, with braces as
+            WebDataset writes them: ``s3://bucket/{000000..000041}.tar``.
+
+    Raises:
+        InputError: if one is none, or named twice.
+    """
+    found: list[str] = []
+    for name in given:
+        for one in _expand(name):
+            place = parse_place(one)
+            if isinstance(place, Path) and place.is_dir():
+                tars = sorted(str(path.resolve()) for path in place.glob("*.tar"))
+                if not tars:
+                    raise InputError(f"{place}: a folder without a .tar; name tars")
+                found += tars
+            else:
+                found.append(str(place.resolve()) if isinstance(place, Path) else place)
+            if len(found) > _MAX_TARS:
+                raise InputError(f"{name}: more than {_MAX_TARS:,} tars; name fewer at once")
+    twice = [address for address, count in Counter(found).items() if count > 1]
+    if twice:
+        raise InputError(f"{hide_credentials(twice[0])}: named twice; name every tar once")
+    return found
+
+
+def _expand(name: str) -> Iterator[str]:
+    try:
+        return itertools.islice(braceexpand.braceexpand(name), _MAX_TARS + 1)
+    except ValueError as error:
+        raise InputError(f"{name}: its braces cannot be expanded ({error})") from None
+
+
+def _look_at_tars(addresses: list[str]) -> list[_Tar]:
+    found = []
+    for address in addresses:
+        state = look_at(*split_address(address))
+        if state.size is None:
+            raise InputError(f"{address}: its store does not tell its size; copy it to another")
+        found.append(_Tar(address, state.size, state.etag))
+    return found
+
+
+def _name_shards(addresses: list[str]) -> list[str]:
+    """Return names of the shards: the tars' own, with their number where two have the same."""
+    names = [split_address(address)[1].lstrip(".")[:200] for address in addresses]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number:06d}-{name}" for number, name in enumerate(names)]
+
+
+# --- One tar --------------------------------------------------------------------------------------
+
+
+def _rows_path(building: Path, number: int) -> Path:
+    return building / f"tar-{number:06d}.rows"
+
+
+def _record_path(building: Path, number: int) -> Path:
+    return building / f"tar-{number:06d}.json"
+
+
+def _load_record(building: Path, number: int) -> _Record | None:
+    try:
+        record = _Record(**json.loads(_record_path(building, number).read_bytes()))
+        is_whole = _rows_path(building, number).stat().st_size == record.samples * ROW.itemsize
+    except FileNotFoundError:
+        return None
+    return record if is_whole else None
+
+
+@contextlib.contextmanager
+def _opened(tar: _Tar) -> Iterator[TarStream]:
+    folder, name = split_address(tar.address)
+    place: Path | Store
+    if isinstance(folder, Path):
+        place = folder
+    else:
+        from ..remote import RemoteStore
+
+        place = RemoteStore(folder)
+    try:
+        with TarStream(place, name, tar.size) as stream:
+            yield stream
+    finally:
+        if isinstance(place, Store):
+            place.close()
+
+
+def _look_into(sample: TarSample, limits: DecodeLimits) -> tuple[EncodedPicture, int] | LeftOut:
+    """Decode a sample's image; return what the index says of it, and its label."""
+    try:
+        if sample.doubled:
+            raise LeftOut("doubled", f"two members .{sample.doubled} under one key")
+        if not sample.extension:
+            raise LeftOut("non-image", "the sample has no member with the extension of an image")
+        if sample.size > MAX_IMAGE_BYTES:
+            raise LeftOut("too-large", f"{sample.size:,} bytes; up to {MAX_IMAGE_BYTES:,} are read")
+        if sample.span >= 1 << 32:
+            raise LeftOut("too-large", f"members of {sample.span:,} bytes, at most 2**32 - 1")
+        picture = encode_picture(sample.image, _KEEP, limits)
+        if picture.payload != sample.image:
+            raise LeftOut(
+                "not-in-place",
+                f".{sample.extension}: loaders read JPEG, PNG and RGB in .npy where they stand; "
+                "convert it by fastssl make-shards",
+            )
+        return replace(picture, payload=b""), _read_label(sample.label)
+    except (LeftOut, PictureError) as error:
+        return LeftOut(error.reason, error.detail)
+
+
+def _read_label(text: bytes | None) -> int:
+    if text is None:
+        return -1
+    try:
+        label = int(text)
+    except ValueError:
+        label = -2
+    if not -1 <= label < 2**31:
+        raise LeftOut("label", f"its .cls says {text[:40]!r}, wanted an integer below 2**31")
+    return label
+
+
+def _in_batches(samples: Iterator[TarSample]) -> Iterator[list[TarSample]]:
+    batch: list[TarSample] = []
+    num_bytes = 0
+    for sample in samples:
+        batch.append(sample)
+        num_bytes += len(sample.image)
+        if len(batch) == _BATCH or num_bytes > _BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def index_tar(
+    job: tuple[int, _Tar], report: Report, building: Path, limits: DecodeLimits, max_seconds: int
+) -> _Record:
+    """Read one tar, and publish its rows of the index and at last its record.
+
+    Args:
+        job: number and place of the tar.
+        report: called with the bytes that have passed.
+        building: folder of what is not finished.
+        limits: how much work an image may make.
+        max_seconds: of the CPU that one may take.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: if it cannot be read as a tar, or has changed since it was found.
+        RunFailed: if a store does not give it.
+    """
+    number, tar = job
+    record, rows = _Record(skipped=[]), []
+    keys: set[str] = set()
+    told = 0
+    with _opened(tar) as stream:
+        look = functools.partial(_look_into, limits=limits)
+        for batch in _in_batches(read_samples(stream, tar.address)):
+            for sample, found in zip(batch, run_limited(look, batch, max_seconds), strict=True):
+                if sample.key in keys:
+                    found = LeftOut("doubled", "another sample before it has the same key")
+                keys.add(sample.key)
+                if isinstance(found, Ended):
+                    found = _describe_end(found, max_seconds)
+                if isinstance(found, LeftOut):
+                    _note(record, tar, sample, found)
+                    continue
+                picture, label = found
+                rows.append(_make_row(sample, picture, label))
+                record.num_labelled += label >= 0
+                record.max_label = max(record.max_label, label)
+            report(stream.tell() - told)
+            told = stream.tell()
+        record.bytes, record.sha256 = stream.finish()
+    if record.bytes != tar.size:
+        raise InputError(
+            f"{tar.address}: {record.bytes:,} bytes, {tar.size:,} when this began; it has changed: "
+            "begin again in a new folder"
+        )
+    report(record.bytes - told)
+    record.samples = len(rows)
+    publish_bytes(_rows_path(building, number), np.array(rows, ROW).tobytes())
+    publish_bytes(_record_path(building, number), json.dumps(asdict(record)).encode())
+    return record
+
+
+def _describe_end(ended: Ended, max_seconds: int) -> LeftOut:
+    if ended.was_too_slow:
+        return LeftOut("too-slow", f"more than {max_seconds} s of the CPU")
+    return LeftOut("crashed", f"its decoder ended by {ended.number.name}")
+
+
+def _note(record: _Record, tar: _Tar, sample: TarSample, why: LeftOut) -> None:
+    assert record.skipped is not None
+    suffix = f".{sample.extension}" if sample.extension else ""
+    source = f"{tar.address}/{sample.key}{suffix}"
+    record.skipped.append({"source": source, "reason": why.reason, "detail": why.detail})
+
+
+def _make_row(sample: TarSample, picture: EncodedPicture, label: int) -> tuple[Any, ...]:
+    crc, flags = crc32(sample.image), picture.flags.pack()
+    size = picture.width, picture.height
+    return (sample.offset, sample.size, crc, *size, flags, label, sample.span)
+
+
+# --- The whole ------------------------------------------------------------------------------------
+
+
+def _check_out(config: IndexTarsConfig) -> None:
+    out = config.out
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: not a folder; choose a new folder for the dataset")
+    if (out / MANIFEST_NAME).exists():
+        raise InputError(f"{out}: holds a finished dataset; choose a new folder, or remove it")
+    if (out / BUILDING_NAME / _PLAN_NAME).exists():
+        if not config.resume:
+            raise InputError(
+                f"{out}: holds an unfinished dataset; add --resume to go on with it, or remove it"
+            )
+    elif any(entry.name != BUILDING_NAME for entry in out.iterdir()):
+        raise InputError(f"{out}: not empty, and nothing of ours; choose a new folder")
+
+
+def _settle_tars(config: IndexTarsConfig, building: Path, tars: list[_Tar]) -> None:
+    """Write down which tars are indexed, or see that they are those of the beginning."""
+    plan = {
+        "tars": [asdict(tar) for tar in tars],
+        "max_scans": config.max_scans,
+        "max_seconds": config.max_seconds,
+    }
+    path = building / _PLAN_NAME
+    if not path.exists():
+        publish_bytes(path, json.dumps(plan).encode())
+        return
+    before = json.loads(path.read_bytes())
+    names = [key for key in plan if before.get(key) != plan[key]]
+    if names:
+        what = ", ".join("the tars, or what they are" if n == "tars" else n for n in names)
+        raise InputError(
+            f"{config.out}: was begun with other options ({what}); repeat the first ones, or "
+            "choose a new folder"
+        )
+
+
+def _finish(out: Path, tars: list[_Tar], records: list[_Record]) -> Manifest:
+    building = out / BUILDING_NAME
+    skipped = [line for record in records for line in record.skipped or ()]
+    counts = dict(sorted(Counter(line["reason"] for line in skipped).items()))
+    num_samples = sum(record.samples for record in records)
+    if not num_samples:
+        told = ", ".join(f"{reason} {n}" for reason, n in counts.items())
+        raise InputError(
+            f"{tars[0].address}: none of {len(skipped):,} samples is an image that loaders read in "
+            f"place ({told}); convert them: fastssl make-shards SOURCE OUT"
+        )
+    used = [number for number, record in enumerate(records) if record.samples]
+    names = _name_shards([tars[number].address for number in used])
+    shards, places = [], []
+    for name, number in zip(names, used, strict=True):
+        tar, record = tars[number], records[number]
+        stored = record.samples + len(record.skipped or ())
+        more = stored if stored != record.samples else None
+        shards.append(ShardEntry(name, record.samples, record.bytes, record.sha256, more))
+        places.append(TarEntry(tar.address, record.bytes, record.sha256, tar.etag))
+    num_classes = max(record.max_label for record in records) + 1
+    listing = hashlib.sha256("\n".join(record.sha256 for record in records).encode())
+    draft = Manifest(
+        num_samples=num_samples,
+        digest="",
+        encoding="keep",
+        encoding_options={},
+        shuffle_seed=None,
+        samples_per_shard=max(record.samples for record in records),
+        class_names=tuple(map(str, range(min(num_classes, _MAX_NUMBERED_CLASSES))))
+        if num_classes <= _MAX_NUMBERED_CLASSES
+        else (),
+        num_labelled=sum(record.num_labelled for record in records),
+        num_read=num_samples + len(skipped),
+        bytes_in=sum(record.bytes for record in records),
+        skipped=counts,
+        listing_sha256=listing.hexdigest(),
+        shards=tuple(shards),
+        tars=tuple(places),
+    )
+    lines = "".join(json.dumps(line) + "\n" for line in skipped)
+    publish_bytes(out / SKIPPED_NAME, lines.encode(), building)
+    manifest = replace(draft, digest=_write_index(out, draft, used))
+    publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
+    shutil.rmtree(building)
+    sync_folder(out)
+    return manifest
+
+
+def _write_index(out: Path, manifest: Manifest, used: list[int]) -> str:
+    """Put all rows together; return the dataset's digest."""
+    building, digest = out / BUILDING_NAME, manifest.begin_digest()
+    with published(out / INDEX_NAME, building) as file:
+        file.write(bytes(HEADER_BYTES))
+        for number in used:
+            rows = _rows_path(building, number).read_bytes()
+            file.write(rows)
+            digest.update(rows)
+        file.seek(0)
+        file.write(IndexHeader(manifest.num_samples, digest.hexdigest()).pack())
+    return digest.hexdigest()
+
+
+def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> IndexReport:
+    """Make a dataset over tars that stay where they are.
+
+    Args:
+        config: what, where to and how.
+        on_progress: told of bytes.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: if a tar, the target or an option is wrong.
+        RunFailed: if a store does not give a tar; ``resume`` goes on.
+        StoppedBySignal: on SIGTERM or SIGINT; ``resume`` goes on.
+    """
+    begin = time.monotonic()
+    if not config.tars:
+        raise InputError("no tar is named: fastssl index-tars TAR [TAR ...] OUT")
+    _check_out(config)
+    tars = _look_at_tars(list_tars(config.tars))
+    building = config.out / BUILDING_NAME
+    with stopping_on_signals("tars that are done are kept; go on by the same command, --resume"):
+        building.mkdir(parents=True, exist_ok=True)
+        busy = f"{config.out}: another fastssl index-tars is at work in it; wait for it or stop it"
+        with locked(building / _LOCK_NAME, busy):
+            _settle_tars(config, building, tars)
+            manifest = _finish(config.out, tars, _index_all(config, tars, on_progress))
+    own = (INDEX_NAME, MANIFEST_NAME, SKIPPED_NAME)
+    return IndexReport(
+        read=manifest.num_read,
+        written=manifest.num_samples,
+        skipped=manifest.skipped,
+        bytes_in=manifest.bytes_in,
+        bytes_out=sum((config.out / name).stat().st_size for name in own),
+        seconds=round(time.monotonic() - begin, 3),
+        num_tars=len(manifest.shards),
+        num_labelled=manifest.num_labelled,
+    )
+
+
+def _index_all(config: IndexTarsConfig, tars: list[_Tar], on_progress: Progress) -> list[_Record]:
+    building = config.out / BUILDING_NAME
+    records = {
+        number: record
+        for number in range(len(tars))
+        if (record := _load_record(building, number)) is not None
+    }
+    waiting = [number for number in range(len(tars)) if number not in records]
+    total = sum(tar.size for tar in tars)
+    done = total - sum(tars[number].size for number in waiting)
+    on_progress(done, total)
+    limits = DecodeLimits(MAX_PIXELS, config.max_scans)
+    index = functools.partial(
+        index_tar, building=building, limits=limits, max_seconds=config.max_seconds
+    )
+    jobs = run_jobs(
+        index,
+        [(number, tars[number]) for number in waiting],
+        config.workers or available_cpus(),
+        on_progress=lambda count: on_progress(count, total),
+        describe=lambda job: job[1].address,
+    )
+    records.update(zip(waiting, list(jobs), strict=True))
+    return [records[number] for number in range(len(tars))]

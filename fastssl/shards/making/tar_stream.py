@@ -1,0 +1,267 @@
+"""A tar read once, from its beginning to its end: its samples and its SHA-256 in one pass.
+
+Of files and of object stores alike. What WebDataset takes for a sample is one here: members that
+follow each other and share a name up to the first dot of its last part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ...errors import InputError, RunFailed
+from ...system.files import open_regular, retried
+from ..reader import RETRY_WAIT_S
+from ..store import Store
+from ..tar import BLOCK
+
+_RANKS = {
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "png"), 2),
+    # Of raw datasets; elsewhere often something else that goes with the image.
+    "npy": 1,
+    # Have to be converted first.
+    **dict.fromkeys(("webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pnm", "jp2", "avif"), 1),
+}
+"""Which member of a sample is its image: the first one of the highest rank."""
+MAX_IMAGE_BYTES = 1 << 28
+"""Of an image that is looked at."""
+_CHUNK_BYTES = 4 << 20
+_PIECE_BYTES = 1 << 16
+"""What tarfile's stream asks for at a time: it copies what it keeps at every read."""
+_KEPT_BYTES = 2 * _PIECE_BYTES
+_MAX_LABEL_BYTES = 64
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}
+# Of hostile headers tarfile says more than its own errors: numbers without end, headers in headers.
+_TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+
+
+@dataclass
+class TarSample:
+    """Members of a tar that share a key."""
+
+    key: str
+    """Path of the members up to the first dot of their name."""
+    extension: str = ""
+    """Of the image; "" without one."""
+    offset: int = 0
+    """Where the image's bytes begin in the tar."""
+    size: int = 0
+    """Bytes of the image."""
+    image: bytes = b""
+    """The bytes; none of an image that is too large."""
+    rank: int = 0
+    """Of the image among those that it may have; 0 without one."""
+    label: bytes | None = None
+    """What its ``.cls`` says."""
+    end: int = 0
+    """Where its last member ends."""
+    doubled: str = ""
+    """An extension that it has twice."""
+    names: list[str] = field(default_factory=list)
+    """Extensions of its members, in order."""
+
+    @property
+    def span(self) -> int:
+        """Bytes from the image's header to the last member's end."""
+        return self.end - self.offset + BLOCK
+
+
+class TarStream(io.RawIOBase):
+    """The bytes of a tar in their order, hashed as they pass; a store is asked one part ahead."""
+
+    def __init__(self, place: Path | Store, name: str, size: int) -> None:
+        """Open a tar.
+
+        Args:
+            place: its folder, or the store that it lies in.
+            name: of the tar there.
+            size: bytes that it has.
+        """
+        super().__init__()
+        self._hash = hashlib.sha256()
+        self._size, self._position = size, 0
+        self._chunk, self._begin = b"", 0
+        self._last = b""
+        self._fetched = 0
+        self._file: io.FileIO | None = None
+        self._store: Store | None = None
+        self._next: Future[bytes] | None = None
+        if isinstance(place, Path):
+            self._file = io.FileIO(open_regular(place / name))
+        else:
+            self._store = place
+            self._name = name
+            self._fetch()
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def tell(self) -> int:
+        """Return how many bytes have passed."""
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return bytes that follow, ``size`` or fewer; empty at the end.
+
+        Raises:
+            RunFailed: if a store does not give it.
+        """
+        if self._begin == len(self._chunk):
+            self._begin, self._chunk = 0, self._read_chunk()
+            self._hash.update(self._chunk)
+        stop = len(self._chunk) if size is None or size < 0 else self._begin + size
+        content = self._chunk[self._begin : stop]
+        self._begin += len(content)
+        self._position += len(content)
+        self._last = (self._last + content)[-_KEPT_BYTES:]
+        return content
+
+    def _read_chunk(self) -> bytes:
+        if self._file is not None:
+            return self._file.read(_CHUNK_BYTES) or b""
+        chunk = b"" if self._next is None else self._next.result()
+        self._fetched += len(chunk)
+        self._fetch()
+        return chunk
+
+    def look_back(self, start: int, length: int) -> bytes:
+        """Return bytes that have passed lately; fewer where they have not."""
+        begin = self._position - len(self._last)
+        return self._last[max(0, start - begin) : max(0, start + length - begin)]
+
+    def finish(self) -> tuple[int, str]:
+        """Let the rest pass; return the bytes of all and their SHA-256."""
+        while self.read(_CHUNK_BYTES):
+            pass
+        return self._position, self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the tar."""
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+    def _fetch(self) -> None:
+        """Ask for the part behind those that came."""
+        assert self._store is not None
+        begin = self._fetched
+        length = min(_CHUNK_BYTES, self._size - begin)
+        if length <= 0:
+            self._next = None
+            return
+        job = partial(_read_part, self._store, self._name, begin, length)
+        (self._next,) = self._store.run_ahead([job])
+
+
+def _read_part(store: Store, name: str, begin: int, length: int) -> bytes:
+    reason = ""
+    for _ in retried(RETRY_WAIT_S * store.patience):
+        try:
+            content = store.read_range(name, begin, length)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            continue
+        if len(content) == length:
+            return content
+        reason = f"{len(content):,} of {length:,} bytes at {begin:,} came"
+    raise RunFailed(f"{store.place}/{name}: {reason}; go on later with --resume")
+
+
+def refuse_compressed(start: bytes, address: str) -> None:
+    """Refuse a tar that is compressed as a whole.
+
+    Args:
+        start: its first bytes.
+        address: named in the error.
+
+    Raises:
+        InputError: with what it is compressed by.
+    """
+    for magic, name in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise InputError(
+                f"{address}: compressed by {name}, so that nothing in it can be read in place; "
+                "unpack it, and index the tar"
+            )
+
+
+def read_samples(stream: TarStream, address: str) -> Iterator[TarSample]:
+    """Yield the samples of a tar in their order.
+
+    Args:
+        stream: the tar, at its beginning.
+        address: named in errors.
+
+    Yields:
+        Each with its image's bytes.
+
+    Raises:
+        InputError: if it is no tar, compressed, damaged or cut off.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE_BYTES) as archive:
+            yield from _group(archive)
+            # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
+            end = stream.look_back(archive.offset, BLOCK)
+            if end != bytes(BLOCK):
+                what = "damaged" if len(end) == BLOCK else "cut off"
+                raise tarfile.ReadError(f"{what} at byte {archive.offset}")
+    except _TAR_ERRORS as error:
+        refuse_compressed(stream.look_back(0, 8), address)
+        raise InputError(
+            f"{address}: cannot be read as a tar ({error}); restore it, or leave it out"
+        ) from None
+
+
+def _group(archive: tarfile.TarFile) -> Iterator[TarSample]:
+    sample: TarSample | None = None
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined] # tarfile keeps all that it has seen
+        folder, slash, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if not member.isreg() or member.issparse() or not stem:
+            continue
+        key = folder + slash + stem
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            sample = TarSample(key)
+        _add(sample, archive, member, extension.lower())
+    if sample is not None:
+        yield sample
+
+
+def _add(
+    sample: TarSample, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str
+) -> None:
+    if extension in sample.names:
+        sample.doubled = extension
+        return
+    sample.names.append(extension)
+    sample.end = member.offset_data + member.size
+    if _RANKS.get(extension, 0) > sample.rank:
+        sample.rank, sample.extension = _RANKS[extension], extension
+        sample.offset, sample.size = member.offset_data, member.size
+        sample.image = _read(archive, member) if member.size <= MAX_IMAGE_BYTES else b""
+    elif extension == "cls":
+        sample.label = _read(archive, member)[:_MAX_LABEL_BYTES] if member.size < 1 << 20 else b"?"
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) < member.size:
+        raise tarfile.ReadError(f"cut off in {member.name}")
+    return content
