@@ -1,8 +1,9 @@
 """What a task wants to see of a picture, and the boxes that this means in pixels.
 
-A view is an integer box of the upright picture, resized to a square. Boxes are drawn here and
-nowhere else: no back end computes one. The arithmetic is integer throughout, so that every machine
-cuts the same box (golden boxes stand in ``tests/test_views.py``).
+A view is an integer box of the upright picture, resized to a square, or to what fits into one.
+Boxes and sizes are worked out here and nowhere else: no back end computes one. The arithmetic is
+integer throughout, so that every machine cuts the same box (golden boxes and sizes stand in
+``tests/test_views.py``).
 
 Shape legend: B samples, V views of each, A attempts.
 """
@@ -32,6 +33,7 @@ Kind = Literal[
     "squash",
     "squash_crop",
     "resize_squash",
+    "fit",
 ]
 
 MAX_SIDE = 65535
@@ -55,8 +57,9 @@ class ViewSpec(Checked, prefix="view "):
     """Which rule draws the box."""
     size: Annotated[int, Range(1, MAX_SIDE)]
     """Side of the square output in pixels."""
-    resize: Annotated[int, Range(0, MAX_SIDE)] = 0
-    """Side that the rule resizes to before it crops, in pixels; 0 where there is none."""
+    resize: Annotated[int | tuple[int, ...], Range(0, MAX_SIDE)] = 0
+    """Side that the rule resizes to before it crops, in pixels; 0 where there is none; of fit also
+    several, of which one is drawn."""
     scale: Annotated[tuple[float, float], Range(0, 1, without=0)] = (0.08, 1.0)
     """Share of the picture's area, lowest and highest."""
     ratio: Annotated[tuple[float, float], Range(0, 1000, without=0)] = (3 / 4, 4 / 3)
@@ -75,13 +78,26 @@ class ViewSpec(Checked, prefix="view "):
         for name, (lowest, highest) in (("scale", self.scale), ("ratio", self.ratio)):
             if lowest > highest:
                 raise InputError(f"view {name} ({lowest}, {highest}) must be (lowest, highest)")
-        if self.kind in ("resize_crop", "center", "squash_crop") and self.resize < self.size:
+        fits = bool(self.sides) and 1 <= min(self.sides) <= max(self.sides) <= self.size
+        if self.kind == "fit" and not fits:
+            raise InputError(
+                f"view short ({self.resize}) must be one or several sides of 1 .. {self.size} "
+                "pixels: no short side is longer than the long one's limit"
+            )
+        if self.kind != "fit" and isinstance(self.resize, tuple):
+            raise InputError(f"view resize {self.resize} must be one side; fit alone takes several")
+        if self.kind in ("resize_crop", "center", "squash_crop") and self.sides[0] < self.size:
             raise InputError(
                 f"view size ({self.size}) must not exceed the side it is cut from "
                 f"({self.resize}); enlarge the resize"
             )
-        if self.kind == "resize_squash" and self.resize < 1:
+        if self.kind == "resize_squash" and self.sides[0] < 1:
             raise InputError(f"view resize_short ({self.resize}) must be at least 1 pixel")
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides that the rule resizes to, of which one is drawn."""
+        return self.resize if isinstance(self.resize, tuple) else (self.resize,)
 
     @classmethod
     def random_resized_crop(
@@ -149,6 +165,19 @@ class ViewSpec(Checked, prefix="view "):
         """Resize the short side, then resize that to a square: two resamplings."""
         return cls("resize_squash", size, resize_short, count=count, filter=filter)
 
+    @classmethod
+    def fit(
+        cls, short: int | Sequence[int], long: int, count: int = 1, filter: Filter = "triangle"
+    ) -> ViewSpec:
+        """Resize the whole picture into the upper left corner of a black square of side ``long``.
+
+        Its short side becomes ``short``, or less where its long one would pass ``long``; of several
+        one is drawn. So detectors see pictures (Girshick 2015, 2.3: 600 and 1,000 pixels).
+        ``fitted_sizes`` says how much of the square is picture.
+        """
+        resize = short if isinstance(short, int) else tuple(short)
+        return cls("fit", long, resize, count=count, filter=filter)
+
     def intermediate_size(self, width: int, height: int) -> tuple[int, int] | None:
         """Return the (width, height) of the first of two resamplings; None where there is one.
 
@@ -162,8 +191,8 @@ class ViewSpec(Checked, prefix="view "):
             return None
         short = min(width, height)
         return (
-            min(MAX_SIDE, max(1, int(_divide_round(width * self.resize, short)))),
-            min(MAX_SIDE, max(1, int(_divide_round(height * self.resize, short)))),
+            min(MAX_SIDE, max(1, int(_divide_round(width * self.sides[0], short)))),
+            min(MAX_SIDE, max(1, int(_divide_round(height * self.sides[0], short)))),
         )
 
 
@@ -221,6 +250,59 @@ def draw_boxes(
         words = draw_words(seed, epochs, sample_ids, Stream.BOX, num, first)
         boxes[:, v] = _RULES[spec.kind](spec, widths, heights, words)
     return boxes
+
+
+def fitted_sizes(
+    views: Sequence[ViewSpec],
+    boxes_BV4: ArrayLike,
+    seed: int | None = None,
+    epochs: ArrayLike = 0,
+    sample_ids: ArrayLike = 0,
+) -> NDArray[np.int32]:
+    """Give the size that every box is resized to: what of its view is picture.
+
+    The rest, right of it and below, is black; square views have none. A side of ``ViewSpec.fit`` is
+    the nearest whole number of pixels, halves upwards, and at least 1.
+
+    Args:
+        views: V specs, from ``list_views``.
+        boxes_BV4: (B, V, 4) left, top, width, height in pixels, as ``Batch.boxes`` has them.
+        seed: the run's seed; it, epochs and ids matter where one of several short sides is drawn.
+        epochs: (B,).
+        sample_ids: (B,) that were planned, as in ``Batch.sample_ids``.
+
+    Returns:
+        int32 (B, V, 2): width and height in pixels of the view, at most its size.
+
+    Raises:
+        ValueError: if there is something to draw and no seed.
+    """
+    boxes = np.asarray(boxes_BV4, np.int64)
+    sizes = np.empty((*boxes.shape[:2], 2), np.int32)
+    for v, spec in enumerate(views):
+        if spec.kind != "fit":
+            sizes[:, v] = spec.size
+            continue
+        short = np.asarray(spec.sides, np.int64)
+        if len(short) > 1:
+            if seed is None:
+                raise ValueError(
+                    f"seed (None) must be the run's: one of the short sides {spec.sides} is drawn"
+                )
+            words = draw_words(seed, epochs, sample_ids, Stream.BOX, 1, v * _DRAWS_PER_VIEW)
+            short = short[to_below(words[:, 0], len(short))]
+        sizes[:, v] = _fit(short, spec.size, boxes[:, v, 2], boxes[:, v, 3])
+    return sizes
+
+
+def _fit(short: NDArray, long: int, widths: NDArray, heights: NDArray) -> NDArray:
+    """Return (B, 2) width and height with sides of at most ``short`` and ``long``."""
+    least, most = np.minimum(widths, heights), np.maximum(widths, heights)
+    fits = most * short <= long * least
+    new_least = np.where(fits, short, np.maximum(_divide_round(least * long, most), 1))
+    new_most = np.where(fits, _divide_round(most * short, least), long)
+    new = np.stack((new_least, new_most), axis=-1)
+    return np.where((widths <= heights)[:, None], new, new[:, ::-1])
 
 
 def scale_boxes(
@@ -358,7 +440,7 @@ def _fallback_boxes(spec: ViewSpec, widths: NDArray, heights: NDArray) -> NDArra
 
 def _cut_side(spec: ViewSpec, lengths: NDArray) -> NDArray[np.int64]:
     """Side in source pixels of a cut of ``size`` out of ``lengths`` resized to ``resize``."""
-    return np.clip(_divide_round(lengths * spec.size, spec.resize), 1, lengths)
+    return np.clip(_divide_round(lengths * spec.size, spec.sides[0]), 1, lengths)
 
 
 def _resize_crop(spec: ViewSpec, widths: NDArray, heights: NDArray, words: NDArray) -> NDArray:
@@ -390,6 +472,7 @@ _RULES = {
     "squash": _whole,
     "squash_crop": _squash_crop,
     "resize_squash": _whole,
+    "fit": _whole,
 }
 _TRYING = ("random_resized_crop", "tensorflow_crop")
 

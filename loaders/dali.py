@@ -23,7 +23,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -309,6 +309,8 @@ class _Driver:
         widths, heights = index["width"].astype(np.int64), index["height"].astype(np.int64)
         orientations = np.array([_unpack_flags(bits).orientation for bits in index["flags"]])
         boxes = to_stored_boxes(reading.boxes[rows], widths, heights, orientations)
+        swapped = np.array([is_turned_sideways(o) for o in orientations.tolist()])[:, None, None]
+        sizes = np.where(swapped, reading.sizes[rows][..., ::-1], reading.sizes[rows])
         num_views = boxes.shape[1]
         decoded = boxes[:, 0, 2].astype(np.int64) * boxes[:, 0, 3]
         if num_views > 1:
@@ -323,6 +325,7 @@ class _Driver:
                     [np.frombuffer(payloads[rows[i]], np.uint8) for i in places],
                     boxes[places],
                     orientations[places],
+                    sizes[places],
                 )
             )
         return runs
@@ -410,8 +413,7 @@ class _Driver:
             else:
                 images[run.rows] = _to_torch(output).view(-1, *images.shape[1:])
         for i in np.flatnonzero(run.orientations != 1):
-            pixels = images[run.rows[i]]
-            _copy(turn_views(pixels, int(run.orientations[i])), pixels)
+            _turn(images[run.rows[i]], views, run.sizes[i].tolist(), int(run.orientations[i]))
         run.payloads.clear()
         job.num_decoded += len(run.rows)
 
@@ -438,7 +440,23 @@ def _cut_area(images: Tensor, v: int, spec: ViewSpec, run: DaliRun, output: Any)
         first = spec.intermediate_size(width, height)
         if first is not None:
             pixels = resize_area(pixels, *first)
-        images[row, v] = resize_area(pixels, spec.size, spec.size)
+        width, height = run.sizes[i, v].tolist()
+        if spec.kind == "fit":
+            images[row, v].zero_()
+        images[row, v, :height, :width] = resize_area(pixels, width, height)
+
+
+def _turn(
+    pixels_VSSC: Tensor, views: Sequence[ViewSpec], sizes: list[list[int]], orientation: int
+) -> None:
+    """Turn the views of a sample upright where they lie; what is black stays right and below."""
+    if all(spec.kind != "fit" for spec in views):
+        _copy(turn_views(pixels_VSSC, orientation), pixels_VSSC)
+        return
+    for view, (width, height) in zip(pixels_VSSC, sizes, strict=True):
+        turned = turn_views(view[None, :height, :width], orientation)[0]
+        _copy(torch.zeros_like(view[:1, :1]).expand_as(view), view)
+        _copy(turned, view[: turned.shape[0], : turned.shape[1]])
 
 
 def _copy(source: Tensor, target: Tensor) -> None:

@@ -66,25 +66,25 @@ def to_stored_boxes(
     return np.where(swapped, stored[..., [1, 0, 3, 2]], stored).astype(np.int32)
 
 
-def turn_views(views_VSSC: Tensor, orientation: int) -> Tensor:
+def turn_views(views_VHWC: Tensor, orientation: int) -> Tensor:
     """Turn views that were cut from a stored picture upright.
 
     Args:
-        views_VSSC: (V, S, S, 3).
+        views_VHWC: (V, H, W, 3).
         orientation: EXIF orientation of the picture, 1..8.
 
     Returns:
-        The same shape, a new tensor.
+        (V, H, W, 3), or (V, W, H, 3) where sides are swapped; a new tensor.
     """
     mirrored = [axis for axis, of in ((2, _MIRRORED_X), (1, _MIRRORED_Y)) if orientation in of]
-    if not views_VSSC.is_cuda:
+    if not views_VHWC.is_cuda:
         # By NumPy: torch would wake threads of its own, which then spin on the cores of DALI's.
-        pixels = views_VSSC.numpy()
+        pixels = views_VHWC.numpy()
         turned = pixels.swapaxes(1, 2) if orientation in _SWAPPED else pixels
         return torch.from_numpy(np.flip(turned, tuple(mirrored)).copy())
     if orientation in _SWAPPED:
-        views_VSSC = views_VSSC.transpose(1, 2)
-    return views_VSSC.flip(mirrored) if mirrored else views_VSSC.clone()
+        views_VHWC = views_VHWC.transpose(1, 2)
+    return views_VHWC.flip(mirrored) if mirrored else views_VHWC.clone()
 
 
 def resize_area(pixels_HWC: Tensor, width: int, height: int) -> Tensor:
@@ -142,6 +142,8 @@ class DaliRun:
     """(B, V, 4) in stored pixels."""
     orientations: NDArray[np.int64]
     """(B,) EXIF orientations."""
+    sizes: NDArray[np.int32]
+    """(B, V, 2) width and height of what each box is resized to, as it is stored."""
     began: float = field(default_factory=time.perf_counter)
     """When it was handed to DALI (seconds of ``time.perf_counter``)."""
 
@@ -153,6 +155,7 @@ class DaliRun:
             [self.payloads[i] for i in places],
             self.boxes[places],
             self.orientations[places],
+            self.sizes[places],
         )
 
 
@@ -275,6 +278,8 @@ class DaliPipeline:
                 # Height first, as DALI has it.
                 first = intermediate_sizes([spec], run.boxes[:, v : v + 1])[:, 0, ::-1]
                 pipe.feed_input(f"first{v}", first.astype(np.float32))
+            if _is_fitted(spec):
+                pipe.feed_input(f"size{v}", run.sizes[:, v, ::-1].astype(np.float32))
         run.began = time.perf_counter()
         pipe.schedule_run()
 
@@ -347,7 +352,11 @@ def _build_graph(views: tuple[ViewSpec, ...], on_gpu: bool) -> list[Any]:
     for v, (spec, crop) in enumerate(zip(views, crops, strict=True)):
         if _is_resized_twice(spec):
             crop = _resize(crop, source(f"first{v}", types.DALIDataType.FLOAT))
-        outputs.append(crop if spec.filter == "area" else _resize(crop, [spec.size] * 2))
+        if _is_fitted(spec):
+            crop = _resize(crop, source(f"size{v}", types.DALIDataType.FLOAT))
+            outputs.append(fn.pad(crop, axes=(0, 1), shape=[spec.size] * 2, fill_value=0))
+        else:
+            outputs.append(crop if spec.filter == "area" else _resize(crop, [spec.size] * 2))
     if len(views) == 1 or any(spec.filter == "area" for spec in views):
         return outputs
     return [fn.stack(*outputs)]
@@ -367,6 +376,11 @@ def _is_resized_twice(spec: ViewSpec) -> bool:
     return spec.kind == "resize_squash" and spec.filter == "triangle"
 
 
+def _is_fitted(spec: ViewSpec) -> bool:
+    """Return whether DALI makes less of a box than the square; likewise."""
+    return spec.kind == "fit" and spec.filter == "triangle"
+
+
 @functools.cache
 def _tiny_payload() -> bytes:
     tiny = io.BytesIO()
@@ -378,7 +392,8 @@ def _tiny_run(num_views: int) -> DaliRun:
     """Return a run of one sample that any decoder takes."""
     box = np.array([0, 0, 1, 1], np.int32)
     payload = np.frombuffer(_tiny_payload(), np.uint8)
-    return DaliRun([0], [payload], np.tile(box, (1, num_views, 1)), np.ones(1, np.int64))
+    boxes = np.tile(box, (1, num_views, 1))
+    return DaliRun([0], [payload], boxes, np.ones(1, np.int64), boxes[..., 2:])
 
 
 def _last_words(error: RuntimeError) -> str:

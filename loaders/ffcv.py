@@ -139,6 +139,7 @@ class FfcvLoader(Loader):
             (found["stored"] & 0xFFFFFFFF).tolist(),
             scale_boxes(boxes, source["width"], source["height"], widths, heights),
             intermediate_sizes(self.views, boxes).astype(np.int64),
+            reading.sizes[list(rows)].astype(np.int64),
             lost,
         )
 
@@ -214,19 +215,22 @@ class FfcvLoader(Loader):
             column[place] for column in (stored.modes, stored.widths, stored.heights)
         )
         content = _scratch.get("content", stored.sizes[place])
-        boxes, middles = stored.boxes[place], stored.middles[place]
+        boxes, middles, sizes = (
+            column[place] for column in (stored.boxes, stored.middles, stored.sizes_out)
+        )
         with work.clock.time("decode"):
             if mode == RAW or is_as_said(content, width, height, orientation=1):
                 pixels = _scratch.get("pixels", width * height * 3 if mode == JPG else 0)
                 middle = _scratch.get("middle", int(middles.prod(axis=1).max()) * 3)
-                out = content, mode, height, width, pixels, boxes, middles, middle, out_VSSC
-                if not self.decode(*out):
+                fitted = _scratch.get("fitted", int(sizes.prod(axis=1).max()) * 3)
+                picture = content, mode, height, width, pixels
+                if not self.decode(*picture, boxes, middles, middle, sizes, fitted, out_VSSC):
                     return
             try:
-                picture = decode_as_said(content.tobytes(), width, height)
+                decoded = decode_as_said(content.tobytes(), width, height)
             except PictureError as error:
                 raise self._bad(stored.sample_ids[place], f"no picture: {error}") from None
-            out_VSSC[:] = cut_views(picture, self.views, boxes)
+            out_VSSC[:] = cut_views(decoded, self.views, boxes, sizes)
             work.num_refused += 1
 
 
@@ -245,6 +249,8 @@ class _Stored:
     """(B, V, 4) in stored pixels."""
     middles: NDArray[np.int64]
     """(B, V, 2) width and height of the first of two resamplings; 0 where there is one."""
+    sizes_out: NDArray[np.int64]
+    """(B, V, 2) width and height of what boxes are resized to."""
     lost: dict[int, BadSample]
     """Samples whose rows cannot be read, by their place here."""
 
@@ -289,8 +295,8 @@ def _build_decoder() -> Callable[..., int]:
 
     Returns:
         A function of (content, mode, height, width, pixels, boxes (V, 4), middles (V, 2), middle,
-        out (V, S, S, 3)) that gives 0, or 1 where libffcv refuses the picture. It runs without
-        the GIL.
+        sizes (V, 2), fitted, out (V, S, S, 3)) that gives 0, or 1 where libffcv refuses the
+        picture; middle and fitted are scratch. It runs without the GIL.
     """
     try:
         import numba
@@ -303,7 +309,7 @@ def _build_decoder() -> Callable[..., int]:
         ) from None
 
     @numba.njit(nogil=True)
-    def decode(content, mode, height, width, pixels, boxes, middles, middle, out):
+    def decode(content, mode, height, width, pixels, boxes, middles, middle, sizes, fitted, out):
         source = content
         if mode == JPG:
             # Whole picture, full scale, no flip: its own cropping encodes the picture anew.
@@ -345,6 +351,8 @@ def _build_decoder() -> Callable[..., int]:
                 )
                 data, rows, columns = middle.ctypes.data, middles[v, 1], middles[v, 0]
                 left, top, box_width, box_height = 0, 0, columns, rows
+            out_width, out_height = sizes[v]
+            is_whole = out_width == side and out_height == side
             ctypes_resize(
                 0,
                 data,
@@ -354,10 +362,15 @@ def _build_decoder() -> Callable[..., int]:
                 top + box_height,
                 left,
                 left + box_width,
-                out[v].ctypes.data,
-                side,
-                side,
+                out[v].ctypes.data if is_whole else fitted.ctypes.data,
+                out_height,
+                out_width,
             )
+            if not is_whole:  # libffcv writes rows without gaps
+                filled = fitted[: out_height * out_width * 3]
+                out[v, :out_height, :out_width] = filled.reshape(out_height, out_width, 3)
+                out[v, :out_height, out_width:] = 0
+                out[v, out_height:] = 0
         return 0
 
     return decode

@@ -162,7 +162,8 @@ class _Work:
                 ],
                 axis=1,
             ).astype(np.int64)
-            views = pack_views(self.reading.views, self.reading.boxes[rows])
+            reading = self.reading
+            views = pack_views(reading.views, reading.boxes[rows], reading.sizes[rows])
         return self._pool.submit(
             torch.from_numpy(jobs), torch.from_numpy(views), self._images, is_urgent
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastssl.views import ViewSpec, draw_boxes, list_views, scale_boxes
+from fastssl.views import ViewSpec, draw_boxes, fitted_sizes, list_views, scale_boxes
 
 # Pictures of common, square, prime, tiny, huge and extreme shape.
 WIDTHS = [500, 375, 333, 1, 65535, 100, 30]
@@ -80,6 +80,7 @@ def test_boxes_are_golden(spec):
         ViewSpec.squash(32),
         ViewSpec.squash_crop(292, 255),
         ViewSpec.resize_squash(256, 224),
+        ViewSpec.fit((480, 600), 1000),
     ],
     ids=lambda spec: f"{spec.kind}-{spec.attempts}",
 )
@@ -147,9 +148,75 @@ def test_resize_squash_names_its_first_size():
     assert ViewSpec.resize_squash(256, 224).intermediate_size(1, 65535) == (256, 65535)
 
 
+# Of WIDTHS x HEIGHTS. The second picture's long side lies at the limit of 800 pixels exactly.
+GOLDEN_SIZES = {
+    ViewSpec.fit(600, 800): [
+        [800, 600],
+        [600, 800],
+        [533, 800],
+        [600, 600],
+        [800, 244],
+        [800, 240],
+        [24, 800],
+    ],
+    ViewSpec.fit((480, 512, 544, 576, 600), 1000): [
+        [683, 512],
+        [480, 640],
+        [600, 901],
+        [480, 480],
+        [1000, 305],
+        [1000, 300],
+        [30, 1000],
+    ],
+    ViewSpec.squash(224): [[224, 224]] * 7,
+}
+
+
+@pytest.mark.parametrize("spec", GOLDEN_SIZES, ids=lambda spec: f"{spec.kind}-{spec.resize}")
+def test_sizes_of_what_fits_are_golden(spec):
+    sizes = fitted_sizes([spec], draw(spec), 7, 3, np.arange(7))
+    assert sizes[:, 0].tolist() == GOLDEN_SIZES[spec]
+
+
+def test_what_fits_keeps_its_shape_and_passes_neither_side():
+    rng = np.random.default_rng(0)
+    widths, heights = rng.integers(1, 3000, 3000), rng.integers(1, 3000, 3000)
+    spec = ViewSpec.fit(600, 1000)
+    width, height = fitted_sizes([spec], draw(spec, widths, heights))[:, 0].T
+    assert (np.minimum(width, height) >= 1).all()
+    assert np.minimum(width, height).max() == 600
+    assert np.maximum(width, height).max() == 1000
+    # One of the two sides decides, and the other is right to half a pixel.
+    assert ((np.minimum(width, height) == 600) | (np.maximum(width, height) == 1000)).all()
+    scale = np.minimum(600 / np.minimum(widths, heights), 1000 / np.maximum(widths, heights))
+    assert (np.abs(width - np.maximum(widths * scale, 0.5)) <= 0.5).all()
+    assert (np.abs(height - np.maximum(heights * scale, 0.5)) <= 0.5).all()
+
+
+def test_short_sides_are_drawn_evenly_and_by_the_sample_alone():
+    spec = ViewSpec.fit((10, 20, 40), 50, count=2)
+    views, ids = list_views(spec), np.arange(6000)
+    boxes = draw_boxes(views, np.full(6000, 100), np.full(6000, 100), 1, 0, ids)
+    sizes = fitted_sizes(views, boxes, 1, 0, ids)
+    for v in (0, 1):
+        _, counts = np.unique(sizes[:, v, 0], return_counts=True)
+        assert (np.abs(counts - 2000) < 150).all()  # four standard deviations of 36.5
+    assert 0.3 < (sizes[:, 0] == sizes[:, 1]).all(axis=1).mean() < 0.37
+    assert (fitted_sizes(views, boxes[5:6], 1, 0, 5) == sizes[5:6]).all()
+    with pytest.raises(ValueError, match=r"seed \(None\) must be the run's"):
+        fitted_sizes(views, boxes)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (
+            lambda: ViewSpec.fit(600, 500),
+            r"view short \(600\) must be one or several .* 1 \.\. 500",
+        ),
+        (lambda: ViewSpec.fit((), 500), r"view short \(\(\)\) must be"),
+        (lambda: ViewSpec.fit((0, 3), 500), r"view short \(\(0, 3\)\) must be"),
+        (lambda: ViewSpec("center", 8, (8, 9)), r"view resize \(8, 9\) must be one side"),
         (lambda: ViewSpec.center(224, 256), "must not exceed the side it is cut from"),
         (lambda: ViewSpec.squash(0), r"view size \(0\)"),
         (lambda: ViewSpec.squash(8, filter="trianglo"), "did you mean 'triangle'"),

@@ -30,11 +30,11 @@ bool has_size(const Layout& layout, int32_t width, int32_t height) {
 }
 
 // The largest factor by which the picture may be reduced so that no view must be enlarged.
-int32_t find_factor(const ViewBox* views, int32_t num_views, int32_t side) {
+int32_t find_factor(const ViewBox* views, int32_t num_views) {
   auto is_enough = [=](int32_t factor) {
     return std::all_of(views, views + num_views, [=](const ViewBox& view) {
-      return view.width >= int64_t{factor} * std::max(side, view.mid_width) &&
-             view.height >= int64_t{factor} * std::max(side, view.mid_height);
+      return view.width >= int64_t{factor} * std::max(view.out_width, view.mid_width) &&
+             view.height >= int64_t{factor} * std::max(view.out_height, view.mid_height);
     });
   };
   int32_t factor = 8;
@@ -89,7 +89,7 @@ Status Decoder::Impl::locate(const Task& task) {
   covers.resize(task.num_views);
   for (int32_t v = 0; v < task.num_views; ++v) {
     if (!is_inside(task.views[v], swaps ? layout.height : layout.width,
-                   swaps ? layout.width : layout.height)) {
+                   swaps ? layout.width : layout.height, task.side)) {
       return Status::corrupt;
     }
     boxes[v] = to_stored(task.views[v], layout.width, layout.height, layout.orientation);
@@ -185,7 +185,7 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
     return Status::unsupported;
   }
   if (dct == Dct::scaled) {
-    task.factor = find_factor(views, num_views, side);
+    task.factor = find_factor(views, num_views);
   }
   if (factor != nullptr) {
     *factor = task.factor;

@@ -24,17 +24,17 @@ std::tuple<at::Tensor, std::vector<int64_t>> decode_views(const at::Tensor& data
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1 && data.is_contiguous(),
                     "data must be a contiguous uint8 tensor of one dimension, got ",
                     data.scalar_type(), " of ", data.dim());
-  TORCH_CHECK_VALUE(views.scalar_type() == at::kInt && views.dim() == 2 && views.size(1) == 7 &&
+  TORCH_CHECK_VALUE(views.scalar_type() == at::kInt && views.dim() == 2 && views.size(1) == 9 &&
                         views.is_contiguous(),
-                    "views must be a contiguous int32 (V, 7), got ", views.scalar_type(), " ",
+                    "views must be a contiguous int32 (V, 9), got ", views.scalar_type(), " ",
                     views.sizes());
   TORCH_CHECK_VALUE(side >= 1 && side <= 65535, "side must lie in 1 .. 65535, got ", side);
   const int64_t num_views = views.size(0);
   std::vector<ViewBox> boxes(num_views);
   const int32_t* row = views.const_data_ptr<int32_t>();
   for (ViewBox& box : boxes) {
-    box = {row[0], row[1], row[2], row[3], row[4], row[5], row[6]};
-    row += 7;
+    box = {row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]};
+    row += 9;
   }
   at::Tensor out = at::empty({num_views, side, side, 3}, at::kByte);
   // One for each thread that calls: its scratch stays warm.

@@ -21,7 +21,7 @@ namespace fastssl::jpeg {
 namespace {
 
 constexpr int64_t kRowFields = 8;   // Those of Row, in the order that submit names.
-constexpr int64_t kViewFields = 7;  // Those of ViewBox.
+constexpr int64_t kViewFields = 9;  // Those of ViewBox.
 
 void check_dense(const at::Tensor& tensor, const char* name, at::ScalarType dtype,
                  at::IntArrayRef shape) {

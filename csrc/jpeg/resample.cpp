@@ -84,9 +84,8 @@ uint8_t round_sum(int32_t sum) {
   return static_cast<uint8_t>(std::min(255, std::max(0, sum >> kPrecision)));
 }
 
-// Resamples the columns of every row.
-void columns_plain(const Pixels& in, const Taps& taps, uint8_t* out) {
-  const ptrdiff_t stride = static_cast<ptrdiff_t>(taps.num_out) * 3;
+// Resamples the columns of every row; `stride`: bytes from one row of `out` to the next.
+void columns_plain(const Pixels& in, const Taps& taps, uint8_t* out, ptrdiff_t stride) {
   for (int32_t y = 0; y < in.height; ++y) {
     const uint8_t* row = in.data + y * in.stride;
     for (int32_t i = 0; i < taps.num_out; ++i) {
@@ -107,8 +106,8 @@ void columns_plain(const Pixels& in, const Taps& taps, uint8_t* out) {
 
 // Resamples rows: each output row is a weighted sum of input rows of `length` bytes.
 void rows_plain(const uint8_t* in, ptrdiff_t stride, ptrdiff_t length, const Taps& taps,
-                uint8_t* out) {
-  for (int32_t i = 0; i < taps.num_out; ++i, out += length) {
+                uint8_t* out, ptrdiff_t out_stride) {
+  for (int32_t i = 0; i < taps.num_out; ++i, out += out_stride) {
     const int32_t* weights = &taps.weights[static_cast<size_t>(i) * taps.num_taps];
     const uint8_t* first = in + taps.first[i] * stride;
     for (ptrdiff_t x = 0; x < length; ++x) {
@@ -162,8 +161,8 @@ FASTSSL_TARGET inline __m256i sum_columns_avx2(const uint8_t* a, const uint8_t* 
 
 // kGroups: groups of four taps, if it is known; else 0.
 template <int32_t kGroups>
-FASTSSL_TARGET void columns_by_groups(const Pixels& in, const Taps& taps, uint8_t* out) {
-  const ptrdiff_t stride = static_cast<ptrdiff_t>(taps.num_out) * 3;
+FASTSSL_TARGET void columns_by_groups(const Pixels& in, const Taps& taps, uint8_t* out,
+                                      ptrdiff_t stride) {
   const int32_t num_groups = kGroups > 0 ? kGroups : taps.num_taps / 4;
   // Two pixels of (r g b -) each, without the gaps.
   const __m256i close = _mm256_broadcastsi128_si256(
@@ -198,14 +197,15 @@ FASTSSL_TARGET void columns_by_groups(const Pixels& in, const Taps& taps, uint8_
   }
 }
 
-FASTSSL_TARGET void columns_avx2(const Pixels& in, const Taps& taps, uint8_t* out) {
+FASTSSL_TARGET void columns_avx2(const Pixels& in, const Taps& taps, uint8_t* out,
+                                 ptrdiff_t stride) {
   switch (taps.num_taps / 4) {
     case 1:
-      return columns_by_groups<1>(in, taps, out);
+      return columns_by_groups<1>(in, taps, out, stride);
     case 2:
-      return columns_by_groups<2>(in, taps, out);
+      return columns_by_groups<2>(in, taps, out, stride);
     default:
-      return columns_by_groups<0>(in, taps, out);
+      return columns_by_groups<0>(in, taps, out, stride);
   }
 }
 
@@ -236,9 +236,9 @@ FASTSSL_TARGET inline __m128i sum_rows_avx2(const uint8_t* in, ptrdiff_t stride,
 }
 
 FASTSSL_TARGET void rows_avx2(const uint8_t* in, ptrdiff_t stride, ptrdiff_t length,
-                              const Taps& taps, uint8_t* out) {
+                              const Taps& taps, uint8_t* out, ptrdiff_t out_stride) {
   const ptrdiff_t whole = length / 16 * 16;
-  for (int32_t i = 0; i < taps.num_out; ++i, out += length) {
+  for (int32_t i = 0; i < taps.num_out; ++i, out += out_stride) {
     const int16_t* parts = &taps.parts[static_cast<size_t>(i) * taps.num_taps * 2];
     const uint8_t* first = in + taps.first[i] * stride;
     const int32_t count = taps.count[i];
@@ -257,29 +257,31 @@ bool has_avx2() { return __builtin_cpu_supports("avx2"); }
 
 #endif
 
-void resample_columns(const Pixels& in, const Taps& taps, bool is_vectorised, uint8_t* out) {
+void resample_columns(const Pixels& in, const Taps& taps, bool is_vectorised, uint8_t* out,
+                      ptrdiff_t stride) {
 #ifdef FASTSSL_AVX2
   if (is_vectorised && has_avx2()) {
-    columns_avx2(in, taps, out);
+    columns_avx2(in, taps, out, stride);
     return;
   }
 #else
   (void)is_vectorised;
 #endif
-  columns_plain(in, taps, out);
+  columns_plain(in, taps, out, stride);
 }
 
-void resample_rows(const Pixels& in, const Taps& taps, bool is_vectorised, uint8_t* out) {
+void resample_rows(const Pixels& in, const Taps& taps, bool is_vectorised, uint8_t* out,
+                   ptrdiff_t stride) {
   const ptrdiff_t length = static_cast<ptrdiff_t>(in.width) * 3;
 #ifdef FASTSSL_AVX2
   if (is_vectorised && has_avx2()) {
-    rows_avx2(in.data, in.stride, length, taps, out);
+    rows_avx2(in.data, in.stride, length, taps, out, stride);
     return;
   }
 #else
   (void)is_vectorised;
 #endif
-  rows_plain(in.data, in.stride, length, taps, out);
+  rows_plain(in.data, in.stride, length, taps, out, stride);
 }
 
 Pixels dense(const uint8_t* data, int32_t width, int32_t height) {
@@ -299,6 +301,16 @@ bool takes_rows_first(const Pixels& in, int32_t out_width, int32_t out_height) {
   return out_height < in.height && in.height - out_height > 2 * (in.width - out_width);
 }
 
+// Makes black what a view does not fill of its square: memory is used again and again.
+void blacken(const ViewBox& view, int32_t side, uint8_t* out) {
+  const size_t stride = size_t{3} * side;
+  const size_t filled = size_t{3} * view.out_width;
+  for (int32_t y = 0; filled < stride && y < view.out_height; ++y) {
+    std::memset(out + y * stride + filled, 0, stride - filled);
+  }
+  std::memset(out + view.out_height * stride, 0, (side - view.out_height) * stride);
+}
+
 bool is_size(int32_t width, int32_t height) {
   return width >= 1 && height >= 1 && width <= kMaxSide && height <= kMaxSide &&
          static_cast<int64_t>(width) * height <= kMaxPixels;
@@ -306,22 +318,23 @@ bool is_size(int32_t width, int32_t height) {
 
 }  // namespace
 
-bool is_inside(const ViewBox& view, int32_t width, int32_t height) {
+bool is_inside(const ViewBox& view, int32_t width, int32_t height, int32_t side) {
   const bool has_middle = view.mid_width != 0 || view.mid_height != 0;
   return view.left >= 0 && view.top >= 0 && view.width >= 1 && view.height >= 1 &&
          view.left <= width - view.width && view.top <= height - view.height &&
-         (view.filter == 0 || view.filter == 1) &&
+         (view.filter == 0 || view.filter == 1) && view.out_width >= 1 && view.out_width <= side &&
+         view.out_height >= 1 && view.out_height <= side &&
          (!has_middle || (view.mid_width >= 1 && view.mid_height >= 1));
 }
 
 Status Resampler::resize(const Pixels& in, int32_t filter, int32_t out_width, int32_t out_height,
-                         uint8_t* out) {
+                         uint8_t* out, ptrdiff_t stride) {
   const Window whole = {0, 0, static_cast<double>(in.width), static_cast<double>(in.height)};
-  return resize(in, whole, filter, out_width, out_height, out);
+  return resize(in, whole, filter, out_width, out_height, out, stride);
 }
 
 Status Resampler::resize(const Pixels& in, const Window& window, int32_t filter, int32_t out_width,
-                         int32_t out_height, uint8_t* out) try {
+                         int32_t out_height, uint8_t* out, ptrdiff_t stride) try {
   if (!is_size(in.width, in.height) || !is_size(out_width, out_height)) {
     return Status::too_large;
   }
@@ -335,23 +348,25 @@ Status Resampler::resize(const Pixels& in, const Window& window, int32_t filter,
   }
   if (keeps_columns && keeps_rows) {
     for (int32_t y = 0; y < out_height; ++y) {
-      std::memcpy(out + y * int64_t{3} * out_width, in.data + y * in.stride, 3 * out_width);
+      std::memcpy(out + y * stride, in.data + y * in.stride, size_t{3} * out_width);
     }
   } else if (keeps_rows) {
-    resample_columns(in, columns_, is_vectorised_, out);
+    resample_columns(in, columns_, is_vectorised_, out, stride);
   } else if (keeps_columns) {
-    resample_rows(in, rows_, is_vectorised_, out);
+    resample_rows(in, rows_, is_vectorised_, out, stride);
   } else if (takes_rows_first(in, out_width, out_height)) {
     grow(&between_, int64_t{in.width} * out_height);
-    resample_rows(in, rows_, is_vectorised_, between_.data());
-    resample_columns(dense(between_.data(), in.width, out_height), columns_, is_vectorised_, out);
+    const Pixels between = dense(between_.data(), in.width, out_height);
+    resample_rows(in, rows_, is_vectorised_, between_.data(), between.stride);
+    resample_columns(between, columns_, is_vectorised_, out, stride);
   } else {
     if (!is_size(out_width, in.height)) {
       return Status::too_large;
     }
     grow(&between_, int64_t{out_width} * in.height);
-    resample_columns(in, columns_, is_vectorised_, between_.data());
-    resample_rows(dense(between_.data(), out_width, in.height), rows_, is_vectorised_, out);
+    const Pixels between = dense(between_.data(), out_width, in.height);
+    resample_columns(in, columns_, is_vectorised_, between_.data(), between.stride);
+    resample_rows(between, rows_, is_vectorised_, out, stride);
   }
   return Status::ok;
 } catch (const std::bad_alloc&) {
@@ -360,26 +375,31 @@ Status Resampler::resize(const Pixels& in, const Window& window, int32_t filter,
 
 Status Resampler::resize_view(const Pixels& in, const Window& window, const ViewBox& view,
                               int32_t side, uint8_t* out) try {
+  const ptrdiff_t stride = ptrdiff_t{3} * side;
+  Status status = Status::ok;
   if (view.mid_width == 0) {
-    return resize(in, window, view.filter, side, side, out);
+    status = resize(in, window, view.filter, view.out_width, view.out_height, out, stride);
+  } else if (!is_size(view.mid_width, view.mid_height)) {
+    status = Status::too_large;
+  } else {
+    grow(&middle_, int64_t{view.mid_width} * view.mid_height);
+    const Pixels middle = dense(middle_.data(), view.mid_width, view.mid_height);
+    status = resize(in, window, view.filter, view.mid_width, view.mid_height, middle_.data(),
+                    middle.stride);
+    if (status == Status::ok) {
+      status = resize(middle, view.filter, view.out_width, view.out_height, out, stride);
+    }
   }
-  if (!is_size(view.mid_width, view.mid_height)) {
-    return Status::too_large;
+  if (status == Status::ok) {
+    blacken(view, side, out);
   }
-  grow(&middle_, int64_t{view.mid_width} * view.mid_height);
-  const Status status =
-      resize(in, window, view.filter, view.mid_width, view.mid_height, middle_.data());
-  if (status != Status::ok) {
-    return status;
-  }
-  const Pixels middle = dense(middle_.data(), view.mid_width, view.mid_height);
-  return resize(middle, view.filter, side, side, out);
+  return status;
 } catch (const std::bad_alloc&) {
   return Status::no_memory;
 }
 
 Status Resampler::cut_view(const Pixels& picture, const ViewBox& view, int32_t side, uint8_t* out) {
-  if (!is_inside(view, picture.width, picture.height)) {
+  if (!is_inside(view, picture.width, picture.height, side)) {
     return Status::corrupt;
   }
   const uint8_t* corner =

@@ -13,7 +13,8 @@
 
 namespace fastssl::jpeg {
 
-// One view: a box of the upright picture, resized to a square; in pixels.
+// One view: a box of the upright picture, resized into the upper left corner of a black square; in
+// pixels.
 struct ViewBox {
   int32_t left;
   int32_t top;
@@ -22,6 +23,8 @@ struct ViewBox {
   int32_t mid_width;   // Size of a first resampling before the one to the square; 0: there is none.
   int32_t mid_height;  // 0 exactly where mid_width is.
   int32_t filter;      // 0 triangle, 1 area.
+  int32_t out_width;   // What the box is resized to: 1 .. the square's side.
+  int32_t out_height;
 };
 
 // Interleaved RGB. `kReadPast` bytes behind the last pixel must be readable; they never count.
@@ -62,21 +65,22 @@ struct Taps {
 // Resamples; holds scratch that it uses again, so one is needed for each thread.
 class Resampler {
  public:
-  // Resizes a picture into `out` (out_height, out_width, 3), dense.
+  // Resizes a picture into `out` (out_height, out_width, 3), whose rows are `stride` bytes apart.
   Status resize(const Pixels& in, int32_t filter, int32_t out_width, int32_t out_height,
-                uint8_t* out);
+                uint8_t* out, ptrdiff_t stride);
 
   // Resizes the part of a picture that lies in a window. Pixels that the window cuts count as whole
   // ones do: by the distance of their centres.
   Status resize(const Pixels& in, const Window& window, int32_t filter, int32_t out_width,
-                int32_t out_height, uint8_t* out);
+                int32_t out_height, uint8_t* out, ptrdiff_t stride);
 
-  // Resizes a window by a view's rule, whose box it is, into `out` (side, side, 3).
+  // Resizes a window by a view's rule, whose box it is, into `out` (side, side, 3); what the view
+  // does not fill becomes black.
   Status resize_view(const Pixels& in, const Window& window, const ViewBox& view, int32_t side,
                      uint8_t* out);
 
   // Cuts a box out of an upright picture and resizes it by its rule, into `out` (side, side, 3).
-  // Status::corrupt where the box does not lie inside the picture.
+  // Status::corrupt where the box does not lie inside the picture, or the view not in its square.
   Status cut_view(const Pixels& picture, const ViewBox& view, int32_t side, uint8_t* out);
 
   // Off: plain code instead of vector code, for tests; the results are the same.
@@ -90,7 +94,8 @@ class Resampler {
   bool is_vectorised_ = true;
 };
 
-// Whether a view can be cut out of a picture of this size, and its numbers are in their ranges.
-bool is_inside(const ViewBox& view, int32_t width, int32_t height);
+// Whether a view can be cut out of a picture of this size into a square of this side, and its
+// numbers are in their ranges.
+bool is_inside(const ViewBox& view, int32_t width, int32_t height, int32_t side);
 
 }  // namespace fastssl::jpeg

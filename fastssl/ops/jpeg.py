@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..config import Dct
 from ..extension import load_extension
 from ..jpeg_extension import BUILD_JPEG, STATUSES
-from ..views import ViewSpec, intermediate_sizes
+from ..views import ViewSpec, fitted_sizes, intermediate_sizes
 
 _FILTERS = {"triangle": 0, "area": 1}
 
@@ -70,20 +70,27 @@ def require_jpeg() -> None:
         )
 
 
-def pack_views(views: Sequence[ViewSpec], boxes_BV4: NDArray[np.int32]) -> NDArray[np.int32]:
+def pack_views(
+    views: Sequence[ViewSpec],
+    boxes_BV4: NDArray[np.int32],
+    sizes_BV2: NDArray[np.int32] | None = None,
+) -> NDArray[np.int32]:
     """Write the views of B samples as the rows that the extension reads.
 
     Args:
         views: V specs.
         boxes_BV4: int32 (B, V, 4) left, top, width, height in upright pixels.
+        sizes_BV2: int32 (B, V, 2) from ``fitted_sizes``; None where none is drawn.
 
     Returns:
-        int32 (B, V, 7): the box, the (width, height) of a first resampling or zeros, the filter.
+        int32 (B, V, 9): the box, the (width, height) of a first resampling or zeros, the filter,
+        the (width, height) of what the box is resized to.
     """
-    packed = np.empty((*boxes_BV4.shape[:2], 7), np.int32)
+    packed = np.empty((*boxes_BV4.shape[:2], 9), np.int32)
     packed[..., :4] = boxes_BV4
     packed[..., 4:6] = intermediate_sizes(views, boxes_BV4)
     packed[..., 6] = [_FILTERS[spec.filter] for spec in views]
+    packed[..., 7:] = fitted_sizes(views, boxes_BV4) if sizes_BV2 is None else sizes_BV2
     return packed
 
 

@@ -23,7 +23,7 @@ from fastssl.loaders.reference import cut_views
 from fastssl.shards import ShardDataset, decode_picture, open_dataset
 from fastssl.shards.beton import BETON_NAME, Beton, BetonOptions, write_beton
 from fastssl.shards.making.convert import ConvertConfig, convert
-from fastssl.views import ViewSpec, draw_boxes, list_views
+from fastssl.views import ViewSpec, draw_boxes, fitted_sizes, list_views
 from tests.conftest import NUM_SAMPLES, save_photograph
 from tests.holdings import list_children, list_holdings, wait_for_release
 from tests.target_sets import add_targets
@@ -241,6 +241,30 @@ def test_pixels_are_the_reference_picture(build, back_end, dataset_path):
             difference = batch.images[row].numpy().astype(int) - wanted
             differences.append(np.abs(difference).mean())
             assert int(batch.labels[row]) == int(dataset.index["label"][sample_id])
+    assert np.mean(differences) <= DISTANCE[back_end]
+
+
+FITTING = [ViewSpec.fit((8, 11, 16), 20), ViewSpec.squash(20), ViewSpec.fit(20, 20)]
+
+
+@pytest.mark.parametrize("views", [FITTING[0], FITTING], ids=["one", "several"])
+def test_what_fits_is_the_reference_picture_on_black(build, back_end, dataset_path, views):
+    loader, dataset, differences = build(views=views), open_dataset(dataset_path), []
+    for batch in take(loader, 8):  # memory serves again from the sixth on
+        sizes = fitted_sizes(
+            loader.views, batch.boxes, 3, batch.epochs.numpy(), batch.sample_ids.numpy()
+        )
+        for row, sample_id in enumerate(batch.sample_ids.tolist()):
+            picture = Image.fromarray(decode_picture(dataset.read_payload(sample_id)))
+            boxes = np.array([[0, 0, *picture.size]] * len(loader.views), np.int32)
+            assert batch.boxes[row].tolist() == boxes.tolist()
+            wanted = cut_views(picture, loader.views, boxes, sizes[row])
+            for image, size, one in zip(batch.images[row], sizes[row], wanted, strict=True):
+                assert not image[size[1] :].any()
+                assert not image[:, size[0] :].any()
+                differences.append(np.abs(image.numpy().astype(int) - one).mean())
+        del batch
+    assert {8, 11, 16} <= set(sizes[:, 0].min(axis=1).tolist())
     assert np.mean(differences) <= DISTANCE[back_end]
 
 

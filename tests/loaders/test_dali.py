@@ -132,6 +132,8 @@ VIEWS = {
     "area": ViewSpec.random_resized_crop(16, filter="area"),
     "area resize_squash": ViewSpec.resize_squash(20, 16, filter="area"),
     "area enlarged": ViewSpec.resize_crop(200, 128, filter="area"),
+    "fit": ViewSpec.fit(14, 24),
+    "area fit": ViewSpec.fit(14, 24, filter="area"),
     "several": [RRC, RRC, ViewSpec.resize_squash(20, 16)],
     "several with area": [
         RRC,
@@ -148,7 +150,16 @@ def test_every_view_is_near_the_reference(build, dataset_path, views):
     assert max(found.values()) < DISTANCE
 
 
-@pytest.mark.parametrize("views", [RRC, [RRC, ViewSpec.resize_squash(12, 16)]], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "views",
+    [
+        RRC,
+        [RRC, ViewSpec.resize_squash(12, 16)],
+        ViewSpec.fit(12, 16),
+        [ViewSpec.fit(12, 16), RRC, ViewSpec.fit(9, 16)],
+    ],
+    ids=["one", "two", "fit", "with fit"],
+)
 @pytest.mark.parametrize("form", ["444", "420", "grey"])
 def test_all_orientations_at_odd_sizes_are_upright(build, tmp_path, form, views):
     files = {}
@@ -313,7 +324,7 @@ def test_a_failure_of_dali_itself_ends_the_run():
     pipeline = dali_side.DaliPipeline((RRC,), 4, 1, torch.device("cpu"))
     payload = np.frombuffer(encode(smooth(20, 20)), np.uint8)
     box = np.array([[[0, 0, 20, 20]]], np.int32)
-    run = dali_side.DaliRun([0], [payload], box, np.ones(1, np.int64))
+    run = dali_side.DaliRun([0], [payload], box, np.ones(1, np.int64), box[..., 2:])
     # No sample is at fault: what failed once is decoded when it is tried alone.
     with pytest.raises(RunFailed, match=r"whatever the samples \(out of memory\)"):
         pipeline._find_refused(run, "out of memory")

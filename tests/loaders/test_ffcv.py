@@ -19,7 +19,7 @@ from fastssl.loaders.reference import cut_views
 from fastssl.shards import beton as betons
 from fastssl.shards import decode_picture, open_dataset
 from fastssl.shards.beton import BetonOptions, write_beton
-from fastssl.views import ViewSpec, draw_boxes, list_views, scale_boxes
+from fastssl.views import ViewSpec, draw_boxes, fitted_sizes, list_views, scale_boxes
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
@@ -59,12 +59,13 @@ def mean_difference(loader, views, max_side=0):
             picture = Image.fromarray(decode_picture(dataset.read_payload(sample_id)))
             width, height = picture.size
             boxes = draw_boxes(views, [width], [height], 5, epoch, sample_id)
+            sizes = fitted_sizes(views, boxes)[0]
             if max_side and max(width, height) > max_side:
                 scale = max_side / max(width, height)
                 size = tuple(max(1, round(side * scale)) for side in (width, height))
                 boxes = scale_boxes(boxes, [width], [height], [size[0]], [size[1]])
                 picture = picture.resize(size, Image.Resampling.BILINEAR)
-            wanted = cut_views(picture, views, boxes[0]).astype(int)
+            wanted = cut_views(picture, views, boxes[0], sizes).astype(int)
             differences.append(np.abs(image.numpy() - wanted).mean())
     return np.mean(differences)
 
@@ -85,6 +86,11 @@ def test_two_resamplings_are_two(build):
     views = list_views(ViewSpec.resize_squash(30, 20))
     # Each resampling of the tiny noisy pictures adds its own difference.
     assert mean_difference(build("raw", views=views), views) < 3
+
+
+def test_what_fits_has_its_size_of_a_reduced_picture_too(build):
+    views = list_views(ViewSpec.fit(20, 24))
+    assert mean_difference(build("raw", views=views, max_side=40), views, max_side=40) < 4
 
 
 def replace_stored(path, sample_id, payload):

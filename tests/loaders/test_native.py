@@ -105,6 +105,17 @@ def test_every_kind_of_file_gives_the_reference_picture(build, tmp_path, encode,
     assert worst_difference(build(tmp_path / "shards")) == (0, fallbacks)
 
 
+@pytest.mark.parametrize("encode", ["keep", "tiled", "raw"])
+def test_what_fits_is_the_reference_picture_whatever_the_file(build, tmp_path, encode):
+    source = save_odd_ones(tmp_path / "photos")
+    convert(ConvertConfig(source, tmp_path / "shards", encode=encode, workers=1))
+    views = [ViewSpec.fit(30, 44), ViewSpec.fit(90, 120), ViewSpec.fit(30, 44, filter="area")]
+    for view in views:
+        assert worst_difference(build(tmp_path / "shards", views=[view]))[0] == 0
+    views = [ViewSpec.fit(30, 44), ViewSpec.resize_squash(50, 44), ViewSpec.fit(10, 44)]
+    assert worst_difference(build(tmp_path / "shards", views=views))[0] == 0
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_steps_planned_together_are_those_of_the_order(dataset_path, rank):
     config = LoaderConfig(path=dataset_path, loader="native", global_batch_size=8, num_threads=1)
@@ -121,8 +132,9 @@ def test_steps_planned_together_are_those_of_the_order(dataset_path, rank):
             np.testing.assert_array_equal(plan.boxes, boxes)
 
 
-def test_no_more_is_decoded_than_a_full_decode(build, dataset_path):
-    loader = build(dataset_path)
+@pytest.mark.parametrize("views", [VIEWS, [ViewSpec.fit(30, 44)] * 2], ids=["boxes", "fit"])
+def test_no_more_is_decoded_than_a_full_decode(build, dataset_path, views):
+    loader = build(dataset_path, views=views)
     list(itertools.islice(loader, 6))
     share = loader.telemetry.total().entropy_decoded_share
     assert 0 < share <= 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
+import torch
 from PIL import Image
 
 from fastssl.loaders.reference import cut_views
@@ -384,6 +385,25 @@ def test_two_resamplings_equal_the_reference():
     spec = ViewSpec.resize_squash(40, 16)
     boxes = np.array([[3, 4, 60, 40]], np.int32)
     assert_like_reference(payload, [spec], boxes)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_what_fits_lies_in_the_upper_left_corner_on_black(orientation):
+    payload = turn(JpegWriter((67, 41), SAMPLINGS["420"], 2, 0).write(), orientation)
+    height, width, _ = decode_picture(payload).shape
+    whole = np.array([[0, 0, width, height]], np.int32)
+    for short, long in ((1, 1), (5, 60), (41, 67), (30, 31), (100, 200)):
+        found = assert_like_reference(payload, [ViewSpec.fit(short, long)], whole)
+        assert found.entropy_decoded_mcus == found.total_mcus
+
+
+def test_a_view_that_passes_its_square_is_refused():
+    content = bytearray(JpegWriter((9, 8), SAMPLINGS["444"], 0, 0).write())
+    payload = torch.frombuffer(content, dtype=torch.uint8)
+    for size in ([0, 4], [4, 0], [5, 4], [4, 5]):
+        views = torch.tensor([[0, 0, 9, 8, 0, 0, 0, *size]], dtype=torch.int32)
+        _, (status, *_) = torch.ops.fastssl.decode_views(payload, views, 4, False)
+        assert jpeg.STATUSES[status] == "corrupt"
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")

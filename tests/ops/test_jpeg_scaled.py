@@ -145,6 +145,9 @@ def test_a_progressive_file_is_scaled_alike(subsampling):
         # The first of two resamplings counts too.
         ([[0, 0, 80, 80]], ViewSpec.resize_squash(40, 10), 2),
         ([[0, 0, 80, 80]], ViewSpec.resize_squash(5, 10), 8),
+        # What the picture is resized to, not the square that it lies in.
+        ([[0, 0, 80, 40]], ViewSpec.fit(10, 30), 4),
+        ([[0, 0, 80, 20]], ViewSpec.fit(10, 30), 2),
     ],
 )
 def test_no_view_has_to_be_enlarged(boxes, spec, wanted):

@@ -10,8 +10,8 @@ namespace {
 
 constexpr int kViews = 2, kMaxSide = 8;
 
-// Boxes all over the upright picture, chosen by the bytes.
-void choose_views(const Layout& layout, uint32_t seed, ViewBox* views) {
+// Boxes all over the upright picture, and sizes up to the side, chosen by the bytes.
+void choose_views(const Layout& layout, uint32_t seed, int32_t side, ViewBox* views) {
   const bool is_turned = layout.orientation >= 5;
   const int32_t width = is_turned ? layout.height : layout.width;
   const int32_t height = is_turned ? layout.width : layout.height;
@@ -27,6 +27,8 @@ void choose_views(const Layout& layout, uint32_t seed, ViewBox* views) {
     view.width = 1 + draw(width - view.left);
     view.height = 1 + draw(height - view.top);
     view.filter = draw(2);
+    view.out_width = 1 + draw(side);
+    view.out_height = 1 + draw(side);
   }
 }
 
@@ -37,10 +39,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Status parsed = parse_header(data, size, &layout);
   if (parsed == Status::ok && !is_small(layout)) return 0;
   const uint32_t seed = hash_bytes(data, size);
-  ViewBox views[kViews] = {{0, 0, 1, 1, 0, 0, 0}, {0, 0, 1, 1, 0, 0, 0}};
-  if (parsed == Status::ok) choose_views(layout, seed, views);
   // Small sides, so that scaled decoding finds boxes that are large enough.
   const int32_t side = 1 + static_cast<int32_t>(seed >> 8) % kMaxSide;
+  ViewBox views[kViews] = {{0, 0, 1, 1, 0, 0, 0, 1, 1}, {0, 0, 1, 1, 0, 0, 0, side, side}};
+  if (parsed == Status::ok) choose_views(layout, seed, side, views);
   const Dct dct = seed % 2 == 0 ? Dct::exact : Dct::scaled;
   static Decoder decoder;  // Used again, as a loader's thread does: nothing may stay behind.
   std::vector<uint8_t> plain(kViews * kMaxSide * kMaxSide * 3), tiles(plain.size());
