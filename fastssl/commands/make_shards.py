@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..shards.making.convert import ConversionReport, ConvertConfig, convert
+from ..shards.making.objects import CLIPPED, EMPTY, KEPT, OTHER_SIZE
 from .frame import check_json_path, parse_arguments, progress_bar, refuse_repeated
 
 
@@ -31,6 +32,17 @@ def describe_tiling(tiling: dict[str, int]) -> str:
     return f"{text}; kept as they are: {kept}" if kept else text
 
 
+def describe_objects(objects: dict[str, int]) -> str:
+    """Return how many objects there are, and what became of boxes that were not as they should."""
+    odd = [
+        (CLIPPED, "cut at the border of their picture"),
+        (EMPTY, "left out: no pixel of theirs lies in the picture"),
+        (OTHER_SIZE, "pictures of another size than their annotation says: see that boxes fit"),
+    ]
+    told = [f"{objects[name]:,} {what}" for name, what in odd if name in objects]
+    return "; ".join([f"{objects.get(KEPT, 0):,} objects", *told])
+
+
 def describe_labels(report: ConversionReport) -> str:
     """Return how many classes there are, and how many samples have one."""
     classes = f"{report.num_classes:,} class{'es' * (report.num_classes != 1)}"
@@ -51,6 +63,8 @@ def describe(report: ConversionReport, out: Path) -> str:
         describe_labels(report),
         f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
     ]
+    if report.objects:
+        lines.append(describe_objects(report.objects))
     if report.tiling:
         lines.append(describe_tiling(report.tiling))
     if report.was_finished:

@@ -27,6 +27,15 @@ FOLDER_NAME = "targets"
 LABELS = "labels"
 """Target with several labels an image: int8 (N, C), a column a class of the manifest."""
 
+OBJECTS = "objects"
+"""Target with the objects of a picture: float32 (N, M, 6), a row an object, ``x1 y1 x2 y2 class
+difficult``: corners in pixels of the upright picture as it is stored, x2 and y2 behind the box; the
+class's place among the manifest's; 1 for what is not to be counted. M is the most that a picture
+has; unused rows are ``NO_OBJECT``, behind the others."""
+
+NO_OBJECT = (0.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""A row of ``objects`` that holds none."""
+
 PRESENT, NOT_COUNTED, ABSENT = 1, 0, -1
 """What ``labels`` holds; 0 for difficult objects only, and where nobody looked."""
 
@@ -152,6 +161,11 @@ def check_entries(entries: Sequence[TargetEntry], num_samples: int, num_classes:
                 f"target {LABELS!r} is {entry.describe()}, wanted int8 {wanted[1]}: a column "
                 "a class"
             )
+        is_objects = entry.dtype == "float32" and entry.shape[2:] == (len(NO_OBJECT),)
+        if entry.name == OBJECTS and not is_objects:
+            raise ValueError(
+                f"target {OBJECTS!r} is {entry.describe()}, wanted float32 (N, M, {len(NO_OBJECT)})"
+            )
 
 
 # --- Reading --------------------------------------------------------------------------------------
@@ -274,11 +288,33 @@ def write_target(
     Returns:
         What the manifest shall list.
     """
+    path = folder / FOLDER_NAME / f"{spec.name}.npy"
+    path.parent.mkdir(exist_ok=True)
+    return write_rows(path, spec, num_samples, parts, scratch)
+
+
+def write_rows(
+    path: Path,
+    spec: TargetSpec,
+    num_samples: int,
+    parts: Iterable[np.ndarray],
+    scratch: Path | None = None,
+) -> TargetEntry:
+    """Write the array of a target, wherever; it appears whole or not at all.
+
+    Args:
+        path: its file.
+        spec: what the target is.
+        num_samples: N.
+        parts: rows in the order of sample ids, (n, ...) each, N in all.
+        scratch: where the file lies while it is written; None takes its own folder.
+
+    Returns:
+        What it is, with its SHA-256.
+    """
     shape, descr = (num_samples, *spec.row_shape), np.dtype(DTYPES[spec.dtype])
     draft = TargetEntry(spec.name, spec.dtype, shape, "0" * 64)
     digest, num_written = hashlib.sha256(draft.header), 0
-    path = folder / draft.file_name
-    path.parent.mkdir(exist_ok=True)
     with published(path, scratch) as file:
         file.write(draft.header)
         for rows in parts:

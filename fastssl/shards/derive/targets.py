@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from ...errors import InputError, nearest
 from ...system.files import sha256_of
 from ..reader import ShardDataset
-from ..targets import LABELS, NOT_COUNTED, PRESENT, TargetEntry, TargetSpec, write_target
+from ..targets import (
+    LABELS,
+    NO_OBJECT,
+    NOT_COUNTED,
+    OBJECTS,
+    PRESENT,
+    TargetEntry,
+    TargetSpec,
+    write_target,
+)
 
 LabelMap = tuple[int, ...] | None
 """New label by old label, -1 for a class that is dropped; None: equal."""
@@ -58,6 +67,9 @@ def _unite_one(name: str, datasets: Sequence[ShardDataset], num_classes: int) ->
     first, *others = (_spec_of(dataset, name) for dataset in datasets)
     if name == LABELS:  # its columns are moved to where the classes go
         return replace(first, row_shape=(num_classes,))
+    if name == OBJECTS:  # every picture has the room of the one with the most
+        most = max(spec.row_shape[0] for spec in (first, *others))
+        return replace(first, row_shape=(most, *first.row_shape[1:]))
     for dataset, spec in zip(datasets[1:], others, strict=True):
         if spec != first:
             raise InputError(
@@ -118,8 +130,8 @@ def write_targets(
     def rows_of(spec: TargetSpec) -> Iterator[np.ndarray]:
         for i, (dataset, label_map) in enumerate(zip(datasets, label_maps, strict=True)):
             for rows in _kept_rows(dataset, spec.name, kept[starts[i] : starts[i + 1]]):
-                is_moved = spec.name == LABELS
-                yield _move_columns(rows, label_map, spec.row_shape[0]) if is_moved else rows
+                move = _MOVES.get(spec.name)
+                yield rows if move is None else move(rows, label_map, spec.row_shape[0])
 
     num_samples = int(kept.sum())
     return tuple(write_target(folder, spec, num_samples, rows_of(spec)) for spec in specs)
@@ -139,3 +151,19 @@ def _move_columns(rows: np.ndarray, label_map: LabelMap, num_classes: int) -> np
     moved = np.full((len(rows), num_classes), NOT_COUNTED, rows.dtype)
     moved[:, numbers[numbers >= 0]] = rows[:, numbers >= 0]
     return moved
+
+
+def _move_objects(rows: np.ndarray, label_map: LabelMap, most: int) -> np.ndarray:
+    """Give objects their new classes, without those of dropped ones, and their rows the room."""
+    moved = np.full((len(rows), most, len(NO_OBJECT)), NO_OBJECT, rows.dtype)
+    moved[:, : rows.shape[1]] = rows
+    if label_map is not None:
+        # One place more: -1, no object, finds it from behind and stays -1.
+        moved[..., 4] = np.array([*label_map, -1])[moved[..., 4].astype(np.int64)]
+        moved[moved[..., 4] < 0] = NO_OBJECT
+        order = np.argsort(moved[..., 4] < 0, axis=1, kind="stable")
+        moved = np.take_along_axis(moved, order[..., None], axis=1)
+    return moved
+
+
+_MOVES = {LABELS: _move_columns, OBJECTS: _move_objects}

@@ -18,12 +18,12 @@ import numpy as np
 from ...errors import InputError
 from ..targets import ABSENT, LABELS, NOT_COUNTED, PRESENT, TargetSpec
 from .entries import Entry, Source
+from .objects import MAX_OBJECTS, describe_objects, pack_objects
 
 ENDING = ".json"
 
 _MAX_BYTES = 3 << 29
 _MAX_LABELS = 1 << 31
-_MAX_BOXES = 10_000
 _PREFIX = "instances_"
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -57,7 +57,7 @@ class _Instances(msgspec.Struct):
 
 
 class CocoSource(Source):
-    """The pictures of one file of instances, with target ``labels`` and boxes in their JSON."""
+    """The pictures of a file of instances, with targets ``labels`` and ``objects``."""
 
     def __init__(self, path: Path, images: Path | None = None) -> None:
         """Take a file and find its pictures.
@@ -99,7 +99,6 @@ class CocoSource(Source):
             what = f"{len(rows):,} images x {len(categories):,} categories"
             raise self._refuse(f"{what}; up to {_MAX_LABELS:,} labels are read")
         self.class_names = [category.name for category in categories]
-        self.targets = (TargetSpec(LABELS, "int8", (len(categories),)),)
         signs: list[dict[int, int]] = [{} for _ in rows]
         objects: list[list[dict[str, object]]] = [[] for _ in rows]
         for number, instance in enumerate(found.annotations):
@@ -111,18 +110,24 @@ class CocoSource(Source):
                 signs[row][column] = PRESENT
             else:
                 signs[row].setdefault(column, NOT_COUNTED)
-            if len(objects[row]) >= _MAX_BOXES:
-                raise self._refuse(f"more than {_MAX_BOXES:,} boxes on one picture")
+            if len(objects[row]) >= MAX_OBJECTS:
+                raise self._refuse(f"more than {MAX_OBJECTS:,} boxes on one picture")
             if instance.bbox is not None:
+                if not np.isfinite(instance.bbox).all():
+                    raise self._refuse(f"annotations[{number}] has a bbox that is no number")
                 name = self.class_names[column]
                 objects[row].append(_to_box(name, instance.bbox, bool(instance.iscrowd)))
+        spec = describe_objects(self._path, [len(boxes) for boxes in objects])
+        self.targets = (TargetSpec(LABELS, "int8", (len(categories),)), spec)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
         for image, boxes, known in zip(found.images, objects, signs, strict=True):
             labels = np.full(len(categories), ABSENT, np.int8)
             labels[list(known)] = list(known.values())
             said: dict[str, object] = {"boxes": boxes}
             if image.width and image.height:
                 said["boxes_size"] = [image.width, image.height]
-            yield Entry(image.file_name, columns=said, targets=(labels,))
+            rows = pack_objects(boxes, numbers, spec)
+            yield Entry(image.file_name, columns=said, targets=(labels, rows))
 
     def _read(self) -> _Instances:
         size = self._path.stat().st_size

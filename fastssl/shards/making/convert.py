@@ -220,14 +220,17 @@ class ConversionReport:
     """With --encode tiled: ``tiled`` JPEGs, ``bytes_before`` and ``bytes_after`` of them, and by
     reason how many were kept as they are."""
 
+    objects: dict[str, int] = field(default_factory=dict)
+    """Of a source with boxes: objects that were ``kept``; of these ``clipped`` at a border;
+    ``empty`` ones that were not; pictures of an ``other_size`` than their annotation says."""
+
     def to_json(self) -> str:
         """Return the contract's report: read, written, skipped, bytes_in, bytes_out, seconds.
 
-        One of ``--encode tiled`` has ``tiling`` too.
+        One of ``--encode tiled`` has ``tiling`` too, one of a source with boxes ``objects``.
         """
         names = ["read", "written", "skipped", "bytes_in", "bytes_out", "seconds"]
-        if self.tiling:
-            names.append("tiling")
+        names += [name for name in ("tiling", "objects") if getattr(self, name)]
         return json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n"
 
 
@@ -451,4 +454,5 @@ def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> Conve
                 shutil.rmtree(config.out)
     seconds = round(time.monotonic() - begin, 3)
     tiling = dict(sum((Counter(record.tiling) for record in records), Counter()))
-    return replace(_report(manifest), seconds=seconds, tiling=tiling)
+    objects = dict(sum((Counter(record.objects) for record in records), Counter()))
+    return replace(_report(manifest), seconds=seconds, tiling=tiling, objects=objects)

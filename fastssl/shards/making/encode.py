@@ -68,11 +68,24 @@ class EncodedPicture:
     tiling: str | None = None
     """What came of the wish for tiles: ``tiled``, or why a JPEG was kept as it is; None where there
     was no such wish."""
+    made_from: tuple[int, int, int] | None = None
+    """What ``source`` says, where the payload is not as its source was."""
+
+    @property
+    def source(self) -> tuple[int, int, int]:
+        """Upright width and height of the source, and the EXIF orientation that it had."""
+        return self.made_from or (self.width, self.height, self.flags.orientation)
 
 
 def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
     width, height = image.size
     return (height, width) if orientation >= 5 else (width, height)
+
+
+def _describe_source(image: Image.Image) -> tuple[int, int, int]:
+    """Return what ``EncodedPicture.source`` says of a picture whose pixels are loaded."""
+    orientation = read_orientation(image)
+    return (*_upright_size(image, orientation), orientation)
 
 
 def jpeg_flags(payload: bytes, orientation: int) -> tuple[SampleFlags, JpegHeader | None]:
@@ -135,9 +148,12 @@ def describe_payload(payload: bytes) -> tuple[int, int, SampleFlags]:
     return _describe(payload, image)
 
 
-def _store_raw(upright: Image.Image) -> EncodedPicture:
+def _store_raw(
+    upright: Image.Image, made_from: tuple[int, int, int] | None = None
+) -> EncodedPicture:
     payload = pack_npy(np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB")))
-    return EncodedPicture(payload, "npy", *upright.size, SampleFlags(payload=Payload.NPY))
+    flags = SampleFlags(payload=Payload.NPY)
+    return EncodedPicture(payload, "npy", *upright.size, flags, made_from=made_from)
 
 
 def _keep(data: bytes, limits: DecodeLimits) -> EncodedPicture:
@@ -150,11 +166,13 @@ def _keep(data: bytes, limits: DecodeLimits) -> EncodedPicture:
     if image.format == "NPY":
         return _store_raw(image)
     # WebP, BMP, GIF, TIFF ...: of what shards hold, PNG keeps the pixels in the fewest bytes.
+    made_from = _describe_source(image)
     upright = to_upright(image)
     buffer = io.BytesIO()
     upright.save(buffer, "PNG")
     flags = _png_flags(upright, 1)
-    return EncodedPicture(buffer.getvalue(), "png", *upright.size, flags)
+    payload = buffer.getvalue()
+    return EncodedPicture(payload, "png", *upright.size, flags, made_from=made_from)
 
 
 def _tile(data: bytes, limits: DecodeLimits) -> EncodedPicture:
@@ -192,7 +210,10 @@ def _shrink(upright: Image.Image, short: int) -> Image.Image:
 
 
 def _make_raw(data: bytes, encoding: Encoding, limits: DecodeLimits) -> EncodedPicture:
-    return _store_raw(_shrink(to_upright(open_picture(data, limits)), encoding.resize_short))
+    image = open_picture(data, limits)
+    load_pixels(image)
+    made_from = _describe_source(image)
+    return _store_raw(_shrink(to_upright(image), encoding.resize_short), made_from)
 
 
 def _resize(data: bytes, encoding: Encoding, limits: DecodeLimits) -> EncodedPicture:
@@ -205,13 +226,14 @@ def _resize(data: bytes, encoding: Encoding, limits: DecodeLimits) -> EncodedPic
         if is_ready and orientation == 1 and min(image.size) <= encoding.resize_short:
             # Nothing to gain: another pass through JPEG would only lose quality.
             return EncodedPicture(data, "jpg", *image.size, flags)
+    made_from = _describe_source(image)
     upright = _shrink(to_upright(image), encoding.resize_short)
     upright.info = {}  # no comment, profile or EXIF of the source comes along
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=encoding.quality)
     payload = buffer.getvalue()
     flags, _ = jpeg_flags(payload, 1)
-    return EncodedPicture(payload, "jpg", *upright.size, flags)
+    return EncodedPicture(payload, "jpg", *upright.size, flags, made_from=made_from)
 
 
 def encode_picture(

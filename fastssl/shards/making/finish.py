@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import InputError
 from ...system.files import publish_bytes, published, sync_folder
 from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
-from ..targets import TargetEntry, write_target
+from ..targets import DTYPES, OBJECTS, TargetEntry, TargetSpec, write_target
 from .plan import ConversionPlan, read_targets, remove_building
-from .slices import SliceRecord, rows_path
+from .slices import SliceRecord, objects_path, rows_path
 from .writer import shard_name
 
 _MAX_NUMBERED_CLASSES = 100_000
@@ -66,10 +69,15 @@ def _write_targets(
         return ()
     num_samples = sum(record.samples for record in records)
     left_out = [[entry["position"] for entry in record.skipped] for record in records]
+
+    def rows_of(spec: TargetSpec) -> Iterator[np.ndarray]:
+        if spec.name != OBJECTS:
+            return read_targets(building, plan, spec, left_out)
+        paths = (objects_path(building, number) for number in range(len(records)))
+        return (np.fromfile(p, DTYPES[spec.dtype]).reshape(-1, *spec.row_shape) for p in paths)
+
     return tuple(
-        write_target(
-            out, spec, num_samples, read_targets(building, plan, spec, left_out), scratch=building
-        )
+        write_target(out, spec, num_samples, rows_of(spec), scratch=building)
         for spec in plan.targets
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -273,6 +274,7 @@ class PlannedEntries:
         self._order = np.load(building / _ORDER, mmap_mode="r")
         self._starts = np.memmap(building / (_ENTRIES + ".starts"), "<u8", "r")
         self._path = building / _ENTRIES
+        self._building = building
 
     def read(self, start: int, stop: int) -> Iterator[Entry]:
         """Yield the entries at positions start .. stop-1."""
@@ -280,6 +282,12 @@ class PlannedEntries:
             for number in self._order[start:stop]:
                 file.seek(int(self._starts[number]))
                 yield Entry.from_json(file.readline())
+
+    def read_target(self, position: int, spec: TargetSpec) -> np.ndarray:
+        """Return the row of a target that the listing has for the entry at a position."""
+        path, start = _rows_path(self._building, spec), int(self._order[position]) * spec.row_bytes
+        row = np.fromfile(path, DTYPES[spec.dtype], math.prod(spec.row_shape), offset=start)
+        return row.reshape(spec.row_shape)
 
 
 def read_targets(

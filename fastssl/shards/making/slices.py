@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import RunFailed
 from ...system.files import publish_bytes, published
 from ...system.limited import Ended, run_limited
@@ -18,6 +21,7 @@ from ..manifest import BUILDING_NAME
 from ..picture import PictureError
 from .encode import EncodedPicture, Encoding, encode_picture
 from .entries import LeftOut
+from .objects import find_objects, place_objects
 from .plan import ConversionPlan, PlannedEntries
 from .sources import read_entry
 from .writer import ShardWriter, dali_index_name, shard_name
@@ -42,6 +46,8 @@ class SliceRecord:
     tiling: dict[str, int] = field(default_factory=dict)
     """``tiled``: JPEGs that were; ``bytes_before`` and ``bytes_after`` of these; and by reason how
     many were kept as they are. Empty unless tiles were asked for."""
+    objects: dict[str, int] = field(default_factory=dict)
+    """What ``place_objects`` counted."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
     """Entries that were left out: source, reason, detail, and their position in the plan."""
 
@@ -57,6 +63,11 @@ def _record_path(building: Path, number: int) -> Path:
 def rows_path(building: Path, number: int) -> Path:
     """Return where the index rows of a finished slice lie."""
     return building / f"slice-{number:06d}.rows"
+
+
+def objects_path(building: Path, number: int) -> Path:
+    """Return where the rows of target ``objects`` of a finished slice lie."""
+    return building / f"slice-{number:06d}.objects"
 
 
 def load_record(out: Path, number: int) -> SliceRecord | None:
@@ -88,6 +99,8 @@ class _Sample:
     picture: EncodedPicture | None = None
     label: int = -1
     metadata: dict[str, Any] = field(default_factory=dict)
+    objects: NDArray[np.float32] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     detail: str = ""
 
@@ -113,7 +126,13 @@ def _make_sample(position: int, entries: PlannedEntries, plan: ConversionPlan) -
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
         "orientation": picture.flags.orientation,
     }
-    return _Sample(entry.name, num_bytes, picture, sample.label, metadata)
+    objects, counts = None, {}
+    spec = find_objects(plan.targets)
+    if spec is not None:
+        said = entry.columns.get("boxes_size")
+        annotated = entries.read_target(position, spec)
+        objects, counts = place_objects(annotated, said and (said[0], said[1]), picture)
+    return _Sample(entry.name, num_bytes, picture, sample.label, metadata, objects, counts)
 
 
 def _make_samples(
@@ -152,6 +171,8 @@ def _add_sample(writer: ShardWriter, position: int, sample: _Sample, record: Sli
     record.samples += 1
     record.num_labelled += sample.label >= 0
     record.max_label = max(record.max_label, sample.label)
+    for name, count in sample.counts.items():
+        _count(record.objects, name, count)
     if picture.tiling is not None:
         _count(record.tiling, picture.tiling, 1)
     if picture.tiling == "tiled":
@@ -173,12 +194,14 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
     """
     building = out / BUILDING_NAME
     start, stop = plan.slice_bounds(number)
-    record = SliceRecord()
+    record, objects = SliceRecord(), []
     tar = building / f"slice-{number:06d}.tar"
     with published(tar, building) as file:
         writer = ShardWriter(file)
         for position, sample in _make_samples(start, stop, building, plan):
             _add_sample(writer, position, sample, record)
+            if sample.objects is not None:
+                objects.append(sample.objects.tobytes())
             report(1)
         record.bytes, record.sha256 = writer.finish()
     target = out / shard_name(number)
@@ -190,6 +213,8 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
         tar.unlink()
         record.bytes, record.sha256 = 0, ""
     publish_bytes(rows_path(building, number), writer.rows.tobytes())
+    if find_objects(plan.targets) is not None:
+        publish_bytes(objects_path(building, number), b"".join(objects))
     text = json.dumps(asdict(record), sort_keys=True)
     publish_bytes(_record_path(building, number), text.encode("ascii"))
     return record

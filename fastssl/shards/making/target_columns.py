@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, nearest
-from ..targets import DTYPES, LABELS, TargetSpec
+from ..targets import DTYPES, LABELS, OBJECTS, TargetSpec
 
 _FORM = re.compile(
     r"(?:(?P<name>[^=:]+)=)?(?P<column>.+?):(?P<dtype>[a-z]+[0-9]*)(?::(?P<missing>[^:]*))?"
@@ -138,9 +138,10 @@ def _parse(text: str) -> TargetColumn:
         raise InputError(
             f"--targets {text!r}: {error}; name it so: --targets NAME={column}:{dtype}"
         ) from None
-    if name == LABELS:
+    kept = {LABELS: "a column a class", OBJECTS: "a row an object"}
+    if name in kept:
         raise InputError(
-            f"--targets {text!r}: {LABELS!r} is the target with a column a class; name it "
+            f"--targets {text!r}: {name!r} is the target with {kept[name]}; name it "
             f"otherwise: --targets NAME={column}:{dtype}"
         )
     try:

@@ -18,6 +18,7 @@ from xml.parsers import expat
 from ...errors import InputError, nearest
 from ..targets import ABSENT, LABELS, NOT_COUNTED, PRESENT, TargetSpec
 from .entries import Entry, Source
+from .objects import describe_objects, pack_objects
 
 DEFAULT_SPLIT = "trainval"
 
@@ -186,7 +187,7 @@ def read_annotation(path: Path) -> Annotation:
 
 
 class VocSource(Source):
-    """The pictures of one split, with target ``labels`` and boxes in each sample's JSON."""
+    """The pictures of one split, with targets ``labels`` and ``objects``."""
 
     def __init__(self, root: Path, split: str):
         """Take a folder and find the list of the split.
@@ -219,23 +220,28 @@ class VocSource(Source):
         self._check_annotations(pictures)
         given = self._read_class_files()
         # Of all annotations, so that every split of a folder has the same columns.
-        self.class_names = sorted(self._list_classes() | set(given))
+        classes, counts = self._survey(pictures)
+        self.class_names = sorted(classes | set(given))
         if not self.class_names:
             raise InputError(
                 f"{self.root / _ANNOTATIONS}: no annotation has an object; name "
                 f"{self.root / _PICTURES} as SOURCE to convert the pictures without labels"
             )
-        self.targets = (TargetSpec(LABELS, "int8", (len(self.class_names),)),)
+        objects = describe_objects(self._list, counts)
+        self.targets = (TargetSpec(LABELS, "int8", (len(self.class_names),)), objects)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
         files = self._list_files()
         for picture in pictures:
             annotation = read_annotation(self._annotation_path(picture))
             self._compare(picture, annotation, given)
-            columns: dict[str, object] = {"boxes": [one.to_json() for one in annotation.objects]}
+            boxes = [one.to_json() for one in annotation.objects]
+            columns: dict[str, object] = {"boxes": boxes}
             if annotation.size is not None:
                 columns["boxes_size"] = list(annotation.size)
             labels = [annotation.label(name) for name in self.class_names]
             name = f"{_PICTURES}/{files.get(picture, f'{picture}.jpg')}"
-            yield Entry(name, columns=columns, targets=(labels,))
+            rows = pack_objects(boxes, numbers, objects)
+            yield Entry(name, columns=columns, targets=(labels, rows))
 
     def _annotation_path(self, picture: str) -> Path:
         return self.root / _ANNOTATIONS / f"{picture}.xml"
@@ -260,12 +266,17 @@ class VocSource(Source):
                 "SOURCE to convert all pictures without labels"
             )
 
-    def _list_classes(self) -> set[str]:
-        found: set[str] = set()
-        for path in (self.root / _ANNOTATIONS).glob("*.xml"):
-            if not path.name.startswith("."):
-                found |= {one.name for one in read_annotation(path).objects}
-        return found
+    def _survey(self, pictures: list[str]) -> tuple[set[str], list[int]]:
+        """Return the classes of all annotations, and how many objects each picture has."""
+        found = (self.root / _ANNOTATIONS).glob("*.xml")
+        paths = {path.stem: path for path in found if not path.name.startswith(".")}
+        paths |= {picture: self._annotation_path(picture) for picture in pictures}
+        classes, counts = set(), {}
+        for name, path in paths.items():
+            objects = read_annotation(path).objects
+            classes |= {one.name for one in objects}
+            counts[name] = len(objects)
+        return classes, [counts[picture] for picture in pictures]
 
     def _list_files(self) -> dict[str, str]:
         """Return the picture's file by what the list calls it; a .jpg before any other."""
