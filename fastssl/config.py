@@ -84,6 +84,11 @@ class LoaderConfig(Checked, prefix="data."):
     """SHA-256 of that file; filled in, so that a run keeps to its samples."""
     targets: Annotated[tuple[str, ...], tyro.conf.Suppress] = free(())
     """Targets of the dataset that batches carry (docs/shards.md); none costs nothing."""
+    target_files: Annotated[tuple[Path, ...], tyro.conf.Suppress] = free(())
+    """Targets from outside the dataset that batches carry, as proposals.npy: row = sample id, with
+    proposals.json beside it, by the file's name."""
+    target_sha256: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """SHA-256 of what stands beside each of these; filled in, so that a run keeps to its rows."""
     nominal_samples: Annotated[int, Range(0, MAX_SAMPLES)] = free(0)
     """Samples that the recipe is meant for: a tenth more or less is a warning; 0 is any number."""
     max_bad_share: Share = 0.01
@@ -98,12 +103,21 @@ class LoaderConfig(Checked, prefix="data."):
     def __post_init__(self) -> None:
         """Tell folders and addresses apart, and samples that a file names by its content."""
         object.__setattr__(self, "path", parse_place(self.path))
+        if self.target_files and not self.target_sha256:
+            object.__setattr__(self, "target_sha256", tuple(map(_hash_beside, self.target_files)))
         if self.ids_file != Path() and not self.ids_sha256:
             object.__setattr__(self, "ids_sha256", sha256_of(self.ids_file))
         super().__post_init__()
 
     def check(self) -> None:
-        """Refuse a part of nothing, and two ways to choose samples."""
+        """Refuse a part of nothing, two ways to choose samples, and targets of one name."""
+        names = [*self.targets, *(path.stem for path in self.target_files)]
+        if len(set(names)) < len(names):
+            doubled = next(name for name in names if names.count(name) > 1)
+            raise InputError(
+                f"data.target_files: {doubled!r} comes twice among the targets ({', '.join(names)})"
+                "; give one of the files, and what stands beside it, another name"
+            )
         if self.ids_file != Path() and (self.hold_out or self.max_samples):
             raise InputError(
                 f"data.ids_file ({self.ids_file}) says which samples are used, and so do "
@@ -120,6 +134,17 @@ class LoaderConfig(Checked, prefix="data."):
     def layout(self) -> ChunkLayout:
         """The shape of the chunked order."""
         return ChunkLayout(self.chunk_size, self.num_lanes, self.window_chunks)
+
+
+def _hash_beside(path: Path) -> str:
+    """Return what stands for a target from outside: the SHA-256 of its JSON."""
+    try:
+        return sha256_of(path.with_suffix(".json"))
+    except FileNotFoundError:
+        raise InputError(
+            f"data.target_files: {path.with_suffix('.json')}, which says what {path.name} is of, "
+            "is missing; restore it, or make both again"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -405,6 +430,6 @@ def list_defaults(config: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(one) for one in value]
     # What is written down lasts: an address leaves its password behind.
     return hide_credentials(str(value)) if isinstance(value, Path | str) else value

@@ -27,8 +27,10 @@ from ..config import LoaderConfig, check_batch_size
 from ..errors import InputError, nearest
 from ..sampling import HoldOut, SampleOrder, count_remaining
 from ..shards import ShardDataset
+from ..shards.target_files import ENDING, open_target_file
 from ..stages import STAGES
 from ..system.cpus import cpus_per_rank
+from ..system.files import sha256_of
 from ..views import Views, draw_boxes, list_views
 from .ahead import LookAhead
 from .buffers import BatchBuffers
@@ -116,7 +118,9 @@ class Loader(abc.ABC):
         self.order = SampleOrder(
             dataset.digest, self.num_samples, config.seed, config.order, config.layout, find_ids
         )
-        self.reader = SampleReader(dataset, self.views, self.order, config.targets)
+        self.reader = SampleReader(
+            dataset, self.views, self.order, config.targets, _open_files(config, dataset)
+        )
         self.position = 0
         self.num_threads = config.num_threads or cpus_per_rank()
         self.stage_workers = {
@@ -354,6 +358,17 @@ def _check_targets(config: LoaderConfig, dataset: ShardDataset) -> None:
                 f"{nearest(name, dataset.targets) if dataset.targets else known}"
             )
         _ = dataset.targets[name]
+
+
+def _open_files(config: LoaderConfig, dataset: ShardDataset) -> dict[str, np.memmap]:
+    """Map the targets from outside the dataset, by name."""
+    for path, sha256 in zip(config.target_files, config.target_sha256, strict=True):
+        if sha256_of(path.with_suffix(ENDING)) != sha256:
+            raise InputError(
+                f"data.target_files: {path.with_suffix(ENDING)} has changed since the run began; "
+                "restore it, or choose another --output-dir"
+            )
+    return {path.stem: open_target_file(path, dataset) for path in config.target_files}
 
 
 def count_ids(config: LoaderConfig, available: int) -> int:

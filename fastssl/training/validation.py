@@ -226,7 +226,8 @@ def _choose_data(config: RunConfig) -> LoaderConfig:
     data = config.data
     part: dict[str, Any] = {"path": data.path, "part": "held_out"}
     if config.validation.path != Path():
-        part = {"path": config.validation.path, "max_samples": 0, "hold_out": 0}
+        of_data = {"target_files": (), "target_sha256": ()}
+        part = {"path": config.validation.path, "max_samples": 0, "hold_out": 0, **of_data}
     loader = data.loader if data.loader in ("native", "webdataset") else "auto"
     return dataclasses.replace(data, loader=loader, nominal_samples=0, **part)
 
