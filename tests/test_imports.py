@@ -38,12 +38,13 @@ SHARDS_ROOMS = ("", "making", "derive")
 # Part -> the parts that it may import beside itself and the leaves.
 _BELOW_RUNS = {"ops", "shards", "models", "tasks", "loaders"}
 _BELOW_EVALUATION = {*_BELOW_RUNS, "runs", "training", "synthetic"}
-_BELOW_COMMANDS = {*_BELOW_EVALUATION, "evaluation", "studies"}
+_BELOW_COMMANDS = {*_BELOW_EVALUATION, "evaluation", "studies", "proposals"}
 ARROWS = {
     "ops": set(),
     "shards": set(),
     "models": {"ops", "shards"},
     "synthetic": {"shards"},
+    "proposals": {"shards"},
     "loaders": {"ops", "shards"},
     "tasks": {"ops", "shards", "models"},
     "runs": _BELOW_RUNS,

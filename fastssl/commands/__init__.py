@@ -48,6 +48,7 @@ COMMANDS = {
         ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),
         ("make-beton", "commands.make_beton", _DATA, "write a dataset in FFCV's file format"),
         ("render-synthetic", "commands.render_synthetic", _DATA, "render the synthetic set"),
+        ("proposals", "commands.proposals", _DATA, "where objects might be, for Fast R-CNN"),
         ("color-prior", "commands.color_prior", _DATA, "count the colours of a dataset"),
         ("check-shortcuts", "commands.check_shortcuts", _DATA, "what low-level cues give away"),
         ("train", "commands.train", _TRAINING, "pretrain a trunk; a run found there goes on"),

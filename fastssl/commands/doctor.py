@@ -39,6 +39,7 @@ _REQUIRED = {
 _FFCV = "apt-get install pkg-config libopencv-dev libturbojpeg0-dev && pip install ffcv"
 _OPTIONAL = {
     "torchvision": ("torchvision", "pip install torchvision", "detection"),
+    "pycocotools": ("pycocotools", "pip install pycocotools", "detection's average precision"),
     "mitsuba": (
         "mitsuba",
         "pip install mitsuba trimesh",
