@@ -178,14 +178,14 @@ def test_a_killed_search_goes_on_with_what_it_has_drawn(tmp_path):
     words = ("train", "one", "--stop-at", "3", "--stops", "1")
     (tmp_path / "search.json").write_text(json.dumps({"tune": words}))
 
-    def list_waiting():
-        places = sorted(folder.glob("trials/*/waits"))
-        return [p.parent for p in places if len((p.parent / "steps").read_text().split()) == 2]
-
     # Two trials at a time wait at their third step, until all four have been killed there.
-    for _ in range(2):
+    for num_waiting in (2, 4):
         child = start(folder, "search")
-        wait_until(lambda: len(list_waiting()) == 2, "two trials at their third step", child)
+        wait_until(
+            lambda: len(list(folder.glob("trials/*/waits"))) == num_waiting,  # noqa: B023
+            "two more trials at their third step",
+            child,
+        )
         child.kill()
         child.wait()
     child = start(folder, "search")
