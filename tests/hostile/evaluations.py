@@ -347,9 +347,9 @@ def tell_part(**fields: Any) -> Change:
     def change(run: Path, _: Path) -> None:
         path = part_of(run)
         content = json.loads(path.read_bytes())
-        content.update(fields)
         for part in content["parts"]:
             part.update({name: value for name, value in fields.items() if name != "parts"})
+        content.update(fields)
         path.write_text(json.dumps(content))
 
     return change
