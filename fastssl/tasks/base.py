@@ -37,6 +37,7 @@ Resize = Annotated[int, Range(1, MAX_SIDE)]
 """Side in pixels that an image is brought to before something is cut from it."""
 Features = Annotated[int, Range(1, 65_536)]
 """Width of a head's layer."""
+_ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,28 @@ def check_side(field: str, side: int, trunk: Trunk) -> None:
             f"task.{field} ({side}) must be at least {trunk.min_side} px for trunk "
             f"'{trunk.name}'; enlarge it, or choose another --trunk"
         )
+
+
+def check_labelled(dataset: ShardDataset, num_samples: int, task: str) -> None:
+    """Refuse a dataset of which no sample has one label, and a run would learn nothing.
+
+    Args:
+        dataset: of a run.
+        num_samples: samples with ids below this are used.
+        task: that learns labels, for a message.
+
+    Raises:
+        InputError: says who takes several labels, where the dataset has them.
+    """
+    labels = dataset.index["label"]
+    starts = range(0, num_samples, _ROWS_AT_ONCE)  # of most datasets the first row has one
+    if any((labels[s : min(s + _ROWS_AT_ONCE, num_samples)] >= 0).any() for s in starts):
+        return
+    several = " (several: fastssl evaluate finetune takes those)" * ("labels" in dataset.targets)
+    raise InputError(
+        f"task ({task}) needs images of one label each, and none of the {num_samples:,} of "
+        f"{dataset.path} has one{several}; give a dataset made from one folder a class"
+    )
 
 
 class Task(nn.Module, abc.ABC):

@@ -18,7 +18,8 @@ from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
 from ..models.downstream_heads import build_downstream_head
-from .base import Inputs, Metric
+from ..shards import ShardDataset
+from .base import Inputs, Metric, check_labelled
 from .downstream import (
     NOT_COUNTED,
     DownstreamConfig,
@@ -83,6 +84,10 @@ class Classification(DownstreamTask):
             )
         self.num_classes = num_classes
         self.head = build_downstream_head(config.head, trunk.num_features, num_classes)
+
+    def check_data(self, dataset: ShardDataset, num_samples: int) -> None:
+        """Refuse a dataset without labels."""
+        check_labelled(dataset, num_samples, self.config.name)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

@@ -17,8 +17,9 @@ from ..errors import InputError
 from ..fields import Share
 from ..models import Trunk
 from ..models.input_spec import InputSpec, make_inputs
+from ..shards import ShardDataset
 from ..views import ViewSpec
-from .base import Inputs, Metric, Resize, Task, check_side
+from .base import Inputs, Metric, Resize, Task, check_labelled, check_side
 from .inception_views import (
     Area,
     InceptionConfig,
@@ -115,6 +116,10 @@ class Supervised(Task):
         self.head = nn.Linear(trunk.num_features, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+
+    def check_data(self, dataset: ShardDataset, num_samples: int) -> None:
+        """Refuse a dataset without labels."""
+        check_labelled(dataset, num_samples, self.config.name)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, seed: int, dtype: torch.dtype) -> Inputs:

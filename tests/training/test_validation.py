@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -186,6 +187,26 @@ def test_what_lacks_the_target_is_refused(dataset_path, tmp_path):
         InputError, match=r"validation.path \(.*\) has no target 'pose', which pose"
     ):
         train(config)
+
+
+@pytest.mark.parametrize("recipe", ["supervised_smoke", "newell20_classification_smoke"])
+def test_images_of_several_labels_are_no_images_of_one(recipe, tmp_path):
+    content = {"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 2, "file_name": "1.jpg"}]}
+    content["categories"] = [{"id": c, "name": "ab"[c]} for c in range(2)]
+    content["annotations"] = [
+        {"id": c, "image_id": 1, "category_id": c, "bbox": [1, 1, 9, 9], "iscrowd": 0, "area": 81}
+        for c in range(2)
+    ]
+    for number in range(2):
+        save_photograph(tmp_path / f"{number}.jpg", number)
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    convert(ConvertConfig(tmp_path / "set.json", tmp_path / "set", workers=1))
+    config = build_recipe(recipe)
+    data = dataclasses.replace(
+        config.data, path=tmp_path / "set", global_batch_size=2, num_threads=1
+    )
+    with pytest.raises(InputError, match=r"none of the 2 of .* has one \(several: fastssl eval"):
+        train(dataclasses.replace(config, output_dir=tmp_path / "run", data=data))
 
 
 def test_a_pretext_task_is_not_tested_so(configure, dataset_path):
