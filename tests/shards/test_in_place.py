@@ -23,7 +23,8 @@ from fastssl.shards.derive.select import Selection
 from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.making import tar_stream
 from fastssl.shards.making.convert import ConvertConfig, convert
-from fastssl.shards.making.in_place import IndexTarsConfig, index_tars, list_tars
+from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
+from fastssl.shards.making.tar_list import list_tars
 from fastssl.views import ViewSpec
 from tests.range_server import RangeServer
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import braceexpand
 import numpy as np
 import tyro
 
-from ...address import hide_credentials, parse_place
 from ...errors import InputError
 from ...fields import Checked, NumWorkers, Range
 from ...system.cpus import available_cpus
@@ -42,18 +39,18 @@ from ..manifest import (
     TarEntry,
 )
 from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError
-from ..places import look_at, split_address
+from ..places import split_address
 from ..store import Store
 from .encode import EncodedPicture, Encoding, encode_picture
 from .entries import LeftOut
 from .plan import MAX_SECONDS
+from .tar_list import PlacedTar, list_tars, look_at_tars, name_shards
 from .tar_stream import MAX_IMAGE_BYTES, TarSample, TarStream, read_samples
 
 _PLAN_NAME = "tars.json"
 _LOCK_NAME = ".lock"
 _BATCH = 64
 _BATCH_BYTES = 1 << 28
-_MAX_TARS = 1_000_000
 _MAX_NUMBERED_CLASSES = 100_000
 _KEEP = Encoding("keep")
 
@@ -99,15 +96,6 @@ class IndexReport:
     """Samples with a label."""
 
 
-@dataclass(frozen=True)
-class _Tar:
-    """A tar as it was found before it is read."""
-
-    address: str
-    size: int
-    etag: str | None
-
-
 @dataclass
 class _Record:
     """What was found in a tar; published last."""
@@ -118,63 +106,6 @@ class _Record:
     num_labelled: int = 0
     max_label: int = -1
     skipped: list[dict[str, str]] | None = None
-
-
-# --- Which tars -----------------------------------------------------------------------------------
-
-
-def list_tars(given: Sequence[str]) -> list[str]:
-    """Return the addresses of tars, in the order in which they were named.
-
-    Args:
-        given: paths, folders (all ``*.tar`` in them, sorted) and addresses, with braces as
-            WebDataset writes them: ``s3://bucket/{000000..000041}.tar``.
-
-    Raises:
-        InputError: if one is none, or named twice.
-    """
-    found: list[str] = []
-    for name in given:
-        for one in _expand(name):
-            place = parse_place(one)
-            if isinstance(place, Path) and place.is_dir():
-                tars = sorted(str(path.resolve()) for path in place.glob("*.tar"))
-                if not tars:
-                    raise InputError(f"{place}: a folder without a .tar; name tars")
-                found += tars
-            else:
-                found.append(str(place.resolve()) if isinstance(place, Path) else place)
-            if len(found) > _MAX_TARS:
-                raise InputError(f"{name}: more than {_MAX_TARS:,} tars; name fewer at once")
-    twice = [address for address, count in Counter(found).items() if count > 1]
-    if twice:
-        raise InputError(f"{hide_credentials(twice[0])}: named twice; name every tar once")
-    return found
-
-
-def _expand(name: str) -> Iterator[str]:
-    try:
-        return itertools.islice(braceexpand.braceexpand(name), _MAX_TARS + 1)
-    except ValueError as error:
-        raise InputError(f"{name}: its braces cannot be expanded ({error})") from None
-
-
-def _look_at_tars(addresses: list[str]) -> list[_Tar]:
-    found = []
-    for address in addresses:
-        state = look_at(*split_address(address))
-        if state.size is None:
-            raise InputError(f"{address}: its store does not tell its size; copy it to another")
-        found.append(_Tar(address, state.size, state.etag))
-    return found
-
-
-def _name_shards(addresses: list[str]) -> list[str]:
-    """Return names of the shards: the tars' own, with their number where two have the same."""
-    names = [split_address(address)[1].lstrip(".")[:200] for address in addresses]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{number:06d}-{name}" for number, name in enumerate(names)]
 
 
 # --- One tar --------------------------------------------------------------------------------------
@@ -198,7 +129,7 @@ def _load_record(building: Path, number: int) -> _Record | None:
 
 
 @contextlib.contextmanager
-def _opened(tar: _Tar) -> Iterator[TarStream]:
+def _opened(tar: PlacedTar) -> Iterator[TarStream]:
     folder, name = split_address(tar.address)
     place: Path | Store
     if isinstance(folder, Path):
@@ -264,7 +195,11 @@ def _in_batches(samples: Iterator[TarSample]) -> Iterator[list[TarSample]]:
 
 
 def index_tar(
-    job: tuple[int, _Tar], report: Report, building: Path, limits: DecodeLimits, max_seconds: int
+    job: tuple[int, PlacedTar],
+    report: Report,
+    building: Path,
+    limits: DecodeLimits,
+    max_seconds: int,
 ) -> _Record:
     """Read one tar, and publish its rows of the index and at last its record.
 
@@ -323,7 +258,7 @@ def _describe_end(ended: Ended, max_seconds: int) -> LeftOut:
     return LeftOut("crashed", f"its decoder ended by {ended.number.name}")
 
 
-def _note(record: _Record, tar: _Tar, sample: TarSample, why: LeftOut) -> None:
+def _note(record: _Record, tar: PlacedTar, sample: TarSample, why: LeftOut) -> None:
     assert record.skipped is not None
     suffix = f".{sample.extension}" if sample.extension else ""
     source = f"{tar.address}/{sample.key}{suffix}"
@@ -356,7 +291,7 @@ def _check_out(config: IndexTarsConfig) -> None:
         raise InputError(f"{out}: not empty, and nothing of ours; choose a new folder")
 
 
-def _settle_tars(config: IndexTarsConfig, building: Path, tars: list[_Tar]) -> None:
+def _settle_tars(config: IndexTarsConfig, building: Path, tars: list[PlacedTar]) -> None:
     """Write down which tars are indexed, or see that they are those of the beginning."""
     plan = {
         "tars": [asdict(tar) for tar in tars],
@@ -377,7 +312,7 @@ def _settle_tars(config: IndexTarsConfig, building: Path, tars: list[_Tar]) -> N
         )
 
 
-def _finish(out: Path, tars: list[_Tar], records: list[_Record]) -> Manifest:
+def _finish(out: Path, tars: list[PlacedTar], records: list[_Record]) -> Manifest:
     building = out / BUILDING_NAME
     skipped = [line for record in records for line in record.skipped or ()]
     counts = dict(sorted(Counter(line["reason"] for line in skipped).items()))
@@ -389,7 +324,7 @@ def _finish(out: Path, tars: list[_Tar], records: list[_Record]) -> Manifest:
             f"place ({told}); convert them: fastssl make-shards SOURCE OUT"
         )
     used = [number for number, record in enumerate(records) if record.samples]
-    names = _name_shards([tars[number].address for number in used])
+    names = name_shards([tars[number].address for number in used])
     shards, places = [], []
     for name, number in zip(names, used, strict=True):
         tar, record = tars[number], records[number]
@@ -459,7 +394,7 @@ def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> 
     if not config.tars:
         raise InputError("no tar is named: fastssl index-tars TAR [TAR ...] OUT")
     _check_out(config)
-    tars = _look_at_tars(list_tars(config.tars))
+    tars = look_at_tars(list_tars(config.tars))
     building = config.out / BUILDING_NAME
     with stopping_on_signals("tars that are done are kept; go on by the same command, --resume"):
         building.mkdir(parents=True, exist_ok=True)
@@ -480,7 +415,9 @@ def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> 
     )
 
 
-def _index_all(config: IndexTarsConfig, tars: list[_Tar], on_progress: Progress) -> list[_Record]:
+def _index_all(
+    config: IndexTarsConfig, tars: list[PlacedTar], on_progress: Progress
+) -> list[_Record]:
     building = config.out / BUILDING_NAME
     records = {
         number: record

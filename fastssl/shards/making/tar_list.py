@@ -1,0 +1,95 @@
+"""Which tars are meant: paths, folders, addresses and braces, each tar once, as it stands."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import braceexpand
+
+from ...address import hide_credentials, parse_place
+from ...errors import InputError
+from ..places import look_at, split_address
+
+_MAX_TARS = 1_000_000
+
+
+@dataclass(frozen=True)
+class PlacedTar:
+    """A tar as it was found before it is read."""
+
+    address: str
+    """Absolute path, or ``protocol://...``."""
+    size: int
+    """Its bytes."""
+    etag: str | None
+    """What its store calls this version of it."""
+
+
+def list_tars(given: Sequence[str]) -> list[str]:
+    """Return the addresses of tars, in the order in which they were named.
+
+    Args:
+        given: paths, folders (all ``*.tar`` in them, sorted) and addresses, with braces as
+            WebDataset writes them: ``s3://bucket/{000000..000041}.tar``.
+
+    Raises:
+        InputError: if one is none, or named twice.
+    """
+    found: list[str] = []
+    for name in given:
+        for one in _expand(name):
+            place = parse_place(one)
+            if isinstance(place, Path) and place.is_dir():
+                tars = sorted(str(path.resolve()) for path in place.glob("*.tar"))
+                if not tars:
+                    raise InputError(f"{place}: a folder without a .tar; name tars")
+                found += tars
+            else:
+                found.append(str(place.resolve()) if isinstance(place, Path) else place)
+            if len(found) > _MAX_TARS:
+                raise InputError(f"{name}: more than {_MAX_TARS:,} tars; name fewer at once")
+    twice = [address for address, count in Counter(found).items() if count > 1]
+    if twice:
+        raise InputError(f"{hide_credentials(twice[0])}: named twice; name every tar once")
+    return found
+
+
+def _expand(name: str) -> Iterator[str]:
+    try:
+        return itertools.islice(braceexpand.braceexpand(name), _MAX_TARS + 1)
+    except ValueError as error:
+        raise InputError(f"{name}: its braces cannot be expanded ({error})") from None
+
+
+def look_at_tars(addresses: list[str]) -> list[PlacedTar]:
+    """Return tars as they stand in their places.
+
+    Args:
+        addresses: from ``list_tars``.
+
+    Raises:
+        InputError: if one is missing, or its size is not told.
+    """
+    found = []
+    for address in addresses:
+        state = look_at(*split_address(address))
+        if state.size is None:
+            raise InputError(f"{address}: its store does not tell its size; copy it to another")
+        found.append(PlacedTar(address, state.size, state.etag))
+    return found
+
+
+def name_shards(addresses: list[str]) -> list[str]:
+    """Return names of shards: the tars' own, with their number where two have the same.
+
+    Args:
+        addresses: of the tars.
+    """
+    names = [split_address(address)[1].lstrip(".")[:200] for address in addresses]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number:06d}-{name}" for number, name in enumerate(names)]
