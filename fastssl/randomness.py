@@ -82,6 +82,8 @@ class Stream(IntEnum):
     """Few samples of a class; (class, row) stand in place of (epoch, sample id), a draw a word."""
     AUGMENTATION = 19
     """Colours, flip, crop and cutout of Newell and Deng 2020, sixteen draws a copy."""
+    REGION = 20
+    """Regions that a detector learns from, a draw a candidate."""
     OWN = 255
     """What tasks draw that are no part of this package; each counts its draws itself."""
 

@@ -1,6 +1,6 @@
 """Trunks by name, their export, and the heads that stand on them."""
 
-from .base import Trunk
+from .base import RegionTrunk, Trunk
 from .export import digest_trunk, load_trunk, save_trunk
 from .heads import ConcatHead, FullyConnectedHead, JointHead
 from .input_spec import InputSpec, make_inputs
@@ -12,6 +12,7 @@ __all__ = [
     "FullyConnectedHead",
     "InputSpec",
     "JointHead",
+    "RegionTrunk",
     "Trunk",
     "build_trunk",
     "digest_trunk",

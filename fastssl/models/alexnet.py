@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import Layers, Trunk
+from .base import Layers, RegionTrunk
 from .layers import ChannelLRN, init_conv_and_norm
 
 _POOL, _POOL_STRIDE = 3, 2
@@ -21,7 +21,7 @@ _CONV1 = 11
 _PRE_LOGITS_SIDE = 2
 
 
-class AlexNet(Trunk):
+class AlexNet(RegionTrunk):
     """Convolutions of 11, 5, 3, 3 and 3 pixels; groups on the second, fourth and fifth.
 
     Max pools of 3 pixels and stride 2 follow the first, second and fifth, rounded down as the
@@ -31,6 +31,8 @@ class AlexNet(Trunk):
     """
 
     layers: ClassVar[Layers] = {f"conv{i}": (f"conv{i}", f"bn{i}") for i in range(1, 6)}
+    region_side = 6
+    body = "conv5"
 
     def __init__(
         self,
@@ -108,8 +110,16 @@ class AlexNet(Trunk):
         points["conv4"] = functional.relu(self.bn4(self.conv4(points["conv3"])))
         points["conv5"] = functional.relu(self.bn5(self.conv5(points["conv4"])))
         points["pool5"] = self.pool(points["conv5"])
-        points["pre_logits"] = _halve_twice(points["pool5"]).flatten(1)
+        points["pre_logits"] = self.forward_regions(points["pool5"])
         return points
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to conv5."""
+        return self.forward_features(x)["conv5"]
+
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map what stands in the place of pool5 (N, C, 6, 6) to pre-logits (N, D)."""
+        return _halve_twice(regions).flatten(1)
 
 
 def _needed_side(stride: int) -> int:

@@ -104,6 +104,31 @@ class LocalTrunk(Trunk):
         """
 
 
+class RegionTrunk(Trunk):
+    """A trunk in two parts: a map of the whole picture, and what follows on regions of that map.
+
+    Both parts behind one another are the trunk's forward pass, but for the pool that regions are
+    cut out by. So detectors take it apart (Girshick 2015; Ren et al. 2015 with ResNets: C4).
+    """
+
+    region_side: ClassVar[int] = 14
+    """Places a side that a region of the map has for the second part."""
+    body: ClassVar[str]
+    """The last stage of the first part."""
+
+    @abc.abstractmethod
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the map (B, C, H', W').
+
+        Args:
+            x: normalised images (B, in_channels, H, W), sides at least ``min_side``.
+        """
+
+    @abc.abstractmethod
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map regions of it (N, C, region_side, region_side) to pre-logits (N, D)."""
+
+
 @torch.inference_mode()
 def list_end_points(trunk: Trunk, side: int) -> dict[str, tuple[int, ...]]:
     """Return the end points of a trunk and the shape of each, without the batch.

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import Layers, Trunk
+from .base import Layers, RegionTrunk
 from .layers import ChannelLRN
 
 _DROPOUT = 0.5
@@ -22,7 +22,7 @@ _CONV_STD, _FULL_STD = 0.01, 0.005
 _BIASES = {"conv1": 0, "conv2": 1, "conv3": 0, "conv4": 1, "conv5": 1, "fc6": 1, "fc7": 1}
 
 
-class CaffeNet(Trunk):
+class CaffeNet(RegionTrunk):
     """Five convolutions without padding in the first, then two layers of 1024 x width features.
 
     Response normalisation stands between the ReLU and the pool of the first two convolutions, as in
@@ -36,6 +36,8 @@ class CaffeNet(Trunk):
         "pre_logits": ("fc7", "drop7"),
     }
     min_side = 227
+    region_side = 6
+    body = "conv5"
 
     def __init__(self, width: int = 4) -> None:
         """Build the trunk with fresh weights.
@@ -76,6 +78,24 @@ class CaffeNet(Trunk):
         Raises:
             ValueError: if the images are too small.
         """
+        points = self._convolve(x)
+        points["pool5"] = self.pool(points["conv5"])
+        points["fc6"] = self.drop6(functional.relu(self.fc6(points["pool5"])))
+        points["pre_logits"] = self._end(points["fc6"])
+        return points
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to conv5."""
+        return self._convolve(x)["conv5"]
+
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map what stands in the place of pool5 (N, C, 6, 6) to pre-logits (N, D)."""
+        return self._end(self.drop6(functional.relu(self.fc6(regions))))
+
+    def _end(self, fc6: Tensor) -> Tensor:
+        return self.drop7(functional.relu(self.fc7(fc6))).mean((2, 3))
+
+    def _convolve(self, x: Tensor) -> dict[str, Tensor]:
         if min(x.shape[-2:]) < self.min_side:
             raise ValueError(
                 f"images must have sides of at least {self.min_side} pixels for CaffeNet, got "
@@ -88,7 +108,4 @@ class CaffeNet(Trunk):
         points["conv3"] = functional.relu(self.conv3(points["pool2"]))
         points["conv4"] = functional.relu(self.conv4(points["conv3"]))
         points["conv5"] = functional.relu(self.conv5(points["conv4"]))
-        points["pool5"] = self.pool(points["conv5"])
-        points["fc6"] = self.drop6(functional.relu(self.fc6(points["pool5"])))
-        points["pre_logits"] = self.drop7(functional.relu(self.fc7(points["fc6"]))).mean((2, 3))
         return points

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .base import Layers, Trunk
+from .base import Layers, RegionTrunk
 from .layers import follow_kolesnikov, init_conv_and_norm
 
 _EXPANSION = 4
@@ -80,7 +80,7 @@ def _build_stage(
     return nn.Sequential(*units)
 
 
-class ResNet50(Trunk):
+class ResNet50(RegionTrunk):
     """ResNet-50 v1 without its classifier (He et al. 2016; stride in the 3x3).
 
     A torchvision state dict without ``fc`` loads and gives equal features.
@@ -94,6 +94,7 @@ class ResNet50(Trunk):
         "res5": ("layer4",),
     }
     min_side = 1
+    body = "res4"
 
     def __init__(
         self,
@@ -155,11 +156,18 @@ class ResNet50(Trunk):
         points["pre_logits"] = self.avgpool(points["res5"]).flatten(1)
         return points
 
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to res4."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map regions of res4 (N, C, 14, 14) to pre-logits (N, D)."""
+        return self.avgpool(self.layer4(regions)).flatten(1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.avgpool(x).flatten(1)
+        return self.forward_regions(self.forward_map(x))
 
 
 class ResNet50V1(ResNet50):
@@ -176,6 +184,7 @@ class ResNet50V1(ResNet50):
         "block3": ("layer3",),
         "block4": ("layer4",),
     }
+    body = "block3"
 
     def __init__(
         self, width: int = 4, root_stride: int = 2, last_stride: int = 2, has_skip: bool = True

@@ -86,7 +86,6 @@ class ResNet50Newell(ResNet50, LocalTrunk):
         coarse = self.layer4[:_COARSE_UNITS](self.layer3[_FINE_UNITS:](fine))
         return fine, coarse, self.fc(self.layer4[_COARSE_UNITS:](coarse)).mean((2, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
-        x = self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x)))))
-        return self.fc(self.layer4(self.layer3(x))).mean((2, 3))
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map regions of res4 (N, C, 14, 14) to pre-logits (N, D)."""
+        return self.fc(self.layer4(regions)).mean((2, 3))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .base import Layers, Trunk
+from .base import Layers, RegionTrunk
 from .layers import follow_kolesnikov, pool_last, pool_root
 
 _EXPANSION = 4
@@ -92,7 +92,7 @@ def _build_stage(
     return nn.Sequential(*units)
 
 
-class ResNet50V2(Trunk):
+class ResNet50V2(RegionTrunk):
     """ResNet-50 v2 without its classifier, as Kolesnikov et al. 2019 have it.
 
     No batch norm or ReLU in the root, whose pool has a border of zeros; batch norm and maybe a ReLU
@@ -109,6 +109,7 @@ class ResNet50V2(Trunk):
         "pre_logits": ("bn",),
     }
     min_side = 1
+    body = "block3"
 
     def __init__(
         self,
@@ -159,8 +160,14 @@ class ResNet50V2(Trunk):
         points["pre_logits"] = pool_last(self.bn(points["block4"]), self.last_relu)
         return points
 
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to block3."""
+        return self.layer3(self.layer2(self.layer1(pool_root(self.conv1(x)))))
+
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map regions of block3 (N, C, 14, 14) to pre-logits (N, D)."""
+        return pool_last(self.bn(self.layer4(regions)), self.last_relu)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to pre-logits (B, D)."""
-        x = pool_root(self.conv1(x))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return pool_last(self.bn(x), self.last_relu)
+        return self.forward_regions(self.forward_map(x))

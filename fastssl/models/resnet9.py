@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .base import Layers, LocalTrunk
+from .base import Layers, LocalTrunk, RegionTrunk
 from .layers import init_conv_and_norm
 
 _CELU_ALPHA = 0.075
@@ -74,7 +74,7 @@ class Block(nn.Module):
         return self.residual(self.reduce(x))
 
 
-class ResNet9(LocalTrunk):
+class ResNet9(LocalTrunk, RegionTrunk):
     """ResNet9 whose feature layer acts at every location before the mean pool.
 
     Newell and Deng 2020; 6,699,328 parameters at the standard width, 6,830,656 with 512 features.
@@ -94,6 +94,7 @@ class ResNet9(LocalTrunk):
         "fc": ("fc",),
     }
     min_side = 8
+    body = "block2"
 
     def __init__(self, width: int = 4, in_channels: int = 3, is_dense: bool = False) -> None:
         """Build the trunk with fresh weights.
@@ -142,15 +143,21 @@ class ResNet9(LocalTrunk):
         Args:
             x: normalised images (B, in_channels, H, W).
         """
-        fine = self.block2(self.block1(self.relu(self.bn1(self.conv1(x)))))
+        fine = self.forward_map(x)
         coarse = self.block3.reduce(fine)
         return fine, coarse, self.fc(self.block3.residual(coarse)).mean((2, 3))
 
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to block2."""
+        return self.block2(self.block1(self.relu(self.bn1(self.conv1(x)))))
+
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map regions of block2 (N, C, 14, 14) to pre-logits (N, D)."""
+        return self.fc(self.block3(regions)).mean((2, 3))
+
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to pre-logits (B, D)."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.block3(self.block2(self.block1(x)))
-        return self.fc(x).mean((2, 3))
+        return self.forward_regions(self.forward_map(x))
 
 
 class ResNet9Half(ResNet9):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
-from .base import Layers, Trunk
+from .base import Layers, RegionTrunk
 from .layers import follow_kolesnikov, pool_last, pool_root
 from .resnet50_v2 import PreActivationBranch
 from .reversible import ReversibleStage, is_autocast
@@ -45,7 +45,7 @@ def _build_stage(channels: int, num_units: int, stride: int | None = None) -> Re
     )
 
 
-class RevNet50(Trunk):
+class RevNet50(RegionTrunk):
     """RevNet-50 without its classifier: training memory does not grow with units.
 
     The widths of ResNet-50 v2, with a quarter of its parameters. What is kept for the backward
@@ -63,6 +63,7 @@ class RevNet50(Trunk):
         "pre_logits": ("bn",),
     }
     min_side = 1
+    body = "block3"
 
     def __init__(
         self,
@@ -139,6 +140,16 @@ class RevNet50(Trunk):
         halves = self.layer2(*halves)
         halves = self.layer3(*halves)
         halves = self.layer4(*halves)
+        return pool_last(self.bn(torch.cat(halves, 1)), self.last_relu)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to block3."""
+        halves = self.layer1(*self._split(self._run_root(x)))
+        return torch.cat(self.layer3(*self.layer2(*halves)), 1)
+
+    def forward_regions(self, regions: Tensor) -> Tensor:
+        """Map regions of block3 (N, C, 14, 14) to pre-logits (N, D)."""
+        halves = self.layer4(*self._split(regions))
         return pool_last(self.bn(torch.cat(halves, 1)), self.last_relu)
 
     def _run_root(self, x: Tensor) -> Tensor:
