@@ -17,6 +17,7 @@ from .classification import (
 from .cmc import CMC, CMCConfig
 from .colorization import Colorization, ColorizationConfig
 from .depth import Depth, DepthConfig
+from .detection import Detection, DetectionConfig
 from .divided_table import DividedTable
 from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
@@ -40,6 +41,8 @@ __all__ = [
     "ColorizationConfig",
     "Depth",
     "DepthConfig",
+    "Detection",
+    "DetectionConfig",
     "DividedTable",
     "Exemplar",
     "ExemplarConfig",
@@ -76,6 +79,7 @@ _TASKS: dict[str, type[Task]] = {
     "cmc": CMC,
     "colorization": Colorization,
     "depth": Depth,
+    "detection": Detection,
     "exemplar": Exemplar,
     "jigsaw": Jigsaw,
     "linear": LinearHeads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fastssl.studies import build_recipe
 from fastssl.tasks import (
     ClassificationConfig,
     DepthConfig,
+    DetectionConfig,
     MultilabelConfig,
     PoseConfig,
     SegmentationConfig,
@@ -39,6 +41,7 @@ DOWNSTREAM = [
     MultilabelConfig(),
     PoseConfig(),
     SegmentationConfig(),
+    *([DetectionConfig()] if find_spec("torchvision") else []),
 ]
 """Tasks of evaluations, which declare what they are tested by too."""
 
