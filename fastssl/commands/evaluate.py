@@ -30,11 +30,13 @@ tasks:
 
 def list_tasks() -> dict[str, Any]:
     """Return every task's name and the class of its options."""
+    from ..evaluation.detect_options import DetectEvaluation
     from ..evaluation.downstream_options import DOWNSTREAM
     from ..evaluation.measures import MEASURES
     from ..evaluation.trained import TRAINED
 
-    return {**{name: config for name, (config, _) in MEASURES.items()}, **TRAINED, **DOWNSTREAM}
+    by_features = {name: config for name, (config, _) in MEASURES.items()}
+    return {**by_features, **TRAINED, **DOWNSTREAM, "detect": DetectEvaluation}
 
 
 def read_command_line(arguments: Sequence[str]) -> tuple[str, Any]:
@@ -77,13 +79,12 @@ def main(arguments: Sequence[str]) -> None:
     check_json_path(config.json)
     config = _take_photographs(config, is_zero)
     command = shlex.join(["fastssl", "evaluate", *arguments])
-    from ..evaluation.downstream_options import DOWNSTREAM
-    from ..evaluation.trained import TRAINED
+    from ..evaluation.measures import MEASURES
 
-    if task in TRAINED or task in DOWNSTREAM:
-        _train(task, config, command, is_zero)
-    else:
+    if task in MEASURES:
         _evaluate(task, config, command)
+    else:
+        _train(task, config, command, is_zero)
 
 
 def _take_photographs(config: Any, is_zero: bool) -> Any:
@@ -117,6 +118,7 @@ def _evaluate(task: str, config: Any, command: str) -> None:
 
 
 def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
+    from ..evaluation.detect import keep_detections, plan_detect, run_detect
     from ..evaluation.downstream import plan_downstream, run_downstream
     from ..evaluation.downstream_options import DOWNSTREAM
     from ..evaluation.evaluate import keep_result
@@ -126,7 +128,9 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
     run: Callable[[Any], Result]
     try:
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        if task in DOWNSTREAM:
+        if task == "detect":
+            training, run = plan_detect(config, world_size), run_detect
+        elif task in DOWNSTREAM:
             training, run = plan_downstream(task, config, world_size), run_downstream
         else:
             training, run = plan_training(task, config, world_size), run_training
@@ -136,7 +140,10 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
         raise
     result = dataclasses.replace(run(training), command=command)
     if is_zero:
-        _tell(result, keep_result(result, training.subject, config.json))
+        places = keep_result(result, training.subject, config.json)
+        _tell(result, places)
+        if task == "detect":
+            print(f"detections: {keep_detections(training)}")
 
 
 def _tell(result: Result, places: Sequence[Path]) -> None:

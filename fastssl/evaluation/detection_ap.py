@@ -21,7 +21,6 @@ from .average_precision import average_precision
 
 VOC_OVERLAP = 0.5
 """Least intersection over union of a detection with the object that it finds."""
-_CHUNK = 1 << 14
 _COCO_LINE = (
     "COCO's average precision needs pycocotools, which is absent; install it: "
     'pip install "fastssl[detection]", or leave --coco away'
@@ -123,39 +122,54 @@ def match_objects(
     Raises:
         InputError: if a detection is of no picture.
     """
-    num, most = objects_NM6.shape[:2]
     pictures = detections.pictures
-    if len(pictures) and not (0 <= pictures.min() and pictures.max() < num):
-        raise InputError(f"detections must be of pictures 0 .. {num - 1}, got {pictures.max()}")
+    if len(pictures) and not (0 <= pictures.min() and pictures.max() < len(objects_NM6)):
+        raise InputError(
+            f"detections must be of pictures 0 .. {len(objects_NM6) - 1}, got {pictures.max()}"
+        )
+    objects, best, highest = _find_best(detections, objects_NM6)
     signs = np.full(len(detections), -1, np.int8)
-    if not most or not len(detections):
-        return signs
-    best, highest = _find_best(detections, objects_NM6)
-    enough = highest >= overlap
-    is_difficult = objects_NM6[pictures, best, 5] != 0
-    signs[enough & is_difficult] = 0
-    rows = np.flatnonzero(enough & ~is_difficult)
+    rows = np.flatnonzero(highest >= overlap)
+    is_difficult = objects[best[rows], 5] != 0
+    signs[rows[is_difficult]] = 0
+    rows = rows[~is_difficult]
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     # The first of each object in falling order of scores.
-    _, first = np.unique(pictures[rows] * most + best[rows], return_index=True)
+    _, first = np.unique(best[rows], return_index=True)
     signs[rows[first]] = 1
     return signs
 
 
 def _find_best(
     detections: Detections, objects_NM6: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return (K,) the object of its class that each overlaps most, and how much."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Pair each detection with the objects of its class in its picture.
+
+    Returns:
+        All objects in a row; (K,) which of them each overlaps most, and how much: -1 for none.
+    """
+    pictures, places = np.nonzero(objects_NM6[..., 4] >= 0)
+    objects = objects_NM6[pictures, places]
+    num_classes = 1 + int(max(objects[:, 4].max(initial=0), detections.classes.max(initial=0)))
+    keys = pictures * num_classes + objects[:, 4].astype(np.int64)
+    order = np.argsort(keys, kind="stable")
+    keys, objects = keys[order], objects[order]
+    wanted = detections.pictures * num_classes + detections.classes
+    begin = np.searchsorted(keys, wanted)
+    counts = np.searchsorted(keys, wanted, side="right") - begin
+    ends = np.cumsum(counts)
+    paired = np.repeat(np.arange(len(detections)), counts)
+    other = np.arange(len(paired)) - np.repeat(ends - counts - begin, counts)
+    shares = intersect(detections.boxes[paired], objects[other, :4])
     best = np.zeros(len(detections), np.int64)
-    highest = np.zeros(len(detections), np.float64)
-    for start in range(0, len(detections), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        near = objects_NM6[detections.pictures[part]]
-        shares = intersect(detections.boxes[part, None], near[..., :4])
-        shares[near[..., 4] != detections.classes[part, None]] = 0
-        best[part] = shares.argmax(1)
-        highest[part] = shares.max(1)
-    return best, highest
+    highest = np.full(len(detections), -1.0)
+    has_any = counts > 0
+    if has_any.any():
+        highest[has_any] = np.maximum.reduceat(shares, (ends - counts)[has_any])
+        is_highest = np.flatnonzero(shares == highest[paired])
+        rows, first = np.unique(paired[is_highest], return_index=True)
+        best[rows] = other[is_highest[first]]
+    return objects, best, highest
 
 
 def intersect(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:

@@ -19,14 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..config import LoaderConfig, RunConfig
 from ..errors import InputError
 from ..fields import Documented
-from ..models import build_trunk
-from ..models.input_spec import InputSpec
-from ..models.trunks import STANDARD_VGG_WIDTH, STANDARD_WIDTH
 from ..runs.result import Result
 from ..shards import ShardDataset, open_dataset
 from ..system.files import check_own_folder, publish_bytes
@@ -45,7 +41,7 @@ from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import PRE_LOGITS
 from .setting import Divided, divide, draw_seed, has_signs
 from .splits import first_labels
-from .subject import Subject, open_subject
+from .subject import SCRATCH, Subject, open_fresh, open_subject
 from .trained import load_rows
 
 _log = logging.getLogger(__name__)
@@ -53,7 +49,6 @@ _log = logging.getLogger(__name__)
 FOLDER_NAME = "downstream"
 """The folder beside a trunk, or a result, that holds the runs of downstream tasks."""
 _SCORE_NAME = "score.json"
-_SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -203,22 +198,8 @@ def _open_pretrained(config: DownstreamEvaluation) -> Subject:
 
 def _open_scratch(config: DownstreamEvaluation) -> Subject:
     """Return the outline of a trunk with fresh weights: those of a checkpoint are not taken."""
-    if config.checkpoint != Path():
-        subject = open_subject(config.checkpoint, config.trunk, config.width, config.scale)
-        return Subject(subject.trunk, subject.spec, _SCRATCH)
-    if not config.trunk:
-        raise InputError(
-            "trunk (none given) must name the network that learns from scratch; set --trunk "
-            "resnet9, or give --checkpoint for its name and width"
-        )
-    standard = STANDARD_VGG_WIDTH if config.trunk.startswith("vgg") else STANDARD_WIDTH
-    with torch.device("meta"):
-        trunk = build_trunk(config.trunk, config.width or standard)
     usual = "newell20_lab" if config.protocol == "newell20" else "imagenet"
-    spec = InputSpec.named(config.scale or usual)
-    if trunk.in_channels == 1 and not config.scale:
-        spec = InputSpec("lightness")
-    return Subject(trunk, spec, _SCRATCH)
+    return open_fresh(config.checkpoint, config.trunk, config.width, config.scale, usual)
 
 
 # ------------------------------------------------------------------ run
@@ -335,7 +316,7 @@ def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Res
     num_train, num_test = len(divided.train_rows), len(divided.test_rows)
     length = {"steps": config.max_steps} if config.max_steps else _describe_length(run, num_train)
     settings = {
-        "start": _SCRATCH if config.from_scratch else "pretrained",
+        "start": SCRATCH if config.from_scratch else "pretrained",
         "num_labels": num_train,
         "frozen_stages": config.frozen_stages,
         "head": config.head,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError, nearest
 from ..fields import Documented
 from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
@@ -15,10 +17,14 @@ from ..models.export import is_export
 from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
 from ..models.input_spec import SCALE_NAMES, InputSpec
 from ..models.state_dicts import load_state
+from ..models.trunks import STANDARD_VGG_WIDTH, STANDARD_WIDTH
 from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
 from ..runs.result import is_name
 
 _log = logging.getLogger(__name__)
+
+SCRATCH = "scratch"
+"""In the place of the digest of a trunk with fresh weights."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,38 @@ def open_subject(checkpoint: Path, trunk: str = "", width: int = 0, scale: str =
         return _open_own(path, run, trunk, width, scale)
     subject = _open_weights(path, trunk, width)
     return replace(subject, spec=InputSpec.named(scale)) if scale else subject
+
+
+def open_fresh(
+    checkpoint: Path, trunk: str = "", width: int = 0, scale: str = "", usual: str = "imagenet"
+) -> Subject:
+    """Return the outline of a trunk with fresh weights: those of a checkpoint are not taken.
+
+    Args:
+        checkpoint: whose name, width and input it has; an empty path for none.
+        trunk: its name, where there is no checkpoint.
+        width: 0 is the standard one.
+        scale: how pixels are scaled; "" is ``usual``.
+        usual: likewise.
+
+    Raises:
+        InputError: if nobody says which network it is.
+    """
+    if checkpoint != Path():
+        subject = open_subject(checkpoint, trunk, width, scale)
+        return Subject(subject.trunk, subject.spec, SCRATCH)
+    if not trunk:
+        raise InputError(
+            "trunk (none given) must name the network that learns from scratch; set --trunk "
+            "resnet9, or give --checkpoint for its name and width"
+        )
+    standard = STANDARD_VGG_WIDTH if trunk.startswith("vgg") else STANDARD_WIDTH
+    with torch.device("meta"):
+        outline = build_trunk(trunk, width or standard)
+    spec = InputSpec.named(scale or usual)
+    if outline.in_channels == 1 and not scale:
+        spec = InputSpec("lightness")
+    return Subject(outline, spec, SCRATCH)
 
 
 def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -> Subject:
