@@ -52,11 +52,8 @@ class Protocol:
     """Whose they are: the ``protocol`` of a result."""
     data: str
     """Title of the data set that it was measured on."""
-
-    @property
-    def metric(self) -> str:
-        """What was measured: ``top1`` or ``mAP``."""
-        return "mAP" if self.task == "svm" else "top1"
+    metric: str = "top1"
+    """What was measured."""
 
 
 PROTOCOLS = {
@@ -83,6 +80,7 @@ PROTOCOLS = {
         "svm",
         "goyal19",
         "VOC07",
+        "mAP",
     ),
     "kolesnikov19-lbfgs-imagenet1k": Protocol(
         "L-BFGS on pre-logits, ImageNet-1k, the study's own hold-out",
@@ -120,6 +118,21 @@ PROTOCOLS = {
         "newell20",
         "a synthetic set of Newell's",
     ),
+    **{
+        f"pirl-detect-{name}{ending}": Protocol(
+            f"Faster R-CNN C4 by Detectron2, {title}, {words}; Misra and van der Maaten 2020",
+            "detect",
+            name,
+            "VOC07",
+            metric,
+        )
+        for name, title in (("voc07", "VOC07"), ("voc0712", "VOC07+12"))
+        for ending, metric, words in (
+            ("", "ap50", "IoU 0.5"),
+            ("_ap", "coco_ap", "IoU 0.5 .. 0.95"),
+            ("_ap75", "coco_ap75", "IoU 0.75"),
+        )
+    },
 }
 """How a published figure was measured, by the name of its protocol."""
 
@@ -146,7 +159,7 @@ class Published:
 
     @property
     def metric(self) -> str:
-        """What was measured: ``top1`` or ``mAP``."""
+        """What was measured: ``top1``, ``mAP``, ``ap50``, ..."""
         return PROTOCOLS[self.protocol].metric
 
 

@@ -35,6 +35,15 @@ def _recall(protocol: str, *values: float) -> Published:
     return _each(protocol, _PAPER, *values, is_remembered=True)
 
 
+def _detect(data: str, ap50: float, ap: float, ap75: float) -> tuple[Published, ...]:
+    """Return figures of Faster R-CNN, tested on VOC07."""
+    named = {"": ap50, "_ap": ap, "_ap75": ap75}
+    return tuple(
+        Published(value, f"pirl-detect-{data}{name}", "all of the trunk learns")
+        for name, value in named.items()
+    )
+
+
 PUBLISHED: Mapping[tuple[str, str, int, str], tuple[Published, ...]] = {
     ("jigsaw", "resnet50", 100, "imagenet1k"): (Published(48.57, _ZOO, _RELEASE),),
     ("jigsaw", "resnet50", 2000, "imagenet1k"): (
@@ -45,6 +54,8 @@ PUBLISHED: Mapping[tuple[str, str, int, str], tuple[Published, ...]] = {
         Published(64.5, _VOC07, _PAPER),
         _recall(_VOC07, 27.1, 45.7, 56.6, 64.5, 57.2),
         Published(21.3, _NATURE, _PAPER),
+        *_detect("voc07", 64.9, 37.7, 38.0),
+        *_detect("voc0712", 75.1, 48.9, 52.9),
     ),
     ("jigsaw", "resnet50", 10000, "imagenet1k"): (Published(48.11, _ZOO, _RELEASE),),
     ("jigsaw", "resnet50", 2000, "imagenet22k"): (
@@ -99,6 +110,8 @@ PUBLISHED: Mapping[tuple[str, str, int, str], tuple[Published, ...]] = {
         Published(87.5, _VOC07, _MISRA),
         _recall(_VOC07, 24.5, 47.8, 60.5, 80.4, 88.0),
         Published(45.4, _NATURE, _MISRA),
+        *_detect("voc07", 74.5, 43.8, 45.9),
+        *_detect("voc0712", 81.1, 52.6, 57.4),
     ),
     ("supervised", "resnet50", 0, "places205"): (
         Published(58.49, _ZOO, _PAPER),

@@ -88,6 +88,11 @@ def test_published_figures_are_shares_and_marked():
     results = list_published()
     assert all(result.is_published and 0 < result.value < 1 for result in results)
     assert {(r.task, r.protocol, r.metric) for r in results} == {
+        *(
+            ("detect", protocol, metric)
+            for protocol in ("voc07", "voc0712")
+            for metric in ("ap50", "coco_ap", "coco_ap75")
+        ),
         ("finetune", "newell20", "top1"),
         ("linear", "goyal19", "top1"),
         ("linear", "kolesnikov19", "top1"),

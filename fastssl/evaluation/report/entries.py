@@ -31,12 +31,22 @@ _IDENTITY = (
     "settings is_published"
 ).split()
 _SIDE_METRICS = {"top5": "top1"}
-_SHARES = {"top1", "top5", "mAP", "AP", "AP50", "AP75", "accuracy", "mIoU", "delta_1.25"}
+_DETECTION = {
+    "ap50": "average precision at IoU 0.5",
+    "ap50_11": "average precision at IoU 0.5, 11 points",
+    "coco_ap": "average precision over IoU 0.5 .. 0.95",
+    "coco_ap50": "COCO's average precision at IoU 0.5",
+    "coco_ap75": "average precision at IoU 0.75",
+    "coco_ap_small": "average precision, small objects",
+    "coco_ap_medium": "average precision, medium objects",
+    "coco_ap_large": "average precision, large objects",
+}
+_SHARES = {"top1", "top5", "mAP", "accuracy", "mIoU", "delta_1.25", *_DETECTION}
 _METRICS = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "mAP": "mean average precision",
-    "AP": "average precision",
+    **_DETECTION,
     "delta_1.25": "depths within a factor of 1.25",
 }
 _VOC07 = set(
