@@ -26,6 +26,7 @@ from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from fastssl.shards.making.tar_list import list_tars
 from fastssl.views import ViewSpec
+from tests.hostile.sources import set_size
 from tests.range_server import RangeServer
 
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
@@ -114,6 +115,13 @@ def test_the_manifest_says_where_every_tar_lies(tars, tmp_path):
     assert [tar["address"] for tar in manifest["tars"]] == [str(tars[1]), str(tars[0])]
     assert [tar["bytes"] for tar in manifest["tars"]] == [p.stat().st_size for p in tars[1::-1]]
     assert manifest["format_version"] == 4
+
+
+def test_a_member_that_ends_behind_its_tar_is_named_at_once(tmp_path, draw_photograph, encode):
+    tar = write_tar(tmp_path / "x.tar", [("a.jpg", encode(draw_photograph(0)))])
+    set_size(tar, b"\x80" + b"\xff" * 11)
+    with pytest.raises(InputError, match=r"'a.jpg' ends behind them"):
+        index(tmp_path / "out", tar)
 
 
 @pytest.mark.parametrize("loader", ["webdataset", "native", "dali"])

@@ -38,7 +38,7 @@ from ..manifest import (
     ShardEntry,
     TarEntry,
 )
-from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError
+from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError, open_picture
 from ..places import split_address
 from ..store import Store
 from .encode import EncodedPicture, Encoding, encode_picture
@@ -223,6 +223,8 @@ def index_tar(
     told = 0
     with _opened(tar) as stream:
         look = functools.partial(_look_into, limits=limits)
+        with contextlib.suppress(PictureError):
+            open_picture(b"")  # finds Pillow's formats, which every child would do anew
         for batch in _in_batches(read_samples(stream, tar.address)):
             for sample, found in zip(batch, run_limited(look, batch, max_seconds), strict=True):
                 if sample.key in keys:

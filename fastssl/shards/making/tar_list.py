@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,12 +45,13 @@ def list_tars(given: Sequence[str]) -> list[str]:
         for one in _expand(name):
             place = parse_place(one)
             if isinstance(place, Path) and place.is_dir():
-                tars = sorted(str(path.resolve()) for path in place.glob("*.tar"))
+                tars = sorted(map(os.path.realpath, place.glob("*.tar")))
                 if not tars:
                     raise InputError(f"{place}: a folder without a .tar; name tars")
                 found += tars
             else:
-                found.append(str(place.resolve()) if isinstance(place, Path) else place)
+                # Path.resolve dislikes links that lead to themselves.
+                found.append(os.path.realpath(place) if isinstance(place, Path) else place)
             if len(found) > _MAX_TARS:
                 raise InputError(f"{name}: more than {_MAX_TARS:,} tars; name fewer at once")
     twice = [address for address, count in Counter(found).items() if count > 1]

@@ -90,7 +90,9 @@ class TarStream(io.RawIOBase):
         """
         super().__init__()
         self._hash = hashlib.sha256()
-        self._size, self._position = size, 0
+        self.size = size
+        """Bytes that it had when it was found."""
+        self._position = 0
         self._chunk, self._begin = b"", 0
         self._last = b""
         self._fetched = 0
@@ -157,7 +159,7 @@ class TarStream(io.RawIOBase):
         """Ask for the part behind those that came."""
         assert self._store is not None
         begin = self._fetched
-        length = min(_CHUNK_BYTES, self._size - begin)
+        length = min(_CHUNK_BYTES, self.size - begin)
         if length <= 0:
             self._next = None
             return
@@ -212,7 +214,7 @@ def read_samples(stream: TarStream, address: str) -> Iterator[TarSample]:
     """
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE_BYTES) as archive:
-            yield from _group(archive)
+            yield from _group(archive, stream.size)
             # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
             end = stream.look_back(archive.offset, BLOCK)
             if end != bytes(BLOCK):
@@ -225,10 +227,12 @@ def read_samples(stream: TarStream, address: str) -> Iterator[TarSample]:
         ) from None
 
 
-def _group(archive: tarfile.TarFile) -> Iterator[TarSample]:
+def _group(archive: tarfile.TarFile, size: int) -> Iterator[TarSample]:
     sample: TarSample | None = None
     while (member := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined] # tarfile keeps all that it has seen
+        if member.offset_data + member.size > size:  # or tarfile would look for its end for ever
+            raise tarfile.ReadError(f"it has {size:,} bytes, {member.name[:80]!r} ends behind them")
         folder, slash, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if not member.isreg() or member.issparse() or not stem:
