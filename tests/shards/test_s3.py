@@ -10,6 +10,7 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.shards import BadSample, open_dataset, reader
+from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
@@ -127,3 +128,22 @@ def test_an_error_without_end_is_not_read_on(monkeypatch):
     monkeypatch.setattr(cache, "OPEN_RETRY_WAIT_S", 0.0)
     with pytest.raises(InputError, match=r"at most 1,048,576 were asked for"):
         open_dataset("s3://bucket/ds")
+
+
+def test_tars_in_s3_are_indexed_where_they_stand_and_found_changed(folder, bucket, tmp_path):
+    import s3fs
+
+    tars = f"{bucket}/sets/ds/shard-{{000000..000002}}.tar"
+    index_tars(IndexTarsConfig((tars,), tmp_path / "far", workers=1))
+    index_tars(IndexTarsConfig((str(folder),), tmp_path / "near", workers=1))
+    far, near = open_dataset(tmp_path / "far"), open_dataset(tmp_path / "near")
+    assert far.digest == near.digest
+    assert [far.read_payload(i) for i in range(12)] == [near.read_payload(i) for i in range(12)]
+    far.close()
+    name = f"{bucket}/sets/ds/shard-000001.tar"
+    filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
+    filesystem.pipe_file(name, filesystem.cat_file(name)[:-1] + b"\1")
+    with pytest.raises(
+        InputError, match=r"shard-000001\.tar: its store calls it .* it has changed"
+    ):
+        open_dataset(tmp_path / "far")
