@@ -113,7 +113,8 @@ METADATA_LIES: dict[str, dict[str, str]] = {
 
 def _fill(value: float, dtype: torch.dtype = torch.float32) -> bytes:
     state = make_state()
-    return export({k: torch.full_like(v, value).to(dtype) for k, v in state.items()})
+    floats = {k: v for k, v in state.items() if v.is_floating_point()}
+    return export(state | {k: torch.full_like(v, value).to(dtype) for k, v in floats.items()})
 
 
 def list_exports() -> dict[str, Make]:
