@@ -52,8 +52,8 @@ class Batch(Documented):
     labels: Tensor | None
     """int64 (B,) on the CPU, -1 where a sample has none; None if the dataset has no labels."""
     targets: Mapping[str, Tensor] = field(default_factory=dict)
-    """(B, ...) on the CPU by name, of those that ``LoaderConfig.targets`` asks for; rows of the
-    samples used."""
+    """(B, ...) on the CPU by name, of those that ``LoaderConfig.targets`` and ``target_files`` ask
+    for; rows of the samples used."""
     boxes: Tensor | None = None
     """int32 (B, V, 4) on the CPU: left, top, width, height of each view in upright pixels of the
     sample used; None in a batch that no loader made."""

@@ -101,7 +101,7 @@ def search_dataset(
     version = require_search()
     about = {"method": "selective_search", **asdict(settings), "opencv": version}
     with contextlib.closing(open_dataset(place)) as dataset:
-        building = out.with_name(f".{out.stem}.building")
+        building = _find_building(out)
         message = f"finished pictures are kept in {building}; the same command goes on"
         out.parent.mkdir(parents=True, exist_ok=True)
         check_own_folder(building)
@@ -194,19 +194,26 @@ def is_finished(out: Path, dataset: ShardDataset, about: Mapping[str, Any]) -> b
     try:
         said = json.loads(beside.read_bytes())
     except FileNotFoundError:
-        return False  # killed between the array and what says so
+        if _find_building(out).is_dir():
+            return False  # killed between the array and what says so
+        said = None
     except ValueError:
         said = None
     wanted = {"dataset_digest": dataset.digest, **about}
     if isinstance(said, dict) and {k: v for k, v in said.items() if k != "sha256"} == wanted:
         return out.exists()
     raise InputError(
-        f"OUT ({out}) is there already, of another dataset, method or option; choose another "
-        "folder, or remove it"
+        f"OUT ({out}) is there already, of another dataset, method or option, or half written; "
+        "choose another folder, or remove it"
     )
 
 
 # --- The search -----------------------------------------------------------------------------------
+
+
+def _find_building(out: Path) -> Path:
+    """Return the folder that a search keeps its parts in."""
+    return out.with_name(f".{out.stem}.building")
 
 
 def _part_path(building: Path, ids: range) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -75,15 +76,13 @@ def search_picture(picture: Image.Image, settings: SearchSettings) -> NDArray[np
         float32 (P, 4), best first, each once, inside the picture: a function of its pixels and the
         settings alone.
     """
-    import cv2
-
-    ximgproc: Any = cv2.ximgproc
+    cv2: Any = importlib.import_module("cv2")
     width, height = picture.size
     if settings.side:
         size = _fit(width, height, settings.side)
         picture = picture.resize(size, Image.Resampling.BILINEAR)
     cv2.setNumThreads(1)  # as many pictures are searched as there are workers
-    search = ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(np.asarray(picture)[..., ::-1]))
     if settings.mode == "fast":
         search.switchToSelectiveSearchFast()
@@ -93,9 +92,9 @@ def search_picture(picture: Image.Image, settings: SearchSettings) -> NDArray[np
     ctypes.CDLL(None).srand(1)
     found = np.asarray(search.process(), np.float64).reshape(-1, 4)
     corners = np.concatenate((found[:, :2], found[:, :2] + found[:, 2:]), axis=1)
-    corners = list(dict.fromkeys(map(tuple, corners.tolist())))[: settings.max_proposals]
+    kept = list(dict.fromkeys(map(tuple, corners.tolist())))[: settings.max_proposals]
     scale = np.array([width, height] * 2) / (picture.size * 2)
-    return (np.array(corners).reshape(-1, 4) * scale).astype(np.float32)
+    return (np.array(kept).reshape(-1, 4) * scale).astype(np.float32)
 
 
 def _fit(width: int, height: int, side: int) -> tuple[int, int]:

@@ -114,6 +114,15 @@ def test_what_is_finished_is_left_alone_and_another_method_refused(path, searche
         search_dataset(path, out, SearchSettings(side=1))
 
 
+def test_an_array_of_somebody_elses_is_not_written_over(path, tmp_path):
+    out = tmp_path / "proposals.npy"
+    np.save(out, np.zeros(3))
+    (tmp_path / "p.json").write_text(json.dumps({"000": [[0, 0, 1, 1]]}))
+    with pytest.raises(InputError, match="is there already"):
+        take_from_files(path, out, [tmp_path / "p.json"], 9)
+    assert np.load(out).shape == (3,)
+
+
 def test_without_contrib_modules_the_line_says_what_to_install(path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(

@@ -126,8 +126,8 @@ class CocoSource(Source):
             said: dict[str, object] = {"boxes": boxes}
             if image.width and image.height:
                 said["boxes_size"] = [image.width, image.height]
-            rows = pack_objects(boxes, numbers, spec)
-            yield Entry(image.file_name, columns=said, targets=(labels, rows))
+            packed = pack_objects(boxes, numbers, spec)
+            yield Entry(image.file_name, columns=said, targets=(labels, packed))
 
     def _read(self) -> _Instances:
         size = self._path.stat().st_size

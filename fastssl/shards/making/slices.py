@@ -126,7 +126,8 @@ def _make_sample(position: int, entries: PlannedEntries, plan: ConversionPlan) -
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
         "orientation": picture.flags.orientation,
     }
-    objects, counts = None, {}
+    objects: NDArray[np.float32] | None = None
+    counts: dict[str, int] = {}
     spec = find_objects(plan.targets)
     if spec is not None:
         said = entry.columns.get("boxes_size")
