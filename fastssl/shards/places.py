@@ -6,6 +6,7 @@ is read is held against its CRC-32.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -178,7 +179,7 @@ def _check_remote(folder: str, tars: list[TarEntry]) -> None:
     store = RemoteStore(folder)
     try:
         names = [split_address(tar.address)[1] for tar in tars]
-        asked = store.run_ahead([lambda name=name: _ask(store, name) for name in names])
+        asked = store.run_ahead([functools.partial(_ask, store, name) for name in names])
         for tar, answer in zip(tars, asked, strict=True):
             _compare(tar, answer.result())
     finally:

@@ -276,7 +276,7 @@ def list_states() -> dict[str, Make]:
             {**make_state(), "x": torch.zeros(1).expand(10**6, 10**6)}
         ),
         "the weights as one number": lambda _: save_bytes(
-            {k: torch.zeros(1).expand(v.shape) for k, v in make_state().items()}
+            {k: torch.zeros(()).expand(v.shape) for k, v in make_state().items()}
         ),
         "dicts in dicts by the thousand": lambda _: save_bytes(_nest(4, 3000)),
         "a hundred thousand prefixes": lambda _: save_bytes(

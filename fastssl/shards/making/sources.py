@@ -20,7 +20,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...system.files import open_regular
-from ..manifest import MANIFEST_NAME, read_manifest
+from ..manifest import MANIFEST_NAME, TarEntry, read_manifest
 from ..reader import open_dataset
 from ..targets import FOLDER_NAME as TARGETS_NAME
 from .coco import CocoSource, is_coco
@@ -295,7 +295,7 @@ def _open_folder(path: Path) -> Source:
         names = sorted(item.name for item in found if not item.name.startswith("."))
     tars = [name for name in names if name.endswith(".tar")]
     if not tars and MANIFEST_NAME in names:
-        places = ()
+        places: tuple[TarEntry, ...] = ()
         with contextlib.suppress(InputError):  # of somebody else
             places = read_manifest(path).tars
         if places:
