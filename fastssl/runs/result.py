@@ -145,6 +145,9 @@ def read_result(path: Path) -> Result:
         content = json.loads(text)
         if len(content.get("parts") or ()) > _MAX_PARTS:
             raise ValueError(f"{len(content['parts']):,} parts, at most {_MAX_PARTS:,} are read")
+        for one in (content, *(content.get("parts") or ())):
+            if len(one.get("per_class") or ()) > _MAX_CLASSES:
+                raise ValueError(f"more than {_MAX_CLASSES:,} classes are not read")
         check_plain(content)
         parts = tuple(_build({**content, **part}) for part in content.get("parts") or ())
         whole = _build(content)
@@ -226,8 +229,6 @@ def _build(content: Mapping[str, Any]) -> Result:
         if kind is not None and f.name in known and type(known[f.name]) is not kind:
             raise TypeError(f"{f.name} is {known[f.name]!r}")
     result = Result(**known)
-    if len(result.per_class) > _MAX_CLASSES:
-        raise ValueError(f"{len(result.per_class):,} classes, at most {_MAX_CLASSES:,} are read")
     numbers = [result.value, *result.values, *result.per_class.values()]
     if not all(-_MOST < number < _MOST for number in numbers):
         raise ValueError("a number is not finite")
