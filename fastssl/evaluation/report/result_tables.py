@@ -66,7 +66,8 @@ def describe_trunk(entry: Entry) -> str:
     if facts.course:
         said.append(facts.course)
     if step:
-        said.append(f"step {step:,}" + (f" of {facts.steps:,}" if facts.steps else ""))
+        # A run may be longer than its recipe.
+        said.append(f"step {step:,}" + (f" of {facts.steps:,}" if facts.steps >= step else ""))
     return ", ".join(said)
 
 

@@ -58,13 +58,13 @@ th, td { padding: .4rem .8rem .4rem 0; text-align: left; border-bottom: 1px soli
 th { color: var(--muted); font-weight: 500; white-space: nowrap; }
 td.n, th.n { text-align: right; }
 tr:last-child td, tr:last-child th { border-bottom: 0; }
-td:first-child { white-space: nowrap; }
+td:first-child { min-width: 14rem; }
 small { color: var(--muted); font-size: .85em; }
 .cell { padding: .1em .5em; border-radius: 5px; white-space: nowrap; }
 .whole { white-space: nowrap; }
 .published { font-style: italic; color: var(--muted); }
 .mark { display: inline-block; padding: 0 .4em; border: 1px solid var(--series-2);
-  border-radius: 5px; color: var(--series-2); font-size: .8em; white-space: nowrap; }
+  border-radius: 5px; color: var(--series-2); font-size: .8em; }
 td.wrap { overflow-wrap: anywhere; }
 .dense table { font-size: .82rem; }
 .dense th { white-space: normal; }
