@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -31,6 +32,7 @@ Progress = Callable[[int, int], object]
 before."""
 
 _REPORT_EVERY_S = 0.1
+_END_EVERY_S = 0.01
 # Jobs of each worker that are under way, or done and not yet taken: a slow one does not stop the
 # others, and results do not pile up.
 _AHEAD = 4
@@ -60,6 +62,10 @@ class _Context(SpawnContext):
         worker = SpawnProcess(*args, **kwargs)
         self.workers.append(worker)
         return worker
+
+    def has_workers(self) -> bool:
+        """Tell whether one of them lives."""
+        return any(worker.is_alive() for worker in self.workers)
 
     def end_workers(self, number: signal.Signals) -> None:
         """Send a signal to all that live: one at a job dies of ``_END_SIGNAL``."""
@@ -199,7 +205,25 @@ def run_jobs(
         raise WorkerDied(_describe_death(under_way, num_workers, describe)) from None
     finally:
         context.end_workers(_END_SIGNAL)
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        while context.has_workers():
+            # One that died at its job breaks the pool, which reads no results any more: another
+            # that is about to send one would wait for ever.
+            if _is_broken(pool):
+                context.end_workers(signal.SIGKILL)
+            time.sleep(_END_EVERY_S)
+        pool.shutdown()
+
+
+def _is_broken(pool: ProcessPoolExecutor) -> bool:
+    """Tell whether a pool that takes no more jobs has lost a worker, and so reads nothing more."""
+    try:
+        pool.submit(int)
+    except BrokenProcessPool:
+        return True
+    except RuntimeError:
+        return False
+    raise AssertionError("a pool that was shut down has taken a job")
 
 
 def _describe_death(

@@ -200,7 +200,7 @@ def test_a_line_for_the_user_is_short_and_moves_no_cursor():
 def test_a_result_of_a_billion_letters_is_not_read(tmp_path):
     path = tmp_path / "r.json"
     path.write_bytes(reports.changed() + b" " * (65 << 20))
-    with pytest.raises(InputError, match="at most 67,108,864"):
+    with pytest.raises(InputError, match="at most 16,777,216"):
         read_result(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -89,8 +90,11 @@ def test_a_sweep_killed_ten_times_ends_as_if_undisturbed(undisturbed, tmp_path):
         child = start(folder, min(2, available_cpus()))
         wait_until(lambda moment=moment: count_steps() >= moment, "steps", child)
         # With its trials, as when the power fails; or alone, so that they save while it goes on.
-        (os.killpg if number % 2 else os.kill)(child.pid, signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if number % 2 else os.kill)(child.pid, signal.SIGKILL)
+        if child.wait() == 0:  # on a busy machine the rest may be done before this process looks
+            break
+        assert child.returncode == -signal.SIGKILL
     child = start(folder, min(2, available_cpus()))
     assert child.wait() == 0, child.communicate()
     assert list_left(list_trials(), folder) == []
