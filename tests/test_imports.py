@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 LEAVES = {
     "address",
+    "average_precision",
     "batch",
     "config",
     "errors",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..average_precision import average_precision, step_average_precision
 from ..models.pooling import pool_map
 from .accuracy import Accuracy, measure_accuracy
-from .average_precision import average_precision, step_average_precision
 from .effective_rank import effective_rank
 from .extract import Features, extract_features
 from .knn import (

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..average_precision import average_precision
 from ..errors import InputError
 from ..fields import Documented
-from .average_precision import average_precision
 
 VOC_OVERLAP = 0.5
 """Least intersection over union of a detection with the object that it finds."""

@@ -29,12 +29,11 @@ from ..system.files import check_own_folder, publish_bytes
 from ..tasks import Task, find_task
 from ..tasks.dense import DenseMap, find_map
 from ..tasks.downstream import DownstreamTask, Score, check_target
-from ..tasks.multilabel import Multilabel, check_signs
+from ..tasks.multilabel import check_signs
 from ..training import train
 from ..training.measures import NEVER, never
 from ..training.validation import DownstreamValidation
 from ..world import World
-from .average_precision import average_precision
 from .downstream_course import KINDS, plan_run
 from .downstream_options import DownstreamEvaluation
 from .evaluate import Circumstances, check_required, conclude, find_home
@@ -266,8 +265,6 @@ class DownstreamTest(DownstreamValidation):
         Raises:
             InputError: if it cannot be opened.
         """
-        if isinstance(task, Multilabel):
-            task.score_class = average_precision
         super().__init__(config, world, task, data, NEVER, "the test data")
         self._folder = config.output_dir
         self._tested = tested

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..average_precision import average_precision, step_average_precision
 from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words
-from .average_precision import average_precision, step_average_precision
 from .squared_hinge import Solution, Space, build_space, solve
 from .svm import GOYAL19_COSTS
 

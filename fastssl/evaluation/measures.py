@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..average_precision import average_precision
 from ..errors import InputError
 from ..fields import Range
 from ..runs.result import Result
-from .average_precision import average_precision
 from .knn import measure_neighbours
 from .logistic import MAX_UPDATES, fit_logistic
 from .low_shot import GOYAL19_SHOTS, LowShotDraw, low_shot

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..average_precision import step_average_precision
 from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words
-from .average_precision import step_average_precision
 from .squared_hinge import Solution, build_space, solve
 
 GOYAL19_COSTS = (*(10.0**e for e in range(-7, 3)), *(0.5**n for n in range(4, 20)))

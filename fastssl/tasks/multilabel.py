@@ -9,7 +9,7 @@ picture, Q classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..average_precision import average_precision
 from ..batch import Batch
 from ..errors import InputError
 from ..models import Trunk
@@ -40,10 +41,7 @@ class MultilabelConfig(PhotographViewsConfig):
 
 
 class Multilabel(DownstreamTask):
-    """A head on a trunk's pre-logits, a sigmoid a class; labels of 0 enter neither loss nor score.
-
-    Average precision is an evaluation's, which sets ``score_class`` to test the task.
-    """
+    """A head on pre-logits, a sigmoid a class; labels of 0 enter neither loss nor score."""
 
     needs_labels = True
     metrics = (
@@ -52,8 +50,6 @@ class Multilabel(DownstreamTask):
     )
     target = "labels"
     metric = "mAP"
-    score_class: Callable[[np.ndarray, np.ndarray], float] | None = None
-    """Gives the average precision of one class, of scores (N,) and labels (N,)."""
 
     def __init__(self, config: MultilabelConfig, trunk: Trunk, num_classes: int) -> None:
         """Build the head.
@@ -81,17 +77,12 @@ class Multilabel(DownstreamTask):
         check_signs(dataset, num_samples)
 
     def check_tested(self, dataset: ShardDataset, what: str) -> None:
-        """Refuse a dataset of other classes, and a test without a score."""
+        """Refuse a dataset of other classes."""
         super().check_tested(dataset, what)
         if tuple(dataset.class_names) != tuple(self.class_names):
             raise InputError(
                 f"{what} ({dataset.path}) has other classes than those that are learnt "
                 f"({len(dataset.class_names)} and {len(self.class_names)}); make both alike"
-            )
-        if self.score_class is None:
-            raise InputError(
-                f"{what} ({dataset.path}) tests task {self.config.name} by average precision, "
-                "which fastssl evaluate finetune does; leave it out"
             )
 
     def make_outline_targets(self, num: int) -> dict[str, Tensor]:
@@ -124,14 +115,15 @@ class Multilabel(DownstreamTask):
         return torch.cat([*counts])
 
     def summarize(self, counts: Tensor) -> Score:
-        """Return the mean average precision; ``chance`` is the mean share of a class's images."""
-        assert self.score_class is not None  # check_tested came first
+        """Return the mean average precision; ``chance`` is the mean share of a class's images.
+
+        A class without a positive among them has none.
+        """
         scores, signs = (part.numpy() for part in counts.chunk(2, dim=1))
         names = self.class_names or [f"class {c}" for c in range(self.num_classes)]
-        per_class = {
-            name: self.score_class(scores[:, c], signs[:, c]) for c, name in enumerate(names)
-        }
-        chance = np.mean((signs > 0).sum(0) / (signs != 0).sum(0))
+        there = np.flatnonzero((signs > 0).any(0)).tolist()
+        per_class = {names[c]: average_precision(scores[:, c], signs[:, c]) for c in there}
+        chance = np.mean((signs[:, there] > 0).sum(0) / (signs[:, there] != 0).sum(0))
         return Score(float(np.mean([*per_class.values()])), per_class, {"chance": float(chance)})
 
     def chance(self) -> dict[str, float]:

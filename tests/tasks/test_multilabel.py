@@ -73,7 +73,6 @@ def test_scores_are_average_precisions_of_all_batches_together():
     rng = np.random.default_rng(0)
     signs = rng.integers(-1, 2, (20, 3))
     task = build()
-    task.score_class = average_precision
     answers = torch.randn(20, 3)
     batch = make_batch(signs)
     parts = [task.count(answers[a:b], batch.rows(a, b)) for a, b in ((0, 7), (7, 8), (8, 20))]
@@ -83,6 +82,13 @@ def test_scores_are_average_precisions_of_all_batches_together():
     assert score.value == pytest.approx(np.mean(wanted))
     shares = [(signs[:, c] > 0).sum() / (signs[:, c] != 0).sum() for c in range(3)]
     assert score.details == {"chance": pytest.approx(np.mean(shares))}
+
+
+def test_a_class_that_no_tested_image_has_enters_no_score():
+    task, answers = build(), torch.randn(3, 3)
+    score = task.summarize(task.count(answers, make_batch([[1, -1, -1], [-1, 1, -1], [1, 1, 0]])))
+    assert list(score.per_class) == ["a", "b"]
+    assert score.value == pytest.approx(np.mean([*score.per_class.values()]))
 
 
 @pytest.mark.parametrize("view", ["random_resized_crop", "resize_crop"])
