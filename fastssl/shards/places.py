@@ -7,20 +7,14 @@ is read is held against its CRC-32.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..address import hide_credentials, parse_place
 from ..errors import InputError
-from ..system.files import open_regular, refusing_unreadable
 from .manifest import Manifest, TarEntry
-from .store import FileState, LocalStore, Result, Store, StoreError
-
-if TYPE_CHECKING:
-    from .remote import RemoteStore
+from .store import FileState, LocalStore, Result, Store
 
 PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs")
 """Of addresses that a manifest may name."""
@@ -55,8 +49,56 @@ def split_address(address: str) -> tuple[Path | str, str]:
     return folder, name
 
 
+def open_places(addresses: Iterable[str]) -> list[tuple[Store, str]]:
+    """Return the store that each tar lies in, one a folder, and the tar's name there.
+
+    Args:
+        addresses: as ``split_address`` takes them.
+
+    Raises:
+        InputError: for a place that is none.
+    """
+    stores: dict[Path | str, Store] = {}
+    places = []
+    for address in addresses:
+        folder, name = split_address(address)
+        if folder not in stores:
+            stores[folder] = _open_store(folder)
+        places.append((stores[folder], name))
+    return places
+
+
+def _open_store(folder: Path | str) -> Store:
+    if isinstance(folder, Path):
+        return LocalStore(folder)
+    from .remote import RemoteStore
+
+    return RemoteStore(folder)
+
+
+def look_at(places: Iterable[tuple[Store, str]]) -> list[FileState]:
+    """Return size and ETag of tars as they stand now; stores are asked for several at once.
+
+    Args:
+        places: from ``open_places``.
+
+    Raises:
+        InputError: if one is no regular file, or cannot be had.
+    """
+    waiting = [store.begin(functools.partial(_ask, store, name)) for store, name in places]
+    return [wait() for wait in waiting]
+
+
+def _ask(store: Store, name: str) -> FileState:
+    try:
+        return store.state(name)
+    except OSError as error:
+        what = error.strerror or error
+        raise InputError(f"{store.place}/{name}: {what}; {_REMEDY}") from None
+
+
 class PlacedStore(Store):
-    """The tars of one dataset, wherever each lies."""
+    """The tars of one dataset, wherever each lies, by the names of its shards."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         """Open nothing yet.
@@ -71,39 +113,38 @@ class PlacedStore(Store):
         """
         self.place: Path | str = store.place
         self.address: Path | str = store.address
-        self._own = store
-        self._stores: dict[Path | str, Store] = {}
-        self._places: dict[str, tuple[Store, str]] = {}
-        for shard, tar in zip(manifest.shards, manifest.tars, strict=True):
-            folder, name = split_address(tar.address)
-            if isinstance(folder, Path) and store.is_remote:
+        self._tars = manifest.tars
+        places = open_places(tar.address for tar in manifest.tars)
+        names = [shard.name for shard in manifest.shards]
+        self._places = dict(zip(names, places, strict=True))
+        self._stores = {store, *(one for one, _ in places)}
+        for tar, (one, _) in zip(manifest.tars, places, strict=True):
+            if store.is_remote and not one.is_remote:
                 raise InputError(
                     f"{self.place}: its manifest names {tar.address}, a file of this machine; copy "
                     "the dataset to a folder if that is meant"
                 )
-            self._places[shard.name] = self._open(folder), name
-        self.is_remote = any(one.is_remote for one in self._stores.values())
-        self.patience = max(one.patience for one in self._stores.values())
+        self.is_remote = any(one.is_remote for one in self._stores)
+        self.patience = max(one.patience for one in self._stores)
 
-    def _open(self, folder: Path | str) -> Store:
-        if folder not in self._stores:
-            if isinstance(folder, Path):
-                self._stores[folder] = LocalStore(folder)
-            else:
-                from .remote import RemoteStore
+    def check(self) -> None:
+        """See that every tar has the size, and of a store the ETag, that it was indexed with.
 
-                self._stores[folder] = RemoteStore(folder)
-        return self._stores[folder]
+        Raises:
+            InputError: names the first that is gone or has changed.
+        """
+        for tar, found in zip(self._tars, look_at(self._places.values()), strict=True):
+            _compare(tar, found)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Read a part of a tar, by the name of its shard."""
+        """Read a part of a tar."""
         store, there = self._places[name]
         return store.read_range(there, offset, length)
 
-    def size(self, name: str) -> int:
-        """Return the size of a tar in bytes."""
+    def state(self, name: str) -> FileState:
+        """Return what is known of a tar."""
         store, there = self._places[name]
-        return store.size(there)
+        return store.state(there)
 
     def forget(self, name: str) -> None:
         """Let go of a tar's descriptor."""
@@ -112,78 +153,13 @@ class PlacedStore(Store):
 
     def run_ahead(self, jobs: Iterable[Callable[[], Result]]) -> list[Future[Result]]:
         """Run reads side by side where some tar is remote."""
-        remote = next((one for one in self._stores.values() if one.is_remote), None)
+        remote = next((one for one in self._stores if one.is_remote), None)
         return [] if remote is None else remote.run_ahead(jobs)
 
     def close(self) -> None:
         """Let go of every tar, and of what the manifest came from."""
-        for store in (self._own, *self._stores.values()):
+        for store in self._stores:
             store.close()
-
-
-def look_at(folder: Path | str, name: str) -> FileState:
-    """Return size and ETag of a tar as it stands there now.
-
-    Args:
-        folder: a Path, or an address.
-        name: of the tar in it.
-
-    Raises:
-        InputError: if it is no regular file, or cannot be had.
-    """
-    if isinstance(folder, Path):
-        with refusing_unreadable(folder / name, _REMEDY):
-            try:
-                descriptor = open_regular(folder / name)
-            except FileNotFoundError:
-                raise InputError(f"{folder / name}: no such tar; {_REMEDY}") from None
-        try:
-            return FileState(os.fstat(descriptor).st_size)
-        finally:
-            os.close(descriptor)
-    from .remote import RemoteStore
-
-    return _ask(RemoteStore(folder), name)
-
-
-def _ask(store: RemoteStore, name: str) -> FileState:
-    try:
-        return store.state(name)
-    except StoreError as error:
-        raise InputError(f"{store.place}/{name}: {error}; {_REMEDY}") from None
-
-
-def check_places(manifest: Manifest) -> None:
-    """See that every tar has the size, and of a store the ETag, that it was indexed with.
-
-    Args:
-        manifest: of a dataset over tars.
-
-    Raises:
-        InputError: names the first that is gone or has changed.
-    """
-    remote: dict[str, list[TarEntry]] = {}
-    for tar in manifest.tars:
-        folder, name = split_address(tar.address)
-        if isinstance(folder, Path):
-            _compare(tar, look_at(folder, name))
-        else:
-            remote.setdefault(folder, []).append(tar)
-    for folder, tars in remote.items():
-        _check_remote(folder, tars)
-
-
-def _check_remote(folder: str, tars: list[TarEntry]) -> None:
-    from .remote import RemoteStore
-
-    store = RemoteStore(folder)
-    try:
-        names = [split_address(tar.address)[1] for tar in tars]
-        asked = store.run_ahead([functools.partial(_ask, store, name) for name in names])
-        for tar, answer in zip(tars, asked, strict=True):
-            _compare(tar, answer.result())
-    finally:
-        store.close()
 
 
 def _compare(tar: TarEntry, found: FileState) -> None:

@@ -23,7 +23,7 @@ from .index import INDEX_NAME, SampleFlags, map_index, read_index_header
 from .links import check_files, check_shards
 from .manifest import MANIFEST_NAME, check_agreement, read_manifest
 from .picture import PictureError, open_picture
-from .places import PlacedStore, check_places, split_address
+from .places import PlacedStore, split_address
 from .rows import describe_fault, find_faults
 from .store import LocalStore, Store
 from .tar import BLOCK, TarError, padding, parse_member, split_members
@@ -76,6 +76,12 @@ class ShardDataset:
         Args:
             path: the dataset's folder, or its address in an object store.
         """
+        self._open(path)
+        if isinstance(self._store, PlacedStore):
+            # Of our own shards a short read tells: a request for each may take minutes.
+            self._store.check()
+
+    def _open(self, path: str | os.PathLike[str]) -> None:
         place = parse_place(path)
         self._store: Store
         if isinstance(place, Path):
@@ -101,8 +107,6 @@ class ShardDataset:
             for entry in self.manifest.targets:
                 check_target(find_target(entry), entry)
         if self.manifest.tars:
-            # Of our own shards a short read tells: a request for each may take minutes.
-            check_places(self.manifest)
             self._store = PlacedStore(self._store, self.manifest)
         shards = self.manifest.shards
         self._ends = np.cumsum([shard.samples for shard in shards], dtype=np.int64)
@@ -466,8 +470,8 @@ class ShardDataset:
         return {"path": self.address, "digest": self.digest}
 
     def __setstate__(self, state: dict) -> None:
-        """Open the same dataset again."""
-        self.__init__(state["path"])  # type: ignore[misc] # nobody derives from it
+        """Open the same dataset again; tars in other places were looked at when it was first."""
+        self._open(state["path"])
         if self.digest != state["digest"]:
             raise InputError(
                 f"{self.path}: digest {self.digest[:12]}, {state['digest'][:12]} when it was first "

@@ -64,7 +64,9 @@ class _Connection(NamedTuple):
         if self._is_of("s3"):
             return self._run(s3.fetch, path, part, most)
         if part is None:
-            size = self.size(name)
+            size = self.state(name).size
+            if size is None:
+                raise StoreError("the store does not tell its size")
             if size > most:
                 raise StoreError(f"{size:,} bytes, at most {most:,} were asked for", "too-long")
             part = (0, size)
@@ -82,13 +84,6 @@ class _Connection(NamedTuple):
         limits = {"timeout": REQUEST_TIMEOUT_S} if self.is_async else {}
         told = self.filesystem.info(path, **limits)
         return FileState(told["size"], told.get("ETag"))
-
-    def size(self, name: str) -> int:
-        """Return what the store says of a file's size."""
-        size = self.state(name).size
-        if size is None:
-            raise StoreError("the store does not tell its size")
-        return size
 
     def _is_of(self, protocol: str) -> bool:
         known = self.filesystem.protocol
@@ -142,14 +137,8 @@ class RemoteStore(Store):
         with _as_store_error():
             return connection.read(name, None, most)
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        connection = self._connect()
-        with _as_store_error():
-            return connection.size(name)
-
     def state(self, name: str) -> FileState:
-        """Return what the store says of a file, otherwise as ``size``."""
+        """Return what the store says of a file."""
         connection = self._connect()
         with _as_store_error():
             return connection.state(name)

@@ -78,8 +78,8 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes; otherwise as ``read_range``."""
+    def state(self, name: str) -> FileState:
+        """Return what is known of a file without reading it; otherwise as ``read_range``."""
 
     @abc.abstractmethod
     def forget(self, name: str) -> None:
@@ -95,6 +95,11 @@ class Store(abc.ABC):
         Returns:
             A future of each job; empty if nothing is gained, and then no job was run.
         """
+
+    def begin(self, job: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin a read where that hides latency; return what gives its result, or does it then."""
+        ahead = self.run_ahead([job])
+        return ahead[0].result if ahead else job
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -148,9 +153,9 @@ class LocalStore(Store):
         """Read a part of a file by pread."""
         return _pread_all(self._open(name), length, offset)
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        return (self.place / name).stat().st_size
+    def state(self, name: str) -> FileState:
+        """Return the size of a file."""
+        return FileState(os.fstat(self._open(name).descriptor).st_size)
 
     def forget(self, name: str) -> None:
         """Let go of the descriptor: a stale handle of a network file system is opened anew."""

@@ -21,6 +21,10 @@ _OCTAL = re.compile(rb"[0-7]*")
 _FIXED = b"0000644\x000000000\x000000000\x00"  # mode, owner, group
 
 
+TARFILE_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+"""What tarfile says of hostile headers: numbers without end, headers in headers."""
+
+
 class TarError(ValueError):
     """The structure of a tar is damaged."""
 
@@ -137,6 +141,21 @@ def walk_tar(descriptor: int) -> Iterator[Member]:
         start = end + padding(member.size)
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Return the key of the sample that a member is of, and its extension, as WebDataset has them.
+
+    Args:
+        name: of the member.
+
+    Returns:
+        What stands before the first dot of the last part, "" of a hidden file; what stands behind
+        it, in small letters.
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem if stem else "", extension.lower()
+
+
 def split_members(content: bytes) -> dict[str, bytes]:
     """Return the regular files in a part of a tar of any kind, by what follows their first dot.
 
@@ -148,12 +167,12 @@ def split_members(content: bytes) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     with (
-        contextlib.suppress(tarfile.TarError, ValueError, OverflowError, RecursionError),
+        contextlib.suppress(*TARFILE_ERRORS),
         tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive,
     ):
         for member in archive:
             if member.isreg():
-                extension = member.name.rpartition("/")[2].partition(".")[2].lower()
+                _, extension = split_name(member.name)
                 stop = member.offset_data + member.size
                 found.setdefault(extension, content[member.offset_data : stop])
     return found

@@ -83,7 +83,7 @@ def test_a_remote_dataset_reads_as_the_folder(folder, address):
     assert remote_one.class_names == ("cat", "dog")
     assert (remote_one.index == local.index).all()
     name = "shard-000000.tar"
-    assert remote_one._store.size(name) == local._store.size(name)
+    assert remote_one._store.state(name).size == local._store.state(name).size
     for i in range(12):
         assert remote_one.read_payload(i) == local.read_payload(i)
         assert remote_one.read_members(i) == local.read_members(i)

@@ -33,7 +33,8 @@ from ...system.files import (
 )
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, say_nothing
-from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
+from ..index import INDEX_NAME
+from ..making.finish import write_index
 from ..making.writer import dali_index_name, shard_name
 from ..manifest import MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry, TarEntry
 from ..reader import ShardDataset, open_dataset
@@ -309,18 +310,13 @@ class _Builder:
 
     def write_index(self, draft: Manifest) -> str:
         """Put header and rows together; return the digest."""
-        digest = draft.begin_digest()
         self._rows.seek(0)
-        with published(self._folder / INDEX_NAME) as file:
-            file.write(bytes(HEADER_BYTES))
-            while chunk := self._rows.read(1 << 22):
-                file.write(chunk)
-                digest.update(chunk)
-            file.seek(0)
-            file.write(IndexHeader(draft.num_samples, digest.hexdigest()).pack())
+        digest = write_index(
+            self._folder / INDEX_NAME, draft, iter(lambda: self._rows.read(1 << 22), b"")
+        )
         self._rows.close()
         (self._folder / (INDEX_NAME + ".rows")).unlink()
-        return digest.hexdigest()
+        return digest
 
 
 def _unite_manifests(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...system.limited import Ended
 from ..targets import TargetSpec
 
 
@@ -19,6 +20,18 @@ class LeftOut(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+def describe_end(ended: Ended, max_seconds: float) -> LeftOut:
+    """Say why an entry that ended the process which was at it becomes no sample.
+
+    Args:
+        ended: how.
+        max_seconds: of the CPU that it had.
+    """
+    if ended.was_too_slow:
+        return LeftOut("too-slow", f"more than {max_seconds} s of the CPU")
+    return LeftOut("crashed", f"its decoder ended by {ended.number.name}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +23,23 @@ _MAX_NUMBERED_CLASSES = 100_000
 _SHOWN = 200
 
 
+def number_classes(max_label: int) -> tuple[str, ...]:
+    """Return names for labels that have none: their numbers; of very many none.
+
+    Args:
+        max_label: the largest; -1 where there is none.
+    """
+    return tuple(map(str, range(max_label + 1))) if max_label < _MAX_NUMBERED_CLASSES else ()
+
+
 def _choose_class_names(plan: ConversionPlan, records: list[SliceRecord]) -> tuple[str, ...]:
     """Return the names of the labels; those of tars without any are their numbers."""
-    num_classes = max(record.max_label for record in records) + 1
-    if len(plan.class_names) >= num_classes or num_classes > _MAX_NUMBERED_CLASSES:
-        return plan.class_names
-    return tuple(str(label) for label in range(num_classes))
+    max_label = max(record.max_label for record in records)
+    return (
+        plan.class_names
+        if len(plan.class_names) > max_label
+        else number_classes(max_label) or plan.class_names
+    )
 
 
 def _count_skipped(records: list[SliceRecord]) -> dict[str, int]:
@@ -44,18 +55,26 @@ def _write_skipped(target: Path, building: Path, records: list[SliceRecord]) -> 
                 file.write(line.encode("ascii") + b"\n")
 
 
-def _write_index(
-    target: Path, building: Path, records: list[SliceRecord], manifest: Manifest
+def write_index(
+    target: Path, manifest: Manifest, rows: Iterable[bytes], scratch: Path | None = None
 ) -> str:
-    """Put all rows together; return the dataset's digest."""
+    """Put all rows together.
+
+    Args:
+        target: the index.
+        manifest: of the dataset, but for its digest.
+        rows: in the order of sample ids.
+        scratch: folder in which the file grows; None takes the target's.
+
+    Returns:
+        The dataset's digest.
+    """
     digest = manifest.begin_digest()
-    with published(target, building) as file:
+    with published(target, scratch) as file:
         file.write(bytes(HEADER_BYTES))
-        for number, record in enumerate(records):
-            if record.samples:
-                rows = rows_path(building, number).read_bytes()
-                file.write(rows)
-                digest.update(rows)
+        for part in rows:
+            file.write(part)
+            digest.update(part)
         file.seek(0)
         file.write(IndexHeader(manifest.num_samples, digest.hexdigest()).pack())
     return digest.hexdigest()
@@ -140,7 +159,9 @@ def finish(source: Path, out: Path, plan: ConversionPlan, records: list[SliceRec
     targets = _write_targets(out, building, plan, records)
     draft = _draft_manifest(plan, records, targets)
     _write_skipped(out / SKIPPED_NAME, building, records)
-    manifest = replace(draft, digest=_write_index(out / INDEX_NAME, building, records, draft))
+    numbers = (number for number, record in enumerate(records) if record.samples)
+    rows = (rows_path(building, number).read_bytes() for number in numbers)
+    manifest = replace(draft, digest=write_index(out / INDEX_NAME, draft, rows, building))
     publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
     remove_building(building)
     sync_folder(out)

@@ -24,12 +24,12 @@ import tyro
 from ...errors import InputError
 from ...fields import Checked, NumWorkers, Range
 from ...system.cpus import available_cpus
-from ...system.files import locked, publish_bytes, published, sync_folder
+from ...system.files import locked, publish_bytes, sync_folder
 from ...system.limited import Ended, run_limited
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, Report, run_jobs, say_nothing
 from ..checksum import crc32
-from ..index import HEADER_BYTES, INDEX_NAME, ROW, IndexHeader
+from ..index import INDEX_NAME, ROW
 from ..manifest import (
     BUILDING_NAME,
     MANIFEST_NAME,
@@ -39,19 +39,19 @@ from ..manifest import (
     TarEntry,
 )
 from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError, open_picture
-from ..places import split_address
-from ..store import Store
+from ..places import open_places
 from .encode import EncodedPicture, Encoding, encode_picture
-from .entries import LeftOut
+from .entries import LeftOut, describe_end
+from .finish import number_classes, write_index
 from .plan import MAX_SECONDS
+from .sources import MAX_FILE_BYTES, parse_label
 from .tar_list import PlacedTar, list_tars, look_at_tars, name_shards
-from .tar_stream import MAX_IMAGE_BYTES, TarSample, TarStream, read_samples
+from .tar_stream import TarSample, TarStream, read_samples
 
 _PLAN_NAME = "tars.json"
 _LOCK_NAME = ".lock"
 _BATCH = 64
 _BATCH_BYTES = 1 << 28
-_MAX_NUMBERED_CLASSES = 100_000
 _KEEP = Encoding("keep")
 
 
@@ -130,20 +130,9 @@ def _load_record(building: Path, number: int) -> _Record | None:
 
 @contextlib.contextmanager
 def _opened(tar: PlacedTar) -> Iterator[TarStream]:
-    folder, name = split_address(tar.address)
-    place: Path | Store
-    if isinstance(folder, Path):
-        place = folder
-    else:
-        from ..remote import RemoteStore
-
-        place = RemoteStore(folder)
-    try:
-        with TarStream(place, name, tar.size) as stream:
-            yield stream
-    finally:
-        if isinstance(place, Store):
-            place.close()
+    ((store, name),) = open_places([tar.address])
+    with contextlib.closing(store), TarStream(store, name, tar.size) as stream:
+        yield stream
 
 
 def _look_into(sample: TarSample, limits: DecodeLimits) -> tuple[EncodedPicture, int] | LeftOut:
@@ -153,8 +142,8 @@ def _look_into(sample: TarSample, limits: DecodeLimits) -> tuple[EncodedPicture,
             raise LeftOut("doubled", f"two members .{sample.doubled} under one key")
         if not sample.extension:
             raise LeftOut("non-image", "the sample has no member with the extension of an image")
-        if sample.size > MAX_IMAGE_BYTES:
-            raise LeftOut("too-large", f"{sample.size:,} bytes; up to {MAX_IMAGE_BYTES:,} are read")
+        if sample.size > MAX_FILE_BYTES:
+            raise LeftOut("too-large", f"{sample.size:,} bytes; up to {MAX_FILE_BYTES:,} are read")
         if sample.span >= 1 << 32:
             raise LeftOut("too-large", f"members of {sample.span:,} bytes, at most 2**32 - 1")
         picture = encode_picture(sample.image, _KEEP, limits)
@@ -164,21 +153,10 @@ def _look_into(sample: TarSample, limits: DecodeLimits) -> tuple[EncodedPicture,
                 f".{sample.extension}: loaders read JPEG, PNG and RGB in .npy where they stand; "
                 "convert it by fastssl make-shards",
             )
-        return replace(picture, payload=b""), _read_label(sample.label)
+        label = -1 if sample.label is None else parse_label(sample.label)
+        return replace(picture, payload=b""), label
     except (LeftOut, PictureError) as error:
         return LeftOut(error.reason, error.detail)
-
-
-def _read_label(text: bytes | None) -> int:
-    if text is None:
-        return -1
-    try:
-        label = int(text)
-    except ValueError:
-        label = -2
-    if not -1 <= label < 2**31:
-        raise LeftOut("label", f"its .cls says {text[:40]!r}, wanted an integer below 2**31")
-    return label
 
 
 def _in_batches(samples: Iterator[TarSample]) -> Iterator[list[TarSample]]:
@@ -214,8 +192,8 @@ def index_tar(
         What was found.
 
     Raises:
-        InputError: if it cannot be read as a tar, or has changed since it was found.
-        RunFailed: if a store does not give it.
+        InputError: if it cannot be read as a tar.
+        RunFailed: if a store does not give it, or it has become shorter.
     """
     number, tar = job
     record, rows = _Record(skipped=[]), []
@@ -231,7 +209,7 @@ def index_tar(
                     found = LeftOut("doubled", "another sample before it has the same key")
                 keys.add(sample.key)
                 if isinstance(found, Ended):
-                    found = _describe_end(found, max_seconds)
+                    found = describe_end(found, max_seconds)
                 if isinstance(found, LeftOut):
                     _note(record, tar, sample, found)
                     continue
@@ -242,22 +220,11 @@ def index_tar(
             report(stream.tell() - told)
             told = stream.tell()
         record.bytes, record.sha256 = stream.finish()
-    if record.bytes != tar.size:
-        raise InputError(
-            f"{tar.address}: {record.bytes:,} bytes, {tar.size:,} when this began; it has changed: "
-            "begin again in a new folder"
-        )
     report(record.bytes - told)
     record.samples = len(rows)
     publish_bytes(_rows_path(building, number), np.array(rows, ROW).tobytes())
     publish_bytes(_record_path(building, number), json.dumps(asdict(record)).encode())
     return record
-
-
-def _describe_end(ended: Ended, max_seconds: int) -> LeftOut:
-    if ended.was_too_slow:
-        return LeftOut("too-slow", f"more than {max_seconds} s of the CPU")
-    return LeftOut("crashed", f"its decoder ended by {ended.number.name}")
 
 
 def _note(record: _Record, tar: PlacedTar, sample: TarSample, why: LeftOut) -> None:
@@ -334,7 +301,6 @@ def _finish(out: Path, tars: list[PlacedTar], records: list[_Record]) -> Manifes
         more = stored if stored != record.samples else None
         shards.append(ShardEntry(name, record.samples, record.bytes, record.sha256, more))
         places.append(TarEntry(tar.address, record.bytes, record.sha256, tar.etag))
-    num_classes = max(record.max_label for record in records) + 1
     listing = hashlib.sha256("\n".join(record.sha256 for record in records).encode())
     draft = Manifest(
         num_samples=num_samples,
@@ -343,9 +309,7 @@ def _finish(out: Path, tars: list[PlacedTar], records: list[_Record]) -> Manifes
         encoding_options={},
         shuffle_seed=None,
         samples_per_shard=max(record.samples for record in records),
-        class_names=tuple(map(str, range(min(num_classes, _MAX_NUMBERED_CLASSES))))
-        if num_classes <= _MAX_NUMBERED_CLASSES
-        else (),
+        class_names=number_classes(max(record.max_label for record in records)),
         num_labelled=sum(record.num_labelled for record in records),
         num_read=num_samples + len(skipped),
         bytes_in=sum(record.bytes for record in records),
@@ -356,25 +320,12 @@ def _finish(out: Path, tars: list[PlacedTar], records: list[_Record]) -> Manifes
     )
     lines = "".join(json.dumps(line) + "\n" for line in skipped)
     publish_bytes(out / SKIPPED_NAME, lines.encode(), building)
-    manifest = replace(draft, digest=_write_index(out, draft, used))
+    rows = (_rows_path(building, number).read_bytes() for number in used)
+    manifest = replace(draft, digest=write_index(out / INDEX_NAME, draft, rows, building))
     publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
     shutil.rmtree(building)
     sync_folder(out)
     return manifest
-
-
-def _write_index(out: Path, manifest: Manifest, used: list[int]) -> str:
-    """Put all rows together; return the dataset's digest."""
-    building, digest = out / BUILDING_NAME, manifest.begin_digest()
-    with published(out / INDEX_NAME, building) as file:
-        file.write(bytes(HEADER_BYTES))
-        for number in used:
-            rows = _rows_path(building, number).read_bytes()
-            file.write(rows)
-            digest.update(rows)
-        file.seek(0)
-        file.write(IndexHeader(manifest.num_samples, digest.hexdigest()).pack())
-    return digest.hexdigest()
 
 
 def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> IndexReport:

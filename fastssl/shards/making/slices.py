@@ -20,7 +20,7 @@ from ..index import ROW
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
 from .encode import EncodedPicture, Encoding, encode_picture
-from .entries import LeftOut
+from .entries import LeftOut, describe_end
 from .objects import find_objects, place_objects
 from .plan import ConversionPlan, PlannedEntries
 from .sources import read_entry
@@ -147,11 +147,8 @@ def _make_samples(
     for position, sample in zip(positions, samples, strict=True):
         if isinstance(sample, Ended):
             (entry,) = entries.read(position, position + 1)
-            if sample.was_too_slow:
-                reason, what = "too-slow", f"more than {plan.max_seconds} s of the CPU"
-            else:
-                reason, what = "crashed", f"its decoder ended by {sample.number.name}"
-            sample = _Sample(entry.name, reason=reason, detail=what)
+            why = describe_end(sample, plan.max_seconds)
+            sample = _Sample(entry.name, reason=why.reason, detail=why.detail)
         yield position, sample
 
 

@@ -22,6 +22,7 @@ from ...errors import InputError
 from ...system.files import open_regular
 from ..manifest import MANIFEST_NAME, TarEntry, read_manifest
 from ..reader import open_dataset
+from ..tar import TARFILE_ERRORS, split_name
 from ..targets import FOLDER_NAME as TARGETS_NAME
 from .coco import CocoSource, is_coco
 from .entries import Entry, LeftOut, Source
@@ -34,9 +35,10 @@ from .voc import DEFAULT_SPLIT, VocSource, is_voc
 MAX_FILE_BYTES = 2**30
 """Size of the largest file that is read as an image."""
 
-_TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split())
-# Of raw datasets; elsewhere often something else that goes with the image, so images come first.
-_TAR_PIXELS = "npy"
+TAR_IMAGES = frozenset("jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split())
+"""Extensions of images in tars."""
+TAR_PIXELS = "npy"
+"""Of raw datasets; elsewhere often something else that goes with the image: images come first."""
 _BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt", ".beton", TARGETS_NAME)
 _SNIFF_BYTES = 4096
 _MAX_METADATA_BYTES = 1 << 24
@@ -222,15 +224,14 @@ class TarSource(Source):
         key: str | None = None
         members: dict[str, tuple[int, int]] = {}
         for name, offset, size in _tar_members(self.root / tar):
-            folder, slash, base = name.rpartition("/")
-            stem, _, extension = base.partition(".")
-            if not stem:
+            found, extension = split_name(name)
+            if not found:
                 continue  # hidden
-            if folder + slash + stem != key:
+            if found != key:
                 if key is not None:
                     yield self._entry(tar, key, members)
-                key, members = folder + slash + stem, {}
-            members[extension.lower()] = (offset, size)
+                key, members = found, {}
+            members[extension] = (offset, size)
         if key is not None:
             yield self._entry(tar, key, members)
 
@@ -240,9 +241,9 @@ class TarSource(Source):
         for kind in ("cls", "json"):
             if kind in members:
                 kept[kind] = members[kind]
-        images = [extension for extension in members if extension in _TAR_IMAGES]
-        if not images and _TAR_PIXELS in members:
-            images = [_TAR_PIXELS]
+        images = [extension for extension in members if extension in TAR_IMAGES]
+        if not images and TAR_PIXELS in members:
+            images = [TAR_PIXELS]
         if images:
             kept["image"] = members[images[0]]
             return Entry(f"{tar}/{key}.{images[0]}", -1, tar, kept)
@@ -273,15 +274,11 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset}")
-    except _TAR_ERRORS as error:
+    except TARFILE_ERRORS as error:
         raise InputError(
             f"{path}: cannot be read as an uncompressed tar ({error}); unpack it if it is "
             "compressed, restore it if it is damaged"
         ) from None
-
-
-# Of hostile headers tarfile says more than its own errors: numbers without end, headers in headers.
-_TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 
 
 def _is_tar(path: Path) -> bool:
@@ -406,7 +403,12 @@ def _read_member(path: Path, place: tuple[int, int], max_bytes: int = _MAX_METAD
     return content
 
 
-def _parse_label(text: bytes) -> int:
+def parse_label(text: bytes) -> int:
+    """Return the label that a ``.cls`` says.
+
+    Raises:
+        LeftOut: if it is none.
+    """
     try:
         label = int(text)
     except ValueError:
@@ -474,7 +476,7 @@ def read_entry(root: Path, entry: Entry) -> SourceSample:
     label = entry.label
     metadata: dict = {}
     if "cls" in entry.members:
-        label = _parse_label(_read_member(path, entry.members["cls"]))
+        label = parse_label(_read_member(path, entry.members["cls"]))
     if "json" in entry.members:
         metadata = _parse_metadata(_read_member(path, entry.members["json"]))
     return SourceSample(data, label, metadata)

@@ -13,7 +13,7 @@ import braceexpand
 
 from ...address import hide_credentials, parse_place
 from ...errors import InputError
-from ..places import look_at, split_address
+from ..places import look_at, open_places, split_address
 
 _MAX_TARS = 1_000_000
 
@@ -76,12 +76,15 @@ def look_at_tars(addresses: list[str]) -> list[PlacedTar]:
     Raises:
         InputError: if one is missing, or its size is not told.
     """
-    found = []
-    for address in addresses:
-        state = look_at(*split_address(address))
-        if state.size is None:
-            raise InputError(f"{address}: its store does not tell its size; copy it to another")
-        found.append(PlacedTar(address, state.size, state.etag))
+    places, found = open_places(addresses), []
+    try:
+        for address, state in zip(addresses, look_at(places), strict=True):
+            if state.size is None:
+                raise InputError(f"{address}: its store does not tell its size; copy it to another")
+            found.append(PlacedTar(address, state.size, state.etag))
+    finally:
+        for store in {store for store, _ in places}:
+            store.close()
     return found
 
 

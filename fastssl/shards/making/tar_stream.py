@@ -9,28 +9,24 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from ...errors import InputError, RunFailed
-from ...system.files import open_regular, retried
+from ...system.files import retried
 from ..reader import RETRY_WAIT_S
 from ..store import Store
-from ..tar import BLOCK
+from ..tar import BLOCK, TARFILE_ERRORS, split_name
+from .sources import MAX_FILE_BYTES, TAR_IMAGES, TAR_PIXELS
 
 _RANKS = {
+    **dict.fromkeys(TAR_IMAGES, 1),
+    TAR_PIXELS: 1,
+    # What loaders read where it stands; of a raw dataset there is nothing else.
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "png"), 2),
-    # Of raw datasets; elsewhere often something else that goes with the image.
-    "npy": 1,
-    # Have to be converted first.
-    **dict.fromkeys(("webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pnm", "jp2", "avif"), 1),
 }
 """Which member of a sample is its image: the first one of the highest rank."""
-MAX_IMAGE_BYTES = 1 << 28
-"""Of an image that is looked at."""
 _CHUNK_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 16
 """What tarfile's stream asks for at a time: it copies what it keeps at every read."""
@@ -42,8 +38,6 @@ _COMPRESSED = {
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "Zstandard",
 }
-# Of hostile headers tarfile says more than its own errors: numbers without end, headers in headers.
-_TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass
@@ -60,8 +54,6 @@ class TarSample:
     """Bytes of the image."""
     image: bytes = b""
     """The bytes; none of an image that is too large."""
-    rank: int = 0
-    """Of the image among those that it may have; 0 without one."""
     label: bytes | None = None
     """What its ``.cls`` says."""
     end: int = 0
@@ -78,33 +70,24 @@ class TarSample:
 
 
 class TarStream(io.RawIOBase):
-    """The bytes of a tar in their order, hashed as they pass; a store is asked one part ahead."""
+    """The bytes of a tar in their order, hashed as they pass; others' are asked one part ahead."""
 
-    def __init__(self, place: Path | Store, name: str, size: int) -> None:
-        """Open a tar.
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        """Ask for the first part.
 
         Args:
-            place: its folder, or the store that it lies in.
+            store: that the tar lies in.
             name: of the tar there.
             size: bytes that it has.
         """
         super().__init__()
-        self._hash = hashlib.sha256()
+        self._store, self._name = store, name
         self.size = size
         """Bytes that it had when it was found."""
-        self._position = 0
-        self._chunk, self._begin = b"", 0
-        self._last = b""
-        self._fetched = 0
-        self._file: io.FileIO | None = None
-        self._store: Store | None = None
-        self._next: Future[bytes] | None = None
-        if isinstance(place, Path):
-            self._file = io.FileIO(open_regular(place / name))
-        else:
-            self._store = place
-            self._name = name
-            self._fetch()
+        self._hash = hashlib.sha256()
+        self._position = self._fetched = self._begin = 0
+        self._chunk = self._last = b""
+        self._next = self._fetch()
 
     def readable(self) -> bool:
         """Tell that it can be read."""
@@ -121,7 +104,8 @@ class TarStream(io.RawIOBase):
             RunFailed: if a store does not give it.
         """
         if self._begin == len(self._chunk):
-            self._begin, self._chunk = 0, self._read_chunk()
+            self._begin, self._chunk = 0, self._next()
+            self._next = self._fetch()
             self._hash.update(self._chunk)
         stop = len(self._chunk) if size is None or size < 0 else self._begin + size
         content = self._chunk[self._begin : stop]
@@ -129,14 +113,6 @@ class TarStream(io.RawIOBase):
         self._position += len(content)
         self._last = (self._last + content)[-_KEPT_BYTES:]
         return content
-
-    def _read_chunk(self) -> bytes:
-        if self._file is not None:
-            return self._file.read(_CHUNK_BYTES) or b""
-        chunk = b"" if self._next is None else self._next.result()
-        self._fetched += len(chunk)
-        self._fetch()
-        return chunk
 
     def look_back(self, start: int, length: int) -> bytes:
         """Return bytes that have passed lately; fewer where they have not."""
@@ -149,22 +125,14 @@ class TarStream(io.RawIOBase):
             pass
         return self._position, self._hash.hexdigest()
 
-    def close(self) -> None:
-        """Let go of the tar."""
-        if self._file is not None:
-            self._file.close()
-        super().close()
-
-    def _fetch(self) -> None:
-        """Ask for the part behind those that came."""
-        assert self._store is not None
+    def _fetch(self) -> Callable[[], bytes]:
+        """Begin to read the part behind those that were asked for; empty at the end."""
         begin = self._fetched
         length = min(_CHUNK_BYTES, self.size - begin)
-        if length <= 0:
-            self._next = None
-            return
-        job = partial(_read_part, self._store, self._name, begin, length)
-        (self._next,) = self._store.run_ahead([job])
+        self._fetched += length
+        if not length:
+            return bytes
+        return self._store.begin(partial(_read_part, self._store, self._name, begin, length))
 
 
 def _read_part(store: Store, name: str, begin: int, length: int) -> bytes:
@@ -220,7 +188,7 @@ def read_samples(stream: TarStream, address: str) -> Iterator[TarSample]:
             if end != bytes(BLOCK):
                 what = "damaged" if len(end) == BLOCK else "cut off"
                 raise tarfile.ReadError(f"{what} at byte {archive.offset}")
-    except _TAR_ERRORS as error:
+    except TARFILE_ERRORS as error:
         refuse_compressed(stream.look_back(0, 8), address)
         raise InputError(
             f"{address}: cannot be read as a tar ({error}); restore it, or leave it out"
@@ -233,16 +201,14 @@ def _group(archive: tarfile.TarFile, size: int) -> Iterator[TarSample]:
         archive.members = []  # type: ignore[attr-defined] # tarfile keeps all that it has seen
         if member.offset_data + member.size > size:  # or tarfile would look for its end for ever
             raise tarfile.ReadError(f"it has {size:,} bytes, {member.name[:80]!r} ends behind them")
-        folder, slash, base = member.name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        if not member.isreg() or member.issparse() or not stem:
+        key, extension = split_name(member.name)
+        if not member.isreg() or member.issparse() or not key:
             continue
-        key = folder + slash + stem
         if sample is None or key != sample.key:
             if sample is not None:
                 yield sample
             sample = TarSample(key)
-        _add(sample, archive, member, extension.lower())
+        _add(sample, archive, member, extension)
     if sample is not None:
         yield sample
 
@@ -255,10 +221,10 @@ def _add(
         return
     sample.names.append(extension)
     sample.end = member.offset_data + member.size
-    if _RANKS.get(extension, 0) > sample.rank:
-        sample.rank, sample.extension = _RANKS[extension], extension
+    if _RANKS.get(extension, 0) > _RANKS.get(sample.extension, 0):
+        sample.extension = extension
         sample.offset, sample.size = member.offset_data, member.size
-        sample.image = _read(archive, member) if member.size <= MAX_IMAGE_BYTES else b""
+        sample.image = _read(archive, member) if member.size <= MAX_FILE_BYTES else b""
     elif extension == "cls":
         sample.label = _read(archive, member)[:_MAX_LABEL_BYTES] if member.size < 1 << 20 else b"?"
 
