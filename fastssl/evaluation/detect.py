@@ -30,7 +30,7 @@ from ..models.detection import import_torchvision, take_apart
 from ..runs.result import Result
 from ..shards import ShardDataset, open_dataset
 from ..shards.targets import OBJECTS
-from ..system.files import check_own_folder, publish_bytes
+from ..system.files import publish_bytes
 from ..tasks import Detection, Task
 from ..tasks.detection import check_objects
 from ..training import train
@@ -40,9 +40,18 @@ from ..world import World
 from .detect_options import DetectEvaluation, plan_run
 from .detect_start import open_start
 from .detection_ap import Detections, check_coco, measure_coco, measure_voc
-from .evaluate import Circumstances, check_required, conclude, find_home
+from .evaluate import Circumstances, check_required, conclude
+from .learner_run import (
+    check_batch,
+    check_score,
+    find_folder,
+    hash_rows,
+    open_learner,
+    read_score,
+    write_score,
+)
 from .setting import Divided, divide
-from .subject import SCRATCH, Subject, open_fresh, open_subject
+from .subject import SCRATCH, Subject
 from .trained import load_rows
 
 _log = logging.getLogger(__name__)
@@ -51,7 +60,6 @@ FOLDER_NAME = "detect"
 """The folder beside a trunk, or a result, that holds the runs of detectors."""
 DETECTIONS_NAME = "detections.npz"
 """What was found on the test pictures, in the run's directory."""
-_SCORE_NAME = "score.json"
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,7 @@ class DetectTraining(Documented):
     @property
     def tested(self) -> str:
         """What names the pictures that are tested, and what else the score depends on."""
-        rows = hashlib.sha256(self.divided.test_rows.tobytes()).hexdigest()
-        config = self.config
+        rows, config = hash_rows(self.divided.test_rows), self.config
         content = [self.digests[1], rows, self.proposals, config.coco]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -85,23 +92,14 @@ class DetectTraining(Documented):
     def folder(self) -> Path:
         """The run directory, named by all that the result depends on."""
         config = self.config
-        if config.output_dir is not None:
-            return config.output_dir
-        run = {**dataclasses.asdict(self.run), "log": None, "device": None, "checkpoint": None}
-        rows = (self.divided.train_rows, self.divided.test_rows)
-        content = [
-            self.digests,
-            [hashlib.sha256(side.tobytes()).hexdigest() for side in rows],
-            self.proposals,
-            self.subject.digest,
-            config.coco,
-            run,
-        ]
-        digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-        home = Path() if config.json is None else config.json.parent
-        if config.checkpoint != Path():
-            home = find_home(config.checkpoint, self.subject)
-        return home / FOLDER_NAME / f"{config.protocol}-{digest[:12]}"
+        more = (self.proposals, config.coco)
+        return find_folder(
+            config,
+            self.subject,
+            f"{FOLDER_NAME}/{config.protocol}",
+            (self.digests, self.divided, self.run, more),
+            ("log", "device", "checkpoint"),
+        )
 
 
 # ------------------------------------------------------------------ plan
@@ -135,27 +133,13 @@ def plan_detect(config: DetectEvaluation, world_size: int = 1) -> DetectTraining
         divided = divide(data, config.split_seed, train, second, needs_labels=False)
         _warn_of_classes(train, divided.train_rows, test, divided.test_rows)
         digests = (train.digest, test.digest)
-    subject = _open_subject(config)
+    subject = open_learner(config, FOLDER_NAME)
     take_apart(subject.trunk)
     run = plan_run(config, subject, len(divided.train_rows))
-    batch, parts = run.data.global_batch_size, world_size * run.accumulation
-    if batch % parts:
-        raise InputError(
-            f"global_batch_size ({batch}) must be a multiple of ranks x accumulation ({world_size} "
-            f"x {run.accumulation}); set --global-batch-size to {-(-batch // parts) * parts}"
-        )
+    check_batch(run, world_size)
     files = [path for path in (config.proposals, config.test_proposals) if path != Path()]
-    hashes = LoaderConfig(target_files=tuple(files[:1])).target_sha256
-    hashes += LoaderConfig(target_files=tuple(files[1:])).target_sha256
+    hashes = tuple(LoaderConfig(target_files=(path,)).target_sha256[0] for path in files)
     return DetectTraining(config, subject, run, divided, digests, train.class_names, hashes)
-
-
-def _open_subject(config: DetectEvaluation) -> Subject:
-    if config.from_scratch:
-        return open_fresh(config.checkpoint, config.trunk, config.width, config.scale)
-    subject = open_subject(config.checkpoint, config.trunk, config.width, config.scale)
-    check_own_folder(find_home(config.checkpoint, subject) / FOLDER_NAME)
-    return subject
 
 
 def _check_proposals(config: DetectEvaluation) -> None:
@@ -234,8 +218,7 @@ def run_detect(training: DetectTraining) -> Result:
     _log.info("the run: %s", folder)
     began, tested = time.monotonic(), training.tested
     train_data, test_data = _load_both(training, folder)
-    if (folder / _SCORE_NAME).exists():
-        read_score(folder, tested)  # a run that is done would keep the score of other pictures
+    check_score(folder, tested)
 
     def open_test(run: RunConfig, world: World, task: Task) -> DetectionTest:
         assert isinstance(task, Detection)
@@ -336,7 +319,7 @@ class DetectionTest(DataMeasure):
         detections = Detections(rows, **found)
         objects = np.asarray(self._dataset.targets[OBJECTS][ids])
         score = score_detections(detections, objects, self._training)
-        publish_bytes(self._folder / _SCORE_NAME, json.dumps(score, indent=1).encode() + b"\n")
+        write_score(self._folder, score, self._training.tested)
         return score
 
 
@@ -352,7 +335,6 @@ def score_detections(
     """
     names, found = training.class_names, measure_voc(detections, objects_NM6)
     score: dict[str, Any] = {
-        "tested": training.tested,
         "ap50": found.ap50,
         "ap50_11": found.ap50_11,
         "per_class": {
@@ -365,28 +347,6 @@ def score_detections(
     if training.config.coco:
         score["coco"] = measure_coco(detections, objects_NM6, names)
     return score
-
-
-def read_score(folder: Path, tested: str) -> dict[str, Any]:
-    """Return what a run that has ended reached.
-
-    Args:
-        folder: its directory.
-        tested: name of the pictures.
-
-    Raises:
-        InputError: if it was not tested, or on other pictures.
-    """
-    path = folder / _SCORE_NAME
-    if not path.exists():
-        raise InputError(f"{path} does not exist; start the command again, which goes on")
-    content: dict[str, Any] = json.loads(path.read_text())
-    if content["tested"] != tested:
-        raise InputError(
-            f"output_dir ({folder}) holds a run that was tested on other pictures; choose another "
-            "--output-dir"
-        )
-    return content
 
 
 def keep_detections(training: DetectTraining) -> Path:

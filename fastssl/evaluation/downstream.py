@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from ..errors import InputError
 from ..fields import Documented
 from ..runs.result import Result
 from ..shards import ShardDataset, open_dataset
-from ..system.files import check_own_folder, publish_bytes
 from ..tasks import Task, find_task
 from ..tasks.dense import DenseMap, find_map
 from ..tasks.downstream import DownstreamTask, Score, check_target
@@ -36,18 +34,26 @@ from ..training.validation import DownstreamValidation
 from ..world import World
 from .downstream_course import KINDS, plan_run
 from .downstream_options import DownstreamEvaluation
-from .evaluate import Circumstances, check_required, conclude, find_home
+from .evaluate import Circumstances, check_required, conclude
 from .extract import PRE_LOGITS
+from .learner_run import (
+    check_batch,
+    check_score,
+    find_folder,
+    hash_rows,
+    open_learner,
+    read_score,
+    write_score,
+)
 from .setting import Divided, divide, draw_seed, has_signs
 from .splits import first_labels
-from .subject import SCRATCH, Subject, open_fresh, open_subject
+from .subject import SCRATCH, Subject
 from .trained import load_rows
 
 _log = logging.getLogger(__name__)
 
 FOLDER_NAME = "downstream"
 """The folder beside a trunk, or a result, that holds the runs of downstream tasks."""
-_SCORE_NAME = "score.json"
 
 
 @dataclass(frozen=True)
@@ -72,28 +78,15 @@ class DownstreamTraining(Documented):
     @property
     def tested(self) -> str:
         """What names the images that are tested."""
-        rows = hashlib.sha256(self.divided.test_rows.tobytes()).hexdigest()
+        rows = hash_rows(self.divided.test_rows)
         return hashlib.sha256(f"{self.digests[1]}:{rows}".encode()).hexdigest()
 
     @property
     def folder(self) -> Path:
         """The run directory, named by all that the result depends on."""
-        config = self.config
-        if config.output_dir is not None:
-            return config.output_dir
-        run = {**dataclasses.asdict(self.run), "log": None, "device": None}
-        rows = (self.divided.train_rows, self.divided.test_rows)
-        content = [
-            self.digests,
-            [hashlib.sha256(side.tobytes()).hexdigest() for side in rows],
-            self.subject.digest,
-            run,
-        ]
-        digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-        home = Path() if config.json is None else config.json.parent
-        if config.checkpoint != Path():
-            home = find_home(config.checkpoint, self.subject)
-        return home / FOLDER_NAME / f"{self.task}-{config.protocol}-{digest[:12]}"
+        name = f"{FOLDER_NAME}/{self.task}-{self.config.protocol}"
+        depends_on = (self.digests, self.divided, self.run, ())
+        return find_folder(self.config, self.subject, name, depends_on, ("log", "device"))
 
 
 # ------------------------------------------------------------------ plan
@@ -128,9 +121,10 @@ def plan_downstream(
         if has_several:
             _check_signs(train, test, divided)
         digests = (train.digest, test.digest)
-    subject = _open_scratch(config) if config.from_scratch else _open_pretrained(config)
+    usual = "newell20_lab" if config.protocol == "newell20" else "imagenet"
+    subject = open_learner(config, FOLDER_NAME, usual)
     run = plan_run(task, config, subject, len(divided.train_rows), has_several)
-    _check_batch(run, world_size)
+    check_batch(run, world_size)
     places = find_map(subject.trunk, run.task.size) if kind.is_dense else None
     return DownstreamTraining(task, config, subject, run, places, divided, digests)
 
@@ -163,18 +157,6 @@ def _check_signs(train: ShardDataset, test: ShardDataset, divided: Divided) -> N
         )
 
 
-def _check_batch(run: RunConfig[Any], world_size: int) -> None:
-    """Refuse a batch that ranks cannot share; the protocol's is never changed in silence."""
-    batch, parts = run.data.global_batch_size, world_size * run.accumulation
-    if batch % parts:
-        lower = batch // parts * parts
-        sizes = " or ".join(str(size) for size in (lower, lower + parts) if size)
-        raise InputError(
-            f"global_batch_size ({batch}) must be a multiple of ranks x accumulation ({world_size} "
-            f"x {run.accumulation}); set --global-batch-size to {sizes}"
-        )
-
-
 def _take_first(config: DownstreamEvaluation, divided: Divided, train: ShardDataset) -> Divided:
     """Return the split with as many images to learn from as are wanted."""
     num, rows = config.num_labels, divided.train_rows
@@ -187,18 +169,6 @@ def _take_first(config: DownstreamEvaluation, divided: Divided, train: ShardData
         rows = first_labels(rows, num, draw_seed(train, config.split_seed))
     text = f"{divided.text}, labels by seed {config.split_seed}"
     return dataclasses.replace(divided, train_rows=rows, text=text)
-
-
-def _open_pretrained(config: DownstreamEvaluation) -> Subject:
-    subject = open_subject(config.checkpoint, config.trunk, config.width, config.scale)
-    check_own_folder(find_home(config.checkpoint, subject) / FOLDER_NAME)
-    return subject
-
-
-def _open_scratch(config: DownstreamEvaluation) -> Subject:
-    """Return the outline of a trunk with fresh weights: those of a checkpoint are not taken."""
-    usual = "newell20_lab" if config.protocol == "newell20" else "imagenet"
-    return open_fresh(config.checkpoint, config.trunk, config.width, config.scale, usual)
 
 
 # ------------------------------------------------------------------ run
@@ -228,8 +198,7 @@ def run_downstream(training: DownstreamTraining) -> Result:
     train_data = dataclasses.replace(train_data, allow_repeat_in_batch=True)
     test_data = load_rows(data, data.path_to_test, divided.test_rows, test_ids, batch)
     began, tested = time.monotonic(), training.tested
-    if (folder / _SCORE_NAME).exists():
-        read_score(folder, tested)  # a run that is done would keep the score of other images
+    check_score(folder, tested)
 
     def open_test(run: RunConfig, world: World, task: Task) -> DownstreamTest:
         assert isinstance(task, DownstreamTask)
@@ -238,7 +207,7 @@ def run_downstream(training: DownstreamTraining) -> Result:
     run = dataclasses.replace(training.run, output_dir=folder, data=train_data)
     trunk = None if config.from_scratch else training.subject.trunk
     train(run, open_probe=open_test, trunk=trunk)
-    score = read_score(folder, tested)
+    score = Score(**read_score(folder, tested))
     return _conclude(training, score, time.monotonic() - began)
 
 
@@ -276,35 +245,9 @@ class DownstreamTest(DownstreamValidation):
         """Test, write the score down, and return it; a collective call."""
         score = self.score()
         assert score is not None  # nobody stops it
-        self._world.on_zero(partial(_write_score, self._folder, score, self._tested))
+        content = dataclasses.asdict(score)
+        self._world.on_zero(partial(write_score, self._folder, content, self._tested))
         return {self._task.tested: score.value}
-
-
-def _write_score(folder: Path, score: Score, tested: str) -> None:
-    content = json.dumps({**dataclasses.asdict(score), "tested": tested}, indent=1)
-    publish_bytes(folder / _SCORE_NAME, content.encode() + b"\n")
-
-
-def read_score(folder: Path, tested: str) -> Score:
-    """Return what a run that has ended reached.
-
-    Args:
-        folder: its directory.
-        tested: name of the images.
-
-    Raises:
-        InputError: if it was not tested, or on other images.
-    """
-    path = folder / _SCORE_NAME
-    if not path.exists():
-        raise InputError(f"{path} does not exist; start the command again, which goes on")
-    content = json.loads(path.read_text())
-    if content.pop("tested") != tested:
-        raise InputError(
-            f"output_dir ({folder}) holds a run that was tested on other images; choose another "
-            "--output-dir"
-        )
-    return Score(**content)
 
 
 def _conclude(training: DownstreamTraining, score: Score, seconds: float) -> Result:

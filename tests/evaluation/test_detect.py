@@ -251,7 +251,7 @@ def test_what_does_not_fit_is_refused_before_anything_starts(plan, tmp_path):
         ({"proposals": tmp_path / "boxes.npy"}, r"must be a file proposals.npy or its folder"),
         ({"detector": "faster_rcnn"}, r"is not for detector faster_rcnn"),
         ({"trunk": "vgg19_bn"}, r"'vgg19_bn' cannot be parted"),
-        ({"global_batch_size": 3, "world_size": 2}, r"\(3\) .* set --global-batch-size to 4"),
+        ({"global_batch_size": 3, "world_size": 2}, r"\(3\) .* set --global-batch-size to 2 or 4"),
         ({"max_steps": 1, "epochs": 1.0}, r"are two lengths"),
         ({"short_sides": (500,)}, r"task.short \(500\) must lie in 1 .. task.long"),
         ({"from_scratch": False, "trunk": ""}, r"--checkpoint \(none given\)"),
@@ -279,5 +279,5 @@ def test_proposals_of_another_set_are_refused(plan, sets):
 
 def test_a_folder_keeps_to_the_pictures_that_it_was_tested_on(plan):
     run_detect(plan(max_steps=1))
-    with pytest.raises(InputError, match=r"tested on other pictures; choose another --output-dir"):
+    with pytest.raises(InputError, match=r"tested on other images; choose another --output-dir"):
         run_detect(plan(max_steps=1, data={"test_path": "."}, test_proposals=Path()))
