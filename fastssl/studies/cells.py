@@ -56,6 +56,9 @@ class Protocol:
     """What was measured."""
 
 
+_DETECTION = {"voc07": "VOC07", "voc0712": "VOC07+12"}
+"""What detectors learnt from, by their protocols."""
+
 PROTOCOLS = {
     "vissl-linear-imagenet1k": Protocol(
         "linear on ImageNet-1k by SGD, 28 epochs; the authors' later zoo",
@@ -119,6 +122,16 @@ PROTOCOLS = {
         "a synthetic set of Newell's",
     ),
     **{
+        f"goyal19-detect-{name}": Protocol(
+            f"Fast R-CNN C4 by Detectron, {title}, IoU 0.5",
+            "detect",
+            name,
+            "VOC07",
+            "ap50_11",
+        )
+        for name, title in _DETECTION.items()
+    },
+    **{
         f"pirl-detect-{name}{ending}": Protocol(
             f"Faster R-CNN C4 by Detectron2, {title}, {words}; Misra and van der Maaten 2020",
             "detect",
@@ -126,7 +139,7 @@ PROTOCOLS = {
             "VOC07",
             metric,
         )
-        for name, title in (("voc07", "VOC07"), ("voc0712", "VOC07+12"))
+        for name, title in _DETECTION.items()
         for ending, metric, words in (
             ("", "ap50", "IoU 0.5"),
             ("_ap", "coco_ap", "IoU 0.5 .. 0.95"),
