@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import os
 import pickle
+import queue
 import signal
-import threading
 import time
 import warnings
 from collections import deque
@@ -33,6 +33,7 @@ before."""
 
 _REPORT_EVERY_S = 0.1
 _END_EVERY_S = 0.01
+_END_PATIENCE_S = 5.0
 # Jobs of each worker that are under way, or done and not yet taken: a slow one does not stop the
 # others, and results do not pile up.
 _AHEAD = 4
@@ -167,7 +168,9 @@ def run_jobs(
     num_told = 0
     rest = iter(jobs)
     under_way: deque[tuple[Job, Future[Result]]] = deque()
-    has_news = threading.Event()
+    # No Event: an exception out of a signal's handler, between its two locks, would leave one held,
+    # and the pool's thread would wait for it for ever.
+    news: queue.SimpleQueue[None] = queue.SimpleQueue()
     setup = (function, num_done, num_begun, os.getpid())
     pool = ProcessPoolExecutor(num_workers, context, initializer=_enter, initargs=setup)
     try:
@@ -177,11 +180,11 @@ def run_jobs(
             with postponing_ctrl_c(), _inherited_by_workers():
                 for job in itertools.islice(rest, _AHEAD * num_workers - len(under_way)):
                     under_way.append((job, pool.submit(_do, job)))
-                    under_way[-1][1].add_done_callback(lambda _: has_news.set())
+                    under_way[-1][1].add_done_callback(lambda _: news.put(None))
             if not under_way:
                 break
-            has_news.wait(_REPORT_EVERY_S)
-            has_news.clear()
+            with contextlib.suppress(queue.Empty):
+                news.get(timeout=_REPORT_EVERY_S)
             # Not under its lock, which a killed worker may hold for ever.
             num_new = num_done.get_obj().value - num_told
             if num_new:
@@ -206,10 +209,11 @@ def run_jobs(
     finally:
         context.end_workers(_END_SIGNAL)
         pool.shutdown(wait=False, cancel_futures=True)
+        patience_ends = time.monotonic() + _END_PATIENCE_S
         while context.has_workers():
             # One that died at its job breaks the pool, which reads no results any more: another
-            # that is about to send one would wait for ever.
-            if _is_broken(pool):
+            # that is about to send one would wait for ever. And one may be deaf.
+            if _is_broken(pool) or time.monotonic() > patience_ends:
                 context.end_workers(signal.SIGKILL)
             time.sleep(_END_EVERY_S)
         pool.shutdown()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastssl.system import workers
 from fastssl.system.workers import WorkerDied, run_jobs
 from tests.nursery import run_child
 
@@ -73,6 +74,20 @@ def test_an_error_is_raised_while_another_job_is_stuck_and_ends_it():
 def test_closing_ends_workers_that_are_stuck():
     with contextlib.closing(run_jobs(be_stuck_but_for_two, [1, 0, 3], 2, print)) as results:
         assert next(results) == "done"
+
+
+def be_deaf_but_for_one(job, _report):
+    if job == 1:
+        return "done"
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM])
+    re.match("(a+)+$", "a" * 64 + "b")
+
+
+def test_closing_ends_workers_that_are_deaf(monkeypatch):
+    monkeypatch.setattr(workers, "_END_PATIENCE_S", 0.1)
+    with contextlib.closing(run_jobs(be_deaf_but_for_one, [1, 0, 3], 2, print)) as results:
+        assert next(results) == "done"
+        time.sleep(0.5)  # both are stuck by then, or not begun
 
 
 def test_ctrl_c_waits_until_no_worker_is_half_started():
