@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import LoaderConfig, LogConfig, RunConfig
+from ..config import CheckpointConfig, LoaderConfig, LogConfig, RunConfig
 from ..errors import InputError
 from ..tasks import (
     ClassificationConfig,
@@ -108,6 +108,7 @@ def plan_run(
         data=LoaderConfig(global_batch_size=course.batch),
         optim=dataclasses.replace(course.optim, head_lr_factor=config.head_lr_factor),
         schedule=course.schedule,
+        checkpoint=CheckpointConfig(every_steps=config.checkpoint_every_steps),
         log=_choose_log(config, course),
     )
 

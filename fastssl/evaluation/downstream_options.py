@@ -47,6 +47,8 @@ class DownstreamEvaluation(TrunkOptions):
     """Rate of the head over that of the trunk."""
     accumulation: Count = 1
     """Micro-batches a step on each rank."""
+    checkpoint_every_steps: Count = 1000
+    """Steps between checkpoints."""
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     """Logs of the training."""
     output_dir: Path | None = None

@@ -2,9 +2,9 @@
 
 Whence: the authors' later release (its model zoo), and Misra and van der Maaten 2020, who repeat
 the study's figures and add their own. Figures of single end points on VOC07, some on Places205, and
-those of Fast R-CNN are remembered of the paper's tables and not verified; they are marked so. The curves over data
-size, difficulty and shots are pictures in the paper, without numbers: ``FINDINGS`` has what is said
-of them.
+those of Fast R-CNN are remembered of the paper's tables and not verified; they are marked so. The
+curves over data size, difficulty and shots are pictures in the paper, without numbers: ``FINDINGS``
+has what is said of them.
 """
 
 from __future__ import annotations

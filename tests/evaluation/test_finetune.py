@@ -116,6 +116,11 @@ def test_courses_and_crops_are_those_of_the_sheet(plan, tmp_path, column):
     assert task.flip_probability == 0.5
 
 
+def test_the_run_is_saved_as_often_as_is_asked(plan):
+    assert plan().run.checkpoint.every_steps == 1000
+    assert plan(checkpoint_every_steps=7).run.checkpoint.every_steps == 7
+
+
 def test_another_length_moves_the_drops_in_proportion(plan):
     run = plan(protocol="goyal19", max_steps=300, global_batch_size=8).run
     schedule = build_schedule(run.schedule, run.optim, NUM, 8)
