@@ -245,6 +245,8 @@ install_package() {
         grep -E '(^|[[:space:]])(fatal )?error:' "$log" | sed 's/^[^ ]* *//' | head -n 20 >&2 || true
         die "the package could not be installed; the whole log is $log"
     }
+    # For proposals. The same module, cv2, as the opencv-python that ffcv brings: the last one stays.
+    pip_install -c "$CONSTRAINTS" opencv-contrib-python-headless
     # pip hides what setup.py prints: show its block of what was built and why.
     # It runs several times: the last one counts.
     sed 's/^[^ ]* *//' "$log" | awk '
