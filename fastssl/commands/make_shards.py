@@ -82,6 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     command = parse_arguments(MakeShards, arguments)
     refuse_repeated(arguments, "--targets")
+    refuse_repeated(arguments, "--target-folders")
     check_json_path(command.json)
     with progress_bar("shards") as advance:
         report = convert(command, advance)

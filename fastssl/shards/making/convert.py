@@ -48,6 +48,7 @@ from .slices import SliceRecord, convert_slice, load_record
 from .sources import open_source
 from .tables import TableColumns
 from .target_columns import TargetColumn, parse_target_columns
+from .target_folders import FolderTargets, parse_target_folders
 from .tiled import require_transcoder
 from .voc import DEFAULT_SPLIT
 from .writer import shard_name
@@ -93,6 +94,9 @@ class ConvertConfig(Checked):
     targets: tuple[str, ...] = ()
     """Columns of a table that become arrays beside the index, each COLUMN:TYPE, as age:float32;
     COLUMN:TYPE:MISSING says what stands for an empty value, NAME=COLUMN:TYPE names the array."""
+    target_folders: tuple[str, ...] = ()
+    """Folders that become arrays beside the index, each NAME=FOLDER: a .png or .npy for each image,
+    laid out as they are or by name alone, all of one size; images without one are left out."""
     voc_split: str = DEFAULT_SPLIT
     """List of a PASCAL VOC folder to take: ImageSets/Main/<this>.txt."""
     coco_images: Path | None = None
@@ -162,7 +166,8 @@ class ConvertConfig(Checked):
                 stacklevel=2,
             )
         check_first_path(self.source, source)
-        return source
+        folders = parse_target_folders(self.target_folders)
+        return FolderTargets(source, folders) if folders else source
 
     def check(self) -> None:
         """Check the values.
@@ -294,9 +299,15 @@ def _check_same_options(
         pairs["SOURCE"] = (before.source, str(config.source.absolute()))
         for name in before.source_options | source.options:
             pairs[name] = (before.source_options.get(name), source.options.get(name))
-    elif config.targets:
-        had, wanted = before.targets, parse_target_columns(config.targets)
-        pairs["--targets"] = (_describe_targets(had), _describe_targets(wanted))
+    else:
+        folders = [folder.name for folder in parse_target_folders(config.target_folders)]
+        had = {target.name: target for target in before.targets}
+        if config.targets:
+            of_table = [had[name] for name in had if name not in folders]
+            wanted = parse_target_columns(config.targets)
+            pairs["--targets"] = (_describe_targets(of_table), _describe_targets(wanted))
+        of_folders = " ".join(name for name in folders if name in had)
+        pairs["--target-folders"] = (of_folders, " ".join(folders))
     differences = list_differences(pairs)
     if differences:
         raise InputError(
