@@ -47,7 +47,7 @@ _CONTENTS = """
 ```
 """
 _PAGES = {
-    "Data": ("shards", "loaders", "betons", "synthetic"),
+    "Data": ("shards", "loaders", "betons", "synthetic", "scaling"),
     "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
     "Evaluation": ("evaluation", "sweeps", "report", "studies"),
     "From Python": ("library", "api"),

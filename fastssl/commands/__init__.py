@@ -57,6 +57,12 @@ COMMANDS = {
         ("run-recipes", "commands.run_recipes", _TRAINING, "recipes' small forms, one by one"),
         ("sweep", "commands.sweep", _TRAINING, "a grid of runs; the labels that a trunk saves"),
         ("study", "commands.study", _TRAINING, "a study from end to end, small"),
+        (
+            "plan",
+            "commands.plan",
+            _TRAINING,
+            "what a job of a given size takes, and why",
+        ),
         ("report", "commands.report", _TRAINING, "a page of results, pictures and curves"),
         ("doctor", "commands.doctor", _HERE, "what is there, what is missing, what is used"),
         ("completion", "commands.completion", _HERE, "complete commands in bash or zsh"),
