@@ -45,6 +45,7 @@ COMMANDS = {
         ),
         ("index-tars", "commands.index_tars", _DATA, "tars that stay where they are, as a dataset"),
         ("check-shards", "commands.check_shards", _DATA, "check all that a dataset says of itself"),
+        ("repair", "commands.repair", _DATA, "make damaged shards again from their source"),
         ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),
         ("make-beton", "commands.make_beton", _DATA, "write a dataset in FFCV's file format"),
         ("render-synthetic", "commands.render_synthetic", _DATA, "render the synthetic set"),
