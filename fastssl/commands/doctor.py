@@ -45,7 +45,7 @@ _OPTIONAL = {
         "pip install mitsuba trimesh",
         "render-synthetic, the demo's own images",
     ),
-    "ray": ("ray", "pip install ray", "sweeps on many machines"),
+    "ray": ("ray", "pip install ray", "sweeps and conversions on many machines"),
     "s3fs": ("s3fs", "pip install 's3fs>=2024.6'", "datasets in S3"),
     "aiohttp": ("aiohttp", "pip install 'fsspec[http]' 'aiohttp>=3.9'", "datasets behind HTTP"),
     "pyarrow": ("pyarrow", "pip install pyarrow", "Parquet tables as a source"),

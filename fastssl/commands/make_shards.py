@@ -61,7 +61,8 @@ def describe(report: ConversionReport, out: Path) -> str:
         f"{out}: {report.written:,} samples in {report.num_shards} shards, "
         f"{report.bytes_out / 1e6:,.1f} MB",
         describe_labels(report),
-        f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
+        f"{report.read:,} read = {report.written:,} written + {sum(report.skipped.values()):,} "
+        + (f"left out: {left_out} (skipped.jsonl)" if left_out else "left out"),
     ]
     if report.objects:
         lines.append(describe_objects(report.objects))

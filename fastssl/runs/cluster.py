@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from ..errors import EXIT_STOPPED, InputError, RunFailed
 from ..fields import Checked, Count, CountOrZero, Range
-from ..system.cpus import available_cpus
 from ..system.files import locked, open_own
+from ..system.ray_jobs import join_ray, uncovered
 from .executors import Ended
 from .launch import start_child
 
-INSTALL_LINE = 'pip install "fastssl[scale]"'
 _ASK_EVERY_S = 0.2
 
 
@@ -111,21 +109,7 @@ def start_ray(config: RayConfig) -> Any:
         ImportError: with the line that installs Ray.
         InputError: if the cluster cannot be reached, or no machine of it is large enough.
     """
-    # It would report usage to its makers, and says much of itself.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(f"a sweep on Ray needs it: {INSTALL_LINE}") from error
-    own = {"num_cpus": available_cpus(), "include_dashboard": False}
-    place: dict[str, Any] = {"address": config.address} if config.address else own
-    try:
-        ray.init(logging_level="ERROR", log_to_driver=False, **place)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"ray.address ({config.address}) cannot be reached ({' '.join(str(error).split())}); "
-            "give that of a cluster, or leave it out"
-        ) from None
+    ray = join_ray(config.address, "a sweep on Ray", "ray.address")
     wanted = {"CPU": float(config.cores), "GPU": config.gpus}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(node.get(n, 0) >= w for n, w in wanted.items()) for node in nodes):
@@ -136,15 +120,6 @@ def start_ray(config: RayConfig) -> Any:
             f"has ({most['CPU']:g} cores, {most['GPU']:g} GPUs); take fewer"
         )
     return ray
-
-
-@contextlib.contextmanager
-def uncovered() -> Iterator[None]:
-    """Let what a signal's handler raises through, which Ray's own code covers with SystemError."""
-    try:
-        yield
-    except SystemError as error:
-        raise error.__cause__ or error from None
 
 
 def _run(command: list[str], log: str, folder: str, cores: int) -> tuple[int, float]:

@@ -22,8 +22,9 @@ from ..errors import EXIT_STOPPED, InputError, RunFailed, nearest
 from ..fields import Checked, Count
 from ..randomness import Seed
 from ..system.files import locked, open_own
+from ..system.ray_jobs import INSTALL_LINE, uncovered
 from ..system.signals import stopping_on_signals
-from .cluster import INSTALL_LINE, RayConfig, start_ray, uncovered
+from .cluster import RayConfig, start_ray
 from .directory import write_json
 from .launch import start_child
 from .read import read_lines

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure
 from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
@@ -33,6 +35,7 @@ from .encode import Encoding, EncodingName
 from .entries import Source
 from .finish import finish
 from .hints import check_first_path
+from .on_ray import convert_on_ray
 from .plan import (
     MAX_SECONDS,
     ConversionPlan,
@@ -114,6 +117,10 @@ class ConvertConfig(Checked):
     """Seconds of the CPU that an image may take; one that takes more is left out as too-slow."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
+    ray: Annotated[str, tyro.conf.arg(metavar="local|auto|ADDRESS")] = ""
+    """Convert on Ray: on this machine (local), the cluster that it belongs to (auto), or one by its
+    address, whose machines have SOURCE and OUT at the same paths; --workers then says how many
+    shards are made at once, None as many as there are CPUs. The result does not depend on it."""
 
     @property
     def shuffle_seed(self) -> int | None:
@@ -382,15 +389,29 @@ def _convert_slices(
     sizes = [stop - start for start, stop in map(plan.slice_bounds, range(plan.num_slices))]
     done = sum(sizes) - sum(sizes[number] for number in waiting)
     on_progress(done, plan.num_entries)
-    jobs = run_jobs(
-        functools.partial(convert_slice, out=config.out, plan=plan),
-        waiting,
-        config.workers or available_cpus(),
-        on_progress=lambda count: on_progress(count, plan.num_entries),
-        describe=shard_name,
-    )
-    records.update(zip(waiting, list(jobs), strict=True))
+
+    def advance(count: int) -> None:
+        on_progress(count, plan.num_entries)
+
+    if config.ray:
+        made = convert_on_ray(config.out, plan, waiting, config.ray, config.workers, advance)
+    else:
+        convert_one = functools.partial(convert_slice, out=config.out, plan=plan)
+        num_workers = config.workers or available_cpus()
+        made = list(run_jobs(convert_one, waiting, num_workers, advance, shard_name))
+    records.update(zip(waiting, made, strict=True))
+    for number, size in enumerate(sizes):
+        _check_account(config.out, number, records[number], size)
     return [records[number] for number in range(plan.num_slices)]
+
+
+def _check_account(out: Path, number: int, record: SliceRecord, size: int) -> None:
+    """See that every entry of a slice was written or left out."""
+    if record.samples + len(record.skipped) != size:
+        raise RunFailed(
+            f"{out / shard_name(number)}: {size:,} entries were read, {record.samples:,} written "
+            f"and {len(record.skipped):,} left out; remove {out} and convert again"
+        )
 
 
 # --- The main path --------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ from .encode import Encoding, EncodingName
 from .entries import Entry, Source
 from .writer import MAX_NUMBER
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
+"""Name of the plan's file."""
 _ENTRIES = "entries.jsonl"
 _ORDER = "order.npy"
 _LOCK = "lock"
@@ -80,6 +81,20 @@ class ConversionPlan:
     """How much work a picture may make."""
     max_seconds: int = MAX_SECONDS
     """Seconds of the CPU that an entry may take."""
+
+    @classmethod
+    def parse(cls, text: bytes) -> ConversionPlan:
+        """Read a plan's file."""
+        fields = json.loads(text)
+        for name in _OF_APPEND:
+            fields.pop(name, None)
+        fields["class_names"] = tuple(fields["class_names"])
+        fields["targets"] = tuple(
+            TargetSpec(**{**spec, "row_shape": tuple(spec["row_shape"])})
+            for spec in fields.get("targets", ())
+        )
+        fields["limits"] = DecodeLimits(**fields.get("limits", {}))
+        return cls(**fields)
 
     @property
     def num_slices(self) -> int:
@@ -181,7 +196,7 @@ def make_plan(
     Raises:
         InputError: if the source is empty or too large.
     """
-    (building / _PLAN).unlink(missing_ok=True)
+    (building / PLAN).unlink(missing_ok=True)
     count, digest = _write_entries(source, building)
     if count == 0:
         raise InputError(
@@ -211,7 +226,7 @@ def make_plan(
         max_seconds=max_seconds,
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
-    publish_bytes(building / _PLAN, text.encode("ascii"))
+    publish_bytes(building / PLAN, text.encode("ascii"))
     return plan
 
 
@@ -222,9 +237,10 @@ def load_plan(building: Path) -> ConversionPlan | None:
         InputError: if it is of an addition that an older fastssl began.
     """
     try:
-        fields = json.loads((building / _PLAN).read_text("ascii"))
+        text = (building / PLAN).read_bytes()
     except FileNotFoundError:
         return None
+    fields = json.loads(text)
     if fields.get("base_digest"):
         raise InputError(
             f"{building.parent}: holds an unfinished --append of {fields['source']}, which this "
@@ -232,15 +248,7 @@ def load_plan(building: Path) -> ConversionPlan | None:
             "folder of their own (fastssl make-shards) and link both into a new one (fastssl "
             "combine-shards)"
         )
-    for name in _OF_APPEND:
-        fields.pop(name, None)
-    fields["class_names"] = tuple(fields["class_names"])
-    fields["targets"] = tuple(
-        TargetSpec(**{**spec, "row_shape": tuple(spec["row_shape"])})
-        for spec in fields.get("targets", ())
-    )
-    fields["limits"] = DecodeLimits(**fields.get("limits", {}))
-    return ConversionPlan(**fields)
+    return ConversionPlan.parse(text)
 
 
 def list_differences(pairs: dict[str, tuple[object, object]]) -> str:
