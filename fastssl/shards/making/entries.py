@@ -11,6 +11,14 @@ from typing import Any
 from ...system.limited import Ended
 from ..targets import TargetSpec
 
+MAX_FILE_BYTES = 2**30
+"""Size of the largest file that is read as an image."""
+
+IMAGE_ENDINGS = frozenset(
+    "jpg jpeg jpe png webp bmp gif tif tiff ppm pgm pnm jp2 avif jfif".split()
+)
+"""Extensions of images in archives."""
+
 
 class LeftOut(Exception):
     """An entry that cannot become a sample."""

@@ -41,10 +41,10 @@ from ..manifest import (
 from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError, open_picture
 from ..places import open_places
 from .encode import EncodedPicture, Encoding, encode_picture
-from .entries import LeftOut, describe_end
+from .entries import MAX_FILE_BYTES, LeftOut, describe_end
 from .finish import number_classes, write_index
 from .plan import MAX_SECONDS
-from .sources import MAX_FILE_BYTES, parse_label
+from .sources import parse_label
 from .tar_list import PlacedTar, list_tars, look_at_tars, name_shards
 from .tar_stream import TarSample, TarStream, read_samples
 

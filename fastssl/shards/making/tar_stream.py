@@ -18,10 +18,11 @@ from ...system.files import retried
 from ..reader import RETRY_WAIT_S
 from ..store import Store
 from ..tar import BLOCK, TARFILE_ERRORS, split_name
-from .sources import MAX_FILE_BYTES, TAR_IMAGES, TAR_PIXELS
+from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES
+from .sources import TAR_PIXELS
 
 _RANKS = {
-    **dict.fromkeys(TAR_IMAGES, 1),
+    **dict.fromkeys(IMAGE_ENDINGS, 1),
     TAR_PIXELS: 1,
     # What loaders read where it stands; of a raw dataset there is nothing else.
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "png"), 2),
