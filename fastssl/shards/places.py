@@ -63,12 +63,17 @@ def open_places(addresses: Iterable[str]) -> list[tuple[Store, str]]:
     for address in addresses:
         folder, name = split_address(address)
         if folder not in stores:
-            stores[folder] = _open_store(folder)
+            stores[folder] = open_store(folder)
         places.append((stores[folder], name))
     return places
 
 
-def _open_store(folder: Path | str) -> Store:
+def open_store(folder: Path | str) -> Store:
+    """Return the store of a folder, or of an address.
+
+    Raises:
+        InputError: for an address that cannot be read from.
+    """
     if isinstance(folder, Path):
         return LocalStore(folder)
     from .remote import RemoteStore

@@ -22,7 +22,7 @@ from fastssl.shards import BadSample, open_dataset, reader
 from fastssl.shards.derive.combine import CombineConfig, combine
 from fastssl.shards.derive.select import Selection
 from fastssl.shards.derive.verify import verify_dataset
-from fastssl.shards.making import tar_stream
+from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from fastssl.shards.making.tar_list import list_tars
@@ -39,7 +39,7 @@ def _no_waits(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
-    monkeypatch.setattr(tar_stream, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
 
 
 def write_tar(path, members, kind="ustar"):

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import tyro
 
+from ...address import parse_place
 from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure
 from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
@@ -32,7 +33,7 @@ from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits
 from ..targets import LABELS, TargetEntry, TargetSpec
 from .encode import Encoding, EncodingName
-from .entries import Source
+from .entries import Source, absolute_place
 from .finish import finish
 from .hints import check_first_path
 from .on_ray import convert_on_ray
@@ -64,11 +65,12 @@ MAX_SOURCE_PIXELS = 2**29
 class ConvertConfig(Checked):
     """Turn a folder of images, a list, a table or tars into a dataset of shards."""
 
-    source: Path
+    source: Annotated[Path | str, tyro.conf.arg(metavar="SOURCE")]
     """Folder tree (label = first-level folder), text list (a path a line, relative to the list's
     folder, optional tab and label name), table (.csv, .tsv, .parquet; paths relative to its
     folder), PASCAL VOC folder or COCO's instances_*.json (several labels an image, boxes), set of
-    render-synthetic (all that is known of it), tar, or folder of WebDataset tars."""
+    render-synthetic (all that is known of it), tar or folder of WebDataset tars, zip or folder of
+    zips; zips by address too (https://, s3://), where braces count."""
     out: Path
     """Folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
@@ -121,6 +123,11 @@ class ConvertConfig(Checked):
     """Convert on Ray: on this machine (local), the cluster that it belongs to (auto), or one by its
     address, whose machines have SOURCE and OUT at the same paths; --workers then says how many
     shards are made at once, None as many as there are CPUs. The result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Tell paths and addresses apart."""
+        object.__setattr__(self, "source", parse_place(self.source))
+        super().__post_init__()
 
     @property
     def shuffle_seed(self) -> int | None:
@@ -303,7 +310,7 @@ def _check_same_options(
         limits = {**asdict(before.limits), "max_seconds": before.max_seconds}
         for name, old in limits.items():
             pairs[f"--{name.replace('_', '-')}"] = (old, getattr(config, name))
-        pairs["SOURCE"] = (before.source, str(config.source.absolute()))
+        pairs["SOURCE"] = (before.source, absolute_place(config.source))
         for name in before.source_options | source.options:
             pairs[name] = (before.source_options.get(name), source.options.get(name))
     else:
@@ -351,7 +358,7 @@ def _remove_leftovers(building: Path) -> None:
 
 
 def _get_plan(config: ConvertConfig, source: Source, building: Path) -> ConversionPlan:
-    if source.kind in ("folder", "voc", "rendered"):
+    if source.kind in ("folder", "voc", "rendered") and isinstance(config.source, Path):
         inner, outer = config.out.resolve(), config.source.resolve()
         if inner.is_relative_to(outer):
             raise InputError(

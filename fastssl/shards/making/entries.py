@@ -42,6 +42,11 @@ def describe_end(ended: Ended, max_seconds: float) -> LeftOut:
     return LeftOut("crashed", f"its decoder ended by {ended.number.name}")
 
 
+def absolute_place(place: Path | str) -> str:
+    """Return an absolute path, or an address as it is."""
+    return str(place.absolute() if isinstance(place, Path) else place)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One candidate of a source."""
@@ -52,13 +57,16 @@ class Entry:
     label: int = -1
     """Its label; -1 for none, or not known before its tar member is read."""
     tar: str | None = None
-    """Name of the tar that it lies in; None for a file."""
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Of a tar: (offset, size) of its ``image``, ``cls`` and ``json`` members."""
+    """Name of the tar or zip that it lies in; None for a file."""
+    members: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of a tar: (offset, size) of its ``image``, ``cls`` and ``json`` members; of a zip:
+    ``zip_source.MEMBER``."""
     columns: dict[str, Any] = field(default_factory=dict)
     """What a sample's JSON says beside: further columns of a table, boxes."""
     problem: str | None = None
     """Why there is nothing to read, where the listing knows it already."""
+    reason: str = "missing"
+    """What such an entry counts as."""
     targets: tuple[Any, ...] = ()
     """A row of each of the source's targets, in their order; kept beside the listing, not in it."""
 
@@ -69,6 +77,8 @@ class Entry:
             fields += [self.tar, self.members]
         if self.columns or self.problem:
             fields += [self.columns, self.problem]
+        if self.reason != "missing":
+            fields.append(self.reason)
         return json.dumps(fields, separators=(",", ":"))
 
     @classmethod
@@ -85,16 +95,21 @@ class Source:
     """
 
     kind: str
-    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered`` or ``tars``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars`` or ``zips``."""
 
-    def __init__(self, root: Path, kind: str):
-        """Keep where names are relative to."""
+    def __init__(self, root: Path | str, kind: str):
+        """Keep where names are relative to: a folder, or an address in a store."""
         self.root = root
         self.kind = kind
         self.class_names: list[str] = []
         self.targets: tuple[TargetSpec, ...] = ()
         self.options: dict[str, str] = {}
         """What of the command line shaped the listing; a continued conversion has to repeat it."""
+
+    @property
+    def place(self) -> str:
+        """The root as an absolute path, or its address."""
+        return absolute_place(self.root)
 
     def first_path(self) -> str | None:
         """Return the first path that a list or table names; None of other sources."""

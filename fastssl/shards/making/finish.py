@@ -127,7 +127,9 @@ def _draft_manifest(
     )
 
 
-def finish(source: Path, out: Path, plan: ConversionPlan, records: list[SliceRecord]) -> Manifest:
+def finish(
+    source: Path | str, out: Path, plan: ConversionPlan, records: list[SliceRecord]
+) -> Manifest:
     """Write what belongs to the whole dataset.
 
     Args:

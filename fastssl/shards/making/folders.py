@@ -18,6 +18,8 @@ _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errn
 class FolderSource(Source):
     """A folder tree: the label of an image is the first-level folder that it lies in."""
 
+    root: Path
+
     def __init__(self, root: Path):
         """Take the folder."""
         super().__init__(root, "folder")

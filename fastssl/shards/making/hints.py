@@ -12,7 +12,7 @@ _SPLITS = frozenset("train training val valid validation test testing dev".split
 _SEPARATORS = (",", ";", "|", " ")
 
 
-def check_first_path(path: Path, source: Source) -> None:
+def check_first_path(path: Path | str, source: Source) -> None:
     """See whether the first path of a list or table leads to a file.
 
     Args:
@@ -24,7 +24,7 @@ def check_first_path(path: Path, source: Source) -> None:
             than a tab. A file that is just not there is left out like any other.
     """
     first = source.first_path()
-    if first is None or _is_there(source.root / first):
+    if first is None or not isinstance(source.root, Path) or _is_there(source.root / first):
         return
     if not os.path.isabs(first) and _is_there(Path(first)):
         raise InputError(
@@ -81,3 +81,25 @@ def describe_folders(
             f"{first_nested}); the first level is the class, and those folders are not told apart"
         )
     return None
+
+
+def describe_zip_folders(place: str, path: str, class_names: list[str]) -> str | None:
+    """Say where the folders in zips are probably no classes.
+
+    Args:
+        place: of the zip, if there is one only.
+        path: folder in it that holds those of the classes.
+        class_names: of the classes.
+
+    Returns:
+        A sentence; None where nothing is odd.
+    """
+    splits = [name for name in class_names if name.lower() in _SPLITS]
+    if not splits or (len(splits) == 1 < len(class_names)):
+        return None
+    inner = f"{path}/{splits[0]}".lstrip("/")
+    remedy = f"name {place}/{inner} as SOURCE" if place else "unpack them"
+    return (
+        f"{', '.join(splits)} are parts of a data set by their names, and classes here; convert "
+        f"each by itself: {remedy}"
+    )

@@ -23,7 +23,7 @@ from ...system.files import locked, publish_bytes, published
 from ..picture import LIMITS, DecodeLimits
 from ..targets import DTYPES, TargetSpec
 from .encode import Encoding, EncodingName
-from .entries import Entry, Source
+from .entries import Entry, Source, absolute_place
 from .writer import MAX_NUMBER
 
 PLAN = "plan.json"
@@ -54,11 +54,11 @@ class ConversionPlan:
     """What a conversion does; a continued one must have an equal plan."""
 
     source: str
-    """Absolute path of the source."""
+    """Absolute path of the source, or its address."""
     root: str
-    """Absolute path that the entries' names are relative to."""
+    """Absolute path, or address, that the entries' names are relative to."""
     kind: str
-    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered`` or ``tars``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars`` or ``zips``."""
     encoding: EncodingName
     """Name of the encoding."""
     encoding_options: dict[str, int]
@@ -169,7 +169,7 @@ def _rows_path(building: Path, spec: TargetSpec) -> Path:
 
 
 def make_plan(
-    source_path: Path,
+    source_path: Path | str,
     source: Source,
     encoding: Encoding,
     seed: int | None,
@@ -200,8 +200,8 @@ def make_plan(
     count, digest = _write_entries(source, building)
     if count == 0:
         raise InputError(
-            f"{source_path}: no files in it (hidden ones do not count); "
-            "wanted a folder of images, a list with one path a line, a table with rows, or tars"
+            f"{source_path}: no files in it (hidden ones do not count); wanted a folder of images, "
+            "a list with one path a line, a table with rows, tars or zips"
         )
     if count > MAX_NUMBER + 1:
         raise InputError(
@@ -210,8 +210,8 @@ def make_plan(
     with published(building / _ORDER) as file:
         np.save(file, order_entries(count, seed))
     plan = ConversionPlan(
-        source=str(source_path.absolute()),
-        root=str(source.root.absolute()),
+        source=absolute_place(source_path),
+        root=source.place,
         kind=source.kind,
         encoding=encoding.name,
         encoding_options=encoding.options,

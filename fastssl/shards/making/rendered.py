@@ -68,6 +68,8 @@ class RenderedSource(Source):
     ``segmentation``, ``depth`` and, of several objects, ``instances``.
     """
 
+    root: Path
+
     def __init__(self, root: Path, split: SplitName = "all") -> None:
         """Take a finished set.
 

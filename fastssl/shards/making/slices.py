@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...address import parse_place
 from ...errors import RunFailed
 from ...system.files import publish_bytes, published
 from ...system.limited import Ended, run_limited
@@ -20,10 +21,10 @@ from ..index import ROW
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
 from .encode import EncodedPicture, Encoding, encode_picture
-from .entries import LeftOut, describe_end
+from .entries import Entry, LeftOut, describe_end
 from .objects import find_objects, place_objects
 from .plan import ConversionPlan, PlannedEntries
-from .sources import read_entry
+from .sources import EntryReader, SourceSample
 from .writer import ShardWriter, dali_index_name, shard_name
 
 
@@ -105,13 +106,39 @@ class _Sample:
     detail: str = ""
 
 
-def _make_sample(position: int, entries: PlannedEntries, plan: ConversionPlan) -> _Sample:
-    """Read and encode the entry at a position; runs in a child of the worker process."""
-    (entry,) = entries.read(position, position + 1)
+class _Maker:
+    """Makes samples of the entries of a slice in turn; works in a child of the worker process."""
+
+    def __init__(self, stop: int, building: Path, plan: ConversionPlan) -> None:
+        self._stop = stop
+        self._plan = plan
+        self._entries = PlannedEntries(building)
+        self._reader = EntryReader(parse_place(plan.root))
+        self._begun: deque[tuple[Entry, Callable[[], SourceSample]]] = deque()
+        self._next = 0
+
+    def __call__(self, position: int) -> _Sample:
+        """Read and encode the entry at a position, behind the one before."""
+        self._next = max(self._next, position)
+        ahead = min(position + self._reader.num_ahead, self._stop)
+        for entry in self._entries.read(self._next, ahead):
+            self._begun.append((entry, self._reader.begin(entry)))
+        self._next = max(self._next, ahead)
+        return _make_sample(position, *self._begun.popleft(), self._entries, self._plan)
+
+
+def _make_sample(
+    position: int,
+    entry: Entry,
+    read: Callable[[], SourceSample],
+    entries: PlannedEntries,
+    plan: ConversionPlan,
+) -> _Sample:
+    """Encode an entry that was begun."""
     encoding = Encoding(plan.encoding, **plan.encoding_options)
     num_bytes = 0
     try:
-        sample = read_entry(Path(plan.root), entry)
+        sample = read()
         num_bytes = len(sample.data)
         picture = encode_picture(sample.data, encoding, plan.limits)
     except (LeftOut, PictureError) as error:
@@ -141,7 +168,7 @@ def _make_samples(
 ) -> Iterator[tuple[int, _Sample]]:
     """Yield what becomes of the entries of a slice; a hostile one ends no other."""
     entries = PlannedEntries(building)
-    make = functools.partial(_make_sample, entries=entries, plan=plan)
+    make = _Maker(stop, building, plan)
     positions = range(start, stop)
     samples = run_limited(make, positions, plan.max_seconds)
     for position, sample in zip(positions, samples, strict=True):

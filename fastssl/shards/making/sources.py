@@ -1,38 +1,47 @@
-"""What there is to convert: a folder tree, a list, a table, or tars, as one list of entries.
+"""What there is to convert: a folder tree, a list, a table, tars or zips, as one list of entries.
 
-Listing reads names only (of tars: headers). An entry is a candidate: whether it is an image shows
-when it is read, and every entry ends up as a sample or in ``skipped.jsonl``.
+Listing reads names only (of tars and zips: headers). An entry is a candidate: whether it is an
+image shows when it is read, and every entry ends up as a sample or in ``skipped.jsonl``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...address import hide_credentials
 from ...errors import InputError
 from ...system.files import open_regular
 from ..manifest import MANIFEST_NAME, TarEntry, read_manifest
+from ..places import open_store
 from ..reader import open_dataset
+from ..store import Store
 from ..tar import TARFILE_ERRORS, split_name
 from ..targets import FOLDER_NAME as TARGETS_NAME
 from .coco import CocoSource, is_coco
 from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, Entry, LeftOut, Source
+from .file_list import is_pattern, list_files
 from .folders import FolderSource, ListSource
+from .ranges import NUM_AHEAD
 from .rendered import RenderedSource, SplitName, is_rendered
 from .tables import ENDINGS as TABLE_ENDINGS
 from .tables import TableColumns, TableSource, is_table
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
+from .zip_source import ENDING as ZIP_ENDING
+from .zip_source import MEMBER, ZipSource, begin_member, find_zips
 
 TAR_PIXELS = "npy"
 """Of raw datasets; elsewhere often something else that goes with the image: images come first."""
+_BESIDE_FILES = (".txt", ".md", ".json", ".csv", ".md5", ".sha256", "license")
 _BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt", ".beton", TARGETS_NAME)
 _SNIFF_BYTES = 4096
 _MAX_METADATA_BYTES = 1 << 24
@@ -45,6 +54,8 @@ class TarSource(Source):
     Of a dataset of ours it takes the shards that the manifest names, and of those the samples and
     labels that the index names, with their targets.
     """
+
+    root: Path
 
     def __init__(self, root: Path, tars: list[str]):
         """Take the tars, by name below root."""
@@ -173,19 +184,47 @@ def _open_folder(path: Path) -> Source:
                 f"{path}: a dataset over tars that stay where they are; convert those, the first "
                 f"is {places[0].address}"
             )
-    if not tars:
-        return FolderSource(path)
-    others = [n for n in names if not n.endswith((".tar", *_BESIDE_TARS))]
+    if tars:
+        _refuse_others(path, names, f"tars ({tars[0]})", (".tar", *_BESIDE_TARS))
+        return TarSource(path, tars)
+    if zips := find_zips(names):
+        _refuse_others(path, names, f"zips ({zips[0]})", (ZIP_ENDING, *_BESIDE_FILES))
+        return ZipSource(path, zips)
+    return FolderSource(path)
+
+
+def _refuse_others(path: Path, names: list[str], kind: str, endings: tuple[str, ...]) -> None:
+    """See that a folder of archives holds nothing else that may be meant."""
+    others = [name for name in names if not name.lower().endswith(endings)]
     if others:
         raise InputError(
-            f"{path}: holds both tars ({tars[0]}) and other files ({others[0]}); "
+            f"{path}: holds both {kind} and other files ({others[0]}); "
             "put them apart and convert one kind"
         )
-    return TarSource(path, tars)
+
+
+def _open_files(given: Path | str) -> Source:
+    """Return what an address stands for, or a path with a pattern."""
+    files = list_files(given)
+    if files.end_with(ZIP_ENDING):
+        return ZipSource(files.root, files.names)
+    raise InputError(
+        f"{hide_credentials(str(given))}: wanted zips ({ZIP_ENDING}); of remote tars make "
+        "a dataset by fastssl index-tars, or copy what there is to a folder"
+    )
+
+
+def _open_zip(path: Path) -> ZipSource | None:
+    """Return a zip, or a folder in it that a path names; None if there is none in the path."""
+    for zip_path in (path, *path.parents):
+        if zip_path.suffix.lower() == ZIP_ENDING and zip_path.is_file():
+            inner = path.relative_to(zip_path).as_posix()
+            return ZipSource(zip_path.parent, [zip_path.name], "" if inner == "." else f"{inner}/")
+    return None
 
 
 def open_source(
-    path: Path,
+    path: Path | str,
     columns: TableColumns | None = None,
     voc_split: str = DEFAULT_SPLIT,
     coco_images: Path | None = None,
@@ -194,8 +233,9 @@ def open_source(
     """Find out what a source is.
 
     Args:
-        path: a folder tree of images, a PASCAL VOC folder, a rendered set, a folder of tars, a tar,
-            a table, a file of COCO's instances, or a text list.
+        path: a folder tree of images, a PASCAL VOC folder, a rendered set, a folder of tars or
+            zips, a tar, a zip or a folder in one, a table, a file of COCO's instances, or a text
+            list; a pattern of zips, or their address.
         columns: which columns of a table to use; None takes ``path`` and ``label``.
         voc_split: which list of a PASCAL VOC folder to take.
         coco_images: folder of COCO's pictures; None finds it.
@@ -207,16 +247,20 @@ def open_source(
     Raises:
         InputError: if it is none of these.
     """
+    if isinstance(path, str) or is_pattern(path):
+        return _open_files(path)
     if path.is_dir():
         if is_voc(path):
             return VocSource(path, voc_split)
         if is_rendered(path):
             return RenderedSource(path, synthetic_split)
         return _open_folder(path)
+    if (zipped := _open_zip(path)) is not None:
+        return zipped
     if not path.exists():
         raise InputError(
             f"{path}: no such file or folder; wanted a folder of images, a text list, a "
-            "table or a tar"
+            "table, a tar or a zip"
         )
     # Files of /proc say that they are empty, and some are waited on for ever when they are read.
     has_content = path.suffix.lower() in TABLE_ENDINGS or path.stat().st_size
@@ -261,7 +305,7 @@ def _read_file(path: Path) -> bytes:
         raise LeftOut("missing", str(error)) from None
 
 
-def _read_member(path: Path, place: tuple[int, int], max_bytes: int = _MAX_METADATA_BYTES) -> bytes:
+def _read_member(path: Path, place: tuple[int, ...], max_bytes: int = _MAX_METADATA_BYTES) -> bytes:
     offset, size = place
     if size > max_bytes:
         raise LeftOut("too-large", f"a member of {size:,} bytes; up to {max_bytes:,} are read")
@@ -325,8 +369,48 @@ class SourceSample:
     """What came along: JSON of a tar, further columns of a table."""
 
 
-def read_entry(root: Path, entry: Entry) -> SourceSample:
-    """Read an entry.
+class EntryReader:
+    """Reads entries of one source; those of a store are asked for before they are waited for.
+
+    Opens nothing before it is used, and then what it opens is this process's own.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        """Take the source's root."""
+        self._root = root
+        self.num_ahead = NUM_AHEAD if isinstance(root, str) else 1
+        """Entries to begin before the first of them is waited for."""
+
+    @functools.cached_property
+    def _store(self) -> Store:
+        return open_store(self._root)
+
+    def begin(self, entry: Entry) -> Callable[[], SourceSample]:
+        """Ask for an entry.
+
+        Args:
+            entry: of the source.
+
+        Returns:
+            What gives its bytes, label and metadata, or raises ``LeftOut`` if they cannot be had;
+            ``RunFailed`` if it is a store that does not give them.
+        """
+        if MEMBER not in entry.members:
+            assert isinstance(self._root, Path) or entry.problem is not None
+            return functools.partial(_read_local, Path(self._root), entry)
+        try:
+            wait = begin_member(self._store, entry)
+        except LeftOut as left_out:
+            return functools.partial(_leave_out, left_out)
+        return lambda: SourceSample(wait(), entry.label, entry.columns)
+
+
+def _leave_out(left_out: LeftOut) -> SourceSample:
+    raise left_out
+
+
+def read_entry(root: Path | str, entry: Entry) -> SourceSample:
+    """Read one entry.
 
     Args:
         root: the source's root.
@@ -338,8 +422,12 @@ def read_entry(root: Path, entry: Entry) -> SourceSample:
     Raises:
         LeftOut: if they cannot be had.
     """
+    return EntryReader(root).begin(entry)()
+
+
+def _read_local(root: Path, entry: Entry) -> SourceSample:
     if entry.problem is not None:
-        raise LeftOut("missing", entry.problem)
+        raise LeftOut(entry.reason, entry.problem)
     if entry.tar is None:
         return SourceSample(_read_file(root / entry.name), entry.label, entry.columns)
     if "image" not in entry.members:

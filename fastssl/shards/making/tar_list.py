@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import braceexpand
 
 from ...address import hide_credentials, parse_place
 from ...errors import InputError
 from ..places import look_at, open_places, split_address
-
-_MAX_TARS = 1_000_000
+from .file_list import MAX_FILES, expand_braces
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ def list_tars(given: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in given:
-        for one in _expand(name):
+        for one in expand_braces(name):
             place = parse_place(one)
             if isinstance(place, Path) and place.is_dir():
                 tars = sorted(map(os.path.realpath, place.glob("*.tar")))
@@ -52,19 +48,12 @@ def list_tars(given: Sequence[str]) -> list[str]:
             else:
                 # Path.resolve dislikes links that lead to themselves.
                 found.append(os.path.realpath(place) if isinstance(place, Path) else place)
-            if len(found) > _MAX_TARS:
-                raise InputError(f"{name}: more than {_MAX_TARS:,} tars; name fewer at once")
+            if len(found) > MAX_FILES:
+                raise InputError(f"{name}: more than {MAX_FILES:,} tars; name fewer at once")
     twice = [address for address, count in Counter(found).items() if count > 1]
     if twice:
         raise InputError(f"{hide_credentials(twice[0])}: named twice; name every tar once")
     return found
-
-
-def _expand(name: str) -> Iterator[str]:
-    try:
-        return itertools.islice(braceexpand.braceexpand(name), _MAX_TARS + 1)
-    except ValueError as error:
-        raise InputError(f"{name}: its braces cannot be expanded ({error})") from None
 
 
 def look_at_tars(addresses: list[str]) -> list[PlacedTar]:

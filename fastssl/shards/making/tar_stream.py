@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from ...errors import InputError, RunFailed
-from ...system.files import retried
-from ..reader import RETRY_WAIT_S
+from ...errors import InputError
 from ..store import Store
 from ..tar import BLOCK, TARFILE_ERRORS, split_name
 from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES
+from .ranges import read_part
 from .sources import TAR_PIXELS
 
 _RANKS = {
@@ -133,21 +132,7 @@ class TarStream(io.RawIOBase):
         self._fetched += length
         if not length:
             return bytes
-        return self._store.begin(partial(_read_part, self._store, self._name, begin, length))
-
-
-def _read_part(store: Store, name: str, begin: int, length: int) -> bytes:
-    reason = ""
-    for _ in retried(RETRY_WAIT_S * store.patience):
-        try:
-            content = store.read_range(name, begin, length)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            continue
-        if len(content) == length:
-            return content
-        reason = f"{len(content):,} of {length:,} bytes at {begin:,} came"
-    raise RunFailed(f"{store.place}/{name}: {reason}; go on later with --resume")
+        return self._store.begin(partial(read_part, self._store, self._name, begin, length))
 
 
 def refuse_compressed(start: bytes, address: str) -> None:

@@ -189,6 +189,8 @@ def read_annotation(path: Path) -> Annotation:
 class VocSource(Source):
     """The pictures of one split, with targets ``labels`` and ``objects``."""
 
+    root: Path
+
     def __init__(self, root: Path, split: str):
         """Take a folder and find the list of the split.
 
