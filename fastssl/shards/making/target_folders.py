@@ -166,8 +166,9 @@ class FolderTargets(Source):
         self._inner, self._folders = inner, folders
         self.options = {**inner.options, _OPTION: " ".join(folder.text for folder in folders)}
         for folder in folders:
-            is_inside = folder.path.resolve().is_relative_to(inner.root.resolve())
-            if inner.kind == "folder" and is_inside:
+            if inner.kind == "folder" and folder.path.resolve().is_relative_to(
+                Path(inner.root).resolve()
+            ):
                 raise InputError(
                     f"{_OPTION} {folder.text}: it lies inside the source {inner.root}, and its "
                     "files would be taken for images; name the folder of the images alone"
