@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy
 from PIL import Image, features
 
+from ...address import parse_place
 from ...errors import InputError
 from ...system.files import locked
 from ...system.ray_jobs import Node, RayJobs
@@ -77,7 +78,7 @@ def look(out: Path, positions: Sequence[int]) -> Sight:
     for position in positions:
         (entry,) = entries.read(position, position + 1)
         try:
-            data = read_entry(Path(plan.root), entry).data
+            data = read_entry(parse_place(plan.root), entry).data
             seen.append((entry.name, hashlib.sha256(data).hexdigest()))
         except LeftOut as error:
             seen.append((entry.name, error.reason))
