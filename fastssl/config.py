@@ -254,6 +254,15 @@ class LogConfig(Checked, prefix="log."):
 
 
 @dataclass(frozen=True)
+class CheckConfig(Checked, prefix="check."):
+    """Whether the machine computes the same from the same."""
+
+    replay_every: CountOrZero = free(0)
+    """Steps between replays: the step's batch is decoded again and its passes are run again on the
+    same weights, and what differs by a bit ends the run before the update; 0 for none."""
+
+
+@dataclass(frozen=True)
 class ValidationConfig(Checked, prefix="validation."):
     """What a supervised run is tested on while it trains."""
 
@@ -354,6 +363,8 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Checkpoints."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logs."""
+    checks: Annotated[CheckConfig, tyro.conf.arg(name="check")] = field(default_factory=CheckConfig)
+    """Checks of the machine."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Tests of a supervised run."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
@@ -363,6 +374,11 @@ class RunConfig(Checked, Generic[TaskConfig]):
         """Refuse two states to begin with, and settings of a probe without data."""
         if self.probe != ProbeConfig() and self.probe.data_path == Path():
             raise InputError("probe.data_path (none given) must name a labelled dataset; set it")
+        if self.checks.replay_every and not self.deterministic:
+            raise InputError(
+                f"check.replay_every ({self.checks.replay_every}) needs deterministic kernels, or "
+                "healthy machines differ too; set --deterministic true"
+            )
         if self.trunk_from is not None and self.continue_from is not None:
             raise InputError(
                 f"trunk_from ({self.trunk_from}) and continue_from ({self.continue_from}) both "

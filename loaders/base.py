@@ -159,6 +159,19 @@ class Loader(abc.ABC):
         """
         return self._read_in_parts(0, len(sample_ids), sample_ids.__getitem__)
 
+    def read_step(self, position: int) -> Batch:
+        """Return this rank's share of the step that begins at a position, decoded once more.
+
+        It does not move the stream.
+
+        Args:
+            position: of the global stream.
+        """
+        self._check_open()
+        with contextlib.closing(self._fetch(iter([self.plan_step(position)]))) as batches:
+            self._streams.add(batches)
+            return next(batches)
+
     def _read_in_parts(
         self, start: int, stop: int, find_ids: Callable[[NDArray[np.int64]], NDArray[np.int64]]
     ) -> Generator[Batch, None, None]:

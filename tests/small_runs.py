@@ -29,7 +29,7 @@ def make_config(dataset_path, output_dir, **changes):
         "log": {"every_steps": 2, "progress": False, "pictures_every_steps": 0},
     }
     for key, value in changes.pop("nested", {}).items():
-        nested[key] = nested[key] | value
+        nested[key] = nested.get(key, {}) | value
     parts = {
         key: dataclasses.replace(getattr(config, key), **values) for key, values in nested.items()
     }

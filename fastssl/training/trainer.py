@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from ..batch import Batch
@@ -47,8 +46,10 @@ from .machine import describe_rank, set_determinism, warn_of_other_machine
 from .measures import OpenProbe, open_measures, refuse_probe, take_measures
 from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
-from .optim import UpdateGuard, build_optimizer, list_statistics, set_lr
+from .optim import UpdateGuard, build_optimizer, set_lr
 from .pace import Pace
+from .parallel import join_networks, keeping_gradients
+from .replay import Replay, leaving_nothing
 from .schedule import build_schedule
 from .start import read_start
 from .stored_state import check_fit, check_like, take_part
@@ -58,8 +59,6 @@ from .validation import open_validation
 _log = logging.getLogger(__name__)
 
 _DATA_PATIENCE_S = 5.0  # after a signal
-
-_COMPRESSION = {"bf16": default_hooks.bf16_compress_hook, "fp16": default_hooks.fp16_compress_hook}
 
 
 def train(
@@ -159,7 +158,8 @@ class Trainer:
         self.defaults = list_defaults(self.config)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)
-        self._wrap_network()
+        # A collective call: nothing that may fail alone is in it.
+        self.network = join_networks(self.task, self.config, self.world)
         self.world.together(self._open_outputs)
         self._go_back(self.world.on_zero(self.store.find_newest))
         # Only now: a checkpoint of another run has been refused.
@@ -242,25 +242,10 @@ class Trainer:
             self.task.compile()
         self.optimizer = build_optimizer(config.optim, self.task)
         self.guard = UpdateGuard(self.optimizer, self.task, device)
+        self.replay = Replay(config.checks.replay_every, self.task, self.world)
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=config.loss_scale, enabled=config.precision == "fp16"
         )
-
-    def _wrap_network(self) -> None:
-        """Join the ranks' networks: a collective call, so nothing that may fail alone is in it."""
-        config, device = self.config, self.world.device
-        self.network: nn.Module = self.task
-        if self.world.size > 1:
-            # Every forward pass hands rank 0's buffers on: of all there are, running statistics.
-            others = {name for name, _ in self.task.named_buffers()} - {*list_statistics(self.task)}
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.task, others)
-            self.network = DistributedDataParallel(
-                self.task,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                gradient_as_bucket_view=True,
-            )
-            if config.gradient_compression != "none":
-                self.network.register_comm_hook(None, _COMPRESSION[config.gradient_compression])
 
     # ------------------------------------------------------------------ checkpoint
 
@@ -387,24 +372,21 @@ class Trainer:
 
     def _take_step(self, batch: Batch) -> None:
         """Use one global batch: forward, backward, and one update."""
-        config = self.config
         samples = self._position(self.step)
-        size = len(batch) // config.accumulation
-        parts = [batch.rows(i * size, (i + 1) * size) for i in range(config.accumulation)]
         if isinstance(self.network, DistributedDataParallel) and not self._has_fixed_buckets:
-            self._fix_buckets(parts[0])
+            self._fix_buckets(batch)
         self.step += 1
-        torch.manual_seed(step_seed(config.seed, self.step, self.world.rank))
         set_lr(self.optimizer, self.schedule.lr_at(samples))
         self.optimizer.zero_grad(set_to_none=True)
         self.guard.remember()
-        totals: dict[str, Tensor] = {}
-        for number, part in enumerate(parts):
-            with self._gradients_stay_here(number < len(parts) - 1):
-                for name, value in self._forward_backward(part).items():
-                    totals[name] = totals[name] + value if name in totals else value
-        values = self.world.average(torch.stack([*totals.values()]).float() / len(parts))
-        means = dict(zip(totals, values.unbind(), strict=True))
+        if self.replay.is_due(self.step):
+            again = self.world.together(lambda: self.loader.read_step(samples))
+            forgetting = leaving_nothing(self.task, self.optimizer)
+            totals = self.replay.take_twice(self.step, (again, batch), self._run_passes, forgetting)
+        else:
+            totals = self._run_passes(batch)
+        values = torch.stack([*totals.values()]).float() / self.config.accumulation
+        means = dict(zip(totals, self.world.average(values).unbind(), strict=True))
         gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
         is_finite = self.guard.observe(
             means["loss"], self.step, () if self.scaler.is_enabled() else gradients
@@ -413,6 +395,22 @@ class Trainer:
         self.task.end_step(~self.guard.is_masked())
         self.scaler.update()
         self.journal.add(means, is_finite, batch.fallback_decodes)
+
+    def _run_passes(self, batch: Batch) -> dict[str, Tensor]:
+        """Run a step's passes, a micro-batch after the other; return the sums of their scalars."""
+        torch.manual_seed(step_seed(self.config.seed, self.step, self.world.rank))
+        totals: dict[str, Tensor] = {}
+        parts = self._divide(batch)
+        for number, part in enumerate(parts):
+            with keeping_gradients(self.network, number < len(parts) - 1):
+                for name, value in self._forward_backward(part).items():
+                    totals[name] = totals[name] + value if name in totals else value
+        return totals
+
+    def _divide(self, batch: Batch) -> list[Batch]:
+        count = self.config.accumulation
+        size = len(batch) // count
+        return [batch.rows(i * size, (i + 1) * size) for i in range(count)]
 
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
@@ -423,26 +421,16 @@ class Trainer:
         self.scaler.scale(scalars["loss"] / config.accumulation).backward()
         return {name: value.detach() for name, value in scalars.items()}
 
-    def _fix_buckets(self, part: Batch) -> None:
+    def _fix_buckets(self, batch: Batch) -> None:
         """Let DDP settle its buckets before the first step counts.
 
         DDP orders its buckets anew after the first backward pass it sees, and the order in which
         ranks are summed depends on the bucket. Without this a resumed run would sum its first step
         in another order than the undisturbed one.
         """
-        statistics = list_statistics(self.task).values()
-        kept = [buffer.clone() for buffer in statistics]
-        self._forward_backward(part)
-        self.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(statistics, kept, strict=True):
-            buffer.copy_(value)
-        self.task.end_step(torch.zeros((), dtype=torch.bool, device=self.world.device))
+        with leaving_nothing(self.task, self.optimizer):
+            self._forward_backward(self._divide(batch)[0])
         self._has_fixed_buckets = True
-
-    def _gradients_stay_here(self, is_partial: bool) -> contextlib.AbstractContextManager:
-        if is_partial and isinstance(self.network, DistributedDataParallel):
-            return self.network.no_sync()
-        return contextlib.nullcontext()
 
     # ------------------------------------------------------------------ after a step
 
