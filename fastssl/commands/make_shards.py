@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..shards.making.convert import ConversionReport, ConvertConfig, convert
+from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.objects import CLIPPED, EMPTY, KEPT, OTHER_SIZE
+from ..shards.making.report import ConversionReport
 from .frame import check_json_path, parse_arguments, progress_bar, refuse_repeated
 
 

@@ -22,9 +22,10 @@ from typing import Any, cast
 from ..config import LoaderConfig, RunConfig
 from ..errors import InputError
 from ..loaders import build_loader
-from ..shards.making.convert import ConversionReport, ConvertConfig, convert
+from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.encode import Encoding, EncodingName, encode_picture
 from ..shards.making.entries import LeftOut
+from ..shards.making.report import ConversionReport
 from ..shards.making.sources import open_source, read_entry
 from ..shards.picture import PictureError
 from ..studies.cost import measure_device

@@ -7,20 +7,19 @@ same bytes as if nothing had happened, whatever the number of workers.
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
 from ...address import parse_place
-from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure
+from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure, nearest
 from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
 from ...system.cpus import available_cpus
@@ -31,7 +30,8 @@ from ...views import MAX_SIDE
 from ..jpeg import Quality
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits
-from ..targets import LABELS, TargetEntry, TargetSpec
+from ..targets import TargetEntry, TargetSpec
+from .duplicates import Drop
 from .encode import Encoding, EncodingName
 from .entries import Source, absolute_place
 from .finish import finish
@@ -48,6 +48,7 @@ from .plan import (
     remove_building,
 )
 from .rendered import SplitName
+from .report import ConversionReport, report_dataset
 from .slices import SliceRecord, convert_slice, load_record
 from .sources import open_source
 from .tables import TableColumns
@@ -117,6 +118,9 @@ class ConvertConfig(Checked):
     """Scans of a JPEG; one that has more is left out as too-many-scans."""
     max_seconds: Annotated[int, Range(1, 86_400)] = MAX_SECONDS
     """Seconds of the CPU that an image may take; one that takes more is left out as too-slow."""
+    drop: tuple[Drop, ...] = ()
+    """Leave out blank pictures, duplicates (the same file again) or near-duplicates (which look the
+    same, smaller or at another quality, too); one or several of them. The first one stays."""
     resume: bool = False
     """Go on with a conversion that was stopped."""
     ray: Annotated[str, tyro.conf.arg(metavar="local|auto|ADDRESS")] = ""
@@ -189,6 +193,9 @@ class ConvertConfig(Checked):
         Raises:
             InputError: if one is out of range.
         """
+        for name in self.drop:
+            if name not in get_args(Drop):
+                raise InputError(f"--drop ({name!r}) is not known{nearest(name, get_args(Drop))}")
         if self.encode == "tiled":
             require_transcoder()
         if self.encode in ("keep", "tiled") and self.max_pixels > MAX_PIXELS:
@@ -207,50 +214,6 @@ class ConvertConfig(Checked):
             warnings.warn("--quality is ignored: --encode raw stores pixels", stacklevel=2)
         if self.keep_order and self.seed:
             warnings.warn("--seed is ignored: --keep-order shuffles nothing", stacklevel=2)
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did."""
-
-    read: int
-    """Entries of the source."""
-    written: int
-    """Samples of the dataset."""
-    skipped: dict[str, int]
-    """Entries that were left out, by reason."""
-    bytes_in: int
-    """Bytes of the source's files."""
-    bytes_out: int
-    """Bytes of the shards."""
-    seconds: float
-    """Wall time of this call."""
-    num_shards: int = 0
-    """Shards of the dataset."""
-    num_classes: int = 0
-    """Classes of the dataset."""
-    num_labelled: int = 0
-    """Samples with a label."""
-    has_several_labels: bool = False
-    """Whether the labels are a target instead: several an image."""
-    was_finished: bool = field(default=False)
-    """Whether there was nothing left to do."""
-    tiling: dict[str, int] = field(default_factory=dict)
-    """With --encode tiled: ``tiled`` JPEGs, ``bytes_before`` and ``bytes_after`` of them, and by
-    reason how many were kept as they are."""
-
-    objects: dict[str, int] = field(default_factory=dict)
-    """Of a source with boxes: objects that were ``kept``; of these ``clipped`` at a border;
-    ``empty`` ones that were not; pictures of an ``other_size`` than their annotation says."""
-
-    def to_json(self) -> str:
-        """Return the contract's report: read, written, skipped, bytes_in, bytes_out, seconds.
-
-        One of ``--encode tiled`` has ``tiling`` too, one of a source with boxes ``objects``.
-        """
-        names = ["read", "written", "skipped", "bytes_in", "bytes_out", "seconds"]
-        names += [name for name in ("tiling", "objects") if getattr(self, name)]
-        return json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n"
 
 
 # --- The target -----------------------------------------------------------------------------------
@@ -310,6 +273,7 @@ def _check_same_options(
         limits = {**asdict(before.limits), "max_seconds": before.max_seconds}
         for name, old in limits.items():
             pairs[f"--{name.replace('_', '-')}"] = (old, getattr(config, name))
+        pairs["--drop"] = (" ".join(before.drop), " ".join(sorted({*config.drop})))
         pairs["SOURCE"] = (before.source, absolute_place(config.source))
         for name in before.source_options | source.options:
             pairs[name] = (before.source_options.get(name), source.options.get(name))
@@ -337,7 +301,7 @@ def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionRep
         load_plan(building)  # refuses what is no rest of this conversion
         with lock_building(building):
             remove_building(building)
-    return replace(_report(manifest), was_finished=True)
+    return replace(report_dataset(manifest), was_finished=True)
 
 
 def _make_folder(building: Path, out: Path) -> None:
@@ -375,6 +339,7 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Conversi
             config.limits,
             config.max_seconds,
             building,
+            config.drop,
         )
         if (what := source.describe_labels()) is not None:
             warnings.warn(what, stacklevel=2)
@@ -440,21 +405,6 @@ def _convert_locked(
                 remove_building(building)
 
 
-def _report(manifest: Manifest) -> ConversionReport:
-    return ConversionReport(
-        read=manifest.num_read,
-        written=manifest.num_samples,
-        skipped=manifest.skipped,
-        bytes_in=manifest.bytes_in,
-        bytes_out=sum(shard.bytes for shard in manifest.shards),
-        seconds=0.0,
-        num_shards=len(manifest.shards),
-        num_classes=len(manifest.class_names),
-        num_labelled=manifest.num_labelled,
-        has_several_labels=any(target.name == LABELS for target in manifest.targets),
-    )
-
-
 def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> ConversionReport:
     """Convert a source into a dataset.
 
@@ -494,4 +444,4 @@ def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> Conve
     seconds = round(time.monotonic() - begin, 3)
     tiling = dict(sum((Counter(record.tiling) for record in records), Counter()))
     objects = dict(sum((Counter(record.objects) for record in records), Counter()))
-    return replace(_report(manifest), seconds=seconds, tiling=tiling, objects=objects)
+    return replace(report_dataset(manifest), seconds=seconds, tiling=tiling, objects=objects)

@@ -12,12 +12,13 @@ import numpy as np
 
 from ...errors import InputError
 from ...system.files import publish_bytes, published, sync_folder
-from ..index import HEADER_BYTES, INDEX_NAME, IndexHeader
+from ..index import HEADER_BYTES, INDEX_NAME, ROW, IndexHeader
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
 from ..targets import DTYPES, OBJECTS, TargetEntry, TargetSpec, write_target
 from .plan import ConversionPlan, read_targets, remove_building
+from .repeated import Kept, drop_repeated
 from .slices import SliceRecord, objects_path, rows_path
-from .writer import shard_name
+from .writer import dali_index_name, shard_name
 
 _MAX_NUMBERED_CLASSES = 100_000
 _SHOWN = 200
@@ -81,19 +82,21 @@ def write_index(
 
 
 def _write_targets(
-    out: Path, building: Path, plan: ConversionPlan, records: list[SliceRecord]
+    out: Path, building: Path, plan: ConversionPlan, kept: list[Kept]
 ) -> tuple[TargetEntry, ...]:
     """Put the rows of every target in the order of sample ids."""
     if not plan.targets:
         return ()
+    records = [one.record for one in kept]
     num_samples = sum(record.samples for record in records)
     left_out = [[entry["position"] for entry in record.skipped] for record in records]
 
     def rows_of(spec: TargetSpec) -> Iterator[np.ndarray]:
         if spec.name != OBJECTS:
             return read_targets(building, plan, spec, left_out)
-        paths = (objects_path(building, number) for number in range(len(records)))
-        return (np.fromfile(p, DTYPES[spec.dtype]).reshape(-1, *spec.row_shape) for p in paths)
+        paths = (objects_path(building, number) for number in range(len(kept)))
+        stored = (np.fromfile(p, DTYPES[spec.dtype]).reshape(-1, *spec.row_shape) for p in paths)
+        return (one.choose(rows) for one, rows in zip(kept, stored, strict=True))
 
     return tuple(
         write_target(out, spec, num_samples, rows_of(spec), scratch=building)
@@ -102,9 +105,10 @@ def _write_targets(
 
 
 def _draft_manifest(
-    plan: ConversionPlan, records: list[SliceRecord], targets: tuple[TargetEntry, ...]
+    plan: ConversionPlan, kept: list[Kept], targets: tuple[TargetEntry, ...]
 ) -> Manifest:
     """Say what the dataset consists of; the digest is not known yet."""
+    records = [one.record for one in kept]
     return Manifest(
         num_samples=sum(record.samples for record in records),
         digest="",
@@ -119,9 +123,15 @@ def _draft_manifest(
         skipped=_count_skipped(records),
         listing_sha256=plan.listing_sha256,
         shards=tuple(
-            ShardEntry(shard_name(number), record.samples, record.bytes, record.sha256)
-            for number, record in enumerate(records)
-            if record.samples
+            ShardEntry(
+                shard_name(number),
+                one.record.samples,
+                one.record.bytes,
+                one.record.sha256,
+                one.stored,
+            )
+            for number, one in enumerate(kept)
+            if one.record.samples
         ),
         targets=targets,
     )
@@ -158,11 +168,16 @@ def finish(
             f"{source}: none of its {plan.num_entries:,} files is a readable image ({counts}; the "
             f"first: {first['source'][:_SHOWN]}: {first['detail']}); {remedy}"
         )
-    targets = _write_targets(out, building, plan, records)
-    draft = _draft_manifest(plan, records, targets)
-    _write_skipped(out / SKIPPED_NAME, building, records)
-    numbers = (number for number, record in enumerate(records) if record.samples)
-    rows = (rows_path(building, number).read_bytes() for number in numbers)
+    kept = drop_repeated(building, plan, records)
+    targets = _write_targets(out, building, plan, kept)
+    draft = _draft_manifest(plan, kept, targets)
+    _write_skipped(out / SKIPPED_NAME, building, [one.record for one in kept])
+    for number, one in enumerate(kept):
+        if one.stored and not one.record.samples:  # a shard of nothing but repetitions
+            for name in (shard_name(number), dali_index_name(shard_name(number))):
+                (out / name).unlink(missing_ok=True)
+    numbers = [number for number, one in enumerate(kept) if one.record.samples]
+    rows = (kept[n].choose(np.fromfile(rows_path(building, n), ROW)).tobytes() for n in numbers)
     manifest = replace(draft, digest=write_index(out / INDEX_NAME, draft, rows, building))
     publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
     remove_building(building)

@@ -22,6 +22,7 @@ from ...randomness import Stream, draw_words
 from ...system.files import locked, publish_bytes, published
 from ..picture import LIMITS, DecodeLimits
 from ..targets import DTYPES, TargetSpec
+from .duplicates import Drop
 from .encode import Encoding, EncodingName
 from .entries import Entry, Source, absolute_place
 from .writer import MAX_NUMBER
@@ -81,6 +82,8 @@ class ConversionPlan:
     """How much work a picture may make."""
     max_seconds: int = MAX_SECONDS
     """Seconds of the CPU that an entry may take."""
+    drop: tuple[Drop, ...] = ()
+    """What is left out though it could be had, sorted."""
 
     @classmethod
     def parse(cls, text: bytes) -> ConversionPlan:
@@ -89,6 +92,7 @@ class ConversionPlan:
         for name in _OF_APPEND:
             fields.pop(name, None)
         fields["class_names"] = tuple(fields["class_names"])
+        fields["drop"] = tuple(fields.get("drop", ()))
         fields["targets"] = tuple(
             TargetSpec(**{**spec, "row_shape": tuple(spec["row_shape"])})
             for spec in fields.get("targets", ())
@@ -177,6 +181,7 @@ def make_plan(
     limits: DecodeLimits,
     max_seconds: int,
     building: Path,
+    drop: Sequence[Drop] = (),
 ) -> ConversionPlan:
     """List the source and write the plan.
 
@@ -189,6 +194,7 @@ def make_plan(
         limits: how much work a picture may make.
         max_seconds: of the CPU that an entry may take.
         building: the folder for it; files of an older plan are replaced.
+        drop: what is left out though it could be had.
 
     Returns:
         The plan.
@@ -224,6 +230,7 @@ def make_plan(
         source_options=source.options,
         limits=limits,
         max_seconds=max_seconds,
+        drop=tuple(sorted({*drop})),
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
     publish_bytes(building / PLAN, text.encode("ascii"))

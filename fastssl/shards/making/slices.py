@@ -20,6 +20,7 @@ from ...system.workers import Report
 from ..index import ROW
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
+from .duplicates import BLANK_RANGE, is_blank, take_print
 from .encode import EncodedPicture, Encoding, encode_picture
 from .entries import Entry, LeftOut, describe_end
 from .objects import find_objects, place_objects
@@ -71,6 +72,16 @@ def objects_path(building: Path, number: int) -> Path:
     return building / f"slice-{number:06d}.objects"
 
 
+def prints_path(building: Path, number: int) -> Path:
+    """Return where the prints of the samples of a finished slice lie."""
+    return building / f"slice-{number:06d}.prints"
+
+
+def finds_duplicates(plan: ConversionPlan) -> bool:
+    """Return whether prints are taken."""
+    return not {"duplicates", "near-duplicates"}.isdisjoint(plan.drop)
+
+
 def load_record(out: Path, number: int) -> SliceRecord | None:
     """Read the record of a slice; None if the slice has to be converted.
 
@@ -102,6 +113,7 @@ class _Sample:
     metadata: dict[str, Any] = field(default_factory=dict)
     objects: NDArray[np.float32] | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    taken_print: bytes = b""
     reason: str = ""
     detail: str = ""
 
@@ -141,6 +153,8 @@ def _make_sample(
         sample = read()
         num_bytes = len(sample.data)
         picture = encode_picture(sample.data, encoding, plan.limits)
+        if "blank" in plan.drop and is_blank(sample.data, plan.limits):
+            raise LeftOut("blank", f"all pixels within {BLANK_RANGE} levels of 255")
     except (LeftOut, PictureError) as error:
         return _Sample(entry.name, num_bytes, reason=error.reason, detail=error.detail)
     except MemoryError:
@@ -160,7 +174,8 @@ def _make_sample(
         said = entry.columns.get("boxes_size")
         annotated = entries.read_target(position, spec)
         objects, counts = place_objects(annotated, said and (said[0], said[1]), picture)
-    return _Sample(entry.name, num_bytes, picture, sample.label, metadata, objects, counts)
+    taken = take_print(sample.data, plan.limits) if finds_duplicates(plan) else b""
+    return _Sample(entry.name, num_bytes, picture, sample.label, metadata, objects, counts, taken)
 
 
 def _make_samples(
@@ -219,7 +234,7 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
     """
     building = out / BUILDING_NAME
     start, stop = plan.slice_bounds(number)
-    record, objects = SliceRecord(), []
+    record, objects, prints = SliceRecord(), [], []
     tar = building / f"slice-{number:06d}.tar"
     with published(tar, building) as file:
         writer = ShardWriter(file)
@@ -227,6 +242,7 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
             _add_sample(writer, position, sample, record)
             if sample.objects is not None:
                 objects.append(sample.objects.tobytes())
+            prints.append(sample.taken_print)
             report(1)
         record.bytes, record.sha256 = writer.finish()
     target = out / shard_name(number)
@@ -240,6 +256,8 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
     publish_bytes(rows_path(building, number), writer.rows.tobytes())
     if find_objects(plan.targets) is not None:
         publish_bytes(objects_path(building, number), b"".join(objects))
+    if finds_duplicates(plan):
+        publish_bytes(prints_path(building, number), b"".join(prints))
     text = json.dumps(asdict(record), sort_keys=True)
     publish_bytes(_record_path(building, number), text.encode("ascii"))
     return record
