@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
+from ..fields import Range
 from ..randomness import Seed
 from ..shards.derive.repair import repair
+from ..shards.jpeg import Quality
 from ..shards.making.convert import ConvertConfig
 from ..shards.making.encode import EncodingName
+from ..views import MAX_SIDE
 from .frame import parse_arguments, progress_bar
+
+_Option = TypeVar("_Option")
+_Told = Annotated[_Option, tyro.conf.Suppress, tyro.conf.Fixed]  # no option of this command
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,15 @@ class Repair(ConvertConfig):
     out: Path
     """Folder of the dataset."""
     # How payloads are made and in which order stands in the dataset.
-    encode: Annotated[EncodingName, tyro.conf.Suppress] = "keep"
-    resize_short: Annotated[int, tyro.conf.Suppress] = 256
-    quality: Annotated[int, tyro.conf.Suppress] = 90
-    samples_per_shard: Annotated[int | None, tyro.conf.Suppress] = None
-    seed: Annotated[Seed, tyro.conf.Suppress] = 0
-    keep_order: Annotated[bool, tyro.conf.Suppress] = False
-    resume: Annotated[bool, tyro.conf.Suppress] = False
-    ray: Annotated[str, tyro.conf.Suppress] = ""
-    shard: tuple[int, ...] = ()
+    encode: _Told[EncodingName] = "keep"
+    resize_short: _Told[Annotated[int, Range(1, MAX_SIDE)]] = 256
+    quality: _Told[Quality] = 90
+    samples_per_shard: _Told[Annotated[int | None, Range(1, 1_000_000)]] = None
+    seed: _Told[Seed] = 0
+    keep_order: _Told[bool] = False
+    resume: _Told[bool] = False
+    ray: _Told[str] = ""
+    shard: Annotated[tuple[int, ...], Range(0, 999_999)] = ()
     """Numbers of the shards to make, as they stand in their names; none: all that are missing or
     not the bytes that were written, for which every shard is read."""
 

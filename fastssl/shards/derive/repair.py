@@ -35,15 +35,11 @@ def find_damaged(dataset: Path, manifest: Manifest, workers: int | None = None) 
         functools.partial(_is_damaged, dataset=dataset),
         manifest.shards,
         workers or available_cpus(),
-        say_one_nothing,
+        say_nothing,
         lambda shard: shard.name,
     )
     damaged = zip(manifest.shards, checked, strict=True)
     return [number_of(shard) for shard, is_damaged in damaged if is_damaged]
-
-
-def say_one_nothing(_count: int) -> None:
-    """Report no progress."""
 
 
 def _is_damaged(shard: ShardEntry, report: Report, dataset: Path) -> bool:
