@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError, StoppedBySignal
-from ..shards.making.convert import ConversionReport, ConvertConfig, convert
+from ..shards.making.convert import ConvertConfig, convert
+from ..shards.making.report import ConversionReport
 from ..shards.making.sources import FolderSource
 from ..shards.manifest import BUILDING_NAME, MANIFEST_NAME
 from ..system.files import locked

@@ -140,7 +140,7 @@ def _copy_photographs(source: Path, work: Path) -> list[int]:
     """Copy some photographs from all over a source; return their sizes."""
     opened = open_source(source)
     entries = list(itertools.islice(opened.entries(), _MAX_LISTED))
-    sizes = []
+    sizes: list[int] = []
     for entry in entries[:: max(1, len(entries) // _MAX_PHOTOGRAPHS)][:_MAX_PHOTOGRAPHS]:
         with contextlib.suppress(LeftOut):
             data = read_entry(opened.root, entry).data

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastssl.shards.making.convert import ConversionReport, ConvertConfig, convert
+from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.shards.making.report import ConversionReport
 from tests.patience import HANGS_AFTER_S
 
 ROOT = Path(__file__).parents[2]

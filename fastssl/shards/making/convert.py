@@ -57,6 +57,7 @@ from .target_folders import FolderTargets, parse_target_folders
 from .tiled import require_transcoder
 from .voc import DEFAULT_SPLIT
 from .writer import shard_name
+from .yfcc import YfccSource
 
 MAX_SOURCE_PIXELS = 2**29
 """Most that --max-pixels takes: as RGB 1.5 GiB."""
@@ -108,6 +109,9 @@ class ConvertConfig(Checked):
     coco_images: Path | None = None
     """Folder of the pictures that COCO's instances_*.json names; None takes ../train2017 of
     instances_train2017.json and so on, or the file's own folder."""
+    yfcc_images: Annotated[str, tyro.conf.arg(metavar="FOLDER|ADDRESS")] = ""
+    """SOURCE is metadata of YFCC-100M (SQLite, text, or text in bzip2), and here lie its pictures,
+    as data/images/xxx/yyy/<hash>.jpg below: the bucket (s3://, https://), a mirror, a folder."""
     synthetic_split: SplitName = "all"
     """Part of a set of render-synthetic to take; no model is in two parts."""
     max_pixels: Annotated[int, Range(1, MAX_SOURCE_PIXELS)] = MAX_PIXELS
@@ -156,8 +160,12 @@ class ConvertConfig(Checked):
         """
         targets = parse_target_columns(self.targets)
         columns = TableColumns(self.path_column, self.label_column, targets)
-        source = open_source(
-            self.source, columns, self.voc_split, self.coco_images, self.synthetic_split
+        source = (
+            YfccSource(self.source, parse_place(self.yfcc_images))
+            if self.yfcc_images
+            else open_source(
+                self.source, columns, self.voc_split, self.coco_images, self.synthetic_split
+            )
         )
         if source.kind != "table" and targets:
             raise InputError(

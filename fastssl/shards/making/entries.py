@@ -95,7 +95,8 @@ class Source:
     """
 
     kind: str
-    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars`` or ``zips``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars``,
+    ``zips`` or ``yfcc``."""
 
     def __init__(self, root: Path | str, kind: str):
         """Keep where names are relative to: a folder, or an address in a store."""

@@ -59,7 +59,8 @@ class ConversionPlan:
     root: str
     """Absolute path, or address, that the entries' names are relative to."""
     kind: str
-    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars`` or ``zips``."""
+    """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars``,
+    ``zips`` or ``yfcc``."""
     encoding: EncodingName
     """Name of the encoding."""
     encoding_options: dict[str, int]

@@ -9,12 +9,19 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import InputError, RunFailed
 from ...system.files import retried
 from ..reader import RETRY_WAIT_S
-from ..store import FileState, Store
+from ..store import FileState, Store, StoreError
+from .entries import LeftOut
+
+if TYPE_CHECKING:
+    from ..remote import RemoteStore
+
+# What a store says of a file that will be so tomorrow, and the reason for which it is left out.
+_LEFT_OUT = {"missing": "missing", "denied": "denied", "too-long": "too-large"}
 
 NUM_AHEAD = 16
 """Requests of a remote source that are under way at once."""
@@ -44,6 +51,29 @@ def read_part(store: Store, name: str, begin: int, length: int) -> bytes:
         if len(content) == length:
             return content
         reason = f"{len(content):,} of {length:,} bytes at {begin:,} came"
+    raise RunFailed(f"{store.place}/{name}: {reason}; go on later with --resume")
+
+
+def read_whole(store: RemoteStore, name: str, most: int) -> bytes:
+    """Read a file that is an entry by itself; what may pass is tried again.
+
+    Args:
+        store: that the file lies in.
+        name: of the file there.
+        most: bytes that it may have.
+
+    Raises:
+        LeftOut: if it is not there, too large, or nobody's to read.
+        RunFailed: if it does not come.
+    """
+    reason = ""
+    for _ in retried(RETRY_WAIT_S * store.patience):
+        try:
+            return store.read_file(name, most)
+        except StoreError as error:
+            reason = str(error)
+            if error.kind in _LEFT_OUT:
+                raise LeftOut(_LEFT_OUT[error.kind], reason) from None
     raise RunFailed(f"{store.place}/{name}: {reason}; go on later with --resume")
 
 

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...address import hide_credentials
 from ...errors import InputError
@@ -31,13 +31,16 @@ from .coco import CocoSource, is_coco
 from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, Entry, LeftOut, Source
 from .file_list import is_pattern, list_files
 from .folders import FolderSource, ListSource
-from .ranges import NUM_AHEAD
+from .ranges import NUM_AHEAD, read_whole
 from .rendered import RenderedSource, SplitName, is_rendered
 from .tables import ENDINGS as TABLE_ENDINGS
 from .tables import TableColumns, TableSource, is_table
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
 from .zip_source import ENDING as ZIP_ENDING
 from .zip_source import MEMBER, ZipSource, begin_member, find_zips
+
+if TYPE_CHECKING:
+    from ..remote import RemoteStore
 
 TAR_PIXELS = "npy"
 """Of raw datasets; elsewhere often something else that goes with the image: images come first."""
@@ -395,6 +398,10 @@ class EntryReader:
             What gives its bytes, label and metadata, or raises ``LeftOut`` if they cannot be had;
             ``RunFailed`` if it is a store that does not give them.
         """
+        if isinstance(self._root, str) and entry.tar is None and entry.problem is None:
+            store = cast("RemoteStore", self._store)
+            come = store.begin(functools.partial(read_whole, store, entry.name, MAX_FILE_BYTES))
+            return lambda: SourceSample(come(), entry.label, entry.columns)
         if MEMBER not in entry.members:
             assert isinstance(self._root, Path) or entry.problem is not None
             return functools.partial(_read_local, Path(self._root), entry)
