@@ -84,6 +84,9 @@ class Stream(IntEnum):
     """Colours, flip, crop and cutout of Newell and Deng 2020, sixteen draws a copy."""
     REGION = 20
     """Regions that a detector learns from, a draw a candidate."""
+    CLUSTERS = 21
+    """Samples and pixels that are clustered, and where clusters begin; the steps 0, 1 and 2 of that
+    stand in place of epochs."""
     OWN = 255
     """What tasks draw that are no part of this package; each counts its draws itself."""
 

@@ -147,13 +147,16 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
 
 
 def _tell(result: Result, places: Sequence[Path]) -> None:
+    from ..runs.result import DEGREES
+
     for part in result.flatten():
+        scale, unit = (1, "degrees") if part.metric in DEGREES else (100, "%")
         told = " ".join(f"{key} {value}" for key, value in part.settings.items())
-        value = f"{part.metric} {100 * part.value:.2f} %"
+        value = f"{part.metric} {scale * part.value:.2f} {unit}"
         if "num_test" in part.details:
             value += f" of {part.details['num_test']:,} images"
         if "chance" in part.details:
-            value += f" (chance {100 * part.details['chance']:.1f} %)"
+            value += f" (chance {scale * part.details['chance']:.1f} {unit})"
         print(f"{result.task} {part.layer} {told}: {value}")
     for place in places:
         print(f"result: {place}")

@@ -17,6 +17,7 @@ import tyro
 
 from ..errors import InputError, RunFailed, nearest
 from ..evaluation.downstream import DownstreamTraining, plan_downstream
+from ..evaluation.downstream_course import name_metric
 from ..evaluation.downstream_options import DOWNSTREAM
 from ..evaluation.label_curves import Network, group_results, make_curve
 from ..evaluation.label_savings import (
@@ -33,7 +34,7 @@ from ..models.input_spec import SCALE_NAMES, InputSpec
 from ..models.trunks import MAX_WIDTH
 from ..randomness import Seed
 from ..runs.directory import write_json
-from ..runs.result import RESULTS_NAME, Result, read_result
+from ..runs.result import DEGREES, RESULTS_NAME, Result, read_result
 from ..runs.sweep import Trial, result_file, run_trials
 from .frame import check_json_path, parse_arguments, program_name, show_log
 from .report import read_entries
@@ -192,6 +193,12 @@ def plan_sweep(config: UtilityConfig) -> Plan:
     if config.task not in DOWNSTREAM:
         hint = nearest(config.task, DOWNSTREAM, lists_all=True)
         raise InputError(f"--task ('{config.task}') is no downstream task{hint}")
+    metric = name_metric(config.task)
+    if metric in DEGREES:
+        raise InputError(
+            f"--task ('{config.task}') is measured by {metric}, labels saved by a share of what is "
+            "found, such as finetune's; compare its results by fastssl report"
+        )
     read = DOWNSTREAM[config.task]
     begun = plan_downstream(config.task, _read_words(read, _spell_start(config, None)))
     counts = choose_counts(config.label_counts, len(begun.divided.train_rows))

@@ -205,6 +205,10 @@ def run_downstream(training: DownstreamTraining) -> Result:
         return DownstreamTest(run, world, task, test_data, tested)
 
     run = dataclasses.replace(training.run, output_dir=folder, data=train_data)
+    open_start = KINDS[training.task].open_start
+    if open_start is not None:
+        start = open_start(run.task, data.path, divided.train_rows, run.seed, folder)
+        run = dataclasses.replace(run, task=start)
     trunk = None if config.from_scratch else training.subject.trunk
     train(run, open_probe=open_test, trunk=trunk)
     score = Score(**read_score(folder, tested))

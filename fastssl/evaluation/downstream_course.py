@@ -16,11 +16,14 @@ from ..tasks import (
     ClassificationConfig,
     DepthConfig,
     MultilabelConfig,
+    NormalsConfig,
     PhotographClassificationConfig,
     PoseConfig,
     SegmentationConfig,
+    find_task,
 )
 from ..tasks.depth import check_depth
+from ..tasks.normals import check_normals
 from ..tasks.pose import check_poses
 from ..tasks.segmentation import check_segmentation
 from ..training.courses import (
@@ -32,6 +35,7 @@ from ..training.courses import (
     is_alexnet,
 )
 from .downstream_options import DownstreamEvaluation
+from .normals_start import open_clusters
 from .subject import Subject
 
 _SHOWN_STEPS = 1000
@@ -45,7 +49,7 @@ class Kind:
     config: type
     """Of the task on the trainer, in the study's form."""
     size: int
-    """Side of the study's pictures in pixels."""
+    """Usual side of pictures in pixels."""
     check_target: Callable[..., None] | None = None
     """Refuses a target that cannot be learnt, of (dataset, samples, own options); None where the
     label is learnt."""
@@ -53,6 +57,10 @@ class Kind:
     """Options that are fields of the task's config."""
     is_dense: bool = False
     """Whether every place of a map is answered."""
+    is_of_photographs: bool = False
+    """Whether the config is one of photographs, whatever the protocol."""
+    open_start: Callable[..., Any] | None = None
+    """Gives the task what it begins with of its data, of (task, dataset, ids, seed, folder)."""
 
 
 KINDS = {
@@ -62,8 +70,27 @@ KINDS = {
         SegmentationConfig, 128, check_segmentation, ("num_classes",), is_dense=True
     ),
     "depth": Kind(DepthConfig, 128, check_depth, is_dense=True),
+    "normals": Kind(
+        NormalsConfig,
+        224,
+        check_normals,
+        ("num_clusters",),
+        is_dense=True,
+        is_of_photographs=True,
+        open_start=open_clusters,
+    ),
 }
 """By the names of evaluations."""
+
+
+def name_metric(task: str) -> str:
+    """Return the metric of an evaluation's result.
+
+    Args:
+        task: a name in ``KINDS``.
+    """
+    learner: Any = find_task(KINDS[task].config().name)
+    return learner.metric
 
 
 def plan_run(
@@ -128,6 +155,9 @@ def _plan_task(
 ) -> Any:
     spec, trunk = subject.spec, subject.trunk
     own: dict[str, Any] = {"input": spec.to_text(), "head": config.head}
+    own |= {option: getattr(config, option) for option in kind.own_options}
+    if kind.is_of_photographs:
+        return kind.config(size=config.view_size or kind.size, **own)
     if config.protocol != "newell20":
         usual = 227 if trunk.min_side > 224 or is_alexnet(trunk.name) else 224
         own["size"] = config.view_size or usual
@@ -145,7 +175,6 @@ def _plan_task(
             f"protocol newell20 gives Lab or RGB by a mean and a deviation; the trunk takes "
             f"{spec.to_text()}; set --protocol own (finetune), or give another trunk"
         )
-    own |= {option: getattr(config, option) for option in kind.own_options}
     return kind.config(size=config.view_size or kind.size, space=spaces[spec.kind], **own)
 
 

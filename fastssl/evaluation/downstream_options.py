@@ -99,10 +99,22 @@ class DepthEvaluation(DownstreamEvaluation):
     """Whose views and course: Newell and Deng 2020's."""
 
 
+@dataclass(frozen=True)
+class NormalsEvaluation(DownstreamEvaluation):
+    """Surface normals of photographs (NYUv2) at every place of the trunk's last map."""
+
+    protocol: Literal["own"] = "own"
+    """Whose course: no sheet says that of Goyal et al. 2019, whose clusters and figures these
+    are."""
+    num_clusters: Annotated[int, Range(2, 10_000)] = 40
+    """Directions that normals are clustered to, by those of the images that are learnt from."""
+
+
 DOWNSTREAM: dict[str, type[DownstreamEvaluation]] = {
     "finetune": FinetuneEvaluation,
     "pose": PoseEvaluation,
     "segmentation": SegmentationEvaluation,
     "depth": DepthEvaluation,
+    "normals": NormalsEvaluation,
 }
 """By name: what it takes."""

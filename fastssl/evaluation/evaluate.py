@@ -26,7 +26,7 @@ from ..config import LoaderConfig
 from ..errors import InputError
 from ..fields import Documented
 from ..loaders import Loader, build_loader
-from ..runs.result import RESULTS_NAME, Result, read_result, write_result
+from ..runs.result import RESULTS_NAME, Result, rank_value, read_result, write_result
 from ..shards import ShardDataset, open_dataset
 from ..system.files import check_own_folder
 from ..system.workers import Progress, say_nothing
@@ -311,7 +311,7 @@ def conclude(
     for part in parts:
         firsts.setdefault(part.layer, part)
     return dataclasses.replace(
-        max(firsts.values(), key=lambda part: part.value),
+        max(firsts.values(), key=lambda part: rank_value(part.metric, part.value)),
         parts=tuple(parts) if len(parts) > 1 else (),
         task=of.task,
         protocol=of.protocol,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..fields import Documented
-from ..runs.result import Result
+from ..runs.result import DEGREES, Result
 
 HALVES = "_halves"
 """Ending of the name of a trunk that is CMC's two half networks."""
@@ -149,7 +149,7 @@ class LabelCurve(Documented):
 
 
 def is_on_curve(result: Result) -> bool:
-    """Tell whether a result is a point of a curve over label counts."""
+    """Tell whether a result is a point of a curve over label counts: of accuracies alone."""
     settings = result.settings
     numbers = [settings.get(name) for name in ("num_labels", "frozen_stages", "width")]
     return (
@@ -158,6 +158,7 @@ def is_on_curve(result: Result) -> bool:
         and all(isinstance(number, int) and number >= 0 for number in numbers)
         and count_labels(result) > 0
         and not result.is_published
+        and result.metric not in DEGREES
     )
 
 

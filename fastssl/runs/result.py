@@ -23,6 +23,10 @@ MAX_RESULT_BYTES = 1 << 24
 MAX_NAME = 200
 """Letters of a name: of a task, a metric, a layer, a recipe."""
 
+DEGREES = frozenset({"median_angle"})
+"""Metrics that are angles in degrees, of which the least is best; all others are shares 0 .. 1, of
+which the greatest is."""
+
 _MOST = 1e30
 _MAX_DEPTH = 16
 _MAX_CLASS = 1024
@@ -47,7 +51,7 @@ class Result(Documented):
     metric: str
     """``top1``, ``top5``, ``mAP``, ..."""
     value: float
-    """0 .. 1 for shares; where there are repeats their mean."""
+    """0 .. 1 for shares, angles in degrees; where there are repeats their mean."""
     per_class: Mapping[str, float] = field(default_factory=dict)
     """The same for each class by name, where the metric has it."""
     layer: str = ""
@@ -155,6 +159,16 @@ def read_result(path: Path) -> Result:
         what = str(error)[:200]
         raise InputError(f"{path} is no result of an evaluation ({what}); {remedy}") from None
     return replace(whole, parts=parts)
+
+
+def rank_value(metric: str, value: float) -> float:
+    """Return a figure so that the greatest is best.
+
+    Args:
+        metric: what it is.
+        value: the figure.
+    """
+    return -value if metric in DEGREES else value
 
 
 def is_name(text: str) -> bool:

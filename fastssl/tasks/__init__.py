@@ -23,6 +23,7 @@ from .exemplar import Exemplar, ExemplarConfig
 from .jigsaw import Jigsaw, JigsawConfig
 from .linear import LinearHeads
 from .multilabel import Multilabel, MultilabelConfig
+from .normals import Normals, NormalsConfig
 from .pose import Pose, PoseConfig
 from .relative_location import RelativeLocation, RelativeLocationConfig
 from .rotation import NewellRotationConfig, Rotation, RotationConfig
@@ -53,6 +54,8 @@ __all__ = [
     "Multilabel",
     "MultilabelConfig",
     "NewellRotationConfig",
+    "Normals",
+    "NormalsConfig",
     "PhotographClassificationConfig",
     "Pose",
     "PoseConfig",
@@ -85,6 +88,7 @@ _TASKS: dict[str, type[Task]] = {
     "linear": LinearHeads,
     "mlp": LinearHeads,
     "multilabel": Multilabel,
+    "normals": Normals,
     "pose": Pose,
     "relative_location": RelativeLocation,
     "rotation": Rotation,

@@ -58,6 +58,10 @@ class Metric(Documented):
         """Place of its curve in TensorBoard."""
         return f"{self.group}/{self.name.removeprefix(f'{self.group}_')}"
 
+    def spell(self, value: float) -> str:
+        """Return a value as people read it."""
+        return f"{value:.1%}" if self.unit == "share" else f"{value:.2f} {self.unit}".rstrip()
+
     def of_chance(self) -> Metric:
         """Return what guessing would reach, as a number of its own."""
         return Metric(f"{self.name}_of_chance", self.unit, f"{self.name} of a guess", self.group)

@@ -71,7 +71,7 @@ class Score(Documented):
     """What a task reached on test data."""
 
     value: float
-    """Of the task's ``metric``, 0 .. 1."""
+    """Of the task's ``metric``: 0 .. 1, but for angles in degrees."""
     per_class: dict[str, float] = field(default_factory=dict)
     """The same by class, for those that there are."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class DownstreamTask(Task):
     target: ClassVar[str] = ""
     """The dataset's target that is learnt; "" is its label."""
     metric: ClassVar[str]
-    """Of its result: ``top1``, ``accuracy``, ``delta_1.25``."""
+    """Of its result: ``top1``, ``accuracy``, ``delta_1.25``, ``median_angle``."""
 
     def __init__(self, config: Any, trunk: Trunk) -> None:
         """Take over config and trunk.

@@ -30,7 +30,7 @@ from ..runs.directory import (
 )
 from ..runs.lines import JsonLines
 from ..runs.metrics import check_names, list_metrics, order_line
-from ..tasks import Task
+from ..tasks import Metric, Task
 from ..world import World
 from .bad_samples import BadSampleAccount
 from .continuing import Origin
@@ -286,7 +286,7 @@ class Journal:
         ]
         tested = self._task.tested
         if line.get(tested) is not None:
-            said.append(f"{tested.replace('_', ' ')} {line[tested]:.1%}")
+            said.append(f"{tested.replace('_', ' ')} {self._spell_tested(line[tested])}")
         if line.get("probe_knn_accuracy") is not None:
             chance = line["probe_knn_accuracy_of_chance"]
             said.append(f"probe: kNN {line['probe_knn_accuracy']:.1%} (chance {chance:.1%})")
@@ -317,13 +317,18 @@ class Journal:
     def _count_samples(self, step: int) -> int:
         return step * self._config.data.global_batch_size
 
+    def _spell_tested(self, value: float) -> str:
+        """Return what was reached in a test; what is no metric of the task alone is a share."""
+        usual = Metric(self._task.tested, "share", "")
+        return next((m for m in self._task.metrics if m.name == usual.name), usual).spell(value)
+
     def _show_on_bar(self, line: dict[str, Any]) -> None:
         if self._bar is not None and line["loss"] is not None:
             shown = {"loss": f"{line['loss']:.4f}"}
             for name, chance in self._chance.items():
                 shown[name] = f"{line[name]:.1%} (chance {chance:.1%})"
             if line.get(self._task.tested) is not None:
-                shown["validation"] = f"{line[self._task.tested]:.1%}"
+                shown["validation"] = self._spell_tested(line[self._task.tested])
             shown["img_per_s"] = f"{line['images_per_s']:.0f}"
             shown["wait"] = f"{line['data_wait_share']:.0%}"
             self._bar.set_postfix(shown, refresh=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from ...runs.result import rank_value
 from .entries import (
     Entry,
     choose_rows,
@@ -170,7 +171,8 @@ def _tabulate(
     for name in dict.fromkeys(sets):
         row = [name]
         for column in columns:
-            best = max(fmean(v) for key, v in cells.items() if key[1:] == column)
+            means = [fmean(v) for key, v in cells.items() if key[1:] == column]
+            best = max(means, key=lambda mean: rank_value(column[2], mean))
             known = [
                 _spell_known(e)
                 for e in drop_doubtful(published)
@@ -194,7 +196,8 @@ def _cell(
     else:
         value = fmean(values)
         # At most so deep that text on it stays readable in both themes.
-        depth = round(40 * max(0.0, value / best) ** 3) if best > 0 else 0
+        nearness = min(value, best) / max(value, best) if min(value, best) > 0 else 0.0
+        depth = round(40 * nearness**3)
         shade = f"background: color-mix(in srgb, var(--series-1) {depth}%, transparent)"
         shown = f'<span class="cell" style="{shade}">{text(spell_value(metric, value))}</span>'
     known = " / ".join(dict.fromkeys(published))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...fields import Documented
 from ...runs.facts import Facts
-from ...runs.result import Result
+from ...runs.result import DEGREES, Result, rank_value
 
 CONTRADICTS = "contradicts another"
 OTHER_TEST, OTHER_TRAIN = "other test data", "other training data"
@@ -48,6 +48,7 @@ _METRICS = {
     "mAP": "mean average precision",
     **_DETECTION,
     "delta_1.25": "depths within a factor of 1.25",
+    "median_angle": "median angle to surface normals",
 }
 _VOC07 = set(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -171,7 +172,7 @@ def choose_layers(entries: Sequence[Entry]) -> list[Entry]:
     def rank(entry: Entry) -> tuple[bool, float]:
         found = entry.result
         is_theirs = found.protocol == "kolesnikov19" and found.layer == "pre_logits"
-        return is_theirs, found.value
+        return is_theirs, rank_value(found.metric, found.value)
 
     return _choose(entries, lambda e: (*evaluation_of(e), spell_kind(e)), rank)
 
@@ -267,6 +268,8 @@ def name_metric(metric: str) -> str:
 
 def spell_value(metric: str, value: float) -> str:
     """Return a figure as people read it."""
+    if metric in DEGREES:
+        return f"{value:.1f}\u00b0"
     return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
 
 

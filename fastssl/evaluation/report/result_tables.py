@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
+from ...runs.result import rank_value
 from ..label_curves import is_on_curve
 from .entries import (
     OTHER_TEST,
@@ -100,10 +101,14 @@ def find_published(entry: Entry, published: Sequence[Entry], is_best: bool = Fal
 def _tables(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool = False) -> str:
     """Return a table for each evaluation on the same data."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in sorted(entries, key=lambda e: (*e.kind, e.data, -e.result.value)):
+    for entry in sorted(entries, key=lambda e: (*e.kind, e.data, -_rank(e))):
         found = entry.result
         groups.setdefault((*entry.kind, found.train_digest, found.test_digest), []).append(entry)
     return "".join(_table(rows, published, is_best) for rows in groups.values())
+
+
+def _rank(entry: Entry) -> float:
+    return rank_value(entry.result.metric, entry.result.value)
 
 
 def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) -> str:
@@ -143,11 +148,11 @@ def _cells(entry: Entry, known: Sequence[Entry], is_best: bool) -> dict[str, str
 
 def _describe_repeats(metric: str, entry: Entry) -> str:
     values, details = entry.result.values, entry.result.details
-    told = {"top-5": details.get("top5"), "chance": details.get("chance")}
+    told = {"top-5": ("top5", details.get("top5")), "chance": (metric, details.get("chance"))}
     also = ", ".join(
-        f"{name} {spell_value('top1', share)}"
-        for name, share in told.items()
-        if isinstance(share, float)
+        f"{name} {spell_value(of, value)}"
+        for name, (of, value) in told.items()
+        if isinstance(value, float)
     )
     if len(values) < 2:
         return also
