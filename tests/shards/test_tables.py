@@ -250,7 +250,7 @@ def test_a_label_column_that_was_asked_for_must_be_there(photographs, make_datas
         ({"path": ["1.jpg"], "label": [True]}, "column 'label' is bool"),
         ({"path": ["1.jpg"], "label": [["a"]]}, "column 'label' is list"),
         ({"path": [1]}, "column 'path' is int64, paths are strings"),
-        ({"path": ["1.jpg"], "image": [b"bytes"]}, "column 'image' holds bytes"),
+        ({"path": ["1.jpg"], "hash": [b"bytes"]}, "column 'hash' holds bytes"),
         ({"file": ["1.jpg"]}, "no column 'path'"),
         ({"path": []}, "column 'path' is null"),
     ],

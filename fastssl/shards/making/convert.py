@@ -71,8 +71,8 @@ class ConvertConfig(Checked):
     """Folder tree (label = first-level folder), text list (a path a line, relative to the list's
     folder, optional tab and label name), table (.csv, .tsv, .parquet; paths relative to its
     folder), PASCAL VOC folder or COCO's instances_*.json (several labels an image, boxes), set of
-    render-synthetic (all that is known of it), tar or folder of WebDataset tars, zip or folder of
-    zips; zips by address too (https://, s3://), where braces count."""
+    render-synthetic (all that is known of it), tar, zip, Parquet with images in it, or a folder of
+    one of these; zips and Parquet by address too (https://, s3://), where braces count."""
     out: Path
     """Folder of the dataset; new or empty, with --resume an unfinished one."""
     encode: EncodingName = "keep"
@@ -95,6 +95,8 @@ class ConvertConfig(Checked):
     """Keep the order of the source instead of shuffling it."""
     path_column: str = "path"
     """Column of a table that holds the images' paths, relative to the table's folder."""
+    image_column: str | None = None
+    """Column of Parquet that holds images; None finds it."""
     label_column: str = "label"
     """Column of a table that holds labels: text names classes, integers are the labels; further
     columns go into each sample's JSON."""
@@ -159,7 +161,7 @@ class ConvertConfig(Checked):
             InputError: if it is nothing that can be converted.
         """
         targets = parse_target_columns(self.targets)
-        columns = TableColumns(self.path_column, self.label_column, targets)
+        columns = TableColumns(self.path_column, self.label_column, self.image_column, targets)
         source = (
             YfccSource(self.source, parse_place(self.yfcc_images))
             if self.yfcc_images
@@ -167,7 +169,8 @@ class ConvertConfig(Checked):
                 self.source, columns, self.voc_split, self.coco_images, self.synthetic_split
             )
         )
-        if source.kind != "table" and targets:
+        is_table = source.kind in ("table", "images")
+        if not is_table and targets:
             raise InputError(
                 f"--targets {targets[0].text}: {self.source} is no table; wanted a .csv, .tsv or "
                 ".parquet with that column"
@@ -186,7 +189,7 @@ class ConvertConfig(Checked):
                 f"--synthetic-split {self.synthetic_split}: {self.source} is no set of "
                 "render-synthetic; leave it out"
             )
-        if source.kind != "table" and columns != TableColumns():
+        if not is_table and columns != TableColumns():
             warnings.warn(
                 f"--path-column and --label-column are ignored: {self.source} is no table",
                 stacklevel=2,

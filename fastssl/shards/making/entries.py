@@ -57,10 +57,10 @@ class Entry:
     label: int = -1
     """Its label; -1 for none, or not known before its tar member is read."""
     tar: str | None = None
-    """Name of the tar or zip that it lies in; None for a file."""
+    """Name of the tar, zip or Parquet that it lies in; None for a file."""
     members: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Of a tar: (offset, size) of its ``image``, ``cls`` and ``json`` members; of a zip:
-    ``zip_source.MEMBER``."""
+    ``zip_source.MEMBER``; of Parquet: ``parquet_table.ROW``."""
     columns: dict[str, Any] = field(default_factory=dict)
     """What a sample's JSON says beside: further columns of a table, boxes."""
     problem: str | None = None
@@ -96,7 +96,7 @@ class Source:
 
     kind: str
     """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars``,
-    ``zips`` or ``yfcc``."""
+    ``zips``, ``images`` (of Parquet) or ``yfcc``."""
 
     def __init__(self, root: Path | str, kind: str):
         """Keep where names are relative to: a folder, or an address in a store."""
@@ -106,6 +106,9 @@ class Source:
         self.targets: tuple[TargetSpec, ...] = ()
         self.options: dict[str, str] = {}
         """What of the command line shaped the listing; a continued conversion has to repeat it."""
+        self.blocks: list[tuple[int, int]] = []
+        """Entries and bytes of each stretch of them that is read as a whole; none where an entry is
+        read by itself. Complete when ``entries`` has been walked."""
 
     @property
     def place(self) -> str:

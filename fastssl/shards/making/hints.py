@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...address import hide_credentials
 from ...errors import InputError
 from .entries import Source
 
@@ -24,6 +25,12 @@ def check_first_path(path: Path | str, source: Source) -> None:
             than a tab. A file that is just not there is left out like any other.
     """
     first = source.first_path()
+    if first is not None and first.startswith(("http://", "https://")):
+        raise InputError(
+            f"{path}: holds addresses of images, the first is {hide_credentials(first)}, and no "
+            "images; fetch them first (img2dataset writes tars that make-shards takes), then "
+            "convert what was fetched"
+        )
     if first is None or not isinstance(source.root, Path) or _is_there(source.root / first):
         return
     if not os.path.isabs(first) and _is_there(Path(first)):

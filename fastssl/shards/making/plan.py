@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -25,6 +26,7 @@ from ..targets import DTYPES, TargetSpec
 from .duplicates import Drop
 from .encode import Encoding, EncodingName
 from .entries import Entry, Source, absolute_place
+from .parquet_table import WINDOW_BYTES
 from .writer import MAX_NUMBER
 
 PLAN = "plan.json"
@@ -60,7 +62,7 @@ class ConversionPlan:
     """Absolute path, or address, that the entries' names are relative to."""
     kind: str
     """``folder``, ``list``, ``table``, ``voc``, ``coco``, ``rendered``, ``tars``,
-    ``zips`` or ``yfcc``."""
+    ``zips``, ``images`` or ``yfcc``."""
     encoding: EncodingName
     """Name of the encoding."""
     encoding_options: dict[str, int]
@@ -121,12 +123,52 @@ def order_entries(num_entries: int, seed: int | None) -> np.ndarray:
     """
     if seed is None:
         return np.arange(num_entries)
+    return np.argsort(_draw_keys(num_entries, seed), kind="stable")
+
+
+def _draw_keys(num_entries: int, seed: int) -> np.ndarray:
     keys = np.empty(num_entries, np.uint64)
     for start in range(0, num_entries, _DRAWS_AT_ONCE):
         ids = np.arange(start, min(start + _DRAWS_AT_ONCE, num_entries))
         words = draw_words(seed, 0, ids, Stream.SHUFFLE, 2).astype(np.uint64)
         keys[start : start + len(ids)] = words[:, 0] << np.uint64(32) | words[:, 1]
-    return np.argsort(keys, kind="stable")
+    return keys
+
+
+def order_blocks(
+    blocks: Sequence[tuple[int, int]], seed: int | None, samples_per_shard: int
+) -> np.ndarray:
+    """Return such an order where entries are read in blocks, each of them once or twice.
+
+    Blocks are sorted by the bits of their first entries; then, shard by shard, entries are sorted
+    within as many blocks as memory may hold.
+
+    Args:
+        blocks: entries and bytes of each, in the source's order.
+        seed: as of ``order_entries``.
+        samples_per_shard: entries of a shard.
+    """
+    counts = np.array([count for count, _ in blocks], np.int64)
+    num_entries = int(counts.sum())
+    if seed is None:
+        return np.arange(num_entries)
+    keys = _draw_keys(num_entries, seed)
+    starts = np.cumsum(counts) - counts
+    filled = np.flatnonzero(counts)
+    chosen = filled[np.argsort(keys[starts[filled]], kind="stable")]
+    order = np.concatenate([np.arange(starts[i], starts[i] + counts[i]) for i in chosen])
+    bounds = {*range(0, num_entries, samples_per_shard), num_entries}
+    position = held = 0
+    for number in chosen.tolist():
+        count, size = blocks[number]
+        if held and held + size > WINDOW_BYTES:
+            bounds.add(position)
+            held = 0
+        position, held = position + count, held + size
+    for start, stop in itertools.pairwise(sorted(bounds)):
+        part = order[start:stop]
+        order[start:stop] = part[np.argsort(keys[part], kind="stable")]
+    return order
 
 
 def _walk(source: Source, digest: hashlib._Hash) -> Iterator[tuple[bytes, list[bytes]]]:
@@ -214,8 +256,14 @@ def make_plan(
         raise InputError(
             f"{source_path}: {count:,} entries, a dataset has room for {MAX_NUMBER + 1:,}; split it"
         )
+    samples_per_shard = samples_per_shard or choose_samples_per_shard(count)
+    order = (
+        order_blocks(source.blocks, seed, samples_per_shard)
+        if source.blocks
+        else order_entries(count, seed)
+    )
     with published(building / _ORDER) as file:
-        np.save(file, order_entries(count, seed))
+        np.save(file, order)
     plan = ConversionPlan(
         source=absolute_place(source_path),
         root=source.place,
@@ -223,7 +271,7 @@ def make_plan(
         encoding=encoding.name,
         encoding_options=encoding.options,
         shuffle_seed=seed,
-        samples_per_shard=samples_per_shard or choose_samples_per_shard(count),
+        samples_per_shard=samples_per_shard,
         num_entries=count,
         listing_sha256=digest,
         class_names=tuple(source.class_names),

@@ -31,10 +31,18 @@ from .coco import CocoSource, is_coco
 from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, Entry, LeftOut, Source
 from .file_list import is_pattern, list_files
 from .folders import FolderSource, ListSource
+from .parquet_table import ROW, ParquetTable, RowReader, find_files
 from .ranges import NUM_AHEAD, read_whole
 from .rendered import RenderedSource, SplitName, is_rendered
 from .tables import ENDINGS as TABLE_ENDINGS
-from .tables import TableColumns, TableSource, is_table
+from .tables import (
+    PARQUET_ENDINGS,
+    TEXT_ENDINGS,
+    ImageTable,
+    TableColumns,
+    TableSource,
+    is_table,
+)
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
 from .zip_source import ENDING as ZIP_ENDING
 from .zip_source import MEMBER, ZipSource, begin_member, find_zips
@@ -109,7 +117,7 @@ class TarSource(Source):
 
     def _walk(self, tar: str) -> Iterator[Entry]:
         key: str | None = None
-        members: dict[str, tuple[int, int]] = {}
+        members: dict[str, tuple[int, ...]] = {}
         for name, offset, size in _tar_members(self.root / tar):
             found, extension = split_name(name)
             if not found:
@@ -123,8 +131,8 @@ class TarSource(Source):
             yield self._entry(tar, key, members)
 
     @staticmethod
-    def _entry(tar: str, key: str, members: dict[str, tuple[int, int]]) -> Entry:
-        kept: dict[str, tuple[int, int]] = {}
+    def _entry(tar: str, key: str, members: dict[str, tuple[int, ...]]) -> Entry:
+        kept: dict[str, tuple[int, ...]] = {}
         for kind in ("cls", "json"):
             if kind in members:
                 kept[kind] = members[kind]
@@ -173,7 +181,7 @@ def _is_tar(path: Path) -> bool:
         return file.read(512)[257:262] == b"ustar"
 
 
-def _open_folder(path: Path) -> Source:
+def _open_folder(path: Path, columns: TableColumns) -> Source:
     """Return what a folder is that has no layout of its own: a tree of images, or tars."""
     with os.scandir(path) as found:
         names = sorted(item.name for item in found if not item.name.startswith("."))
@@ -190,6 +198,9 @@ def _open_folder(path: Path) -> Source:
     if tars:
         _refuse_others(path, names, f"tars ({tars[0]})", (".tar", *_BESIDE_TARS))
         return TarSource(path, tars)
+    tables = [name for name in names if not name.lower().endswith(_BESIDE_FILES)]
+    if tables and all(name.lower().endswith(PARQUET_ENDINGS) for name in tables):
+        return _open_parquet(path, path, find_files(names, PARQUET_ENDINGS, str(path)), columns)
     if zips := find_zips(names):
         _refuse_others(path, names, f"zips ({zips[0]})", (ZIP_ENDING, *_BESIDE_FILES))
         return ZipSource(path, zips)
@@ -206,13 +217,29 @@ def _refuse_others(path: Path, names: list[str], kind: str, endings: tuple[str, 
         )
 
 
-def _open_files(given: Path | str) -> Source:
+def _open_parquet(
+    path: Path | str, root: Path | str, files: list[str], columns: TableColumns
+) -> TableSource:
+    """Return Parquet that holds images, or the paths of some."""
+    table = ParquetTable(root, files, columns.image, columns.path)
+    if table.image_column is not None:
+        return ImageTable(path, columns, table)
+    if isinstance(root, str) and columns.path in table.names:
+        raise InputError(
+            f"{path}: holds paths of images and no images; copy it, and them, to a folder"
+        )
+    return TableSource(path, columns, table)
+
+
+def _open_files(given: Path | str, columns: TableColumns) -> Source:
     """Return what an address stands for, or a path with a pattern."""
     files = list_files(given)
     if files.end_with(ZIP_ENDING):
         return ZipSource(files.root, files.names)
+    if files.end_with(*PARQUET_ENDINGS):
+        return _open_parquet(given, files.root, files.names, columns)
     raise InputError(
-        f"{hide_credentials(str(given))}: wanted zips ({ZIP_ENDING}); of remote tars make "
+        f"{hide_credentials(str(given))}: wanted zips or Parquet; of remote tars make "
         "a dataset by fastssl index-tars, or copy what there is to a folder"
     )
 
@@ -238,7 +265,7 @@ def open_source(
     Args:
         path: a folder tree of images, a PASCAL VOC folder, a rendered set, a folder of tars or
             zips, a tar, a zip or a folder in one, a table, a file of COCO's instances, or a text
-            list; a pattern of zips, or their address.
+            list; a pattern of zips or of Parquet, or their address.
         columns: which columns of a table to use; None takes ``path`` and ``label``.
         voc_split: which list of a PASCAL VOC folder to take.
         coco_images: folder of COCO's pictures; None finds it.
@@ -250,14 +277,15 @@ def open_source(
     Raises:
         InputError: if it is none of these.
     """
+    columns = columns or TableColumns()
     if isinstance(path, str) or is_pattern(path):
-        return _open_files(path)
+        return _open_files(path, columns)
     if path.is_dir():
         if is_voc(path):
             return VocSource(path, voc_split)
         if is_rendered(path):
             return RenderedSource(path, synthetic_split)
-        return _open_folder(path)
+        return _open_folder(path, columns)
     if (zipped := _open_zip(path)) is not None:
         return zipped
     if not path.exists():
@@ -271,7 +299,9 @@ def open_source(
         what = "empty" if path.is_file() else "not a regular file"
         raise InputError(f"{path}: {what}; wanted a folder of images, a list, a table or a tar")
     if is_table(path):
-        return TableSource(path, columns or TableColumns())
+        if path.suffix.lower() in TEXT_ENDINGS:
+            return TableSource(path, columns)
+        return _open_parquet(path, path.parent, [path.name], columns)
     if path.suffix == ".tar" or _is_tar(path):
         return TarSource(path.parent, [path.name])
     if is_coco(path):
@@ -388,6 +418,10 @@ class EntryReader:
     def _store(self) -> Store:
         return open_store(self._root)
 
+    @functools.cached_property
+    def _rows(self) -> RowReader:
+        return RowReader(self._store)
+
     def begin(self, entry: Entry) -> Callable[[], SourceSample]:
         """Ask for an entry.
 
@@ -398,6 +432,8 @@ class EntryReader:
             What gives its bytes, label and metadata, or raises ``LeftOut`` if they cannot be had;
             ``RunFailed`` if it is a store that does not give them.
         """
+        if ROW in entry.members:
+            return lambda: SourceSample(self._rows.read(entry), entry.label, entry.columns)
         if isinstance(self._root, str) and entry.tar is None and entry.problem is None:
             store = cast("RemoteStore", self._store)
             come = store.begin(functools.partial(read_whole, store, entry.name, MAX_FILE_BYTES))

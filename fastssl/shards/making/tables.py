@@ -12,18 +12,24 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, nearest
 from ..targets import TargetSpec
 from .entries import Entry, Source
+from .parquet_table import ROW, ImagePlace, ParquetTable, Row
 from .target_columns import EmptyValue, TargetColumn, find_row_shape
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-ENDINGS = (*_DELIMITERS, ".parquet", ".pq")
+TEXT_ENDINGS = tuple(_DELIMITERS)
+"""Of the names of CSV and TSV."""
+PARQUET_ENDINGS = (".parquet", ".pq")
+"""Of the names of Parquet."""
+ENDINGS = (*_DELIMITERS, *PARQUET_ENDINGS)
 """Of the names of tables."""
+_ADDRESSES = ("url", "urls", "image_url", "img_url", "uri", "coco_url", "flickr_url")
 
 _PARQUET_MAGIC = b"PAR1"
 _MAX_LABEL = 2**31 - 1
@@ -31,13 +37,6 @@ _MAX_DIGITS = 18
 _SHOWN_COLUMNS = 8
 _COMPARED_COLUMNS = 1000
 _RESERVED = ("source", "orientation")
-_INSTALL = (
-    "reading Parquet takes pyarrow, which is not installed: "
-    'pip install "fastssl[tables]" (CSV and TSV need nothing)'
-)
-
-Row = tuple[int, list[Any]]
-"""Number of a row, as a person counts it, and its values."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class TableColumns:
     """Paths of the images, relative to the table's folder."""
     label: str = "label"
     """Labels: text names a class, an integer is the label itself."""
+    image: str | None = None
+    """Bytes of images, in Parquet; None finds the column."""
     targets: tuple[TargetColumn, ...] = ()
     """Columns that become targets, sorted by the targets' names."""
 
@@ -92,6 +93,10 @@ class _CsvTable:
     def check_path_type(self, name: str) -> None:
         """Text is what a path is."""
 
+    def list_classes(self, name: str) -> list[str]:  # noqa: ARG002
+        """Text names no numbers."""
+        return []
+
     def find_label_kind(self, name: str) -> type:
         """Return int if all labels are whole numbers in plain form, else str."""
         labels = {values[0] for _, values in self.rows([name])} - {None}
@@ -123,81 +128,7 @@ def _is_plain_integer(text: str) -> bool:
     return digits.isascii() and digits.isdigit() and str(int(text)) == text
 
 
-# --- Parquet --------------------------------------------------------------------------------------
-
-
-class _ParquetTable:
-    """Typed columns, read by pyarrow in batches."""
-
-    def __init__(self, path: Path):
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise ImportError(_INSTALL) from error
-        self._path = path
-        self._arrow = pyarrow
-        try:
-            self._schema = pyarrow.parquet.read_schema(path)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise self._unreadable(error) from None
-        self.names: list[str] = self._schema.names
-
-    def _unreadable(self, error: Exception) -> InputError:
-        reason = " ".join(str(error).split())
-        return InputError(
-            f"{self._path}: cannot be read as Parquet ({reason}); restore it, or write it again"
-        )
-
-    def _type(self, name: str) -> Any:
-        kind = self._schema.field(name).type
-        return kind.value_type if self._arrow.types.is_dictionary(kind) else kind
-
-    def _is_text(self, name: str) -> bool:
-        types, kind = self._arrow.types, self._type(name)
-        checks = (types.is_string, types.is_large_string, types.is_string_view)
-        return any(check(kind) for check in checks)
-
-    def check_path_type(self, name: str) -> None:
-        """Make sure that the column holds text."""
-        if not self._is_text(name):
-            raise InputError(
-                f"{self._path}: the column {name!r} is {self._type(name)}, paths are strings; name "
-                "another by --path-column, or cast it"
-            )
-
-    def find_label_kind(self, name: str) -> type:
-        """Return int or str."""
-        if self._arrow.types.is_integer(self._type(name)):
-            return int
-        if self._is_text(name) or self._arrow.types.is_null(self._type(name)):
-            return str
-        raise InputError(
-            f"{self._path}: the column {name!r} is {self._type(name)}, labels are strings or "
-            "integers; name another by --label-column, or cast it to string or int64"
-        )
-
-    def check_columns(self, names: Sequence[str]) -> None:
-        """Make sure that JSON can keep the further columns."""
-        for name in names:
-            if "binary" in str(self._type(name)):
-                raise InputError(
-                    f"{self._path}: the column {name!r} holds bytes ({self._type(name)}), which "
-                    "JSON cannot keep; drop it from the table"
-                )
-
-    def rows(self, names: Sequence[str]) -> Iterator[Row]:
-        """Yield the row number, from 1, and the values of these columns, for every row."""
-        number = 0
-        try:
-            with self._arrow.parquet.ParquetFile(self._path) as file:
-                for batch in file.iter_batches(columns=list(names)):
-                    columns = [batch.column(name).to_pylist() for name in names]
-                    for values in zip(*columns, strict=True):
-                        number += 1
-                        yield number, list(values)
-        except (self._arrow.ArrowException, OSError, ValueError) as error:
-            raise self._unreadable(error) from None
+# --- The source -----------------------------------------------------------------------------------
 
 
 def to_plain(value: Any) -> Any:
@@ -223,27 +154,26 @@ def to_plain(value: Any) -> Any:
     )
 
 
-# --- The source -----------------------------------------------------------------------------------
-
-
 class TableSource(Source):
     """A table: paths relative to its folder; text labels name classes, integers are labels."""
 
-    def __init__(self, path: Path, columns: TableColumns):
+    def __init__(
+        self, path: Path | str, columns: TableColumns, parquet: ParquetTable | None = None
+    ):
         """Open a table and check its columns.
 
         Args:
             path: the table.
             columns: which of its columns mean what.
+            parquet: the table itself, where it is no text.
 
         Raises:
             InputError: if it is damaged, empty, or its columns are not what was asked for.
             ImportError: if it is Parquet and pyarrow is not installed.
         """
-        super().__init__(path.parent, "table")
+        super().__init__(parquet.root if parquet else Path(path).parent, "table")
         self._path = path
-        is_text = path.suffix.lower() in _DELIMITERS
-        self._table: _CsvTable | _ParquetTable = (_CsvTable if is_text else _ParquetTable)(path)
+        self._table: _CsvTable | ParquetTable = parquet or _CsvTable(Path(path))
         self._check_names(columns)
         self._columns = columns
         self._has_labels = columns.label in self._table.names
@@ -275,6 +205,13 @@ class TableSource(Source):
             wanted.append((columns.label, "labels", "--label-column"))
         wanted += [(column.column, "values", "--targets") for column in columns.targets]
         for name, meaning, option in wanted:
+            addresses = [one for one in names if one.lower() in _ADDRESSES]
+            if name not in names and meaning == "paths" and addresses:
+                raise InputError(
+                    f"{self._path}: holds addresses of images ({addresses[0]!r}) and no images; "
+                    "fetch them first (img2dataset writes tars that make-shards takes), then "
+                    "convert what was fetched"
+                )
             if name not in names:
                 raise InputError(
                     f"{self._path}: no column {name!r}{nearest(name, names)}; name the one that "
@@ -305,6 +242,7 @@ class TableSource(Source):
         label_column = [self._columns.label] if self._has_labels else []
         if label_column:
             kind = self._table.find_label_kind(self._columns.label)
+            self.class_names = self._table.list_classes(self._columns.label)
         if label_column and kind is str:
             found = {values[0] for _, values in self._table.rows(label_column)}
             self.class_names = sorted(found - {None, ""})
@@ -320,10 +258,15 @@ class TableSource(Source):
             label = self._check_integer(given, number) if kind is int else to_label[given]
             columns = dict(zip(self._further, map(to_plain, values), strict=True))
             if path:
-                yield Entry(path, label, columns=columns, targets=rows)
+                yield self._make_entry(path, label, columns, rows)
             else:
-                name, problem = f"{self._path.name}:{number}", "the row has no path"
+                name, problem = f"{Path(self._path).name}:{number}", "the row has no path"
                 yield Entry(name, label, columns=columns, problem=problem, targets=rows)
+
+    def _make_entry(
+        self, path: Any, label: int, columns: dict[str, Any], targets: tuple[Any, ...]
+    ) -> Entry:
+        return Entry(path, label, columns=columns, targets=targets)
 
     def _find_spec(self, column: TargetColumn) -> TargetSpec:
         """Say what a target is: its first value tells the shape of a row."""
@@ -336,7 +279,7 @@ class TableSource(Source):
                 break
         return TargetSpec(column.name, column.dtype, shape)
 
-    def _to_rows(self, values: list[Any], number: int) -> tuple[Any, ...]:
+    def _to_rows(self, values: list[Any], number: int | str) -> tuple[Any, ...]:
         rows = []
         for column, spec, value in zip(self._columns.targets, self.targets, values, strict=True):
             try:
@@ -349,17 +292,50 @@ class TableSource(Source):
         return tuple(rows)
 
     def _wrong_value(
-        self, number: int, column: TargetColumn, what: str, remedy: str = "correct it"
+        self, number: int | str, column: TargetColumn, what: str, remedy: str = "correct it"
     ) -> InputError:
         return InputError(
             f"{self._path}: row {number} has in the column {column.column!r} {what}; {remedy}"
         )
 
-    def _check_integer(self, given: Any, number: int) -> int:
+    def _check_integer(self, given: Any, number: int | str) -> int:
         label = -1 if given is None else int(given)
-        if not -1 <= label <= _MAX_LABEL:
+        most = len(self.class_names) - 1 if self.class_names else _MAX_LABEL
+        if not -1 <= label <= most:
             raise InputError(
                 f"{self._path}: row {number} has the label {label}, wanted -1 (none) .. "
-                f"{_MAX_LABEL}; change it, or name another column by --label-column"
+                f"{most}; change it, or name another column by --label-column"
             )
         return label
+
+
+class ImageTable(TableSource):
+    """Parquet that holds the images themselves: one file or several with the same columns."""
+
+    def __init__(self, path: Path | str, columns: TableColumns, parquet: ParquetTable):
+        """Check the columns; otherwise as ``TableSource``, whose paths are the images' places."""
+        assert parquet.image_column is not None
+        super().__init__(path, replace(columns, path=parquet.image_column), parquet)
+        self.kind = "images"
+        self._parquet = parquet
+        self.options["--image-column"] = parquet.image_column
+
+    def first_path(self) -> None:
+        """Return nothing: a row names no file."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield one entry a row, in the order of the files."""
+        try:
+            yield from super().entries()
+        finally:
+            self._parquet.close()
+        self.blocks = self._parquet.blocks
+
+    def _make_entry(
+        self, path: ImagePlace, label: int, columns: dict[str, Any], targets: tuple[Any, ...]
+    ) -> Entry:
+        name = f"{path.file}/{path.number}"
+        members: dict[str, tuple[int, ...]] = {ROW: (path.group, path.row, path.column)}
+        if path.path is not None:
+            columns = {"path": path.path, **columns}
+        return Entry(name, label, path.file, members, columns, targets=targets)

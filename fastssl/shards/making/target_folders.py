@@ -224,7 +224,7 @@ class FolderTargets(Source):
                 f"{_OPTION}: none of the {num:,} images of {self.root} has its files (the first: "
                 f"{first}); name folders that are laid out as the images are"
             )
-        self.class_names = self._inner.class_names
+        self.class_names, self.blocks = self._inner.class_names, self._inner.blocks
 
     def _merge_targets(self) -> None:
         names = [spec.name for spec in self._inner.targets]

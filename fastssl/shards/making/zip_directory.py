@@ -38,7 +38,7 @@ class ZipEnd(NamedTuple):
     """First byte of the directory in the file."""
     num_bytes: int
     """Its bytes."""
-    count: int
+    num_members: int
     """Members that it says to have."""
     shift: int
     """What is to be added to offsets: bytes in front of the zip proper, as of programs that unpack
@@ -152,8 +152,10 @@ def read_members(store: Store, name: str, end: ZipEnd) -> Iterator[ZipMember]:
             yield _parse_member(store, name, fields, rest, end)
             begin += length
             count += 1
-    if count != end.count or begin != len(held):
-        raise _damaged(store, name, f"{count:,} members are in its directory, not {end.count:,}")
+    if count != end.num_members or begin != len(held):
+        raise _damaged(
+            store, name, f"{count:,} members are in its directory, not {end.num_members:,}"
+        )
 
 
 def _parse_member(store: Store, name: str, fields: tuple, rest: bytes, end: ZipEnd) -> ZipMember:

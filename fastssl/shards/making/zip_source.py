@@ -70,7 +70,7 @@ class ZipSource(Source):
             listing.seek(0)
             for line in listing:
                 name, tar, members, problem, reason, folder = json.loads(line)
-                label = labels.get(self._folders.class_of(folder), -1)
+                label = labels.get(self._folders.class_of(folder) or "", -1)
                 yield Entry(name, label, tar, members, problem=problem, reason=reason)
 
     def describe_labels(self) -> str | None:
