@@ -29,8 +29,10 @@ from ..shards.making.rendered import (
     ARRAYS,
     MADE_BY,
     METADATA_NAME,
+    NORMALS_FORMAT,
     RECORD_NAME,
     array_path,
+    array_shape,
     read_record,
 )
 from ..shards.npy import pack_header
@@ -55,7 +57,7 @@ from .variants import Variant
 
 _SKIPPED_NAME = "skipped.jsonl"
 _MODELS = 240
-_FORMAT = 2
+_FORMAT = NORMALS_FORMAT
 
 
 @dataclass(frozen=True)
@@ -230,14 +232,15 @@ def _list_arrays(config: RenderConfig) -> dict[str, str]:
     return {name: dtype for name, dtype in ARRAYS.items() if is_multi or name != "instances"}
 
 
-def _array_header(config: RenderConfig, dtype: str) -> bytes:
-    return pack_header(DTYPES[dtype], (config.images, config.size, config.size))
+def _array_header(config: RenderConfig, name: str) -> bytes:
+    shape = (config.images, *array_shape(name, config.size))
+    return pack_header(DTYPES[ARRAYS[name]], shape)
 
 
 def _write_rows(out: Path, config: RenderConfig, renderings: dict[int, Rendering]) -> None:
     """Write the rows of some images into the set's arrays, and have the disk take them."""
     for name, dtype in _list_arrays(config).items():
-        start = len(_array_header(config, dtype))
+        start = len(_array_header(config, name))
         with _unfinished(out, name).open("r+b") as file:
             for index, rendering in renderings.items():
                 row = getattr(rendering, name).astype(DTYPES[dtype]).tobytes()
@@ -346,8 +349,9 @@ def _prepare_folder(out: Path, config: RenderConfig, machines: list[str], descri
     for leftover in out.glob("**/.*.tmp"):
         leftover.unlink()
     for name, dtype in _list_arrays(config).items():
-        header = _array_header(config, dtype)
-        size = len(header) + config.images * config.size**2 * np.dtype(DTYPES[dtype]).itemsize
+        header = _array_header(config, name)
+        num = config.images * math.prod(array_shape(name, config.size))
+        size = len(header) + num * np.dtype(DTYPES[dtype]).itemsize
         path = _unfinished(out, name)
         if array_path(out, name).exists():  # stopped between this name and the metadata
             array_path(out, name).replace(path)

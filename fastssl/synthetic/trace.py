@@ -1,4 +1,4 @@
-"""Path-trace one scene with mitsuba: its picture, and what every pixel shows and how far it is.
+"""Path-trace one scene with mitsuba: its picture, and of every pixel what, how far and which way.
 
 The camera, the background plane and the powers of the lights are those of the study's Blender file
 (Newell and Deng 2020). What differs from it, and why, stands in ``docs/synthetic.md``.
@@ -33,7 +33,16 @@ MAX_DEPTH_M, DEPTH_LEVELS = 2.55, 100
 _CAMERA = np.array([1.0, 0.0, 0.4])
 _TILT = 0.36 * math.pi
 _FORWARD = np.array([-math.sin(_TILT), 0.0, -math.cos(_TILT)])
+# The camera's axes: right, up, and back to whoever looks.
+_AXES = np.array(
+    [
+        [0.0, 1.0, 0.0],
+        [-math.cos(_TILT), 0.0, math.sin(_TILT)],
+        [math.sin(_TILT), 0.0, math.cos(_TILT)],
+    ]
+)
 _FIELD_OF_VIEW_DEG = math.degrees(2 * math.atan(18 / 50))
+_GEOMETRY = "depth:depth,shape:shape_index,normal:sh_normal"
 # Mitsuba measures a ray from this plane on.
 _NEAR = 0.01
 _PLANE = np.array([-3.0, 0.0, -1.2])
@@ -66,6 +75,9 @@ class Rendering:
     """(S, S): 0 background, else 1 + the number of the object."""
     depth: NDArray[np.float16]
     """(S, S): metres along the camera's axis to what the pixel's middle shows."""
+    normals: NDArray[np.uint8]
+    """(S, S, 3): which way that faces, n = 2 rgb / 255 - 1, along right, up and back of the
+    camera."""
 
 
 def to_study_depth(depth: NDArray) -> NDArray[np.uint8]:
@@ -222,7 +234,7 @@ class Tracer:
         self._plane_place = plane @ mi.ScalarTransform4f().scale([_PLANE_HALF_SIDE] * 2 + [1])
         # One bounce lights what lies in shadow. In Blender a lamp is not seen by the camera.
         self._path = mi.load_dict({"type": "path", "max_depth": 3, "hide_emitters": True})
-        self._geometry = mi.load_dict({"type": "aov", "aovs": "depth:depth,shape:shape_index"})
+        self._geometry = mi.load_dict({"type": "aov", "aovs": _GEOMETRY})
         sampling = {"type": "multijitter", "sample_count": samples}
         middles = {"type": "stratified", "sample_count": 1, "jitter": False}
         self._fixed = {
@@ -251,6 +263,8 @@ class Tracer:
             math.radians(_FIELD_OF_VIEW_DEG) / 2
         )
         self._cosine = 1 / np.sqrt(1 + step[:, None] ** 2 + step[None] ** 2)
+        across, down = np.meshgrid(step, step)
+        self._rays = np.stack([across, -down, -np.ones_like(across)], axis=-1)
 
     def render(
         self, scene: Scene, models: list[Model], load_texture: LoadTexture | None = None
@@ -265,7 +279,7 @@ class Tracer:
         described = self._mi.load_dict(self._describe(scene, models, load_texture))
         light = self._mi.render(described, sensor=0, integrator=self._path, seed=scene.sampler_seed)
         geometry = self._mi.render(described, sensor=1, integrator=self._geometry, seed=0)
-        length, shape = np.moveaxis(np.array(geometry), -1, 0)
+        length, shape, *normal = np.moveaxis(np.array(geometry), -1, 0)
         instances = self._find_objects(described, len(scene.things))[shape.astype(int)]
         to_class = np.array([0, *(1 + thing.label for thing in scene.things)], np.uint8)
         return Rendering(
@@ -273,7 +287,16 @@ class Tracer:
             segmentation=to_class[instances],
             instances=instances,
             depth=(length * self._cosine + _NEAR).astype(np.float16),
+            normals=self._encode_normals(np.stack(normal, axis=-1)),
         )
+
+    def _encode_normals(self, normals: NDArray) -> NDArray[np.uint8]:
+        """Return world normals (S, S, 3) by the camera's axes, as an image of them has it."""
+        seen = normals.astype(np.float64) @ _AXES.T
+        # Faces of models are wound either way; what is seen of one is the side that faces us.
+        is_away = (seen * self._rays).sum(-1, keepdims=True) > 0
+        facing = np.round(np.where(is_away, -seen, seen), 6)  # a zero is one number of two
+        return np.round((facing + 1) * 127.5).astype(np.uint8)
 
     def _find_objects(self, described: Any, num_objects: int) -> NDArray[np.uint8]:
         """Return 1 + the number of the object by mitsuba's number of a shape; 0 for all others."""

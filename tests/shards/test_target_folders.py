@@ -70,7 +70,7 @@ def test_images_without_a_file_are_left_out(layout):
     assert lacking.name == "cafe/00002.png"
     assert "no 'normals' of it" in lacking.problem
     assert "has no 00002.png or .npy" in lacking.problem
-    with pytest.raises(LeftOut, match="missing"):
+    with pytest.raises(LeftOut, match="no-target"):
         read_entry(root / "rgb", lacking)
 
 

@@ -48,14 +48,16 @@ def test_every_target_arrives_with_its_picture(single, tmp_path):
     report, dataset = shard(single, tmp_path / "shards")
     assert (report.written, report.skipped, report.num_labelled) == (40, {}, 40)
     assert dataset.manifest.class_names == CLASSES
-    names = ("class", "depth", "group", "pose", "rotation", "segmentation", "split")
+    names = ("class", "depth", "group", "normals", "pose", "rotation", "segmentation", "split")
     assert tuple(dataset.targets) == names
     config = LoaderConfig(
         path=str(tmp_path / "shards"), loader="webdataset", global_batch_size=40, targets=names
     )
     with contextlib.closing(build_loader(config, ViewSpec.center(16, 16))) as loader:
         batch = next(iter(loader.one_pass()))
-    arrays = {name: np.load(single / f"{name}.npy") for name in ("segmentation", "depth")}
+    arrays = {
+        name: np.load(single / f"{name}.npy") for name in ("segmentation", "depth", "normals")
+    }
     records = [json.loads(line) for line in (single / "metadata.jsonl").open()]
     for row, sample_id in enumerate(batch.sample_ids.tolist()):
         kept = dataset.read_metadata(sample_id)
@@ -82,7 +84,7 @@ def test_splits_share_no_model_and_lose_no_picture(multi, tmp_path):
     scenes = [maker.make(index)[:2] for index in range(config.images)]
     lines = [json.dumps(maker.describe(*scene)) + "\n" for scene in scenes]
     (tmp_path / "metadata.jsonl").write_text("".join(lines))
-    for name in ("segmentation", "depth", "instances"):
+    for name in ("segmentation", "depth", "instances", "normals"):
         rows = np.load(multi / f"{name}.npy")
         header = pack_header(rows.dtype.str, (config.images, *rows.shape[1:]))
         (tmp_path / f"{name}.npy").write_bytes(header + bytes(rows[0].nbytes * config.images))
@@ -116,6 +118,7 @@ def test_scenes_of_several_objects_have_a_row_an_object(multi, tmp_path):
         "depth": (16, 16),
         "group": (4,),
         "instances": (16, 16),
+        "normals": (16, 16, 3),
         "pose": (4,),
         "rotation": (4, 3, 3),
         "segmentation": (16, 16),
@@ -127,6 +130,17 @@ def test_scenes_of_several_objects_have_a_row_an_object(multi, tmp_path):
         expected = np.concatenate([[0], 1 + classes])[instances]
         np.testing.assert_array_equal(dataset.targets["segmentation"][row], expected)
         assert {group % 10 for group in dataset.targets["group"][row]} == set(classes)
+
+
+def test_sets_from_before_normals_are_taken_without(multi, tmp_path):
+    source = tmp_path / "set"
+    shutil.copytree(multi, source)
+    record = json.loads((source / "render.json").read_text()) | {"format": 2}
+    (source / "render.json").write_text(json.dumps(record))
+    (source / "normals.npy").unlink()
+    names = [spec.name for spec in RenderedSource(source)._list_specs().values()]
+    assert "normals" not in names
+    assert "depth" in names
 
 
 def test_split_of_other_sources_is_refused(multi, tmp_path):

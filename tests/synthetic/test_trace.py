@@ -124,6 +124,20 @@ def test_pixels_name_class_object_and_depth_of_what_they_show(tracer):
     np.testing.assert_array_equal(is_thing, rendering.segmentation > 0)
 
 
+def test_normals_are_those_of_the_faces_that_are_seen(tracer):
+    """Of a cube, whose faces are wound either way: its top and front, by the camera's axes."""
+    thing = Thing("car", 0, (0.4, 0.4, 0.4), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
+    rendering = tracer.render(replace(draw(0, "0000"), things=(thing,)), [CUBE])
+    normals = rendering.normals / 127.5 - 1
+    top = np.array([0.0, math.sin(TILT), math.cos(TILT)])
+    front = np.array([0.0, -math.cos(TILT), math.sin(TILT)])
+    of_cube = normals[rendering.segmentation > 0]
+    is_near = [np.abs(of_cube - wanted).max(-1) < 0.01 for wanted in (top, front)]
+    assert all(near.sum() > 10 for near in is_near)
+    assert (is_near[0] | is_near[1]).all()
+    assert (rendering.normals[rendering.segmentation == 0] == (128, 128, 255)).all()
+
+
 def test_texture_covers_the_object_and_the_background(tracer):
     scene = draw(2, "1100")
     thing = replace(scene.things[0], texture=1)

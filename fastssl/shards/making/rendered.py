@@ -1,8 +1,8 @@
 """Sets that ``fastssl render-synthetic`` made: pictures, and of each what is known by construction.
 
 ``render.json`` says what the set is, ``metadata.jsonl`` has a line an image, ``segmentation.npy``,
-``depth.npy`` and, of scenes with several objects, ``instances.npy`` have a row an image. All of it
-becomes targets.
+``depth.npy``, ``normals.npy`` and, of scenes with several objects, ``instances.npy`` have a row an
+image. All of it becomes targets.
 
 Shape legend: N images, S height and width in pixels, K objects of a scene.
 """
@@ -28,8 +28,10 @@ SplitName = Literal["all", "train", "val", "test"]
 SPLITS = ("train", "val", "test")
 """Parts of a set by model, as target ``split`` numbers them."""
 
-ARRAYS = {"segmentation": "uint8", "depth": "float16", "instances": "uint8"}
-"""Targets that lie in a file of their own, (N, S, S), and their types."""
+ARRAYS = {"segmentation": "uint8", "depth": "float16", "instances": "uint8", "normals": "uint8"}
+"""Targets that lie in a file of their own, (N, S, S), normals (N, S, S, 3), and their types."""
+NORMALS_FORMAT = 3
+"""Of the first sets with normals, as their record says it."""
 
 # Of an object's record: name, target, type. Several objects have a row each.
 _OF_OBJECTS = (
@@ -44,6 +46,16 @@ _REMEDY = "render the set again, or restore it"
 def array_path(root: Path, name: str) -> Path:
     """Return where an array of a set lies."""
     return root / f"{name}.npy"
+
+
+def array_shape(name: str, size: int) -> tuple[int, ...]:
+    """Return the shape of an image's row of an array.
+
+    Args:
+        name: in ``ARRAYS``.
+        size: S.
+    """
+    return (size, size, 3) if name == "normals" else (size, size)
 
 
 def read_record(root: Path) -> dict[str, Any] | None:
@@ -65,7 +77,7 @@ class RenderedSource(Source):
     """The images of a rendered set, or of one part of it, with their targets.
 
     Targets are ``class``, ``group`` (the model), ``pose``, ``rotation``, ``split``,
-    ``segmentation``, ``depth`` and, of several objects, ``instances``.
+    ``segmentation``, ``depth``, ``normals`` and, of several objects, ``instances``.
     """
 
     root: Path
@@ -94,19 +106,22 @@ class RenderedSource(Source):
         try:
             self._classes = [str(name) for name in record["classes"]]
             self._num_objects = int(record["objects"])
-            self._shape = (int(record["images"]), int(record["size"]), int(record["size"]))
+            self._num_images, self._size = int(record["images"]), int(record["size"])
+            has_normals = int(record.get("format", 0)) >= NORMALS_FORMAT
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{root / RECORD_NAME}: classes, objects, images or size are missing or no "
                 f"numbers; {_REMEDY}"
             ) from None
         self._is_multi = self._num_objects > 1
-        names = [name for name in ARRAYS if self._is_multi or name != "instances"]
+        lacking = {"instances": not self._is_multi, "normals": not has_normals}
+        names = [name for name in ARRAYS if not lacking.get(name)]
         self._arrays = {name: self._open(name) for name in names}
 
     def _open(self, name: str) -> np.ndarray:
         path = array_path(self.root, name)
-        entry = TargetEntry(name, ARRAYS[name], self._shape, "0" * 64)
+        shape = (self._num_images, *array_shape(name, self._size))
+        entry = TargetEntry(name, ARRAYS[name], shape, "0" * 64)
         check_target(path, entry)
         return np.memmap(path, DTYPES[entry.dtype], "r", len(entry.header), entry.shape)
 
@@ -115,7 +130,9 @@ class RenderedSource(Source):
         objects = (self._num_objects,) if self._is_multi else ()
         specs = [TargetSpec("split", "uint8")]
         specs += [TargetSpec(name, dtype, objects + shape) for _, name, dtype, shape in _OF_OBJECTS]
-        specs += [TargetSpec(name, ARRAYS[name], self._shape[1:]) for name in self._arrays]
+        specs += [
+            TargetSpec(name, ARRAYS[name], array_shape(name, self._size)) for name in self._arrays
+        ]
         return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
 
     def entries(self) -> Iterator[Entry]:
@@ -150,10 +167,10 @@ class RenderedSource(Source):
                 if self._split in ("all", record["split"]):
                     num_taken += 1
                     yield Entry(name, label, columns=record, targets=targets)
-        if count != self._shape[0]:
+        if count != self._num_images:
             raise InputError(
-                f"{self._metadata}: {count:,} lines, {RECORD_NAME} says {self._shape[0]:,} images; "
-                f"{_REMEDY}"
+                f"{self._metadata}: {count:,} lines, {RECORD_NAME} says {self._num_images:,} "
+                f"images; {_REMEDY}"
             )
         if not num_taken:
             raise InputError(

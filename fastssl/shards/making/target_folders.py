@@ -28,6 +28,9 @@ from .entries import Entry, Source
 ENDINGS = (".png", ".npy")
 """Of the files that are looked for, in this order."""
 
+NO_TARGET = "no-target"
+"""What an image without its file is left out as."""
+
 _OPTION = "--target-folders"
 _MAX_FILE_BYTES = MAX_ROW_BYTES + PREFIX_BYTES + MAX_HEADER_BYTES
 _BIT_DEPTH_AT = 24
@@ -149,7 +152,7 @@ class FolderTargets(Source):
 
     The file lies in its folder where the image does below its source, with another ending; or as
     the end of the image's path says, the longest that is there, at least its name. An entry without
-    one is left out as missing.
+    one is left out.
     """
 
     def __init__(self, inner: Source, folders: Sequence[TargetFolder]) -> None:
@@ -204,7 +207,7 @@ class FolderTargets(Source):
             problem = self._describe_missing(entry, found)
             if entry.problem is None and problem is not None:
                 lacking = lacking or problem
-                entry = replace(entry, problem=problem)
+                entry = replace(entry, problem=problem, reason=NO_TARGET)
             rows = dict(zip((t.name for t in self._inner.targets), entry.targets, strict=True))
             for name, spec in self._specs.items():
                 path = found[name]
