@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Sphinx reads a copy, which has a page more for each module that is public.
 SOURCE=build/docs/source
 ROOMS=(loaders shards ops models tasks training evaluation)
-MODULES=(batch views config shards.making.convert runs.read runs.sweep randomness sampling fields errors)
+MODULES=(batch views config shards.making.convert shards.making.report runs.read runs.sweep randomness sampling fields errors)
 
 # write_page MODULE OPTION...: ask for all that a module makes public.
 write_page() {
