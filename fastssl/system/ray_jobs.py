@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Generic
 
 from ..errors import InputError, RunFailed
 from .cpus import available_cpus
+from .signals import STOP_SIGNALS
 from .workers import Job, Report, Result, WorkerDied, run_jobs
 
 INSTALL_LINE = 'pip install "fastssl[scale]"'
@@ -54,6 +56,7 @@ def join_ray(address: str, purpose: str, option: str, **own: Any) -> Any:
         raise ImportError(f"{purpose} needs it: {INSTALL_LINE}") from error
     local = {"num_cpus": available_cpus(), "include_dashboard": False, **own}
     place: dict[str, Any] = {"address": address} if address else local
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         ray.init(logging_level="ERROR", log_to_driver=False, **place)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -61,6 +64,10 @@ def join_ray(address: str, purpose: str, option: str, **own: Any) -> Any:
             f"{option} ({address}) cannot be reached ({' '.join(str(error).split())}); "
             "give that of a cluster, or leave it out"
         ) from None
+    finally:
+        # Ray answers signals itself, by ending the process: whoever answered them before does.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return ray
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastssl.errors import InputError, RunFailed
+from fastssl.errors import InputError, RunFailed, StoppedBySignal
 from fastssl.shards.making.convert import ConvertConfig, _check_account, convert
 from fastssl.shards.making.encode import Encoding
 from fastssl.shards.making.on_ray import Sight, check_sights, convert_leased
@@ -23,7 +23,7 @@ from fastssl.shards.making.sources import open_source
 from fastssl.shards.manifest import BUILDING_NAME
 from fastssl.shards.picture import LIMITS
 from fastssl.system.ray_jobs import Node
-from tests.patience import wait_until
+from tests.patience import is_alive, wait_until
 
 NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
 OPTIONS = {"samples_per_shard": 4, "workers": 1}
@@ -42,37 +42,62 @@ def find_holder(path: Path) -> int | None:
     return None
 
 
+@pytest.fixture
+def held(tmp_path):
+    """A target whose first lease is held, and what lets go of it when Ray's worker waits there."""
+    lease = tmp_path / "out" / BUILDING_NAME / "slice-000000.lease"
+    lease.parent.mkdir(parents=True)
+    told: list[int] = []
+    with lease.open("wb") as file, contextlib.ExitStack() as stack:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        def when_waiting(act):
+            def wait():
+                try:
+                    wait_until(lambda: find_holder(lease), "a worker that waits for the lease")
+                    told.append(find_holder(lease))
+                    act(told[0])
+                finally:
+                    fcntl.flock(file, fcntl.LOCK_UN)
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            stack.callback(thread.join)
+            return told
+
+        yield when_waiting
+
+
 @NEEDS_RAY
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_conversion_on_ray_is_byte_equal_though_a_worker_dies(photographs, tmp_path, read_tree):
+def test_a_conversion_on_ray_is_byte_equal_though_a_worker_dies(
+    photographs, tmp_path, read_tree, held
+):
     (photographs / "cat" / "bad.jpg").write_bytes(b"no image")
     told = convert(ConvertConfig(photographs, tmp_path / "alone", **OPTIONS))
-    building = tmp_path / "out" / BUILDING_NAME
-    building.mkdir(parents=True)
-    lease = building / "slice-000000.lease"
-    killed = []
-
-    def kill_at_the_lease():
-        try:
-            wait_until(lambda: find_holder(lease), "a worker that waits for the lease")
-            killed.append(find_holder(lease))
-            os.kill(killed[0], signal.SIGKILL)  # what it has started dies with it
-        finally:
-            fcntl.flock(held, fcntl.LOCK_UN)
-
-    with lease.open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        killer = threading.Thread(target=kill_at_the_lease)
-        killer.start()
-        report = convert(
-            ConvertConfig(photographs, tmp_path / "out", **OPTIONS, ray="local", resume=True)
-        )
-        killer.join()
+    # Ray's own process: what it has started dies with it.
+    killed = held(lambda worker: os.kill(worker, signal.SIGKILL))
+    wanted = ConvertConfig(photographs, tmp_path / "out", **OPTIONS, ray="local", resume=True)
+    report = convert(wanted)
     assert len(killed) == 1
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "alone")
     assert (report.read, report.written, report.skipped) == (13, 12, {"non-image": 1})
     assert replace(report, seconds=0.0) == replace(told, seconds=0.0)
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_signal_stops_it_on_ray_and_it_goes_on_without(photographs, tmp_path, read_tree, held):
+    convert(ConvertConfig(photographs, tmp_path / "alone", **OPTIONS))
+    stopped = held(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    wanted = ConvertConfig(photographs, tmp_path / "out", **OPTIONS, ray="local", resume=True)
+    with pytest.raises(StoppedBySignal, match="go on by the same command with --resume"):
+        convert(wanted)
+    wait_until(lambda: not is_alive(stopped[0]), "the end of Ray's worker")
+    convert(replace(wanted, ray=""))
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "alone")
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
