@@ -399,7 +399,7 @@ def build_extension(toolkit: Toolkit | None, jpeg: JpegLibrary | None) -> tuple[
 def describe_tiles(jpeg: JpegLibrary, flags: list[str]) -> Extension:
     """Describe what writes tiled JPEG: without torch, which a conversion need not import."""
     names = ("python/tiles", "transcode", "compare", "parse", "symbols", "scan", "entropy")
-    names += ("huffman", "tables")
+    names += ("huffman", "tables", "entry_points", "crc32")
     return Extension(
         "fastssl._C_jpeg",
         [f"csrc/jpeg/{name}.cpp" for name in names],

@@ -1,9 +1,10 @@
 """The native back end: threads of the extension read, check, decode, crop and resize.
 
 The picture is the reference picture to the bit, unless scaled DCT is asked for. Of a file that is
-tiled only the restart segments under the views are decoded, of any other what libjpeg-turbo cannot
-skip. What the extension's decoder does not take (PNG, CMYK, 12 bits, whatever libjpeg warns of) the
-reference decoder does, and does not scale.
+tiled only the restart segments under the views are decoded, of one with entry points little more
+than what lies under them, of any other what libjpeg-turbo cannot skip. What the extension's decoder
+does not take (PNG, CMYK, 12 bits, whatever libjpeg warns of) the reference decoder does, and does
+not scale.
 
 A thread of Python's plans batches and hands them to the extension whole, one crossing each; it
 sees rows again only where their bytes are bad.
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, RunFailed
 from ..ops.jpeg import pack_views, require_jpeg
-from ..shards import BadSample, ShardDataset
+from ..shards import BadSample
+from ..shards.entry_reader import open_entry_points
 from ..shards.index import Payload
 from ..shards.reader import describe_short_read
 from ..shards.store import MAX_OPEN_FILES
@@ -88,6 +90,8 @@ class NativeLoader(Loader):
                 f"data.loader ('native') reads from folders alone: {error}, or set --data.loader "
                 "to webdataset"
             ) from None
+        self.entry_points = open_entry_points(self.dataset)
+        self._has_told_of_refused = False
         available = cpus_per_rank()
         if self.num_threads > available:
             _log.warning(
@@ -101,30 +105,51 @@ class NativeLoader(Loader):
         # A pool a stream: what a stream leaves undone goes with it.
         try:
             pool = torch.classes.fastssl.DecodePool(
-                self.paths, self.num_threads, MAX_OPEN_FILES, self.config.dct == "scaled"
+                self.paths,
+                "" if self.entry_points is None else str(self.entry_points.path),
+                self.num_threads,
+                MAX_OPEN_FILES,
+                self.config.dct == "scaled",
             )
         except RuntimeError as error:
             raise RunFailed(
                 f"loader native: {self.num_threads} threads cannot be started ({error}); lower "
                 "--data.num-threads, or raise the limit (ulimit -u)"
             ) from None
-        begun = (_Work(self.reader.begin(plan), buffers, pool, self.dataset) for plan in plans)
+        begun = (_Work(self.reader.begin(plan), buffers, pool, self) for plan in plans)
         work = overlap((one.finish for one in begun), self.batches_at_work)
         # Stopping the pool ends the waiting in the other thread, however long a disk stalls.
         return Ahead(work, self.config.prefetch_batches, pool.stop)
+
+    def tell_of_refused(self, count: int) -> None:
+        """Warn, once, that entry points are of no use.
+
+        Args:
+            count: samples of a batch whose own are damaged, or of other images.
+        """
+        if self._has_told_of_refused:
+            return
+        self._has_told_of_refused = True
+        _log.warning(
+            "loader native: entry points of %d samples of a batch are damaged or of other images; "
+            "they are decoded without, more slowly: make them again by fastssl entry-points %s",
+            count,
+            self.dataset.path,
+        )
 
 
 class _Work:
     """One batch with the extension's threads."""
 
     def __init__(
-        self, reading: PlanReading, buffers: Buffers, pool: Any, dataset: ShardDataset
+        self, reading: PlanReading, buffers: Buffers, pool: Any, loader: NativeLoader
     ) -> None:
         self.reading = reading
         self._number = buffers.take()
         self._images = buffers[self._number]
         self._pool = pool
-        self._dataset = dataset
+        self._loader = loader
+        self._dataset = loader.dataset
         self._ticket = self._submit(np.arange(len(reading.plan)), is_urgent=False)
 
     def finish(self) -> Done:
@@ -149,6 +174,9 @@ class _Work:
         with self.reading.clock.time("collate"):
             shards, offsets, lengths = self._dataset.locate_many(ids)
             stored = self._dataset.index[ids]
+            records = np.zeros((2, len(ids)), np.int64)
+            if (entry_points := self._loader.entry_points) is not None:
+                records[:] = entry_points.locate(ids, lengths)
             jobs = np.stack(
                 [
                     shards,
@@ -159,6 +187,7 @@ class _Work:
                     stored["width"],
                     stored["height"],
                     rows,
+                    *records,
                 ],
                 axis=1,
             ).astype(np.int64)
@@ -191,11 +220,15 @@ class _Work:
             Rows that have a substitute now.
         """
         reading = self.reading
-        read_ns, check_ns, decode_ns, entropy_decoded, total = self._pool.cost(self._ticket)
+        read_ns, check_ns, decode_ns, entropy_decoded, total, refused = self._pool.cost(
+            self._ticket
+        )
         for stage, ns in (("read", read_ns), ("check", check_ns), ("decode", decode_ns)):
             reading.clock.add(stage, ns / 1e9)
         reading.entropy_decoded_mcus += entropy_decoded
         reading.total_mcus += total
+        if refused:
+            self._loader.tell_of_refused(refused)
         results = self._pool.results(self._ticket).numpy()
         replaced = []
         for place in np.flatnonzero(results[:, 0] != _Status.OK).tolist():

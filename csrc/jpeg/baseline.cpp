@@ -146,32 +146,82 @@ void BaselineDecoder::plan_mcus(const Layout& layout, const std::vector<Rect>& b
       std::memset(&is_wanted_[y * mcus_per_row_ + mcus.left - first_mcu_], 1, mcus.width());
     }
   }
-  next_segment_ = first_mcu_ / interval_;
+  next_mcu_ = first_mcu_;
   num_read_ = 0;
+}
+
+// The first MCU from `mcu` on that has an entry, or would have one if it did not follow a restart.
+int64_t BaselineDecoder::find_place(int64_t mcu) const {
+  const int64_t spacing = entries_->spacing();
+  return spacing == 0 ? total_mcus_ : (mcu + spacing - 1) / spacing * spacing;
+}
+
+// How far a segment goes on whose first wanted MCU is next_mcu_: over what nobody wants only where
+// there is no entry behind it, and about a row at once, since two streams are faster than one.
+//
+// begin: where it begins to be decoded.
+// end: what it cannot pass.
+int64_t BaselineDecoder::find_stop(int64_t begin, int64_t end) const {
+  auto find = [&](int value, int64_t from) {
+    const uint8_t* const at = is_wanted_.data() + (from - first_mcu_);
+    const void* found = std::memchr(at, value, static_cast<size_t>(end - from));
+    return found == nullptr ? end : from + (static_cast<const uint8_t*>(found) - at);
+  };
+  const int64_t longest = find_place(begin + mcus_per_row_);
+  int64_t stop = find(0, next_mcu_);
+  while (stop < end && stop < longest) {
+    const int64_t next = find(1, stop);
+    if (next == end || find_place(stop) <= next) break;
+    stop = find(0, next);
+  }
+  return std::min(stop, longest);
+}
+
+// Lets a segment begin at the last entry before its first wanted MCU, and end before the first
+// entry behind its last one; false where these do not lie in it.
+bool BaselineDecoder::enter(const uint8_t* data, Segment* segment) const {
+  const int64_t spacing = entries_->spacing();
+  const uint8_t* const end = segment->data + segment->size;
+  auto find = [&](const EntryPoint& entry) { return data + entry.bit / 8; };
+  if (const int64_t stop = find_place(segment->stop); stop < segment->end) {
+    const uint8_t* at = find(entries_->at(stop));
+    if (at < segment->data || at >= end) return false;
+    // The byte that both share, and what stuffs it.
+    segment->size = static_cast<size_t>(std::min(at + 2, end) - segment->data);
+  }
+  const int64_t begin = next_mcu_ / spacing * spacing;
+  if (begin <= segment->begin) return true;
+  const EntryPoint& entry = entries_->at(begin);
+  const uint8_t* at = find(entry);
+  if (at < segment->data || at >= segment->data + segment->size) return false;
+  segment->size -= static_cast<size_t>(at - segment->data);
+  segment->data = at;
+  segment->begin = begin;
+  segment->skipped = static_cast<int>(entry.bit % 8);
+  std::copy(entry.dc, entry.dc + 3, segment->dc);
+  return true;
 }
 
 // Finds the next segment that holds something wanted; false where there is none.
 bool BaselineDecoder::find_next(const uint8_t* data, Segment* out) {
   const int64_t limit = first_mcu_ + static_cast<int64_t>(is_wanted_.size());
-  for (; next_segment_ * interval_ < limit; ++next_segment_) {
-    const int64_t begin = next_segment_ * interval_;
-    const int64_t first = std::max(begin, first_mcu_);
-    const int64_t end = std::min(begin + interval_, total_mcus_);
-    int64_t stop = std::min(end, limit);
-    while (stop > first && !is_wanted_[stop - 1 - first_mcu_]) {
-      --stop;
-    }
-    if (stop == first) {
-      continue;
-    }
-    const uint32_t* offset = &offsets_[next_segment_];
-    // Of the scan's last segment no decoder reads more than it needs.
-    *out = {data + offset[0], offset[1] - offset[0] - 2, begin, stop, end, end == total_mcus_};
-    num_read_ += static_cast<uint64_t>(stop - begin);
-    ++next_segment_;
-    return true;
+  const uint8_t* const wanted = is_wanted_.data() + (next_mcu_ - first_mcu_);
+  const void* found = std::memchr(wanted, 1, static_cast<size_t>(limit - next_mcu_));
+  if (found == nullptr) return false;
+  next_mcu_ += static_cast<const uint8_t*>(found) - wanted;
+  const int64_t number = next_mcu_ / interval_, begin = number * interval_;
+  const int64_t end = std::min(begin + interval_, total_mcus_);
+  const uint32_t* offset = &offsets_[number];
+  const int64_t stop = find_stop(std::max(begin, next_mcu_), std::min(end, limit));
+  // Of the scan's last segment no decoder reads more than it needs.
+  *out = {data + offset[0], offset[1] - offset[0] - 2, begin, stop, end, end == total_mcus_};
+  if (entries_->spacing() > 0 && !enter(data, out)) {
+    is_lied_to_ = true;
+    return false;
   }
-  return false;
+  num_read_ += static_cast<uint64_t>(stop - out->begin);
+  next_mcu_ = stop;
+  return true;
 }
 
 // Turns a block into samples, or lets it wait for a second one; clears it afterwards.
@@ -269,8 +319,8 @@ void BaselineDecoder::repeat_edges() {
 }
 
 Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& layout,
-                               const std::vector<Rect>& boxes, int32_t factor, uint64_t* num_mcus,
-                               uint64_t* num_bytes) try {
+                               const EntryPoints& entries, const std::vector<Rect>& boxes,
+                               int32_t factor, uint64_t* num_mcus, uint64_t* num_bytes) try {
   *num_mcus = 0;
   *num_bytes = 0;
   Status status = tables_.read(data, layout);
@@ -293,9 +343,14 @@ Status BaselineDecoder::decode(const uint8_t* data, size_t size, const Layout& l
   }
   plan_planes(layout, boxes);
   plan_mcus(layout, boxes);
+  entries_ = &entries;
+  is_lied_to_ = false;
   scan_.plan(tables_, layout);
   status = scan_.run([&](Segment* segment) { return find_next(data, segment); },
                      [&](const Chunk& chunk) { return store_chunk(chunk); });
+  if (is_lied_to_) {
+    status = Status::corrupt;
+  }
   *num_mcus = num_read_;
   *num_bytes = scan_.num_bytes();
   if (status == Status::ok) {

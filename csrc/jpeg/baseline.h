@@ -1,4 +1,5 @@
-// Our own decoder of baseline JPEG: nothing but the restart segments that cover what is wanted.
+// Our own decoder of baseline JPEG: nothing but the restart segments that cover what is wanted, or
+// what lies between the entry points around it.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "jpeg/color.h"
+#include "jpeg/entry_points.h"
 #include "jpeg/geometry.h"
 #include "jpeg/idct.h"
 #include "jpeg/parse.h"
@@ -28,6 +30,7 @@ class BaselineDecoder {
   // Decodes what some boxes show.
   //
   // layout: from parse_header of these bytes.
+  // entries: of these bytes, or none. Where they lie, some pixels are rubbish.
   // boxes: inside the stored picture, or what is left of it; one at least.
   // factor: 1, or 2, 4, 8: each block becomes 4 x 4, 2 x 2 or 1 sample. Chroma that is stored
   // smaller keeps larger blocks then, as in libjpeg-turbo.
@@ -36,7 +39,7 @@ class BaselineDecoder {
   //   unsupported: tables that are not plain baseline; libjpeg-turbo may take them.
   //   corrupt: bits that are no code, a segment that ends early or late, or a picture too large for
   //   the bytes: no memory is taken for those.
-  Status decode(const uint8_t* data, size_t size, const Layout& layout,
+  Status decode(const uint8_t* data, size_t size, const Layout& layout, const EntryPoints& entries,
                 const std::vector<Rect>& boxes, int32_t factor, uint64_t* num_mcus,
                 uint64_t* num_bytes);
 
@@ -72,7 +75,10 @@ class BaselineDecoder {
   Rect find_mcus(const Layout& layout, const Rect& box) const;
   void plan_planes(const Layout& layout, const std::vector<Rect>& boxes);
   void plan_mcus(const Layout& layout, const std::vector<Rect>& boxes);
+  int64_t find_place(int64_t mcu) const;
+  int64_t find_stop(int64_t begin, int64_t end) const;
   bool find_next(const uint8_t* data, Segment* out);
+  bool enter(const uint8_t* data, Segment* segment) const;
   bool store_chunk(const Chunk& chunk);
   bool store_mcu(int64_t mcu, Block* block, int16_t* dc);
   void store_block(int component, Block* block, int32_t num, uint8_t* out);
@@ -93,7 +99,9 @@ class BaselineDecoder {
   std::vector<uint32_t> offsets_;
   std::vector<uint8_t> is_wanted_;  // Of the MCUs from first_mcu_ on.
   int64_t first_mcu_ = 0;
-  int64_t next_segment_ = 0;
+  int64_t next_mcu_ = 0;  // Whatever is wanted before has a segment.
+  const EntryPoints* entries_ = nullptr;
+  bool is_lied_to_ = false;
   uint64_t num_read_ = 0;
   std::vector<uint8_t> rows_[2];
 };

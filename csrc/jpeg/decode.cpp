@@ -60,6 +60,7 @@ struct Decoder::Impl {
   };
 
   BaselineDecoder baseline;
+  EntryPoints entries;
   TurboDecoder turbo;
   Resampler resampler;
   std::vector<Rect> boxes;      // Of the views, in the stored picture.
@@ -70,6 +71,7 @@ struct Decoder::Impl {
   void trim();
   Status locate(const Task& task);
   Status cut(const Task& task, const Pixels& crop, int32_t v);
+  void read_entries(const Task& task, const EntryRecord& record, Counters* counters);
   Status decode_as_baseline(const Task& task, Counters* counters);
   Status decode_by_turbo(const Task& task, Counters* counters);
 };
@@ -118,11 +120,18 @@ Status Decoder::Impl::cut(const Task& task, const Pixels& crop, int32_t v) {
   return resampler.resize_view(upright, window, task.views[v], task.side, out);
 }
 
+void Decoder::Impl::read_entries(const Task& task, const EntryRecord& record, Counters* counters) {
+  entries.clear();
+  if (record.size > 0 && entries.read(record, task.size, task.layout) != Status::ok) {
+    ++counters->records_refused;
+  }
+}
+
 // Decodes the restart segments that the views need; without restarts there is one.
 Status Decoder::Impl::decode_as_baseline(const Task& task, Counters* counters) {
   uint64_t num_mcus = 0, num_bytes = 0;
-  Status status = baseline.decode(task.data, task.size, task.layout, covers, task.factor, &num_mcus,
-                                  &num_bytes);
+  Status status = baseline.decode(task.data, task.size, task.layout, entries, covers, task.factor,
+                                  &num_mcus, &num_bytes);
   counters->entropy_decoded_mcus += num_mcus;
   counters->bytes_copied += num_bytes;
   for (int32_t v = 0; v < task.num_views && status == Status::ok; ++v) {
@@ -167,8 +176,8 @@ Decoder::~Decoder() = default;
 
 Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* views,
                              int32_t num_views, int32_t side, Dct dct, uint8_t* out,
-                             Counters* counters, int32_t* factor, int32_t width,
-                             int32_t height) try {
+                             Counters* counters, int32_t* factor, int32_t width, int32_t height,
+                             const EntryRecord& record) try {
   Impl::Task task = {data, size, {}, views, num_views, side, 1, out};
   const Layout& layout = task.layout;
   Status status = parse_header(data, size, &task.layout);
@@ -199,6 +208,7 @@ Status Decoder::decode_views(const uint8_t* data, size_t size, const ViewBox* vi
   counted->total_mcus += count_mcus(layout);
   status = Status::unsupported;
   if (BaselineDecoder::is_supported(layout, task.factor)) {
+    impl_->read_entries(task, record, counted);
     status = impl_->decode_as_baseline(task, counted);
   }
   if (status == Status::unsupported) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "jpeg/entry_points.h"
 #include "jpeg/resample.h"
 #include "jpeg/status.h"
 
@@ -23,6 +24,7 @@ enum class Dct {
 struct Counters {
   uint64_t entropy_decoded_mcus = 0;  // Minimum coded units whose bits were read.
   uint64_t total_mcus = 0;            // Those that the files have.
+  uint64_t records_refused = 0;       // Of entry points: damaged, or of other payloads.
   uint64_t bytes_copied = 0;          // Compressed bytes moved before they were read.
 };
 
@@ -47,6 +49,8 @@ class Decoder {
   // counters: grows by what this call did; may be null.
   // factor: by which the picture was reduced: 1, 2, 4 or 8; may be null.
   // width, height: upright, in pixels, that the picture must have; 0 if any will do.
+  // record: entry points, which make it faster and change no pixel; one that is damaged or of
+  // another payload is not used, and counted.
   //
   // A warning of libjpeg is an error here (Status::corrupt): the reference decoder then says
   // whether the sample is good. Status::unsupported: a JPEG that only the reference decoder takes
@@ -54,7 +58,8 @@ class Decoder {
   // size is another than it must be, which is found before a pixel is decoded.
   Status decode_views(const uint8_t* data, size_t size, const ViewBox* views, int32_t num_views,
                       int32_t side, Dct dct, uint8_t* out, Counters* counters,
-                      int32_t* factor = nullptr, int32_t width = 0, int32_t height = 0);
+                      int32_t* factor = nullptr, int32_t width = 0, int32_t height = 0,
+                      const EntryRecord& record = {});
 
  private:
   struct Impl;

@@ -75,10 +75,10 @@ FASTSSL_INLINE uint32_t first_entry(Stream* s) {
 
 }  // namespace
 
-void Stream::begin(const uint8_t* bytes, size_t size) {
-  bits = 0;
-  count = 0;
-  at = bytes;
+void Stream::begin(const uint8_t* bytes, size_t size, int skipped) {
+  bits = uint64_t{bytes[0]} << (56 + skipped);
+  count = static_cast<uint64_t>(8 - skipped);
+  at = bytes + 1;
   end = bytes + size;
 }
 

@@ -50,7 +50,9 @@ struct Stream {
   const uint8_t* end;
 
   // Begins a segment of `size` bytes without stuffing, kPadding behind it.
-  void begin(const uint8_t* bytes, size_t size);
+  //
+  // skipped: bits of the first byte that belong to what lies before, 0..7.
+  void begin(const uint8_t* bytes, size_t size, int skipped);
 
   // Bits that were taken beyond the segment's end; negative: that are left.
   int64_t overrun() const { return (at - end) * 8 - static_cast<int64_t>(count & 63); }

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "jpeg/crc32.h"
 #include "jpeg/decode.h"
 
 namespace {
@@ -13,17 +14,23 @@ namespace {
 using fastssl::jpeg::Counters;
 using fastssl::jpeg::Dct;
 using fastssl::jpeg::Decoder;
+using fastssl::jpeg::EntryRecord;
 using fastssl::jpeg::Status;
 using fastssl::jpeg::ViewBox;
 
 // Returns the views (V, side, side, 3), and (status, MCUs entropy decoded, MCUs in all, bytes
-// copied, factor of the reduction).
+// copied, factor of the reduction, whether the record of entry points was refused).
 std::tuple<at::Tensor, std::vector<int64_t>> decode_views(const at::Tensor& data,
                                                           const at::Tensor& views, int64_t side,
-                                                          bool is_scaled) {
+                                                          bool is_scaled,
+                                                          const at::Tensor& record) {
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1 && data.is_contiguous(),
                     "data must be a contiguous uint8 tensor of one dimension, got ",
                     data.scalar_type(), " of ", data.dim());
+  TORCH_CHECK_VALUE(
+      record.scalar_type() == at::kByte && record.dim() == 1 && record.is_contiguous(),
+      "record must be a contiguous uint8 tensor of one dimension, got ", record.scalar_type(),
+      " of ", record.dim());
   TORCH_CHECK_VALUE(views.scalar_type() == at::kInt && views.dim() == 2 && views.size(1) == 9 &&
                         views.is_contiguous(),
                     "views must be a contiguous int32 (V, 9), got ", views.scalar_type(), " ",
@@ -41,20 +48,28 @@ std::tuple<at::Tensor, std::vector<int64_t>> decode_views(const at::Tensor& data
   static thread_local Decoder decoder;
   Counters counters;
   int32_t factor = 1;
-  const Status status = decoder.decode_views(
-      data.const_data_ptr<uint8_t>(), static_cast<size_t>(data.numel()), boxes.data(),
-      static_cast<int32_t>(num_views), static_cast<int32_t>(side),
-      is_scaled ? Dct::scaled : Dct::exact, out.mutable_data_ptr<uint8_t>(), &counters, &factor);
+  const auto* bytes = data.const_data_ptr<uint8_t>();
+  const auto size = static_cast<size_t>(data.numel());
+  EntryRecord entries = {record.const_data_ptr<uint8_t>(), static_cast<size_t>(record.numel()), 0};
+  if (entries.size > 0) {
+    entries.payload_crc = fastssl::jpeg::crc32(bytes, size);
+  }
+  const Status status =
+      decoder.decode_views(bytes, size, boxes.data(), static_cast<int32_t>(num_views),
+                           static_cast<int32_t>(side), is_scaled ? Dct::scaled : Dct::exact,
+                           out.mutable_data_ptr<uint8_t>(), &counters, &factor, 0, 0, entries);
   return {out,
           {static_cast<int64_t>(status), static_cast<int64_t>(counters.entropy_decoded_mcus),
            static_cast<int64_t>(counters.total_mcus), static_cast<int64_t>(counters.bytes_copied),
-           factor}};
+           factor, static_cast<int64_t>(counters.records_refused)}};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(fastssl, m) {
-  m.def("decode_views(Tensor data, Tensor views, int side, bool is_scaled) -> (Tensor, int[])");
+  m.def(
+      "decode_views(Tensor data, Tensor views, int side, bool is_scaled, Tensor record) -> "
+      "(Tensor, int[])");
 }
 
 TORCH_LIBRARY_IMPL(fastssl, CPU, m) { m.impl("decode_views", &decode_views); }

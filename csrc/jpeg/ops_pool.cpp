@@ -20,7 +20,7 @@
 namespace fastssl::jpeg {
 namespace {
 
-constexpr int64_t kRowFields = 8;   // Those of Row, in the order that submit names.
+constexpr int64_t kRowFields = 10;  // Those of Row, in the order that submit names.
 constexpr int64_t kViewFields = 9;  // Those of ViewBox.
 
 void check_dense(const at::Tensor& tensor, const char* name, at::ScalarType dtype,
@@ -34,14 +34,17 @@ void check_dense(const at::Tensor& tensor, const char* name, at::ScalarType dtyp
 // Torch releases Python's lock around every call, so waiting here stops nobody.
 class DecodePool : public torch::CustomClassHolder {
  public:
-  DecodePool(std::vector<std::string> paths, int64_t num_threads, int64_t max_open_shards,
-             bool is_scaled)
+  // entry_points: the path of their file; empty if there is none.
+  DecodePool(std::vector<std::string> paths, std::string entry_points, int64_t num_threads,
+             int64_t max_open_shards, bool is_scaled)
       : num_shards_(static_cast<int64_t>(paths.size())),
+        has_records_(!entry_points.empty()),
         dct_(is_scaled ? Dct::scaled : Dct::exact),
-        pool_(std::move(paths), static_cast<int>(num_threads),
+        pool_(join(std::move(paths), std::move(entry_points)), static_cast<int>(num_threads),
               static_cast<size_t>(max_open_shards)) {}
 
-  // rows (R, 8): shard, offset, length, CRC-32, kind, width, height, row of `out` to fill.
+  // rows (R, 10): shard, offset, length, CRC-32, kind, width, height, row of `out` to fill, offset
+  // and length of its entry points.
   int64_t submit(const at::Tensor& rows, const at::Tensor& views, const at::Tensor& out,
                  bool is_urgent) {
     const int64_t num_rows = rows.size(0);
@@ -98,13 +101,17 @@ class DecodePool : public torch::CustomClassHolder {
     return bytes;
   }
 
-  // Nanoseconds of reading, checking and decoding; MCUs entropy decoded, and in all.
+  // Nanoseconds of reading, checking and decoding; MCUs entropy decoded, and in all; samples whose
+  // entry points were refused.
   std::vector<int64_t> cost(int64_t ticket) {
     const auto job = find_done(ticket);
     const Cost& cost = job->cost;
-    return {cost.read_ns, cost.check_ns, cost.decode_ns,
+    return {cost.read_ns,
+            cost.check_ns,
+            cost.decode_ns,
             static_cast<int64_t>(cost.entropy_decoded_mcus.load()),
-            static_cast<int64_t>(cost.total_mcus.load())};
+            static_cast<int64_t>(cost.total_mcus.load()),
+            static_cast<int64_t>(cost.records_refused.load())};
   }
 
   void forget(int64_t ticket) {
@@ -120,6 +127,13 @@ class DecodePool : public torch::CustomClassHolder {
   bool is_stopped() const { return is_stopped_; }
 
  private:
+  static std::vector<std::string> join(std::vector<std::string> paths, std::string entry_points) {
+    if (!entry_points.empty()) {
+      paths.push_back(std::move(entry_points));
+    }
+    return paths;
+  }
+
   Row read_row(const int64_t* fields, int64_t num_places) const {
     const int64_t shard = fields[0];
     const int64_t length = fields[2];
@@ -130,6 +144,10 @@ class DecodePool : public torch::CustomClassHolder {
                       length, " must lie in 0 .. 2**31 - 1 bytes");
     TORCH_CHECK_VALUE(place >= 0 && place < num_places, "place ", place, " must lie in 0 .. ",
                       num_places - 1);
+    const int64_t record_length = has_records_ ? fields[9] : 0;
+    TORCH_CHECK_VALUE(record_length >= 0 && record_length <= std::numeric_limits<int32_t>::max(),
+                      "length ", record_length,
+                      " of entry points must lie in 0 .. 2**31 - 1 bytes");
     TORCH_CHECK_VALUE(fields[4] >= 0 && fields[4] <= 2, "kind ", fields[4], " must lie in 0 .. 2");
     Row row{};
     row.shard = static_cast<int32_t>(shard);
@@ -140,6 +158,8 @@ class DecodePool : public torch::CustomClassHolder {
     row.width = static_cast<int32_t>(fields[5]);
     row.height = static_cast<int32_t>(fields[6]);
     row.place = static_cast<int32_t>(place);
+    row.record_offset = fields[8];
+    row.record_length = static_cast<uint32_t>(record_length);
     return row;
   }
 
@@ -162,6 +182,7 @@ class DecodePool : public torch::CustomClassHolder {
   };
 
   const int64_t num_shards_;
+  const bool has_records_;
   const Dct dct_;
   std::atomic<bool> is_stopped_{false};
   std::mutex mutex_;
@@ -183,7 +204,7 @@ int64_t checksum(const at::Tensor& data, bool by_tables) {
 TORCH_LIBRARY_FRAGMENT(fastssl, m) {
   using fastssl::jpeg::DecodePool;
   m.class_<DecodePool>("DecodePool")
-      .def(torch::init<std::vector<std::string>, int64_t, int64_t, bool>())
+      .def(torch::init<std::vector<std::string>, std::string, int64_t, int64_t, bool>())
       .def("submit", &DecodePool::submit)
       .def("wait", &DecodePool::wait)
       .def("results", &DecodePool::results)

@@ -241,7 +241,17 @@ struct Bench {
   Decoder decoder;
   Resampler resampler;
   std::vector<uint8_t> payload;
+  std::vector<uint8_t> record;  // Of the entry points.
 };
+
+// The place of a row's entry points, which lie in the last file.
+Row find_record(const Row& row, const Shards& shards) {
+  Row place{};
+  place.shard = static_cast<int32_t>(shards.size()) - 1;
+  place.offset = row.record_offset;
+  place.length = row.record_length;
+  return place;
+}
 
 // Reads a row's bytes into the thread's memory.
 void read_row(Bench* bench, Shards* shards, Job* job, size_t index,
@@ -250,6 +260,13 @@ void read_row(Bench* bench, Shards* shards, Job* job, size_t index,
   StopWatch watch;
   bench->payload.resize(row.length + kReadPast);
   shards->read(row, bench->payload.data(), &job->results[index], stopping);
+  bench->record.resize(row.record_length);
+  if (row.record_length > 0) {
+    // What cannot be read is refused as what is damaged: its checksum is wrong.
+    RowResult result;
+    std::fill(bench->record.begin(), bench->record.end(), uint8_t{0});
+    shards->read(find_record(row, *shards), bench->record.data(), &result, stopping);
+  }
   watch.add_to(&job->cost.read_ns);
 }
 
@@ -264,7 +281,9 @@ void decode_row(Bench* bench, Job* job, size_t index, RowResult* result) {
     Counters counters;
     status = bench->decoder.decode_views(
         bench->payload.data(), row.length, &job->views[index * job->num_views], job->num_views,
-        job->side, job->dct, out, &counters, nullptr, row.width, row.height);
+        job->side, job->dct, out, &counters, nullptr, row.width, row.height,
+        {bench->record.data(), bench->record.size(), row.crc});
+    job->cost.records_refused += counters.records_refused;
     job->cost.entropy_decoded_mcus += counters.entropy_decoded_mcus;
     job->cost.total_mcus += counters.total_mcus;
   }
@@ -417,6 +436,9 @@ void Pool::announce(const std::shared_ptr<State>& state) {
     ++state->num_reading;
     lock.unlock();
     state->shards.announce(row);
+    if (row.record_length > 0) {
+      state->shards.announce(find_record(row, state->shards));
+    }
     lock.lock();
     --state->num_reading;
   }

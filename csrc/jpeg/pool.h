@@ -32,6 +32,8 @@ struct Row {
   int32_t shard;
   uint32_t length;  // Bytes.
   int64_t offset;
+  uint32_t record_length;  // Of its entry points, in their own file; 0: it has none.
+  int64_t record_offset;
   uint32_t crc;
   Kind kind;
   int32_t width;  // Upright, in pixels.
@@ -61,6 +63,7 @@ struct Cost {
   std::atomic<int64_t> decode_ns{0};
   std::atomic<uint64_t> entropy_decoded_mcus{0};
   std::atomic<uint64_t> total_mcus{0};
+  std::atomic<uint64_t> records_refused{0};
 };
 
 struct Job {
@@ -90,6 +93,9 @@ class Shards {
   // Tells the system which bytes will be wanted soon, so that disks work ahead of the threads.
   void announce(const Row& row);
 
+  // How many files there are.
+  size_t size() const { return paths_.size(); }
+
  private:
   class File;
   std::shared_ptr<File> find(int32_t shard);
@@ -112,6 +118,7 @@ class Shards {
 // tensor could be the one that has to ask Python, and a Python that is ending kills who asks.
 class Pool {
  public:
+  // paths: of the shards; behind them that of the entry points, if a row has any.
   Pool(std::vector<std::string> paths, int num_threads, size_t max_open_shards);
   ~Pool();
   Pool(const Pool&) = delete;

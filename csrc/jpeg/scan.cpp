@@ -14,7 +14,7 @@ static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behin
 
 ScanDecoder::ScanDecoder() { build_stop(&stop_); }
 
-void ScanDecoder::plan(const ScanTables& tables, const Layout& layout) {
+void ScanDecoder::plan(const ScanTables& tables, const Layout& layout, int64_t spacing) {
   int32_t num = 0;
   int of_block[10];
   for (int i = 0; i < layout.num_components; ++i) {
@@ -24,6 +24,7 @@ void ScanDecoder::plan(const ScanTables& tables, const Layout& layout) {
   }
   tables_ = &tables;
   blocks_per_mcu_ = num;
+  spacing_ = spacing;
   num_bytes_ = 0;
   for (Lane& lane : lanes_) {
     // A decode that failed has left something.
@@ -40,10 +41,10 @@ void ScanDecoder::begin(const Segment& segment, Lane* lane) {
   if (lane->bytes.size() < needed) lane->bytes.resize(needed);
   const size_t length = unstuff(segment.data, segment.size, lane->bytes.data());
   num_bytes_ += length;
-  lane->stream.begin(lane->bytes.data(), length);
+  lane->stream.begin(lane->bytes.data(), length, segment.skipped);
   lane->segment = segment;
-  lane->chunk = {segment.begin, segment.begin, lane->blocks.data(), lane->dc};
-  std::fill(lane->dc, lane->dc + kMaxComponents, int16_t{0});
+  lane->chunk = {segment.begin, segment.begin, 0, lane->blocks.data(), lane->dc};
+  std::copy(segment.dc, segment.dc + kMaxComponents, lane->dc);
   begin_chunk(lane);
 }
 
@@ -51,6 +52,9 @@ void ScanDecoder::begin_chunk(Lane* lane) {
   Chunk& chunk = lane->chunk;
   chunk.begin = chunk.end;
   chunk.end = std::min(chunk.begin + kChunkBlocks / blocks_per_mcu_, lane->segment.stop);
+  if (spacing_ > 0) {
+    chunk.end = std::min(chunk.end, (chunk.begin / spacing_ + 1) * spacing_);
+  }
   Stream& stream = lane->stream;
   stream.block = chunk.blocks;
   stream.last = chunk.blocks + (chunk.end - chunk.begin) * blocks_per_mcu_;
@@ -65,6 +69,8 @@ bool ScanDecoder::end_chunk(Lane* lane) {
   // What lies behind a segment reads as zeros, which may well be codes.
   const int64_t overrun = lane->stream.overrun();
   const bool is_end = lane->chunk.end == lane->segment.end;
+  lane->chunk.end_bit =
+      static_cast<uint64_t>((lane->stream.end - lane->bytes.data()) * 8 + overrun);
   return overrun <= 0 && !(is_end && !lane->segment.may_be_long && overrun <= -8);
 }
 

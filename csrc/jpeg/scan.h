@@ -14,22 +14,25 @@
 
 namespace fastssl::jpeg {
 
-// A restart segment, and how much of it is wanted.
+// A restart segment, or what of it lies behind an entry point, and how much of it is wanted.
 struct Segment {
   const uint8_t* data;  // With its stuffing, without the marker behind it.
   size_t size;
-  int64_t begin;     // The first MCU.
-  int64_t stop;      // Behind the last one that is wanted.
-  int64_t end;       // Behind the last one.
-  bool may_be_long;  // Bytes behind its last MCU are no damage.
+  int64_t begin;                    // The first MCU.
+  int64_t stop;                     // Behind the last one that is wanted.
+  int64_t end;                      // Behind the last one.
+  bool may_be_long;                 // Bytes behind its last MCU are no damage.
+  int skipped = 0;                  // Bits of the first byte that belong to MCUs before.
+  int16_t dc[kMaxComponents] = {};  // Of each component, of the block before.
 };
 
 // Some MCUs of a segment.
 struct Chunk {
   int64_t begin;
   int64_t end;
-  Block* blocks;  // MCU after MCU.
-  int16_t* dc;    // Of each component, of the block before these.
+  uint64_t end_bit;  // Behind the last one: bits of the segment without its stuffing.
+  Block* blocks;     // MCU after MCU.
+  int16_t* dc;       // Of each component, of the block before these.
 };
 
 class ScanDecoder {
@@ -39,7 +42,8 @@ class ScanDecoder {
   // Makes ready for a picture of one scan with at most 10 blocks in an MCU.
   //
   // tables: must stay until run has ended.
-  void plan(const ScanTables& tables, const Layout& layout);
+  // spacing: chunks end where the number of an MCU is a multiple of it; 0: where they are full.
+  void plan(const ScanTables& tables, const Layout& layout, int64_t spacing = 0);
 
   // Decodes segments and hands on their blocks.
   //
@@ -72,6 +76,7 @@ class ScanDecoder {
 
   const ScanTables* tables_ = nullptr;
   int32_t blocks_per_mcu_ = 0;
+  int64_t spacing_ = 0;
   HuffmanTable stop_;
   Lane lanes_[2];
   uint64_t num_bytes_ = 0;

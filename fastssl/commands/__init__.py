@@ -44,6 +44,7 @@ COMMANDS = {
             "photographs, a list, a table, VOC, COCO or tars into shards",
         ),
         ("index-tars", "commands.index_tars", _DATA, "tars that stay where they are, as a dataset"),
+        ("entry-points", "commands.entry_points", _DATA, "from where on JPEGs can be decoded"),
         ("check-shards", "commands.check_shards", _DATA, "check all that a dataset says of itself"),
         ("repair", "commands.repair", _DATA, "make damaged shards again from their source"),
         ("combine-shards", "commands.combine_shards", _DATA, "merge datasets, or take a part"),

@@ -48,6 +48,8 @@ class DecodedViews:
     """Those that the file has."""
     bytes_copied: int
     """Compressed bytes that were moved before they were read."""
+    has_refused: bool
+    """Whether entry points were given that are damaged, or of another payload."""
     factor: int
     """By which the picture was reduced: 1; with scaled DCT also 2, 4 or 8."""
 
@@ -99,6 +101,7 @@ def decode_views(
     views: Sequence[ViewSpec],
     boxes_V4: NDArray[np.int32],
     dct: Dct = "exact",
+    entry_points: bytes = b"",
 ) -> DecodedViews:
     """Cut all views of a sample out of its JPEG, decoding only what they need.
 
@@ -115,6 +118,10 @@ def decode_views(
             resampling). Then a view is what Pillow's resize makes of the same box, fractions and
             all, of libjpeg-turbo's picture of that size, cut to the pixels under the box.
 
+        entry_points: the record that ``fastssl.shards.making.entry_points`` finds for these bytes;
+            it changes no pixel. One that is damaged or of other bytes is not used; one that was
+            forged to fit them gives any pixels, or a JpegDecodeError.
+
     Returns:
         The pixels and the cost.
 
@@ -128,11 +135,14 @@ def decode_views(
         raise ValueError(f"dct ({dct!r}) must be one of {', '.join(get_args(Dct))}")
     require_jpeg()
     # torch wants memory that it may write.
-    data = torch.frombuffer(bytearray(payload) or bytearray(1), dtype=torch.uint8)[: len(payload)]
+    data, record = (
+        torch.frombuffer(bytearray(one) or bytearray(1), dtype=torch.uint8)[: len(one)]
+        for one in (payload, entry_points)
+    )
     packed = torch.from_numpy(pack_views(views, boxes_V4[None])[0])
-    images, (status, decoded, total, copied, factor) = torch.ops.fastssl.decode_views(
-        data, packed, views[0].size, dct == "scaled"
+    images, (status, decoded, total, copied, factor, refused) = torch.ops.fastssl.decode_views(
+        data, packed, views[0].size, dct == "scaled", record
     )
     if status:
         raise JpegDecodeError(STATUSES[status])
-    return DecodedViews(images.numpy(), decoded, total, copied, factor)
+    return DecodedViews(images.numpy(), decoded, total, copied, bool(refused), factor)

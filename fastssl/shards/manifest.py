@@ -13,6 +13,7 @@ import msgspec
 from ..errors import InputError, nearest
 from ..randomness import MAX_SAMPLES
 from ..system.files import read_regular, refusing_unreadable
+from .entry_points import EntryPointsFile
 from .index import INDEX_NAME, IndexHeader
 from .targets import TargetEntry, check_entries
 
@@ -29,7 +30,15 @@ TARGETS_VERSION = 3
 """A dataset with targets."""
 TARS_VERSION = 4
 """A dataset over tars that stay where they are."""
-VERSIONS = (PLAIN_VERSION, DERIVED_VERSION, TARGETS_VERSION, TARS_VERSION)
+ENTRY_POINTS_VERSION = 5
+"""A dataset with entry points; its digest is that of the same without them."""
+VERSIONS = (
+    PLAIN_VERSION,
+    DERIVED_VERSION,
+    TARGETS_VERSION,
+    TARS_VERSION,
+    ENTRY_POINTS_VERSION,
+)
 """What this fastssl reads."""
 
 MAX_MANIFEST_BYTES = 1 << 26
@@ -53,7 +62,7 @@ _NEXT_MANIFEST_NAME = f"{BUILDING_NAME}/next-{MANIFEST_NAME}"
 
 # What version 1 does not have; left out of the file where there is nothing to say.
 _SHARD_EXTRAS = ("stored", "label_map")
-_EXTRAS = ("label_maps", "additions", "targets", "tars")
+_EXTRAS = ("label_maps", "additions", "targets", "tars", "entry_points")
 
 
 @dataclass(frozen=True)
@@ -138,10 +147,17 @@ class Manifest:
     """Arrays beside the index, sorted by name."""
     tars: tuple[TarEntry, ...] = field(default=())
     """Where the shards lie, one each in their order; empty: in the dataset's own folder."""
+    entry_points: EntryPointsFile | None = None
+    """The file of entry points; None where there is none."""
 
     @property
     def format_version(self) -> int:
         """Version of the format: the lowest that can say all this."""
+        return self._data_version if self.entry_points is None else ENTRY_POINTS_VERSION
+
+    @property
+    def _data_version(self) -> int:
+        """The version that enters the digest, to which entry points are nothing."""
         if self.tars:
             return TARS_VERSION
         if self.targets:
@@ -156,7 +172,7 @@ class Manifest:
             self.encoding_options,
             self.class_names,
             self.shards,
-            self.format_version,
+            self._data_version,
             self.targets,
         )
 
@@ -230,6 +246,8 @@ def _parse(content: bytes, version: int) -> Manifest:
     _refuse_unknown([outline], Manifest, "format_version")
     for name, kind in (("shards", ShardEntry), ("targets", TargetEntry), ("tars", TarEntry)):
         _refuse_unknown(msgspec.json.decode(outline.get(name, b"[]"), type=list[items]), kind)
+    if entry := msgspec.json.decode(outline.get("entry_points", b"null"), type=items | None):
+        _refuse_unknown([entry], EntryPointsFile)
     manifest = msgspec.json.decode(content, type=Manifest)
     check_entries(manifest.targets, manifest.num_samples, len(manifest.class_names))
     if manifest.format_version > version:

@@ -215,13 +215,13 @@ class Stalled:
         ids = np.array([0, dataset.manifest.shards[0].samples])
         row, (view,) = dataset.index[ids], list_views(ViewSpec.squash(16))
         sizes, zeros = (row["width"], row["height"]), [0, 0]
-        columns = [*dataset.locate_many(ids), row["crc32"], zeros, *sizes, [0, 1]]
+        columns = [*dataset.locate_many(ids), row["crc32"], zeros, *sizes, [0, 1], zeros, zeros]
         self.rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
         self.views = torch.from_numpy(pack_views([view], draw_boxes([view], *sizes, 0, ids, ids)))
         paths = [path / shard.name for shard in dataset.manifest.shards]
         self.release = Stall(paths[1]).release
         require_jpeg()
-        self.pool = torch.classes.fastssl.DecodePool([str(p) for p in paths], 1, 8, False)
+        self.pool = torch.classes.fastssl.DecodePool([str(p) for p in paths], "", 1, 8, False)
 
     def submit(self, images):
         return self.pool.submit(self.rows, self.views, torch.from_numpy(images), False)

@@ -165,7 +165,7 @@ def edit_manifest(folder, **changes):
 
 
 def break_by_version(folder):
-    edit_manifest(folder, format_version=5)
+    edit_manifest(folder, format_version=6)
 
 
 def break_by_another_versions_field(folder):
@@ -216,7 +216,7 @@ def break_by_cutting_shard(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_by_version, "format version 5, this fastssl reads 1 to 4"),
+        (break_by_version, "format version 6, this fastssl reads 1 to 5"),
         (break_by_another_versions_field, "not a whole manifest"),
         (break_by_a_later_versions_field, "says more than version 1 can"),
         (break_by_digest, "of two datasets"),

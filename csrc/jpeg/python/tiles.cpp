@@ -1,4 +1,4 @@
-// The module fastssl._C_jpeg, which fastssl/shards/making/tiled.py calls: transcode and parse. It
+// The module fastssl._C_jpeg, which fastssl/shards/making/tiled.py and entry_points.py call. It
 // knows nothing of torch, whose import takes seconds and hundreds of megabytes in every process of
 // a conversion. What may happen to hostile bytes is a status, never an exception.
 #define PY_SSIZE_T_CLEAN
@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "jpeg/crc32.h"
+#include "jpeg/entry_points.h"
 #include "jpeg/parse.h"
 #include "jpeg/transcode.h"
 
@@ -31,6 +33,42 @@ PyObject* transcode(PyObject*, PyObject* arguments) {
   // From a null pointer None would be built.
   const char* bytes = out.empty() ? "" : reinterpret_cast<const char*>(out.data());
   return Py_BuildValue("iy#", static_cast<int>(status), bytes, static_cast<Py_ssize_t>(out.size()));
+}
+
+// find_entry_points(data: bytes, bytes_apart: int, most: int) -> (status, the record or nothing)
+PyObject* find_entry_points(PyObject*, PyObject* arguments) {
+  const char* text;
+  Py_ssize_t length;
+  int bytes_apart;
+  unsigned int most;
+  if (!PyArg_ParseTuple(arguments, "y#iI", &text, &length, &bytes_apart, &most)) return nullptr;
+  const auto* data = reinterpret_cast<const uint8_t*>(text);
+  const auto size = static_cast<size_t>(length);
+  std::vector<uint8_t> out;
+  Status status;
+  Py_BEGIN_ALLOW_THREADS;
+  static thread_local fastssl::jpeg::EntryFinder finder;
+  status = finder.find(data, size, fastssl::jpeg::crc32(data, size), bytes_apart, most, &out);
+  Py_END_ALLOW_THREADS;
+  const char* bytes = out.empty() ? "" : reinterpret_cast<const char*>(out.data());
+  return Py_BuildValue("iy#", static_cast<int>(status), bytes, static_cast<Py_ssize_t>(out.size()));
+}
+
+// check_entry_points(data: bytes, record: bytes) -> status
+PyObject* check_entry_points(PyObject*, PyObject* arguments) {
+  const char *text, *said;
+  Py_ssize_t length, record_length;
+  if (!PyArg_ParseTuple(arguments, "y#y#", &text, &length, &said, &record_length)) return nullptr;
+  const auto* data = reinterpret_cast<const uint8_t*>(text);
+  const auto size = static_cast<size_t>(length);
+  Status status;
+  Py_BEGIN_ALLOW_THREADS;
+  static thread_local fastssl::jpeg::EntryFinder finder;
+  status = finder.check(data, size,
+                        {reinterpret_cast<const uint8_t*>(said), static_cast<size_t>(record_length),
+                         fastssl::jpeg::crc32(data, size)});
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(static_cast<long>(status));
 }
 
 PyObject* to_list(const std::vector<int64_t>& numbers) {
@@ -79,6 +117,8 @@ PyObject* parse(PyObject*, PyObject* arguments) {
 PyMethodDef methods[] = {
     {"transcode", transcode, METH_VARARGS, nullptr},
     {"parse", parse, METH_VARARGS, nullptr},
+    {"check_entry_points", check_entry_points, METH_VARARGS, nullptr},
+    {"find_entry_points", find_entry_points, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

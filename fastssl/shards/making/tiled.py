@@ -22,8 +22,11 @@ class NotTiledError(ValueError):
         self.reason = reason
 
 
-def require_transcoder() -> Any:
+def require_transcoder(what: str = "--encode tiled") -> Any:
     """Make sure that JPEGs can be tiled here.
+
+    Args:
+        what: needs it.
 
     Returns:
         The extension's module, which knows nothing of torch.
@@ -32,11 +35,13 @@ def require_transcoder() -> Any:
         InputError: says how to get what is missing.
     """
     try:
-        return importlib.import_module("fastssl._C_jpeg")
+        module = importlib.import_module("fastssl._C_jpeg")
+        if not hasattr(module, "find_entry_points"):
+            raise ImportError("it was built from older sources")
+        return module
     except ImportError as error:
         raise InputError(
-            f"--encode tiled needs the extension fastssl._C_jpeg, which is missing ({error}); "
-            f"{BUILD_JPEG}"
+            f"{what} needs the extension fastssl._C_jpeg, which is missing ({error}); {BUILD_JPEG}"
         ) from None
 
 
