@@ -11,6 +11,7 @@ Shape legend: N samples of the dataset, B samples of a batch.
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,9 +62,29 @@ class EntryPointsFile:
 class EntryPointsPart:
     """The records of some samples in a row, while the file is not written yet."""
 
-    def __init__(self) -> None:
-        """Begin without any."""
-        self._records: list[bytes] = []
+    def __init__(self, records: Iterable[bytes] = ()) -> None:
+        """Begin, as a rule without any."""
+        self._records = list(records)
+
+    @classmethod
+    def parse(cls, content: bytes) -> EntryPointsPart:
+        """Read what ``pack`` wrote."""
+        lengths = _read_lengths(io.BytesIO(content))
+        ends = np.cumsum(lengths).astype(np.int64) + 8 + 4 * len(lengths)
+        begins = ends - lengths.astype(np.int64)
+        return cls(content[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        """Return how many samples it is of."""
+        return len(self._records)
+
+    def choose(self, places: NDArray[np.int64]) -> EntryPointsPart:
+        """Return a part of it.
+
+        Args:
+            places: of the samples that stay, in their order.
+        """
+        return EntryPointsPart(self._records[place] for place in places.tolist())
 
     def add(self, *records: bytes) -> None:
         """Add those of the next samples; empty for one that has none."""

@@ -12,12 +12,18 @@ import numpy as np
 
 from ...errors import InputError
 from ...system.files import publish_bytes, published, sync_folder
+from ..entry_points import (
+    ENTRY_POINTS_NAME,
+    EntryPointsFile,
+    EntryPointsPart,
+    write_entry_points,
+)
 from ..index import HEADER_BYTES, INDEX_NAME, ROW, IndexHeader
 from ..manifest import BUILDING_NAME, MANIFEST_NAME, SKIPPED_NAME, Manifest, ShardEntry
 from ..targets import DTYPES, OBJECTS, TargetEntry, TargetSpec, write_target
 from .plan import ConversionPlan, read_targets, remove_building
 from .repeated import Kept, drop_repeated
-from .slices import SliceRecord, objects_path, rows_path
+from .slices import SliceRecord, entries_path, objects_path, rows_path
 from .writer import dali_index_name, shard_name
 
 _MAX_NUMBERED_CLASSES = 100_000
@@ -104,6 +110,21 @@ def _write_targets(
     )
 
 
+def _write_entry_points(
+    out: Path, building: Path, kept: list[Kept], manifest: Manifest
+) -> EntryPointsFile | None:
+    """Put the records of all samples that stay in the order of sample ids."""
+    parts = []
+    for number, one in enumerate(kept):
+        path = entries_path(building, number)
+        if one.stored:
+            part, path = EntryPointsPart.parse(path.read_bytes()), path.with_suffix(".kept")
+            publish_bytes(path, part.choose(one.choose(np.arange(len(part)))).pack())
+        parts.append(path)
+    place, count = out / ENTRY_POINTS_NAME, manifest.num_samples
+    return write_entry_points(place, manifest.digest, count, parts, building)
+
+
 def _draft_manifest(
     plan: ConversionPlan, kept: list[Kept], targets: tuple[TargetEntry, ...]
 ) -> Manifest:
@@ -179,6 +200,9 @@ def finish(
     numbers = [number for number, one in enumerate(kept) if one.record.samples]
     rows = (kept[n].choose(np.fromfile(rows_path(building, n), ROW)).tobytes() for n in numbers)
     manifest = replace(draft, digest=write_index(out / INDEX_NAME, draft, rows, building))
+    if plan.entry_points:
+        found = _write_entry_points(out, building, kept, manifest)
+        manifest = replace(manifest, entry_points=found)
     publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
     remove_building(building)
     sync_folder(out)

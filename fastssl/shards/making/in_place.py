@@ -29,7 +29,8 @@ from ...system.limited import Ended, run_limited
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, Report, run_jobs, say_nothing
 from ..checksum import crc32
-from ..index import INDEX_NAME, ROW
+from ..entry_points import ENTRY_POINTS_NAME, EntryPointsPart, write_entry_points
+from ..index import INDEX_NAME, ROW, Payload
 from ..manifest import (
     BUILDING_NAME,
     MANIFEST_NAME,
@@ -42,6 +43,7 @@ from ..picture import MAX_PIXELS, MAX_SCANS, DecodeLimits, PictureError, open_pi
 from ..places import open_places
 from .encode import EncodedPicture, Encoding, encode_picture
 from .entries import MAX_FILE_BYTES, LeftOut, describe_end
+from .entry_points import find_entry_points, settle_entry_points
 from .finish import number_classes, write_index
 from .plan import MAX_SECONDS
 from .sources import parse_label
@@ -70,6 +72,9 @@ class IndexTarsConfig(Checked):
     """Scans of a JPEG; one that has more is left out as too-many-scans."""
     max_seconds: Annotated[int, Range(1, 86_400)] = MAX_SECONDS
     """Seconds of the CPU that an image may take; one that takes more is left out as too-slow."""
+    entry_points: bool = True
+    """Note from where on each JPEG can be decoded, so that the native loader does so no more than a
+    crop needs; at most 1.5 % of the images' bytes."""
     resume: bool = False
     """Go on with what was stopped."""
 
@@ -115,6 +120,10 @@ def _rows_path(building: Path, number: int) -> Path:
     return building / f"tar-{number:06d}.rows"
 
 
+def _entries_path(building: Path, number: int) -> Path:
+    return building / f"tar-{number:06d}.entries"
+
+
 def _record_path(building: Path, number: int) -> Path:
     return building / f"tar-{number:06d}.json"
 
@@ -135,8 +144,10 @@ def _opened(tar: PlacedTar) -> Iterator[TarStream]:
         yield stream
 
 
-def _look_into(sample: TarSample, limits: DecodeLimits) -> tuple[EncodedPicture, int] | LeftOut:
-    """Decode a sample's image; return what the index says of it, and its label."""
+def _look_into(
+    sample: TarSample, limits: DecodeLimits, has_entries: bool
+) -> tuple[EncodedPicture, int, bytes] | LeftOut:
+    """Decode a sample's image; return what the index says of it, its label and entry points."""
     try:
         if sample.doubled:
             raise LeftOut("doubled", f"two members .{sample.doubled} under one key")
@@ -154,7 +165,9 @@ def _look_into(sample: TarSample, limits: DecodeLimits) -> tuple[EncodedPicture,
                 "convert it by fastssl make-shards",
             )
         label = -1 if sample.label is None else parse_label(sample.label)
-        return replace(picture, payload=b""), label
+        is_jpeg = has_entries and picture.flags.payload == Payload.JPEG
+        record = find_entry_points(sample.image) if is_jpeg else b""
+        return replace(picture, payload=b""), label, record
     except (LeftOut, PictureError) as error:
         return LeftOut(error.reason, error.detail)
 
@@ -178,6 +191,7 @@ def index_tar(
     building: Path,
     limits: DecodeLimits,
     max_seconds: int,
+    has_entries: bool = False,
 ) -> _Record:
     """Read one tar, and publish its rows of the index and at last its record.
 
@@ -187,6 +201,7 @@ def index_tar(
         building: folder of what is not finished.
         limits: how much work an image may make.
         max_seconds: of the CPU that one may take.
+        has_entries: whether entry points are found too.
 
     Returns:
         What was found.
@@ -196,11 +211,11 @@ def index_tar(
         RunFailed: if a store does not give it, or it has become shorter.
     """
     number, tar = job
-    record, rows = _Record(skipped=[]), []
+    record, rows, entries = _Record(skipped=[]), [], EntryPointsPart()
     keys: set[str] = set()
     told = 0
     with _opened(tar) as stream:
-        look = functools.partial(_look_into, limits=limits)
+        look = functools.partial(_look_into, limits=limits, has_entries=has_entries)
         with contextlib.suppress(PictureError):
             open_picture(b"")  # finds Pillow's formats, which every child would do anew
         for batch in _in_batches(read_samples(stream, tar.address)):
@@ -213,8 +228,9 @@ def index_tar(
                 if isinstance(found, LeftOut):
                     _note(record, tar, sample, found)
                     continue
-                picture, label = found
+                picture, label, points = found
                 rows.append(_make_row(sample, picture, label))
+                entries.add(points)
                 record.num_labelled += label >= 0
                 record.max_label = max(record.max_label, label)
             report(stream.tell() - told)
@@ -223,6 +239,8 @@ def index_tar(
     report(record.bytes - told)
     record.samples = len(rows)
     publish_bytes(_rows_path(building, number), np.array(rows, ROW).tobytes())
+    if has_entries:
+        publish_bytes(_entries_path(building, number), entries.pack())
     publish_bytes(_record_path(building, number), json.dumps(asdict(record)).encode())
     return record
 
@@ -266,12 +284,13 @@ def _settle_tars(config: IndexTarsConfig, building: Path, tars: list[PlacedTar])
         "tars": [asdict(tar) for tar in tars],
         "max_scans": config.max_scans,
         "max_seconds": config.max_seconds,
+        "entry_points": config.entry_points,
     }
     path = building / _PLAN_NAME
     if not path.exists():
         publish_bytes(path, json.dumps(plan).encode())
         return
-    before = json.loads(path.read_bytes())
+    before = {"entry_points": False, **json.loads(path.read_bytes())}
     names = [key for key in plan if before.get(key) != plan[key]]
     if names:
         what = ", ".join("the tars, or what they are" if n == "tars" else n for n in names)
@@ -281,7 +300,9 @@ def _settle_tars(config: IndexTarsConfig, building: Path, tars: list[PlacedTar])
         )
 
 
-def _finish(out: Path, tars: list[PlacedTar], records: list[_Record]) -> Manifest:
+def _finish(
+    out: Path, tars: list[PlacedTar], records: list[_Record], has_entries: bool
+) -> Manifest:
     building = out / BUILDING_NAME
     skipped = [line for record in records for line in record.skipped or ()]
     counts = dict(sorted(Counter(line["reason"] for line in skipped).items()))
@@ -322,6 +343,11 @@ def _finish(out: Path, tars: list[PlacedTar], records: list[_Record]) -> Manifes
     publish_bytes(out / SKIPPED_NAME, lines.encode(), building)
     rows = (_rows_path(building, number).read_bytes() for number in used)
     manifest = replace(draft, digest=write_index(out / INDEX_NAME, draft, rows, building))
+    if has_entries:
+        parts = [_entries_path(building, number) for number in used]
+        place = out / ENTRY_POINTS_NAME
+        found = write_entry_points(place, manifest.digest, num_samples, parts, building)
+        manifest = replace(manifest, entry_points=found)
     publish_bytes(out / MANIFEST_NAME, manifest.to_json().encode("ascii"), building)
     shutil.rmtree(building)
     sync_folder(out)
@@ -347,6 +373,7 @@ def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> 
     if not config.tars:
         raise InputError("no tar is named: fastssl index-tars TAR [TAR ...] OUT")
     _check_out(config)
+    config = replace(config, entry_points=settle_entry_points(config.entry_points))
     tars = look_at_tars(list_tars(config.tars))
     building = config.out / BUILDING_NAME
     with stopping_on_signals("tars that are done are kept; go on by the same command, --resume"):
@@ -354,8 +381,10 @@ def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> 
         busy = f"{config.out}: another fastssl index-tars is at work in it; wait for it or stop it"
         with locked(building / _LOCK_NAME, busy):
             _settle_tars(config, building, tars)
-            manifest = _finish(config.out, tars, _index_all(config, tars, on_progress))
-    own = (INDEX_NAME, MANIFEST_NAME, SKIPPED_NAME)
+            records = _index_all(config, tars, on_progress)
+            manifest = _finish(config.out, tars, records, config.entry_points)
+    own = [INDEX_NAME, MANIFEST_NAME, SKIPPED_NAME]
+    own += [ENTRY_POINTS_NAME] if manifest.entry_points else []
     return IndexReport(
         read=manifest.num_read,
         written=manifest.num_samples,
@@ -383,7 +412,11 @@ def _index_all(
     on_progress(done, total)
     limits = DecodeLimits(MAX_PIXELS, config.max_scans)
     index = functools.partial(
-        index_tar, building=building, limits=limits, max_seconds=config.max_seconds
+        index_tar,
+        building=building,
+        limits=limits,
+        max_seconds=config.max_seconds,
+        has_entries=config.entry_points,
     )
     jobs = run_jobs(
         index,

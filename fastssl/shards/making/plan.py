@@ -87,6 +87,8 @@ class ConversionPlan:
     """Seconds of the CPU that an entry may take."""
     drop: tuple[Drop, ...] = ()
     """What is left out though it could be had, sorted."""
+    entry_points: bool = False
+    """Whether the entry points of JPEGs are found."""
 
     @classmethod
     def parse(cls, text: bytes) -> ConversionPlan:
@@ -225,6 +227,7 @@ def make_plan(
     max_seconds: int,
     building: Path,
     drop: Sequence[Drop] = (),
+    entry_points: bool = False,
 ) -> ConversionPlan:
     """List the source and write the plan.
 
@@ -238,6 +241,7 @@ def make_plan(
         max_seconds: of the CPU that an entry may take.
         building: the folder for it; files of an older plan are replaced.
         drop: what is left out though it could be had.
+        entry_points: whether those of JPEGs are found.
 
     Returns:
         The plan.
@@ -280,6 +284,7 @@ def make_plan(
         limits=limits,
         max_seconds=max_seconds,
         drop=tuple(sorted({*drop})),
+        entry_points=entry_points,
     )
     text = json.dumps(asdict(plan), indent=1, sort_keys=True)
     publish_bytes(building / PLAN, text.encode("ascii"))

@@ -17,12 +17,14 @@ from ...errors import RunFailed
 from ...system.files import publish_bytes, published
 from ...system.limited import Ended, run_limited
 from ...system.workers import Report
-from ..index import ROW
+from ..entry_points import EntryPointsPart
+from ..index import ROW, Payload
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
 from .duplicates import BLANK_RANGE, is_blank, take_print
 from .encode import EncodedPicture, Encoding, encode_picture
 from .entries import Entry, LeftOut, describe_end
+from .entry_points import find_entry_points
 from .objects import find_objects, place_objects
 from .plan import ConversionPlan, PlannedEntries
 from .sources import EntryReader, SourceSample
@@ -77,6 +79,11 @@ def prints_path(building: Path, number: int) -> Path:
     return building / f"slice-{number:06d}.prints"
 
 
+def entries_path(building: Path, number: int) -> Path:
+    """Return where the entry points of a finished slice lie."""
+    return building / f"slice-{number:06d}.entries"
+
+
 def finds_duplicates(plan: ConversionPlan) -> bool:
     """Return whether prints are taken."""
     return not {"duplicates", "near-duplicates"}.isdisjoint(plan.drop)
@@ -116,6 +123,7 @@ class _Sample:
     taken_print: bytes = b""
     reason: str = ""
     detail: str = ""
+    entry_points: bytes = b""
 
 
 class _Maker:
@@ -162,6 +170,8 @@ def _make_sample(
             f"{entry.name}: memory ran out; use fewer workers, or a smaller --max-pixels, and go "
             "on with --resume"
         ) from None
+    has_entries = plan.entry_points and picture.flags.payload == Payload.JPEG
+    record = find_entry_points(picture.payload) if has_entries else b""
     metadata = {
         "source": entry.name,
         **sample.metadata,  # of a tar that has its own: "source" stays the first one
@@ -175,7 +185,17 @@ def _make_sample(
         annotated = entries.read_target(position, spec)
         objects, counts = place_objects(annotated, said and (said[0], said[1]), picture)
     taken = take_print(sample.data, plan.limits) if finds_duplicates(plan) else b""
-    return _Sample(entry.name, num_bytes, picture, sample.label, metadata, objects, counts, taken)
+    return _Sample(
+        entry.name,
+        num_bytes,
+        picture,
+        sample.label,
+        metadata,
+        objects,
+        counts,
+        taken,
+        entry_points=record,
+    )
 
 
 def _make_samples(
@@ -234,12 +254,14 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
     """
     building = out / BUILDING_NAME
     start, stop = plan.slice_bounds(number)
-    record, objects, prints = SliceRecord(), [], []
+    record, objects, prints, entries = SliceRecord(), [], [], EntryPointsPart()
     tar = building / f"slice-{number:06d}.tar"
     with published(tar, building) as file:
         writer = ShardWriter(file)
         for position, sample in _make_samples(start, stop, building, plan):
             _add_sample(writer, position, sample, record)
+            if sample.picture is not None:
+                entries.add(sample.entry_points)
             if sample.objects is not None:
                 objects.append(sample.objects.tobytes())
             prints.append(sample.taken_print)
@@ -258,6 +280,8 @@ def convert_slice(number: int, report: Report, out: Path, plan: ConversionPlan) 
         publish_bytes(objects_path(building, number), b"".join(objects))
     if finds_duplicates(plan):
         publish_bytes(prints_path(building, number), b"".join(prints))
+    if plan.entry_points:
+        publish_bytes(entries_path(building, number), entries.pack())
     text = json.dumps(asdict(record), sort_keys=True)
     publish_bytes(_record_path(building, number), text.encode("ascii"))
     return record
