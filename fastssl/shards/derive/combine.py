@@ -33,6 +33,13 @@ from ...system.files import (
 )
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, say_nothing
+from ..entry_points import (
+    ENTRY_POINTS_NAME,
+    EntryPointsFile,
+    EntryPointsPart,
+    write_entry_points,
+)
+from ..entry_reader import open_entry_points
 from ..index import INDEX_NAME
 from ..making.finish import write_index
 from ..making.writer import dali_index_name, shard_name
@@ -361,6 +368,30 @@ def _unite_manifests(
     )
 
 
+def _unite_entry_points(
+    folder: Path, parts: list[_Part], kept: NDArray[np.bool_], digest: str
+) -> EntryPointsFile | None:
+    """Take along what is known of the samples that are kept; where nothing is, none is sought."""
+    scratch = folder / (ENTRY_POINTS_NAME + ".parts")
+    scratch.mkdir()
+    paths: list[Path] = []
+    for part in parts:
+        entry_points = open_entry_points(part.dataset)
+        for number in range(len(part.dataset.manifest.shards)):
+            ids = np.flatnonzero(kept[part.ids_of(number)]) + part.dataset.shard_start(number)
+            found = EntryPointsPart()
+            if entry_points is None:
+                found.add_none(len(ids))
+            else:
+                found.add(*entry_points.read_many(ids, part.dataset.locate_many(ids)[2]))
+            paths.append(scratch / str(len(paths)))
+            paths[-1].write_bytes(found.pack())
+    count, target = int(np.count_nonzero(kept)), folder / ENTRY_POINTS_NAME
+    entry = write_entry_points(target, digest, count, paths)
+    shutil.rmtree(scratch)
+    return entry
+
+
 def _unite_skipped(parts: list[_Part], target: Path) -> None:
     with published(target) as file:
         for part in parts:
@@ -422,6 +453,9 @@ def combine(config: CombineConfig, on_progress: Progress = say_nothing) -> Combi
             draft = _unite_manifests(parts, names, builder, targets)
             _unite_skipped(parts, folder / SKIPPED_NAME)
             manifest = replace(draft, digest=builder.write_index(draft))
+            if any(dataset.manifest.entry_points for dataset in datasets):
+                entry = _unite_entry_points(folder, parts, kept, manifest.digest)
+                manifest = replace(manifest, entry_points=entry)
             publish_bytes(folder / MANIFEST_NAME, manifest.to_json().encode("ascii"))
     for part in parts:
         part.dataset.close()

@@ -18,10 +18,12 @@ from ...system.cpus import available_cpus
 from ...system.files import open_regular, read_regular, sha256_of
 from ...system.workers import Progress, Report, run_jobs, say_nothing
 from ..checksum import crc32
+from ..entry_points import ENTRY_POINTS_NAME
 from ..index import INDEX_NAME, Payload, SampleFlags, map_index, read_index_header
 from ..jpeg import JpegError, parse_jpeg
 from ..links import check_files, find_shard, list_shards
 from ..making.encode import describe_payload
+from ..making.entry_points import settle_entry_points
 from ..making.writer import dali_index, dali_index_name
 from ..manifest import Manifest, ShardEntry, read_manifest
 from ..picture import PictureError
@@ -29,6 +31,7 @@ from ..places import split_address
 from ..rows import describe_fault, find_faults
 from ..tar import BLOCK, Member, TarError, parse_member, walk_tar
 from ..targets import check_target
+from .verify_entries import describe_wrong_file, find_lies
 
 _ROWS_AT_ONCE = 1 << 18
 _LABEL_BYTES = 16  # of the longest `.cls`, and more
@@ -116,6 +119,12 @@ def _check_targets(path: Path, manifest: Manifest) -> Iterator[Fault]:
             if digest != entry.sha256:
                 reason = "changed: its SHA-256 is not the one in the manifest"
                 yield Fault(entry.file_name, None, reason)
+
+
+def _check_entry_points(path: Path, manifest: Manifest) -> Iterator[Fault]:
+    """Check that the file of entry points is the one that was written."""
+    if manifest.entry_points is not None and (reason := describe_wrong_file(path)) is not None:
+        yield Fault(ENTRY_POINTS_NAME, None, reason)
 
 
 class _ShardCheck:
@@ -332,7 +341,9 @@ class _ShardCheck:
             self._add(key, f"{flags}, the index says {SampleFlags.unpack(row['flags'])}")
 
 
-def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fault]:
+def check_shard(
+    number: int, report: Report, path: Path, deep: bool, with_entry_points: bool = False
+) -> list[Fault]:
     """Check one shard; runs in a worker process.
 
     Args:
@@ -340,6 +351,7 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
         report: called with the number of samples done.
         path: the dataset's folder.
         deep: whether to decode every image.
+        with_entry_points: whether to find the entry points of every image again.
 
     Returns:
         What is wrong with it.
@@ -359,7 +371,8 @@ def check_shard(number: int, report: Report, path: Path, deep: bool) -> list[Fau
         place = Path(folder, name)
     check = _ShardCheck(place, shard, label_map, rows, len(manifest.class_names), deep, is_placed)
     check.run(report)
-    return check.faults
+    lies = find_lies(path, number) if with_entry_points else ()
+    return [*check.faults, *(Fault(ENTRY_POINTS_NAME, None, reason) for reason in lies)]
 
 
 def verify_dataset(
@@ -372,7 +385,8 @@ def verify_dataset(
 
     Args:
         path: the dataset's folder.
-        deep: decode every image too, and compare its size and kind with the index.
+        deep: decode every image too, and compare its size and kind with the index; find its entry
+            points again.
         workers: worker processes; None takes the CPUs that this process may use.
         on_progress: told of samples.
 
@@ -393,8 +407,10 @@ def verify_dataset(
             )
     on_progress(0, manifest.num_samples)
     faults = [*_check_index(path, manifest), *_check_targets(path, manifest)]
+    faults += _check_entry_points(path, manifest)
+    finds_again = settle_entry_points(deep and manifest.entry_points is not None)
     found = run_jobs(
-        functools.partial(check_shard, path=path, deep=deep),
+        functools.partial(check_shard, path=path, deep=deep, with_entry_points=finds_again),
         range(len(manifest.shards)),
         workers or available_cpus(),
         on_progress=lambda count: on_progress(count, manifest.num_samples),
