@@ -23,6 +23,7 @@ import torch
 import webdataset.autodecode
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..errors import InputError, RunFailed
 from ..shards.picture import open_picture
@@ -142,12 +143,14 @@ class _Workers:
         return self._num_finished.get_obj().value - self._num_taken
 
     def close(self) -> None:
-        # The iterator's workers stop when it is gone; nothing else may hold it. It waits five
-        # seconds for each, and again after SIGTERM, which one that was stopped does not hear.
+        # Not left to the iterator's end: the frames of an error may hold it. It waits five seconds
+        # for each worker, and again after SIGTERM, which one that was stopped does not hear.
         self._is_closing.value = True
         killer = threading.Timer(_GRACE_S, _kill, [self._processes])
         killer.start()
-        self._outcomes = iter(())
+        outcomes, self._outcomes = self._outcomes, iter(())
+        if isinstance(outcomes, _MultiProcessingDataLoaderIter):
+            outcomes._shutdown_workers()
         killer.cancel()
         killer.join()
         self._processes = set()  # each keeps two files open

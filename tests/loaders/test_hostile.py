@@ -209,3 +209,28 @@ def test_stopped_workers_do_not_hold_up_the_end(workers, monkeypatch):
         os.kill(process.pid, signal.SIGSTOP)
     loader.close()
     assert list_children() == before
+
+
+def test_stopped_workers_do_not_hold_up_the_end_of_a_wait_that_was_ended(workers, monkeypatch):
+    """The frames of what ended it hold on to DataLoader's iterator."""
+    monkeypatch.setattr(webdataset, "_GRACE_S", 0.1)
+    before, loader = list_children(), workers(2)
+    batches = iter(loader)
+    next(batches)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGSTOP)
+
+    def give_up(_number, _frame):
+        raise TimeoutError("no batch came")
+
+    before_alarm = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(TimeoutError) as caught:  # noqa: PT012 - some batches are ready
+            while True:
+                next(batches)
+    finally:
+        signal.signal(signal.SIGALRM, before_alarm)
+    assert caught.value.__traceback__ is not None
+    loader.close()
+    assert list_children() == before
