@@ -135,7 +135,9 @@ class TroubledApp:
         if is_down:
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>"]
-        if path == self.last:  # answered when all others have been asked for
+        if (
+            environ["REQUEST_METHOD"] == "GET" and path == self.last
+        ):  # answered when all others have been asked for
             self._others.wait(HANGS_AFTER_S)
         return self._app(environ, start_response)
 

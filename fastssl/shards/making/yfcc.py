@@ -184,12 +184,14 @@ def _check_rights(images: str, names: list[str]) -> None:
                 if error.kind == "missing":
                     return  # a picture that is gone is left out like any other
                 last = error
+                if error.kind != "denied":
+                    break
         remedy = (
             "give rights to read it (AWS_PROFILE, AWS_ACCESS_KEY_ID; of a public bucket its "
             "https:// address)"
             if last.kind == "denied"
             else "see that it can be reached, and start again"
         )
-        raise InputError(f"--yfcc-images {store.place}/{names[-1]}: {last}; {remedy}")
+        raise InputError(f"--yfcc-images {store.place}/{name}: {last}; {remedy}")
     finally:
         store.close()
