@@ -105,6 +105,7 @@ def read_all(source):
 def test_remote_files_give_the_same(server, parquet):
     remote = open_source(server.address + "/train-{00000..00001}-of-00002.parquet")
     assert read_all(remote) == read_all(open_source(parquet))
+    assert len(list(remote.entries())) == 12  # once more, as a conversion that goes on lists it
     assert all(part is not None for _, part in server.asked)
 
 

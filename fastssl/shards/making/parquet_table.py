@@ -6,6 +6,7 @@ A column may hold images: their bytes, or, as Hugging Face keeps them, a struct 
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import io
 import json
@@ -146,9 +147,9 @@ class ParquetTable:
         self.root, self.files = root, list(files)
         self.place = f"{root}/{files[0]}" if len(files) == 1 else str(root)
         """Named in errors."""
-        self._store = open_store(root)
-        with open_parquet_file(self._arrow, self._store, files[0]) as file:
-            self._schema = file.schema_arrow
+        with contextlib.closing(open_store(root)) as store:
+            with open_parquet_file(self._arrow, store, files[0]) as file:
+                self._schema = file.schema_arrow
         self.names: list[str] = self._schema.names
         self.image_column = self._find_image(image_column, path_column)
         """The column that holds images, if one does."""
@@ -246,15 +247,16 @@ class ParquetTable:
         Of the column of images the values are ``ImagePlace``.
         """
         self.blocks = []
-        for file_name in self.files:
-            where = f" of {file_name}" if len(self.files) > 1 else ""
-            with open_parquet_file(self._arrow, self._store, file_name) as file:
-                self._check_same(file, file_name)
-                try:
-                    for number, values in enumerate(self._rows_of(file, file_name, names), 1):
-                        yield (f"{number}{where}" if where else number), values
-                except (self._arrow.ArrowException, OSError, ValueError) as error:
-                    raise _unreadable(f"{self._store.place}/{file_name}", error) from None
+        with contextlib.closing(open_store(self.root)) as store:
+            for file_name in self.files:
+                where = f" of {file_name}" if len(self.files) > 1 else ""
+                with open_parquet_file(self._arrow, store, file_name) as file:
+                    self._check_same(file, file_name)
+                    try:
+                        for number, values in enumerate(self._rows_of(file, file_name, names), 1):
+                            yield (f"{number}{where}" if where else number), values
+                    except (self._arrow.ArrowException, OSError, ValueError) as error:
+                        raise _unreadable(f"{self.root}/{file_name}", error) from None
 
     def _check_same(self, file: Any, name: str) -> None:
         lacking = [n for n in self.names if file.schema_arrow.get_field_index(n) < 0]
@@ -263,7 +265,7 @@ class ParquetTable:
                 lacking = [one]
         if lacking:
             raise InputError(
-                f"{self._store.place}/{name}: its column {lacking[0]!r} is not there, or not as in "
+                f"{self.root}/{name}: its column {lacking[0]!r} is not there, or not as in "
                 f"{self.files[0]}; convert files of one kind at once"
             )
 
@@ -279,7 +281,7 @@ class ParquetTable:
                 self.blocks.append((told.num_rows, told.total_byte_size))
             if image is not None and told.total_byte_size > _MAX_GROUP_BYTES:
                 raise InputError(
-                    f"{self._store.place}/{name}: row group {group} has {told.total_byte_size:,} "
+                    f"{self.root}/{name}: row group {group} has {told.total_byte_size:,} "
                     f"bytes, up to {_MAX_GROUP_BYTES:,} are read at once; write it again with "
                     "smaller ones"
                 )
@@ -304,10 +306,6 @@ class ParquetTable:
     def _has_path(self, image: str) -> bool:
         kind = self._schema.field(image).type
         return bool(self._arrow.types.is_struct(kind) and kind.get_field_index("path") >= 0)
-
-    def close(self) -> None:
-        """Let go of the store."""
-        self._store.close()
 
 
 class RowReader:

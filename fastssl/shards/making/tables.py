@@ -325,10 +325,7 @@ class ImageTable(TableSource):
 
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a row, in the order of the files."""
-        try:
-            yield from super().entries()
-        finally:
-            self._parquet.close()
+        yield from super().entries()
         self.blocks = self._parquet.blocks
 
     def _make_entry(
