@@ -77,6 +77,7 @@ class NormalsConfig(PhotographConfig):
 class Normals(DenseTask):
     """A classifier of every place of a trunk's last map, whose answer is a direction."""
 
+    config: NormalsConfig  # type: ignore[assignment]  # views of photographs, not those of Newell
     metrics = (
         Metric("accuracy", "share", "places whose cluster of normals is found"),
         Metric("test_median_angle", "degrees", "median angle to the normals of test images"),

@@ -66,7 +66,7 @@ def parse_target_folders(texts: Sequence[str]) -> tuple[TargetFolder, ...]:
         InputError: for another form, a name that no target can have or that comes twice, or what is
             no folder.
     """
-    folders = []
+    folders: list[TargetFolder] = []
     for text in texts:
         name, has_folder, path = text.partition("=")
         if not (name and has_folder and path):
