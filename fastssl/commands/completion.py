@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from . import COMMANDS
+from .evaluate import list_tasks
 from .frame import parse_arguments
 
 _OPTION = re.compile(r"(--[a-z][a-z0-9.-]*)(?: \{([\w.,-]+)\}| (true\|false))?")
@@ -80,6 +81,8 @@ def list_options(name: str) -> dict[str, list[str]]:
 
         recipes = {type(build_recipe(recipe).task): recipe for recipe in recipe_names(False)}
         texts += [read_help(name, recipe) for recipe in recipes.values()]
+    if name == "evaluate":
+        texts += [read_help(name, task) for task in list_tasks()]
     found: dict[str, set[str]] = {}
     for option, words, booleans in _OPTION.findall("\n".join(texts)):
         # Without a word to offer, the shell offers files.
@@ -103,6 +106,8 @@ def list_cases() -> Iterator[tuple[str, str, list[str]]]:
                 yield name, option, words
         if name in ("train", "bench-training"):
             yield name, name, [recipes, "--list" if name == "train" else "--help"]
+        if name == "evaluate":
+            yield name, name, [*list_tasks()]
         yield name, "", [*options]
 
 

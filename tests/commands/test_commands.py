@@ -85,6 +85,8 @@ def test_bash_completes_commands_options_and_their_words(complete):
     assert "--task.num-permutations" in complete("train", "demo", "--task.num-")
     assert complete("make-shards", "--json", "") == complete("make-shards", "photos") == []
     assert complete("completion", "") == ["bash", "zsh"]
+    assert complete("evaluate", "det") == ["detect"]
+    assert complete("evaluate", "detect", "--pooling", "") == ["roi_align", "roi_pool"]
 
 
 @pytest.mark.slow
