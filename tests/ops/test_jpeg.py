@@ -402,7 +402,8 @@ def test_a_view_that_passes_its_square_is_refused():
     payload = torch.frombuffer(content, dtype=torch.uint8)
     for size in ([0, 4], [4, 0], [5, 4], [4, 5]):
         views = torch.tensor([[0, 0, 9, 8, 0, 0, 0, *size]], dtype=torch.int32)
-        _, (status, *_) = torch.ops.fastssl.decode_views(payload, views, 4, False)
+        no_record = torch.empty(0, dtype=torch.uint8)
+        _, (status, *_) = torch.ops.fastssl.decode_views(payload, views, 4, False, no_record)
         assert jpeg.STATUSES[status] == "corrupt"
 
 
