@@ -85,6 +85,7 @@ def find_folder(
         return config.output_dir
     digests, divided, run, more = depends_on
     fields = {**dataclasses.asdict(run), **dict.fromkeys(free)}
+    del fields["checks"]  # they change no result, and folders of before have no word of them
     rows = [hash_rows(side) for side in (divided.train_rows, divided.test_rows)]
     content = [digests, rows, subject.digest, fields, *more]
     digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

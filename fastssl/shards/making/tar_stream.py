@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -216,8 +217,9 @@ def _add(
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    content = b"" if file is None else file.read()
-    if len(content) < member.size:
+    content = io.BytesIO()  # whose value is no copy; tarfile would hold the pieces and the whole
+    if (file := archive.extractfile(member)) is not None:
+        shutil.copyfileobj(file, content, _PIECE_BYTES)
+    if content.tell() < member.size:
         raise tarfile.ReadError(f"cut off in {member.name}")
-    return content
+    return content.getvalue()
