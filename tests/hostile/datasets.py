@@ -150,6 +150,14 @@ def train(dataset: Path, loader: str) -> Words:
     return (*words, *sizes, "--data.loader", loader, "--log.tensorboard", "false")
 
 
+def probe(dataset: Path) -> Words:
+    """Return the command line of a run on a dataset that is whole, probed on this one."""
+    whole = dataset.parent / "whole"
+    whole.mkdir()
+    words = train(copy_base(whole), "native")
+    return (*words, "--probe.data-path", dataset, "--probe.every-steps", "1")
+
+
 def _case(
     name: str, change: Callable[[Path], object], command: Callable[[Path], Words], says: str = ""
 ) -> Case:
@@ -206,6 +214,8 @@ def list_cases() -> list[Case]:
             for name, change in list_files().items()
         ),
         *(_case(f"file: {name}, checked", change, check) for name, change in list_files().items()),
+        *(_case(f"manifest: {name}, probed", manifest(name), probe) for name in texts),
+        *(_case(f"file: {name}, probed", change, probe) for name, change in list_files().items()),
         _case("tar: negative size", lambda d: set_size(d / SHARD, b"-0000001000"), check),
     ]
     for kind, told, tell in (("row", lies.ROWS, _tell), ("picture", lies.PICTURES, _show)):
@@ -218,6 +228,7 @@ def list_cases() -> list[Case]:
         change = functools.partial(tell, names=names)
         cases += [_case(f"{kind}: all, {loader}", change, runs(loader)) for loader in LOADERS]
         cases.append(_case(f"{kind}: all, checked", change, check))
+        cases.append(_case(f"{kind}: all, probed", change, probe))
     beton_names = list(lies.BETON_ROWS)
     cases += [_case(f"beton: {n}", beton([n]), runs("ffcv")) for n in beton_names]
     cases += [_case("beton: all", beton(beton_names), runs("ffcv"))]
