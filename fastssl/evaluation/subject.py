@@ -14,9 +14,9 @@ from ..errors import InputError, nearest
 from ..fields import Documented
 from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
 from ..models.export import is_export
-from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign
+from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign, outline_foreign
 from ..models.input_spec import SCALE_NAMES, InputSpec
-from ..models.state_dicts import load_state
+from ..models.state_dicts import fit_file, load_state
 from ..models.trunks import STANDARD_VGG_WIDTH, STANDARD_WIDTH
 from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
 from ..runs.result import is_name
@@ -157,6 +157,9 @@ def _open_weights(path: Path, name: str, width: int) -> Subject:
             "resnet50, torchvision:NAME or timm:NAME"
         )
     if is_foreign(name):
+        outline = outline_foreign(name)
+        if outline is not None:  # what does not fit costs no memory: there are networks of 2.5 GB
+            fit_file(outline.network, name, path, CLASSIFIERS)
         foreign, spec = build_foreign(name)
         unused = load_state(foreign.network, name, path, CLASSIFIERS)
         trunk: Trunk = foreign

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, nearest
@@ -103,6 +104,27 @@ def build_foreign(name: str) -> tuple[ForeignTrunk, InputSpec]:
     """
     library, _, network = name.partition(":")
     return (_build_torchvision if library == "torchvision" else _build_timm)(network)
+
+
+def outline_foreign(name: str) -> ForeignTrunk | None:
+    """Return a network of another library without its weights' memory.
+
+    Args:
+        name: as ``build_foreign`` takes it.
+
+    Returns:
+        The trunk on the device "meta"; None where building it looks at numbers, of which there are
+        none there.
+
+    Raises:
+        InputError: for an unknown name.
+        ImportError: if the library is not installed.
+    """
+    try:
+        with torch.device("meta"):
+            return build_foreign(name)[0]
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def _build_torchvision(name: str) -> tuple[ForeignTrunk, InputSpec]:

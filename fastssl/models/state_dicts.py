@@ -124,19 +124,19 @@ def find_missing(fitted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     return [n for n in wanted if n not in fitted and not n.endswith("num_batches_tracked")]
 
 
-def load_state(
+def fit_file(
     network: nn.Module, name: str, path: Path, optional: tuple[str, ...] = ()
-) -> list[str]:
-    """Load somebody's weights into a network.
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Read somebody's weights, and see that a network takes them.
 
     Args:
-        network: takes them.
+        network: takes them; of its tensors names and shapes are enough.
         name: of the trunk that it is.
         path: the file.
         optional: beginnings of names that may be missing, such as a classifier's.
 
     Returns:
-        Names in the file that the network has no use for, such as those of a head.
+        All tensors of the file, and those that the network takes under its own names.
 
     Raises:
         InputError: if tensors are missing or of another shape; names them and the trunk of ours
@@ -152,7 +152,28 @@ def load_state(
             f"missing, of another shape or no dense numbers ({_first_few(missing)}); the file has "
             f"{len(state)}, such as {_first_few(list(state))}; {_suggest(state, share)}"
         )
-    network.load_state_dict({**wanted, **fitted})
+    return state, fitted
+
+
+def load_state(
+    network: nn.Module, name: str, path: Path, optional: tuple[str, ...] = ()
+) -> list[str]:
+    """Load somebody's weights into a network.
+
+    Args:
+        network: takes them.
+        name: as ``fit_file`` takes it, and what follows too.
+        path: the file.
+        optional: beginnings of names that may be missing.
+
+    Returns:
+        Names in the file that the network has no use for, such as those of a head.
+
+    Raises:
+        InputError: as of ``fit_file``.
+    """
+    state, fitted = fit_file(network, name, path, optional)
+    network.load_state_dict({**network.state_dict(), **fitted})
     used = {id(tensor) for tensor in fitted.values()}
     return [key for key, tensor in state.items() if id(tensor) not in used]
 

@@ -9,10 +9,12 @@ import safetensors.torch
 import torch
 
 from fastssl.errors import InputError
+from fastssl.evaluation import subject as subjects
 from fastssl.evaluation.extract import find_end_points
 from fastssl.evaluation.subject import open_subject
 from fastssl.models import build_trunk, digest_trunk, save_trunk
 from fastssl.models.base import check_end_points
+from fastssl.models.foreign import outline_foreign
 from fastssl.models.input_spec import INPUT_KEY, InputSpec
 
 PICTURES = torch.rand(2, 3, 64, 64)
@@ -146,3 +148,16 @@ def test_an_end_point_that_is_not_there_lists_those_that_are() -> None:
         check_end_points(trunk, ("res5",), find_end_points(trunk, 32))
     with pytest.raises(InputError, match="does not take pictures of 8 pixels"):
         find_end_points(build_trunk("alexnet", 1), 8)
+
+
+def test_weights_that_do_not_fit_cost_no_memory_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision.models")
+    torch.save({"x.weight": torch.zeros(3)}, tmp_path / "weights.pt")
+    outline = outline_foreign("torchvision:vit_h_14")
+    assert {tensor.device.type for tensor in outline.network.state_dict().values()} == {"meta"}
+    assert outline_foreign("torchvision:regnet_x_400mf") is None  # it looks at its numbers
+    monkeypatch.setattr(subjects, "build_foreign", lambda _: pytest.fail("it was built"))
+    with pytest.raises(InputError, match="does not fit trunk 'torchvision:vit_h_14'"):
+        open_subject(tmp_path / "weights.pt", "torchvision:vit_h_14")
