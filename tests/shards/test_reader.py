@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -61,8 +62,8 @@ def test_a_dataset_that_was_replaced_does_not_unpickle(folder, photographs, make
 def test_other_processes_read_the_same(folder, method):
     dataset = open_dataset(folder)
     wanted = [dataset.read_payload(i) for i in range(12)]
-    with get_context(method).Pool(2) as pool:
-        assert pool.map(dataset.read_payload, range(12)) == wanted
+    with ProcessPoolExecutor(2, get_context(method)) as pool:
+        assert list(pool.map(dataset.read_payload, range(12))) == wanted
 
 
 def test_threads_read_while_shards_are_closed_behind_them(folder, monkeypatch):

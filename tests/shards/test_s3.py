@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
@@ -68,8 +69,8 @@ def test_s3_reads_as_the_folder_in_parent_and_children(folder, bucket):
     local, dataset = open_dataset(folder), open_dataset(f"{bucket}/sets/ds")
     wanted = [local.read_payload(i) for i in range(12)]
     assert [dataset.read_payload(i) for i in range(12)] == wanted
-    with get_context("fork").Pool(2) as pool:
-        assert pool.map(dataset.read_payload, range(12)) == wanted
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        assert list(pool.map(dataset.read_payload, range(12))) == wanted
     assert dataset.read_members(3) == local.read_members(3)
 
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_without_a_named_cache_it_lies_where_xdg_says(address, tmp_path, monkeyp
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_ranks_that_start_together_fetch_the_index_once(server, address):
     server.delay_s = 0.1
-    with get_context("fork").Pool(4) as pool:
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
         assert len(set(pool.map(_open_and_digest, [address] * 4, chunksize=1))) == 1
     rows = [part for part in asked_for(server, "index.bin") if "bytes=0-" not in part]
     assert len(rows) == 1
@@ -499,8 +500,8 @@ def test_other_processes_read_after_the_parent_has_read(folder, address, method)
     local, dataset = open_dataset(folder), open_dataset(address)
     wanted = [local.read_payload(i) for i in range(12)]
     assert dataset.read_payload(0) == wanted[0]
-    with get_context(method).Pool(2) as pool:
-        assert pool.map(dataset.read_payload, range(12)) == wanted
+    with ProcessPoolExecutor(2, get_context(method)) as pool:
+        assert list(pool.map(dataset.read_payload, range(12))) == wanted
         # The parent's own connections are still whole.
         assert [dataset.read_payload(i) for i in range(12)] == wanted
 
