@@ -26,7 +26,7 @@ from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.encode import Encoding, EncodingName, encode_picture
 from ..shards.making.entries import LeftOut
 from ..shards.making.report import ConversionReport
-from ..shards.making.sources import open_source, read_entry
+from ..shards.making.sources import EntryReader, open_source
 from ..shards.picture import PictureError
 from ..studies.cost import measure_device
 from ..system.cpus import available_cpus
@@ -139,11 +139,12 @@ def measure_rates(
 def _copy_photographs(source: Path, work: Path) -> list[int]:
     """Copy some photographs from all over a source; return their sizes."""
     opened = open_source(source)
+    reader = EntryReader(opened.root)
     entries = list(itertools.islice(opened.entries(), _MAX_LISTED))
     sizes: list[int] = []
     for entry in entries[:: max(1, len(entries) // _MAX_PHOTOGRAPHS)][:_MAX_PHOTOGRAPHS]:
         with contextlib.suppress(LeftOut):
-            data = read_entry(opened.root, entry).data
+            data = reader.begin(entry)().data
             (work / f"{len(sizes)}").write_bytes(data)
             sizes.append(len(data))
     if not sizes:

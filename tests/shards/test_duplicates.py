@@ -14,21 +14,21 @@ from fastssl.shards import open_dataset
 from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.making import duplicates
 from fastssl.shards.making.convert import ConvertConfig, convert
-from fastssl.shards.making.duplicates import PRINT, find_repeated, is_blank, take_print
+from fastssl.shards.making.duplicates import PRINT, find_repeated, look_at
 
 
 def test_a_blank_picture_is_one_whose_pixels_are_all_nearly_equal(encode, draw_photograph):
     white = Image.new("RGB", (400, 300), "white")
-    assert is_blank(encode(white))
-    assert is_blank(encode(Image.new("L", (40, 30), 3), "PNG"))
-    assert not is_blank(encode(draw_photograph(0)))
+    assert look_at(encode(white)).is_blank
+    assert look_at(encode(Image.new("L", (40, 30), 3), "PNG")).is_blank
+    assert not look_at(encode(draw_photograph(0))).is_blank
     white.paste((0, 0, 0), (200, 100, 240, 130))
-    assert not is_blank(encode(white))
+    assert not look_at(encode(white)).is_blank
 
 
 def test_a_picture_looks_the_same_smaller_and_at_another_quality(encode, draw_photograph):
     def look(data):
-        return np.frombuffer(take_print(data), PRINT)["look"]
+        return np.frombuffer(look_at(data).print, PRINT)["look"]
 
     picture = draw_photograph(1, 400, 300)
     one = look(encode(picture, quality=95))

@@ -9,7 +9,7 @@ dataset stays. Tars keep the others, and the index passes over them.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,34 +34,30 @@ _LOOKED_AT = 64  # pixels of the short side, at least, to which a JPEG is reduce
 _BANDS = ((0, 21), (21, 21), (42, 22))  # of two different bits one of three bands has none
 
 
-def _reduce(data: bytes, limits: DecodeLimits) -> Image.Image:
+class Look(NamedTuple):
+    """What a picture shows, as far as others are compared with it."""
+
+    is_blank: bool
+    """Whether it shows nothing."""
+    print: bytes
+    """Its print, one ``PRINT``."""
+
+
+def look_at(data: bytes, limits: DecodeLimits = LIMITS) -> Look:
+    """Look at a picture that can be decoded; once, and reduced while it is decoded.
+
+    Args:
+        data: its file.
+        limits: how much work it may make.
+    """
     image = open_picture(data, limits)
     image.draft("RGB", (_LOOKED_AT, _LOOKED_AT))
-    return image.convert("RGB")
-
-
-def is_blank(data: bytes, limits: DecodeLimits = LIMITS) -> bool:
-    """Tell whether a picture that can be decoded shows nothing.
-
-    Args:
-        data: its file.
-        limits: how much work it may make.
-    """
-    extrema = np.array(_reduce(data, limits).getextrema())
-    return bool((extrema[:, 1] - extrema[:, 0] <= BLANK_RANGE).all())
-
-
-def take_print(data: bytes, limits: DecodeLimits = LIMITS) -> bytes:
-    """Return the print of a picture that can be decoded, one ``PRINT``.
-
-    Args:
-        data: its file.
-        limits: how much work it may make.
-    """
-    grey = _reduce(data, limits).convert("L").resize((9, 8), Image.Resampling.BOX)
-    levels = np.asarray(grey, np.int16)
-    look = np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes()
-    return hashlib.sha256(data).digest()[:16] + look
+    small = image.convert("RGB")
+    extrema = np.array(small.getextrema())
+    is_blank = bool((extrema[:, 1] - extrema[:, 0] <= BLANK_RANGE).all())
+    levels = np.asarray(small.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    bits = np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes()
+    return Look(is_blank, hashlib.sha256(data).digest()[:16] + bits)
 
 
 def find_repeated(

@@ -27,7 +27,7 @@ from ..manifest import BUILDING_NAME
 from .entries import LeftOut
 from .plan import PLAN, ConversionPlan, PlannedEntries
 from .slices import SliceRecord, convert_slice, load_record
-from .sources import read_entry
+from .sources import EntryReader
 from .writer import shard_name
 
 PACKAGE = Path(__file__).parents[2]
@@ -74,11 +74,11 @@ def look(out: Path, positions: Sequence[int]) -> Sight:
         return Sight(_describe_code(), "", ())
     seen = []
     plan = ConversionPlan.parse(text)
-    entries = PlannedEntries(building)
+    entries, reader = PlannedEntries(building), EntryReader(parse_place(plan.root))
     for position in positions:
         (entry,) = entries.read(position, position + 1)
         try:
-            data = read_entry(parse_place(plan.root), entry).data
+            data = reader.begin(entry)().data
             seen.append((entry.name, hashlib.sha256(data).hexdigest()))
         except LeftOut as error:
             seen.append((entry.name, error.reason))

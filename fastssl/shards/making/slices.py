@@ -21,7 +21,7 @@ from ..entry_points import EntryPointsPart
 from ..index import ROW, Payload
 from ..manifest import BUILDING_NAME
 from ..picture import PictureError
-from .duplicates import BLANK_RANGE, is_blank, take_print
+from .duplicates import BLANK_RANGE, look_at
 from .encode import EncodedPicture, Encoding, encode_picture
 from .entries import Entry, LeftOut, describe_end
 from .entry_points import find_entry_points
@@ -161,7 +161,8 @@ def _make_sample(
         sample = read()
         num_bytes = len(sample.data)
         picture = encode_picture(sample.data, encoding, plan.limits)
-        if "blank" in plan.drop and is_blank(sample.data, plan.limits):
+        look = look_at(sample.data, plan.limits) if plan.drop else None
+        if look is not None and look.is_blank and "blank" in plan.drop:
             raise LeftOut("blank", f"all pixels within {BLANK_RANGE} levels of 255")
     except (LeftOut, PictureError) as error:
         return _Sample(entry.name, num_bytes, reason=error.reason, detail=error.detail)
@@ -184,7 +185,6 @@ def _make_sample(
         said = entry.columns.get("boxes_size")
         annotated = entries.read_target(position, spec)
         objects, counts = place_objects(annotated, said and (said[0], said[1]), picture)
-    taken = take_print(sample.data, plan.limits) if finds_duplicates(plan) else b""
     return _Sample(
         entry.name,
         num_bytes,
@@ -193,7 +193,7 @@ def _make_sample(
         metadata,
         objects,
         counts,
-        taken,
+        b"" if look is None else look.print,
         entry_points=record,
     )
 
