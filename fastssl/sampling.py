@@ -80,6 +80,21 @@ def count_remaining(num_samples: int, num_held_out: int) -> int:
     return num_samples - num_held_out
 
 
+def list_positions(start: int, stop: int, rank: int, world_size: int) -> NDArray[np.int64]:
+    """Return a rank's positions of a stretch of the stream: those with s mod W = r, ascending.
+
+    Args:
+        start: first position of the stretch.
+        stop: behind its last one.
+        rank: r, 0 .. W - 1.
+        world_size: W.
+
+    Returns:
+        int64 (B,).
+    """
+    return np.arange(start + (rank - start) % world_size, stop, world_size, dtype=np.int64)
+
+
 class HoldOut:
     """A part of the samples that training keeps away from: a function of (dataset, seed) alone.
 
@@ -171,6 +186,9 @@ class SampleOrder:
         """
         positions = np.asarray(positions, np.int64)
         epochs, places = np.divmod(positions, self.num_samples)
+        first, last = (int(epochs.min()), int(epochs.max())) if epochs.size else (0, 0)
+        if first == last:  # as most steps are; picking rows apart takes as long as an id
+            return epochs, self.ids(first, places)
         ids = np.empty_like(places)
         for epoch in np.unique(epochs):
             rows = epochs == epoch

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..batch import Batch
 from ..config import LoaderConfig, check_batch_size
 from ..errors import InputError, nearest
-from ..sampling import HoldOut, SampleOrder, count_remaining
+from ..sampling import HoldOut, SampleOrder, count_remaining, list_positions
 from ..shards import ShardDataset
 from ..shards.target_files import ENDING, open_target_file
 from ..stages import STAGES
@@ -200,8 +200,8 @@ class Loader(abc.ABC):
             This rank's share of each.
         """
         stop = position + count * self.config.global_batch_size
-        positions = np.arange(position, stop, dtype=np.int64)
-        whole = self._plan(*self.order.at(positions[positions % self.world_size == self.rank]))
+        positions = list_positions(position, stop, self.rank, self.world_size)
+        whole = self._plan(*self.order.at(positions))
         # Copies: what belongs to a batch must not keep the others' memory alive.
         return [
             BatchPlan(ids.copy(), epochs.copy(), boxes.copy(), faults.copy())

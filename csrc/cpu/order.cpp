@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 namespace {
 
@@ -23,6 +25,7 @@ constexpr int64_t kSmallDomain = 4096;
 constexpr int kRounds = 8;
 constexpr int kRoundsSmall = 24;
 constexpr int64_t kGrain = 16384;
+constexpr int64_t kMemoFrom = 4096;
 
 // The finaliser of SplitMix64.
 inline uint64_t mix(uint64_t x) {
@@ -81,6 +84,26 @@ class Bijection {
   int rounds_;
 };
 
+// The chunks that were looked up last. A long stretch of places asks for some twenty of each lane's
+// window again and again; finding one anew is a third of an id's time.
+class ChunkMemo {
+ public:
+  ChunkMemo() : entries_(int64_t{1} << kBits) {}
+
+  int64_t find(const Bijection& chunks, int64_t slot, uint64_t key) {
+    Entry& entry = entries_[static_cast<uint64_t>(slot) * kGolden >> (64 - kBits)];
+    if (entry.slot != slot) entry = {slot, chunks.forward(slot, key)};
+    return entry.chunk;
+  }
+
+ private:
+  static constexpr int kBits = 12;
+  struct Entry {
+    int64_t slot = -1, chunk = -1;
+  };
+  std::vector<Entry> entries_;
+};
+
 struct ChunkedOrder {
   ChunkedOrder(int64_t num_samples, uint64_t order_key, uint64_t window_key, int64_t chunk_size,
                int64_t num_lanes, int64_t window_chunks)
@@ -98,7 +121,8 @@ struct ChunkedOrder {
     behind = (chunks.inverse(num_chunks - 1, order_key) + 1) * chunk_size - gap;
   }
 
-  int64_t id(int64_t place) const {
+  // memo: of the calling thread; null where it would cost more than it saves.
+  int64_t id(int64_t place, ChunkMemo* memo) const {
     const int64_t lane = place % num_lanes, step = place / num_lanes;
     const int64_t lane_start = lane * share + std::min(lane, rest);
     const int64_t lane_length = share + (lane < rest ? 1 : 0);
@@ -110,7 +134,10 @@ struct ChunkedOrder {
                                            : Bijection(length).forward(step - start, key);
     int64_t sequence = lane_start + start + mixed;
     if (sequence >= behind) sequence += gap;
-    return chunks.forward(sequence / chunk_size, order_key) * chunk_size + sequence % chunk_size;
+    const int64_t slot = sequence / chunk_size;
+    const int64_t chunk = memo != nullptr ? memo->find(chunks, slot, order_key)
+                                          : chunks.forward(slot, order_key);
+    return chunk * chunk_size + (sequence - slot * chunk_size);
   }
 
   Bijection chunks, full_window;
@@ -145,7 +172,9 @@ at::Tensor order_ids(const at::Tensor& places, int64_t num_samples, int64_t orde
     const ChunkedOrder chunked(num_samples, key, static_cast<uint64_t>(window_key), chunk_size,
                                num_lanes, window_chunks);
     at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = chunked.id(in[i]);
+      std::optional<ChunkMemo> memo;
+      if (end - begin >= kMemoFrom) memo.emplace();
+      for (int64_t i = begin; i < end; ++i) out[i] = chunked.id(in[i], memo ? &*memo : nullptr);
     });
   }
   return ids;

@@ -13,10 +13,8 @@ import dataclasses
 import hashlib
 import importlib.util
 import itertools
-import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,21 +23,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import tyro
 
 from ..commands.frame import check_json_path, parse_arguments
 from ..errors import InputError, nearest
-from ..fields import Checked, Count, CountOrZero, NumThreads, Range, Rounds
+from ..fields import Checked, Count, NumThreads, Range, Rounds
 from ..shards import open_dataset
 from ..shards.beton import BETON_NAME
-from ..shards.index import INDEX_NAME, IndexHeader
-from ..shards.manifest import MANIFEST_NAME
 from ..system.cpus import available_cpus
 from ..system.machine import describe_environment
 from .harness import compare, run_rounds, summarize, write_result
 from .peers import NOTES, PEERS, PeerError, PeerSettings
-from .process import OURS, Contender, serve_first_batch, serve_passes
+from .process import OURS, Contender, ask, serve_passes
 
 VIEWS = {"rrc224": ("rrc", 256, 224), "jigsaw255": ("resize", 256, 255)}
 VIEWS |= {"color224": ("resize", 256, 224), "rrc96": ("rrc", 0, 96)}
@@ -74,9 +69,6 @@ class BenchLoaders(Checked):
     """With --recommend: images a second that the training takes; 0 if unknown."""
     passes: Annotated[int, Range(0, 1_000_000)] = 0
     """Instead: private memory of each of ours after 2 passes and after this many."""
-    first_batch: CountOrZero = 0
-    """Instead: seconds from opening to the first batch, with an index of this many rows that name
-    the dataset's first shard again and again."""
     scaling: str = ""
     """Instead: images a second of each of ours at these numbers of threads, comma-separated, beside
     threads that compute and touch no memory: more than these no loader can gain on the machine."""
@@ -92,10 +84,6 @@ class BenchLoaders(Checked):
         for number in self.scaling.split(",") if self.scaling else ():
             if not number.strip().isdecimal() or not 1 <= int(number) <= 1024:
                 raise InputError(f"--scaling ('{number}') must be numbers of threads, such as 1,2")
-        if self.first_batch and self.first_batch < self.batch_size:
-            raise InputError(
-                f"--first-batch ({self.first_batch}) must be at least a batch ({self.batch_size})"
-            )
 
     @property
     def settings(self) -> PeerSettings:
@@ -135,7 +123,7 @@ def choose_names(config: BenchLoaders) -> list[str]:
     for name in names:
         if name not in known:
             raise InputError(f"--loaders ('{name}') is not known{nearest(name, known)}")
-    if config.recommend or config.passes or config.first_batch or config.scaling:
+    if config.recommend or config.passes or config.scaling:
         known = OURS
         names = [name for name in names if name in OURS]
     return list(dict.fromkeys(names or known))
@@ -366,72 +354,26 @@ def measure_rate(contender: Contender, skip: int, count: int) -> float:
     return images / seconds
 
 
-# ---- memory, and the first batch -----------------------------------------------------------------
-
-
-def ask_each(
-    config: BenchLoaders, serve: Callable[..., None], keys: tuple[str, str], *extra: Any
-) -> dict[str, Any]:
-    """Run a function in a process for each of ours; return a row of two numbers for each."""
-    rows, notes = [], {}
-    context = multiprocessing.get_context("spawn")
-    for name in choose_names(config):
-        answer: Any = find_lack(name, config.settings)
-        if not answer:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, name, config.settings, *extra))
-            process.start()
-            theirs.close()
-            try:
-                answer = ours.recv()
-            except EOFError:
-                raise RuntimeError(f"{name}: its process ended") from None
-            finally:
-                process.join()
-        if isinstance(answer, list):
-            rows.append({"loader": name, **dict(zip(keys, answer, strict=True))})
-        else:
-            notes[name] = f"not measured: {answer}"
-    return {**describe(config), "rows": rows, "notes": notes}
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def measure_passes(config: BenchLoaders) -> dict[str, Any]:
     """Return private memory in MB after 2 passes and after all, for each of ours."""
-    keys = ("mb_after_2", "mb_after_all")
-    return {"passes": config.passes, **ask_each(config, serve_passes, keys, config.passes)}
+    rows, notes = [], {}
+    for name in choose_names(config):
+        answer: Any = find_lack(name, config.settings)
+        if not answer:
+            answer = ask(serve_passes, name, config.settings, config.passes)
+        if isinstance(answer, list):
+            rows.append(
+                {"loader": name, **dict(zip(("mb_after_2", "mb_after_all"), answer, strict=True))}
+            )
+        else:
+            notes[name] = f"not measured: {answer}"
+    return {"passes": config.passes, **describe(config), "rows": rows, "notes": notes}
 
 
-def measure_first_batch(config: BenchLoaders) -> dict[str, Any]:
-    """Return seconds to the first batch of a dataset with a long index, for each of ours."""
-    with tempfile.TemporaryDirectory() as folder:
-        repeat_samples(config.dataset, Path(folder), config.first_batch)
-        longer = dataclasses.replace(config, dataset=Path(folder))
-        result = ask_each(longer, serve_first_batch, ("seconds", "mb"))
-    return result
-
-
-def repeat_samples(source: Path, target: Path, count: int) -> None:
-    """Make a dataset whose many rows name the samples of another's first shard."""
-    with contextlib.closing(open_dataset(source)) as dataset:
-        shard, manifest = dataset.manifest.shards[0], dataset.manifest
-        rows = np.resize(dataset.index[: shard.samples], count)
-    (target / shard.name).symlink_to((source / shard.name).absolute())
-    digest = hashlib.sha256(f"{manifest.digest} {count}".encode()).hexdigest()
-    with (target / INDEX_NAME).open("wb") as file:
-        file.write(IndexHeader(count, digest).pack())
-        rows.tofile(file)
-        # Pages that are not on the disk yet would count as memory of whoever maps them.
-        os.fsync(file.fileno())
-    longer = dataclasses.replace(
-        manifest,
-        num_samples=count,
-        digest=digest,
-        shards=(dataclasses.replace(shard, samples=count, stored=None),),
-    )
-    (target / MANIFEST_NAME).write_text(longer.to_json(), "ascii")
-
-
-MODES = {"passes": measure_passes, "first_batch": measure_first_batch, "scaling": measure_scaling}
+MODES = {"passes": measure_passes, "scaling": measure_scaling}
 """What is measured instead, by the option that asks for it."""
 
 

@@ -9,7 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,6 @@ def serve_passes(connection: Connection, name: str, settings: PeerSettings, pass
     os._exit(0)
 
 
-def serve_first_batch(connection: Connection, name: str, settings: PeerSettings) -> None:
-    """Send the seconds until the first batch is there, and the private memory then."""
-    with sending_refusals(connection):
-        began = time.perf_counter()
-        batches = run_ours(name, settings)
-        next(batches)
-        connection.send([time.perf_counter() - began, memory_mb("Private_Dirty")])
-    os._exit(0)
-
-
 @contextlib.contextmanager
 def sending_refusals(connection: Connection) -> Iterator[None]:
     """Send what a loader refuses instead of a result."""
@@ -111,6 +101,25 @@ def sending_refusals(connection: Connection) -> Iterator[None]:
         yield
     except InputError as error:
         connection.send(error)
+
+
+def ask(serve: Callable[..., None], *arguments: Any) -> Any:
+    """Run a function in a fresh process, which sends one answer over the connection it is given.
+
+    Raises:
+        RuntimeError: if it ends without one.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise RuntimeError(f"{arguments[0]}: its process ended") from None
+    finally:
+        process.join()
 
 
 # ---- its cost ------------------------------------------------------------------------------------
@@ -136,10 +145,15 @@ def cpu_seconds(first: int | None = None) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mb(*kinds: str) -> float:
-    """Return the sum of lines of smaps_rollup over this process and its descendants, in MB."""
+def memory_mb(*kinds: str, of: Sequence[int] = ()) -> float:
+    """Return the sum of lines of smaps_rollup, in MB.
+
+    Args:
+        kinds: names of the lines.
+        of: processes; none: this one and its descendants.
+    """
     total = 0
-    for process in family(os.getpid()):
+    for process in of or family(os.getpid()):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
                 if line.split(":")[0] in kinds:

@@ -69,6 +69,7 @@ COMMANDS = {
         ("doctor", "commands.doctor", _HERE, "what is there, what is missing, what is used"),
         ("completion", "commands.completion", _HERE, "complete commands in bash or zsh"),
         ("bench-loaders", "benchmarks.loaders", _MEASURING, "loaders beside their peers"),
+        ("bench-scale", "benchmarks.scale", _MEASURING, "what a hundred million samples cost"),
         ("bench-encodings", "benchmarks.encodings", _MEASURING, "bytes and speed of encodings"),
         ("bench-shards", "benchmarks.shards", _MEASURING, "the conversion of photographs"),
         ("bench-ops", "benchmarks.ops", _MEASURING, "operators against plain PyTorch"),

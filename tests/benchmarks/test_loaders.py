@@ -72,17 +72,6 @@ def test_memory_is_measured_after_two_passes_and_after_all(dataset_path, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_first_batch_of_a_long_index_is_timed(dataset_path, tmp_path):
-    path = tmp_path / "first.json"
-    options = ("--loaders", "webdataset", "--first-batch", 100_000, "--threads", 1)
-    done = run_tool("bench_loaders.py", dataset_path, *options, "--json", path)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(path.read_text())
-    assert result["samples"] == 100_000
-    assert result["rows"][0]["seconds"] > 0
-
-
-@pytest.mark.slow
 def test_threads_are_compared_with_a_computation(dataset_path, tmp_path):
     path = tmp_path / "scaling.json"
     options = ("--loaders", "webdataset", "--scaling", "1,2", "--json", path)
