@@ -4,6 +4,10 @@
 #include <cstring>
 #include <new>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace fastssl::jpeg {
 namespace {
 
@@ -71,11 +75,18 @@ void grow(std::vector<uint8_t>* scratch, size_t needed) {
   }
 }
 
-void clear(Block* block) { std::memset(block->coefficients, 0, 64 * sizeof(int16_t)); }
+void clear(int16_t* coefficients) {
+#if defined(__SSE2__)
+  // Of memset compilers make one instruction here, which takes longer than all of these.
+  for (int i = 0; i < 64; i += 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(coefficients + i), _mm_setzero_si128());
+  }
+#else
+  std::memset(coefficients, 0, 64 * sizeof(int16_t));
+#endif
+}
 
 }  // namespace
-
-void BaselineDecoder::set_vectorised(bool on) { is_vectorised_ = on; }
 
 bool BaselineDecoder::is_supported(const Layout& layout, int32_t factor) {
   if (!layout.is_baseline || !layout.is_single_scan || layout.blocks_per_mcu > 10) {
@@ -124,12 +135,11 @@ void BaselineDecoder::plan_planes(const Layout& layout, const std::vector<Rect>&
     find_scale(layout, i, factor_, &scale);
     plane.size = scale.size;
     plane.upsampling = scale.upsampling;
-    plane.inverse = plane.size == 8 ? pick_inverse_dct(is_vectorised_)
-                                    : pick_reduced_dct(plane.size, is_vectorised_);
+    plane.inverse = plane.size == 8 ? pick_inverse_dct(simd_) : pick_reduced_dct(plane.size, simd_);
     const int32_t columns = plane.h * plane.size, rows = plane.v * plane.size;
     plane.width = divide_up(int64_t{layout.width} * columns, layout.mcu_width);
     plane.height = divide_up(int64_t{layout.height} * rows, layout.mcu_height);
-    plane.waiting = nullptr;
+    plane.num_waiting = 0;
     plane.left = all.left * columns;
     plane.top = all.top * rows;
     plane.stride = ptrdiff_t{all.width()} * columns + 2 * kRowSlack;
@@ -224,35 +234,41 @@ bool BaselineDecoder::find_next(const uint8_t* data, Segment* out) {
   return true;
 }
 
-// Turns a block into samples, or lets it wait for a second one; clears it afterwards.
-void BaselineDecoder::store_block(int component, Block* block, int32_t num, uint8_t* out) {
+// Turns a block into samples, or lets it wait for others; clears it afterwards.
+void BaselineDecoder::store_block(int component, int16_t* block, int32_t num, uint8_t* out) {
   Plane& plane = planes_[component];
-  const uint16_t* steps = tables_.steps(component);
   if (num == 1) {
-    plane.inverse.one(block->coefficients, steps, num, out, plane.stride);
-    block->coefficients[0] = 0;
-  } else if (plane.waiting == nullptr) {
-    plane.waiting = block;
-    plane.waiting_out = out;
-  } else {
-    plane.inverse.two(plane.waiting->coefficients, block->coefficients, steps, plane.waiting_out,
-                      out, plane.stride);
-    clear(plane.waiting);
-    clear(block);
-    plane.waiting = nullptr;
+    plane.inverse.one(block, tables_.steps(component), num, out, plane.stride);
+    block[0] = 0;
+    return;
+  }
+  plane.waiting[plane.num_waiting] = block;
+  plane.waiting_outs[plane.num_waiting++] = out;
+  if (plane.num_waiting == (plane.inverse.four != nullptr ? 4 : 2)) {
+    transform_waiting(component);
   }
 }
 
-void BaselineDecoder::store_waiting() {
-  for (int i = 0; i < num_components_; ++i) {
-    Plane& plane = planes_[i];
-    if (plane.waiting != nullptr) {
-      plane.inverse.one(plane.waiting->coefficients, tables_.steps(i), 64, plane.waiting_out,
-                        plane.stride);
-      clear(plane.waiting);
-      plane.waiting = nullptr;
-    }
+void BaselineDecoder::transform_waiting(int component) {
+  Plane& plane = planes_[component];
+  const uint16_t* steps = tables_.steps(component);
+  int16_t* const* const blocks = plane.waiting;
+  uint8_t* const* const outs = plane.waiting_outs;
+  const int num = plane.num_waiting;
+  if (num == 3) {
+    // The first one once more, which gives the same samples.
+    plane.waiting[3] = blocks[0];
+    plane.waiting_outs[3] = outs[0];
   }
+  if (num > 2) {
+    plane.inverse.four(blocks, steps, outs, plane.stride);
+  } else if (num == 2) {
+    plane.inverse.two(blocks[0], blocks[1], steps, outs[0], outs[1], plane.stride);
+  } else if (num == 1) {
+    plane.inverse.one(blocks[0], steps, 64, outs[0], plane.stride);
+  }
+  std::for_each(blocks, blocks + num, clear);
+  plane.num_waiting = 0;
 }
 
 // Turns an MCU's coefficients into samples, if they are wanted; false where they are damaged.
@@ -272,10 +288,10 @@ bool BaselineDecoder::store_mcu(int64_t mcu, Block* block, int16_t* dc) {
         if (is_wanted) {
           block->coefficients[0] = dc[i];
           store_block(
-              i, block, num,
+              i, block->coefficients, num,
               plane.at((column * plane.h + h) * plane.size, (row * plane.v + v) * plane.size));
         } else {
-          clear(block);
+          clear(block->coefficients);
         }
       }
     }
@@ -290,7 +306,9 @@ bool BaselineDecoder::store_chunk(const Chunk& chunk) {
       return false;
     }
   }
-  store_waiting();
+  for (int i = 0; i < num_components_; ++i) {
+    transform_waiting(i);
+  }
   return true;
 }
 
@@ -384,7 +402,7 @@ const uint8_t* BaselineDecoder::upsample(Plane* plane, const Rect& box, int32_t 
   const int32_t shift = kind == Upsampling::h1v2 ? 0 : kind == Upsampling::h4v1 ? 2 : 1;
   const int32_t first = box.left >> shift, last = (box.right - 1) >> shift;
   upsample_row(kind, plane->at(first, near), plane->at(first, far), (y & 1) != 0, last + 1 - first,
-               is_vectorised_, scratch);
+               simd_, scratch);
   return scratch + box.left - (first << shift);
 }
 
@@ -400,7 +418,7 @@ void BaselineDecoder::convert(const Rect& box, uint8_t* rgb) {
     }
     const uint8_t* cb = upsample(&planes_[1], box, y, rows_[0].data());
     const uint8_t* cr = upsample(&planes_[2], box, y, rows_[1].data());
-    convert_row(luma, cb, cr, box.width(), is_vectorised_, rgb);
+    convert_row(luma, cb, cr, box.width(), simd_, rgb);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "jpeg/idct.h"
 #include "jpeg/parse.h"
 #include "jpeg/scan.h"
+#include "jpeg/simd.h"
 #include "jpeg/status.h"
 #include "jpeg/tables.h"
 
@@ -50,9 +51,6 @@ class BaselineDecoder {
   // Gives back memory that only large pictures need.
   void trim();
 
-  // Off: plain code instead of vector code, for tests; the results are the same.
-  void set_vectorised(bool on);
-
  private:
   // The samples of a component, as far as they lie around the boxes.
   struct Plane {
@@ -64,8 +62,10 @@ class BaselineDecoder {
     int32_t size;           // Samples of a block's side.
     InverseDct inverse;
     Upsampling upsampling;
-    Block* waiting;  // For a second block, since two are transformed at once; or null.
-    uint8_t* waiting_out;
+    // Blocks that wait until as many are there as are transformed at once.
+    int16_t* waiting[4];
+    uint8_t* waiting_outs[4];
+    int num_waiting;
 
     uint8_t* at(int32_t x, int32_t y) {
       return samples.data() + (y - top) * stride + kRowSlack + (x - left);
@@ -81,13 +81,13 @@ class BaselineDecoder {
   bool enter(const uint8_t* data, Segment* segment) const;
   bool store_chunk(const Chunk& chunk);
   bool store_mcu(int64_t mcu, Block* block, int16_t* dc);
-  void store_block(int component, Block* block, int32_t num, uint8_t* out);
-  void store_waiting();
+  void store_block(int component, int16_t* block, int32_t num, uint8_t* out);
+  void transform_waiting(int component);
   void repeat_edges();
   const uint8_t* upsample(Plane* plane, const Rect& box, int32_t y, uint8_t* scratch);
 
   ScanTables tables_;
-  bool is_vectorised_ = true;
+  const Simd simd_ = find_simd();
   int32_t num_components_ = 0;
   int32_t factor_ = 1;
   bool is_upsampled_ = false;

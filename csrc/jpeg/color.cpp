@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define FASTSSL_AVX2 1
-#include <immintrin.h>
-#endif
+#include "jpeg/intrinsics.h"
 
 namespace fastssl::jpeg {
 namespace {
@@ -64,27 +61,29 @@ void repeat_plain(const uint8_t* near, int32_t num, uint8_t* out) {
 
 #ifdef FASTSSL_AVX2
 
-#define FASTSSL_TARGET __attribute__((target("avx2")))
+// The factors of green, of which Cr's is split as below.
+constexpr auto kGreenPair = static_cast<int32_t>(
+    static_cast<uint32_t>(kGreenCr + (1 << kBits)) << 16 | static_cast<uint16_t>(kGreenCb));
 
-FASTSSL_TARGET inline __m256i load_16(const uint8_t* at) {
+FASTSSL_TARGET_AVX2 inline __m256i load_16(const uint8_t* at) {
   return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)at));
 }
 
 // Sixteen samples, each from 16 bits to 8 in the order of memory.
-FASTSSL_TARGET inline __m128i pack_16(__m256i words) {
+FASTSSL_TARGET_AVX2 inline __m128i pack_16(__m256i words) {
   return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
 }
 
-FASTSSL_TARGET inline __m256i three_times(__m256i a) {
+FASTSSL_TARGET_AVX2 inline __m256i three_times(__m256i a) {
   return _mm256_add_epi16(a, _mm256_add_epi16(a, a));
 }
 
-FASTSSL_TARGET inline void store_pairs(__m256i even, __m256i odd, uint8_t* out) {
+FASTSSL_TARGET_AVX2 inline void store_pairs(__m256i even, __m256i odd, uint8_t* out) {
   // Both are below 256: odd ones into the high bytes.
   _mm256_storeu_si256((__m256i*)out, _mm256_or_si256(even, _mm256_slli_epi16(odd, 8)));
 }
 
-FASTSSL_TARGET void widen_avx2(const uint8_t* near, int32_t num, uint8_t* out) {
+FASTSSL_TARGET_AVX2 void widen_avx2(const uint8_t* near, int32_t num, uint8_t* out) {
   const __m256i one = _mm256_set1_epi16(1), two = _mm256_set1_epi16(2);
   for (int32_t i = 0; i < num; i += 16) {
     const __m256i middle = three_times(load_16(near + i));
@@ -94,12 +93,12 @@ FASTSSL_TARGET void widen_avx2(const uint8_t* near, int32_t num, uint8_t* out) {
   }
 }
 
-FASTSSL_TARGET inline __m256i blend_16(const uint8_t* near, const uint8_t* far) {
+FASTSSL_TARGET_AVX2 inline __m256i blend_16(const uint8_t* near, const uint8_t* far) {
   return _mm256_add_epi16(three_times(load_16(near)), load_16(far));
 }
 
-FASTSSL_TARGET void blend_avx2(const uint8_t* near, const uint8_t* far, bool is_lower, int32_t num,
-                               uint8_t* out) {
+FASTSSL_TARGET_AVX2 void blend_avx2(const uint8_t* near, const uint8_t* far, bool is_lower,
+                                    int32_t num, uint8_t* out) {
   const __m256i bias = _mm256_set1_epi16(is_lower ? 2 : 1);
   for (int32_t i = 0; i < num; i += 16) {
     const __m256i sum = _mm256_add_epi16(blend_16(near + i, far + i), bias);
@@ -107,8 +106,8 @@ FASTSSL_TARGET void blend_avx2(const uint8_t* near, const uint8_t* far, bool is_
   }
 }
 
-FASTSSL_TARGET void widen_blend_avx2(const uint8_t* near, const uint8_t* far, int32_t num,
-                                     uint8_t* out) {
+FASTSSL_TARGET_AVX2 void widen_blend_avx2(const uint8_t* near, const uint8_t* far, int32_t num,
+                                          uint8_t* out) {
   const __m256i eight = _mm256_set1_epi16(8), seven = _mm256_set1_epi16(7);
   for (int32_t i = 0; i < num; i += 16) {
     const __m256i middle = three_times(blend_16(near + i, far + i));
@@ -121,7 +120,7 @@ FASTSSL_TARGET void widen_blend_avx2(const uint8_t* near, const uint8_t* far, in
 }
 
 // 16 bytes each of red, green and blue, interleaved: three vectors.
-FASTSSL_TARGET inline void interleave(__m128i r, __m128i g, __m128i b, __m128i* out) {
+FASTSSL_TARGET_AVX2 inline void interleave(__m128i r, __m128i g, __m128i b, __m128i* out) {
   const __m128i r0 = _mm_setr_epi8(0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5);
   const __m128i g0 = _mm_setr_epi8(-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1);
   const __m128i b0 = _mm_setr_epi8(-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1);
@@ -138,8 +137,8 @@ FASTSSL_TARGET inline void interleave(__m128i r, __m128i g, __m128i b, __m128i* 
 }
 
 // Sixteen pixels. Factors above 1 are split into a whole part and a rest that fits in 16 bits.
-FASTSSL_TARGET inline void convert_16(const uint8_t* y, const uint8_t* cb, const uint8_t* cr,
-                                      __m128i* out) {
+FASTSSL_TARGET_AVX2 inline void convert_16(const uint8_t* y, const uint8_t* cb, const uint8_t* cr,
+                                           __m128i* out) {
   const __m256i center = _mm256_set1_epi16(128), one = _mm256_set1_epi16(1);
   const __m256i luma = load_16(y);
   const __m256i b = _mm256_sub_epi16(load_16(cb), center);
@@ -152,9 +151,7 @@ FASTSSL_TARGET inline void convert_16(const uint8_t* y, const uint8_t* cb, const
                                        _mm256_srai_epi16(_mm256_add_epi16(red_rest, one), 1));
   const __m256i blue = _mm256_add_epi16(_mm256_add_epi16(luma, b2),
                                         _mm256_srai_epi16(_mm256_add_epi16(blue_rest, one), 1));
-  const auto factors = static_cast<int32_t>(static_cast<uint32_t>(kGreenCr + (1 << kBits)) << 16 |
-                                            static_cast<uint16_t>(kGreenCb));
-  const __m256i pair = _mm256_set1_epi32(factors), half = _mm256_set1_epi32(kHalf);
+  const __m256i pair = _mm256_set1_epi32(kGreenPair), half = _mm256_set1_epi32(kHalf);
   const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(b, r), pair);
   const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(b, r), pair);
   const __m256i green_rest =
@@ -164,8 +161,8 @@ FASTSSL_TARGET inline void convert_16(const uint8_t* y, const uint8_t* cb, const
   interleave(pack_16(red), pack_16(green), pack_16(blue), out);
 }
 
-FASTSSL_TARGET void convert_avx2(const uint8_t* y, const uint8_t* cb, const uint8_t* cr,
-                                 int32_t num, uint8_t* rgb) {
+FASTSSL_TARGET_AVX2 void convert_avx2(const uint8_t* y, const uint8_t* cb, const uint8_t* cr,
+                                      int32_t num, uint8_t* rgb) {
   __m128i out[3];
   int32_t i = 0;
   for (; i + 16 <= num; i += 16, rgb += 48) {
@@ -180,25 +177,88 @@ FASTSSL_TARGET void convert_avx2(const uint8_t* y, const uint8_t* cb, const uint
   }
 }
 
-bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+// The bytes of 32 pixels' red, green and blue, in turn: byte i of a row comes from channel i % 3.
+// Index of the first 64 and the last 32 in (red, green) and (blue, -) behind each other.
+struct Interleaving {
+  alignas(64) uint8_t of[128];
 
-#else
+  constexpr Interleaving() : of() {
+    for (int i = 0; i < 96; ++i) {
+      const int pixel = i / 3, channel = i % 3;
+      of[i] = static_cast<uint8_t>(channel * 32 + pixel);
+    }
+  }
+};
 
-bool has_avx2() { return false; }
+constexpr Interleaving kInterleaving;
+
+FASTSSL_TARGET_AVX512 inline __m512i load_32(const uint8_t* at) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)at));
+}
+
+FASTSSL_TARGET_AVX512 inline __m256i pack_32(__m512i words) {
+  return _mm512_cvtusepi16_epi8(_mm512_max_epi16(words, _mm512_setzero_si512()));
+}
+
+// 32 pixels, as 16 above.
+FASTSSL_TARGET_AVX512 inline void convert_32(const uint8_t* y, const uint8_t* cb, const uint8_t* cr,
+                                             __m512i* out) {
+  const __m512i center = _mm512_set1_epi16(128), one = _mm512_set1_epi16(1);
+  const __m512i luma = load_32(y);
+  const __m512i b = _mm512_sub_epi16(load_32(cb), center);
+  const __m512i r = _mm512_sub_epi16(load_32(cr), center);
+  const __m512i b2 = _mm512_add_epi16(b, b), r2 = _mm512_add_epi16(r, r);
+  const __m512i red_rest = _mm512_mulhi_epi16(r2, _mm512_set1_epi16(kRedCr - (1 << kBits)));
+  const __m512i blue_rest = _mm512_mulhi_epi16(b2, _mm512_set1_epi16(kBlueCb - (2 << kBits)));
+  const __m512i red = _mm512_add_epi16(_mm512_add_epi16(luma, r),
+                                       _mm512_srai_epi16(_mm512_add_epi16(red_rest, one), 1));
+  const __m512i blue = _mm512_add_epi16(_mm512_add_epi16(luma, b2),
+                                        _mm512_srai_epi16(_mm512_add_epi16(blue_rest, one), 1));
+  const __m512i pair = _mm512_set1_epi32(kGreenPair), half = _mm512_set1_epi32(kHalf);
+  const __m512i low = _mm512_madd_epi16(_mm512_unpacklo_epi16(b, r), pair);
+  const __m512i high = _mm512_madd_epi16(_mm512_unpackhi_epi16(b, r), pair);
+  const __m512i green_rest =
+      _mm512_packs_epi32(_mm512_srai_epi32(_mm512_add_epi32(low, half), kBits),
+                         _mm512_srai_epi32(_mm512_add_epi32(high, half), kBits));
+  const __m512i green = _mm512_add_epi16(luma, _mm512_sub_epi16(green_rest, r));
+  const __m512i red_green =
+      _mm512_inserti64x4(_mm512_castsi256_si512(pack_32(red)), pack_32(green), 1);
+  const __m512i only_blue = _mm512_castsi256_si512(pack_32(blue));
+  for (int k = 0; k < 2; ++k) {
+    const __m512i places = _mm512_load_si512(kInterleaving.of + 64 * k);
+    out[k] = _mm512_permutex2var_epi8(red_green, places, only_blue);
+  }
+}
+
+FASTSSL_TARGET_AVX512 void convert_avx512(const uint8_t* y, const uint8_t* cb, const uint8_t* cr,
+                                          int32_t num, uint8_t* rgb) {
+  __m512i out[2];
+  int32_t i = 0;
+  for (; i + 32 <= num; i += 32, rgb += 96) {
+    convert_32(y + i, cb + i, cr + i, out);
+    _mm512_storeu_si512(rgb, out[0]);
+    _mm256_storeu_si256((__m256i*)(rgb + 64), _mm512_castsi512_si256(out[1]));
+  }
+  if (i < num) {
+    convert_32(y + i, cb + i, cr + i, out);
+    std::memcpy(rgb, out, static_cast<size_t>(3 * (num - i)));
+  }
+}
 
 #endif
 
 }  // namespace
 
 void upsample_row(Upsampling kind, const uint8_t* near, const uint8_t* far, bool is_lower,
-                  int32_t num, bool is_vectorised, uint8_t* out) {
-  const bool is_fast = is_vectorised && has_avx2();
+                  int32_t num, Simd simd, uint8_t* out) {
 #ifdef FASTSSL_AVX2
-  if (is_fast && kind == Upsampling::h2v1) return widen_avx2(near, num, out);
-  if (is_fast && kind == Upsampling::h1v2) return blend_avx2(near, far, is_lower, num, out);
-  if (is_fast && kind == Upsampling::h2v2) return widen_blend_avx2(near, far, num, out);
+  if (simd >= Simd::avx2) {
+    if (kind == Upsampling::h2v1) return widen_avx2(near, num, out);
+    if (kind == Upsampling::h1v2) return blend_avx2(near, far, is_lower, num, out);
+    if (kind == Upsampling::h2v2) return widen_blend_avx2(near, far, num, out);
+  }
 #else
-  (void)is_fast;
+  (void)simd;
 #endif
   switch (kind) {
     case Upsampling::none:
@@ -218,12 +278,13 @@ void upsample_row(Upsampling kind, const uint8_t* near, const uint8_t* far, bool
   }
 }
 
-void convert_row(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int32_t num,
-                 bool is_vectorised, uint8_t* rgb) {
+void convert_row(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int32_t num, Simd simd,
+                 uint8_t* rgb) {
 #ifdef FASTSSL_AVX2
-  if (is_vectorised && has_avx2()) return convert_avx2(y, cb, cr, num, rgb);
+  if (simd == Simd::avx512) return convert_avx512(y, cb, cr, num, rgb);
+  if (simd == Simd::avx2) return convert_avx2(y, cb, cr, num, rgb);
 #else
-  (void)is_vectorised;
+  (void)simd;
 #endif
   convert_plain(y, cb, cr, num, rgb);
 }

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "jpeg/simd.h"
+
 namespace fastssl::jpeg {
 
 // How a component's samples become as many as the picture has.
@@ -30,11 +32,11 @@ constexpr int32_t kRowSlack = 64;
 // num: samples of near that are needed.
 // out: 1, 2 or 4 times num, and kRowSlack more that are overwritten.
 void upsample_row(Upsampling kind, const uint8_t* near, const uint8_t* far, bool is_lower,
-                  int32_t num, bool is_vectorised, uint8_t* out);
+                  int32_t num, Simd simd, uint8_t* out);
 
 // Converts a row; kRowSlack must be readable behind the inputs, nothing is written behind 3 * num.
-void convert_row(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int32_t num,
-                 bool is_vectorised, uint8_t* rgb);
+void convert_row(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int32_t num, Simd simd,
+                 uint8_t* rgb);
 
 // Repeats each sample three times.
 void convert_grey_row(const uint8_t* y, int32_t num, uint8_t* rgb);

@@ -11,6 +11,8 @@ namespace {
 #define FASTSSL_INLINE inline
 #endif
 
+FASTSSL_INLINE bool is_rare(bool condition) { return __builtin_expect(condition, 0); }
+
 // Afterwards there are at least 56 bits: two symbols.
 FASTSSL_INLINE void refill(Stream* s) {
   uint64_t next;
@@ -27,50 +29,43 @@ FASTSSL_INLINE uint32_t look_up(const HuffmanTable* table, const Stream& s) {
   return table->fast[s.bits >> (64 - HuffmanTable::kFastBits)];
 }
 
-// Where k has left the block, goes on to the next one; the entry of the next symbol is `after`
-// then.
-FASTSSL_INLINE void move_on(Stream* s, uint32_t after, uint32_t* entry) {
-#if defined(__x86_64__) && defined(__GNUC__)
-  // Compilers make a branch of conditional expressions here.
-  asm("cmpq $63, %[k]\n\tcmoval %[after], %[entry]\n\tcmovaq %[next_dc], %[next]\n\t"
-      "cmovaq %[zero], %[k]\n\tcmovaq %[behind], %[block]"
-      : [k] "+r"(s->k), [entry] "+r"(*entry), [next] "+r"(s->next), [block] "+r"(s->block)
-      : [after] "r"(after), [next_dc] "m"(s->block->next_dc), [behind] "r"(s->block + 1),
-        [zero] "r"(uint64_t{0})
-      : "cc");
-#else
-  const bool is_done = s->k > 63;
-  *entry = is_done ? after : *entry;
-  s->next = is_done ? s->block->next_dc : s->next;
-  s->block += is_done;
-  s->k = is_done ? 0 : s->k;
-#endif
+// Takes a symbol whose entry has been looked up: at most 27 bits of DC, 26 of AC.
+template <bool kRefills>
+FASTSSL_INLINE void take(Stream* s, const HuffmanTable* table, uint32_t entry) {
+  if (is_rare((entry & HuffmanTable::kMore) != 0)) entry = complete(*table, entry, s->bits);
+  s->bits <<= entry & 63;
+  s->count -= entry;
+  if (kRefills) refill(s);
+  s->k += entry >> 24;
+  s->block->coefficients[kPlaces[s->k]] = static_cast<int16_t>(entry >> 8);
 }
 
-// Takes a symbol, whose entry has been looked up, and looks up the next one: at most 27 bits for
-// DC, 26 for AC. Both tables that may be the next are read before it is known which.
-template <bool kRefills>
-FASTSSL_INLINE void next_symbol(Stream* s, uint32_t* entry) {
-  uint32_t now = *entry;
-  if (__builtin_expect((now & HuffmanTable::kMore) != 0, 0)) {
-    now = complete(*s->next, now, s->bits);
-  }
-  s->bits <<= now & 63;
-  s->count -= now;
-  if (kRefills) {
-    refill(s);
-  }
-  s->k += now >> 24;
-  s->block->coefficients[kPlaces[s->k]] = static_cast<int16_t>(now >> 8);
-  s->block->end = static_cast<int16_t>(s->k);
-  s->next = s->block->ac;
-  *entry = look_up(s->next, *s);
-  move_on(s, look_up(s->block->next_dc, *s), entry);
+// Takes a block's DC; returns the entry of the symbol behind it.
+FASTSSL_INLINE uint32_t begin_block(Stream* s) {
+  s->k = 0;
+  take<true>(s, s->block->dc, look_up(s->block->dc, *s));
+  s->ac = s->block->ac;
+  return look_up(s->ac, *s);
 }
 
 FASTSSL_INLINE uint32_t first_entry(Stream* s) {
   refill(s);
-  return look_up(s->next, *s);
+  return s->k == 0 ? begin_block(s) : look_up(s->ac, *s);
+}
+
+// Takes a symbol of AC and looks up the one behind it; false behind the last block.
+template <bool kRefills>
+FASTSSL_INLINE bool next_symbol(Stream* s, uint32_t* entry) {
+  take<kRefills>(s, s->ac, *entry);
+  if (is_rare(s->k > 63)) {
+    s->block->end = static_cast<int16_t>(s->k);
+    if (++s->block == s->last) return false;
+    if (!kRefills) refill(s);
+    *entry = begin_block(s);
+  } else {
+    *entry = look_up(s->ac, *s);
+  }
+  return true;
 }
 
 }  // namespace
@@ -82,18 +77,10 @@ void Stream::begin(const uint8_t* bytes, size_t size, int skipped) {
   end = bytes + size;
 }
 
-void build_stop(HuffmanTable* table) {
-  for (uint32_t& entry : table->fast) {
-    entry = HuffmanTable::kNoCode << 24;
-  }
-}
-
 void decode_one(Stream* a) {
   Stream s = *a;
   uint32_t entry = first_entry(&s);
-  while (s.block < s.last) {
-    next_symbol<false>(&s, &entry);
-    next_symbol<true>(&s, &entry);
+  while (next_symbol<false>(&s, &entry) && next_symbol<true>(&s, &entry)) {
   }
   *a = s;
 }
@@ -101,11 +88,8 @@ void decode_one(Stream* a) {
 void decode_two(Stream* a, Stream* b) {
   Stream s = *a, t = *b;
   uint32_t entry_s = first_entry(&s), entry_t = first_entry(&t);
-  while (s.block < s.last && t.block < t.last) {
-    next_symbol<false>(&s, &entry_s);
-    next_symbol<false>(&t, &entry_t);
-    next_symbol<true>(&s, &entry_s);
-    next_symbol<true>(&t, &entry_t);
+  while (next_symbol<false>(&s, &entry_s) && next_symbol<false>(&t, &entry_t) &&
+         next_symbol<true>(&s, &entry_s) && next_symbol<true>(&t, &entry_t)) {
   }
   *a = s;
   *b = t;

@@ -1,9 +1,9 @@
 // Entropy decoding of baseline JPEG: bits to coefficients, several restart segments at a time.
 //
-// What limits a decoder is latency: each symbol's length tells where the next one begins, and
-// whether a block ends here is a branch that no predictor learns. So there is no such branch: at
-// the end of a block pointers move on by conditional moves, and one loop does symbols of two
-// streams, whose chains of instructions overlap.
+// What limits a decoder is latency: each symbol's length tells where the next one begins. So one
+// loop does symbols of two streams, whose chains of instructions overlap, and nothing else lies on
+// these chains: that a block ends is a branch, which no predictor learns, but conditional moves in
+// its place cost each symbol more than the wrong guess costs a block.
 #pragma once
 
 #include <cstddef>
@@ -15,12 +15,12 @@
 
 namespace fastssl::jpeg {
 
-// A block while it is decoded, and what is decoded after it.
+// A block while it is decoded.
 struct alignas(32) Block {
-  int16_t coefficients[65];     // In natural order; DC is the difference from the last one.
-  int16_t end;                  // Where its last symbol led, from 1 on.
-  const HuffmanTable* ac;       // Its own.
-  const HuffmanTable* next_dc;  // Of the block behind it.
+  int16_t coefficients[65];  // In natural order; DC is the difference from the last one.
+  int16_t end;               // Where its last symbol led, from 1 on.
+  const HuffmanTable* dc;
+  const HuffmanTable* ac;
 };
 
 // How many coefficients of the zigzag there are (1: DC alone), or 0 for what no encoder writes.
@@ -40,13 +40,13 @@ struct Stream {
   // Readable bytes behind the end: a block takes at most 64 x 27 bits.
   static constexpr size_t kPadding = kMaxBlocks * 64 * 27 / 8 + 64;
 
-  uint64_t bits;             // The next ones, from the highest on.
-  uint64_t count;            // Of valid bits: in the lowest 6 bits, rubbish above.
-  const uint8_t* at;         // What comes after them.
-  const HuffmanTable* next;  // Of the next symbol.
-  uint64_t k;                // Place in the zigzag.
+  uint64_t bits;      // The next ones, from the highest on.
+  uint64_t count;     // Of valid bits: in the lowest 6 bits, rubbish above.
+  const uint8_t* at;  // What comes after them.
+  uint64_t k;         // Place in the zigzag; 0: the block has not begun.
+  const HuffmanTable* ac;
   Block* block;
-  Block* last;  // Where to stop; next_dc of the block before it is that of a table of stop_code.
+  Block* last;  // Where to stop.
   const uint8_t* end;
 
   // Begins a segment of `size` bytes without stuffing, kPadding behind it.
@@ -58,11 +58,7 @@ struct Stream {
   int64_t overrun() const { return (at - end) * 8 - static_cast<int64_t>(count & 63); }
 };
 
-// Makes a table that takes no bits and ends every block at once.
-void build_stop(HuffmanTable* table);
-
-// Decodes until a stream has reached its last block. Its blocks must be 0 before; one more behind
-// them is overwritten.
+// Decodes until a stream has reached its last block. Its blocks must be 0 before.
 void decode_one(Stream* a);
 void decode_two(Stream* a, Stream* b);
 

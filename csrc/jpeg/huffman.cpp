@@ -49,7 +49,7 @@ void fill_entries(uint8_t symbol, uint32_t length, bool is_dc, uint32_t* out) {
 }  // namespace
 
 // clang-format off
-const uint8_t kPlaces[1 + 63 + 256] = {
+const uint8_t kPlaces[1 + 2 * 255] = {
     kOutside,  // Nothing leads there.
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
     12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,  6,  7, 14, 21, 28,
@@ -57,8 +57,9 @@ const uint8_t kPlaces[1 + 63 + 256] = {
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 #define FASTSSL_SIXTEEN 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64
 #define FASTSSL_SIXTY_FOUR FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN
-    FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN,
-    FASTSSL_SIXTEEN, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
+    FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR,
+    FASTSSL_SIXTY_FOUR, FASTSSL_SIXTY_FOUR, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN, FASTSSL_SIXTEEN,
+    64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
 };
 // clang-format on
 

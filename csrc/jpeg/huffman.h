@@ -9,10 +9,10 @@
 namespace fastssl::jpeg {
 
 // Where a block's k-th coefficient lies, k in the order of the zigzag, is kPlaces[1 + k]. Every
-// place that a symbol can lead to is there: what falls behind the block goes to its 65th
-// coefficient.
+// place that two symbols can lead to is there, DC that is no code and what follows: what falls
+// behind the block goes to its 65th coefficient.
 constexpr int kOutside = 64;
-extern const uint8_t kPlaces[1 + 63 + 256];
+extern const uint8_t kPlaces[1 + 2 * 255];
 
 // A code and the tables that decode it. A table's entry holds, from the low bits on: the bits to
 // drop (7), whether more work is needed (1), the coefficient's value (16), how far the symbol goes

@@ -7,24 +7,11 @@
 
 #include <cstring>
 
+#include "jpeg/idct_four.h"
 #include "jpeg/idct_lanes.h"
 
 namespace fastssl::jpeg {
 namespace {
-
-// Rotations (a, b) -> a * x + b * y in units of 2^-13; the numbers are cosines and their sums.
-constexpr int kEven0 = 4433;          // 0.541196100
-constexpr int kEven2 = 4433 + 6270;   // + 0.765366865
-constexpr int kEven6 = 4433 - 15137;  // - 1.847759065
-constexpr int kOdd = 9633;            // 1.175875602
-constexpr int kOddZ3 = 9633 - 16069;  // - 1.961570560
-constexpr int kOddZ4 = 9633 - 3196;   // - 0.390180644
-constexpr int kOdd7 = 2446 - 7373;    // 0.298631336 - 0.899976223
-constexpr int kOdd71 = -7373;
-constexpr int kOdd1 = 12299 - 7373;   // 1.501321110 - 0.899976223
-constexpr int kOdd5 = 16819 - 20995;  // 2.053119869 - 2.562915447
-constexpr int kOdd53 = -20995;
-constexpr int kOdd3 = 25172 - 20995;  // 3.072711026 - 2.562915447
 
 // A block of nothing but DC is flat.
 uint8_t flat_sample(int32_t dc) {
@@ -102,44 +89,6 @@ void inverse_two_plain(const int16_t* a, const int16_t* b, const uint16_t* steps
 
 #ifdef FASTSSL_AVX2
 
-// The transform of all columns; rows in, rows out.
-template <int kShift>
-FASTSSL_TARGET inline void transform(__m256i* rows) {
-  const Wide z26 = pair(rows[2], rows[6]);
-  const Wide even2 = rotate(z26, kEven0, kEven6);
-  const Wide even3 = rotate(z26, kEven2, kEven0);
-  const Wide even0 = scale<kBits>(_mm256_add_epi16(rows[0], rows[4]));
-  const Wide even1 = scale<kBits>(_mm256_sub_epi16(rows[0], rows[4]));
-  const Wide z34 = pair(_mm256_add_epi16(rows[7], rows[3]), _mm256_add_epi16(rows[5], rows[1]));
-  const Wide z3 = rotate(z34, kOddZ3, kOdd);
-  const Wide z4 = rotate(z34, kOdd, kOddZ4);
-  const Wide i71 = pair(rows[7], rows[1]);
-  const Wide i53 = pair(rows[5], rows[3]);
-  add_sub<kShift>(add(even0, even3), add(rotate(i71, kOdd71, kOdd1), z4), &rows[0], &rows[7]);
-  add_sub<kShift>(add(even1, even2), add(rotate(i53, kOdd53, kOdd3), z3), &rows[1], &rows[6]);
-  add_sub<kShift>(subtract(even1, even2), add(rotate(i53, kOdd5, kOdd53), z4), &rows[2], &rows[5]);
-  add_sub<kShift>(subtract(even0, even3), add(rotate(i71, kOdd7, kOdd71), z3), &rows[3], &rows[4]);
-}
-
-FASTSSL_TARGET inline void transpose(__m256i* r) {
-  const __m256i a0 = _mm256_unpacklo_epi16(r[0], r[1]), a1 = _mm256_unpackhi_epi16(r[0], r[1]);
-  const __m256i a2 = _mm256_unpacklo_epi16(r[2], r[3]), a3 = _mm256_unpackhi_epi16(r[2], r[3]);
-  const __m256i a4 = _mm256_unpacklo_epi16(r[4], r[5]), a5 = _mm256_unpackhi_epi16(r[4], r[5]);
-  const __m256i a6 = _mm256_unpacklo_epi16(r[6], r[7]), a7 = _mm256_unpackhi_epi16(r[6], r[7]);
-  const __m256i b0 = _mm256_unpacklo_epi32(a0, a2), b1 = _mm256_unpackhi_epi32(a0, a2);
-  const __m256i b2 = _mm256_unpacklo_epi32(a1, a3), b3 = _mm256_unpackhi_epi32(a1, a3);
-  const __m256i b4 = _mm256_unpacklo_epi32(a4, a6), b5 = _mm256_unpackhi_epi32(a4, a6);
-  const __m256i b6 = _mm256_unpacklo_epi32(a5, a7), b7 = _mm256_unpackhi_epi32(a5, a7);
-  r[0] = _mm256_unpacklo_epi64(b0, b4);
-  r[1] = _mm256_unpackhi_epi64(b0, b4);
-  r[2] = _mm256_unpacklo_epi64(b1, b5);
-  r[3] = _mm256_unpackhi_epi64(b1, b5);
-  r[4] = _mm256_unpacklo_epi64(b2, b6);
-  r[5] = _mm256_unpackhi_epi64(b2, b6);
-  r[6] = _mm256_unpacklo_epi64(b3, b7);
-  r[7] = _mm256_unpackhi_epi64(b3, b7);
-}
-
 // Stores two rows of eight samples.
 FASTSSL_TARGET inline void store_rows(__m128i rows, uint8_t* out, ptrdiff_t stride) {
   _mm_storel_epi64((__m128i*)out, rows);
@@ -183,15 +132,15 @@ FASTSSL_TARGET void inverse_avx2(const int16_t* block, const uint16_t* steps, in
 
 }  // namespace
 
-InverseDct pick_inverse_dct(bool is_vectorised) {
+InverseDct pick_inverse_dct(Simd simd) {
 #ifdef FASTSSL_AVX2
-  if (is_vectorised && __builtin_cpu_supports("avx2")) {
-    return {inverse_avx2, inverse_two_avx2};
+  if (simd >= Simd::avx2) {
+    return {inverse_avx2, inverse_two_avx2, simd == Simd::avx512 ? inverse_four : nullptr};
   }
 #else
-  (void)is_vectorised;
+  (void)simd;
 #endif
-  return {inverse_plain, inverse_two_plain};
+  return {inverse_plain, inverse_two_plain, nullptr};
 }
 
 }  // namespace fastssl::jpeg

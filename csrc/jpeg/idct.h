@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "jpeg/simd.h"
+
 namespace fastssl::jpeg {
 
 // Turns blocks into 8 x 8 samples, or fewer.
@@ -18,13 +20,16 @@ struct InverseDct {
   // Two blocks of a component at once.
   void (*two)(const int16_t* a, const int16_t* b, const uint16_t* steps, uint8_t* out_a,
               uint8_t* out_b, ptrdiff_t stride);
+  // Four; null where two fill a register.
+  void (*four)(const int16_t* const* blocks, const uint16_t* steps, uint8_t* const* outs,
+               ptrdiff_t stride);
 };
 
-// The fastest one of this machine; plain code where is_vectorised is false. The results are equal.
-InverseDct pick_inverse_dct(bool is_vectorised);
+// simd: what the machine has; the results are equal.
+InverseDct pick_inverse_dct(Simd simd);
 
 // The same for blocks of size x size samples, 4, 2 or 1. But for rounding each is the mean of those
 // of the whole block that it stands for.
-InverseDct pick_reduced_dct(int32_t size, bool is_vectorised);
+InverseDct pick_reduced_dct(int32_t size, Simd simd);
 
 }  // namespace fastssl::jpeg

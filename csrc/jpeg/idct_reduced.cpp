@@ -236,22 +236,22 @@ FASTSSL_TARGET void reduce_avx2(const int16_t* block, const uint16_t* steps, int
 
 }  // namespace
 
-InverseDct pick_reduced_dct(int32_t size, bool is_vectorised) {
+InverseDct pick_reduced_dct(int32_t size, Simd simd) {
 #ifdef FASTSSL_AVX2
-  if (is_vectorised && size > 1 && __builtin_cpu_supports("avx2")) {
-    return size == 4 ? InverseDct{reduce_avx2<4>, reduce_two_to_4_avx2}
-                     : InverseDct{reduce_avx2<2>, reduce_two_to_2_avx2};
+  if (simd >= Simd::avx2 && size > 1) {
+    return size == 4 ? InverseDct{reduce_avx2<4>, reduce_two_to_4_avx2, nullptr}
+                     : InverseDct{reduce_avx2<2>, reduce_two_to_2_avx2, nullptr};
   }
 #else
-  (void)is_vectorised;
+  (void)simd;
 #endif
   switch (size) {
     case 4:
-      return {reduce_plain<4>, reduce_two_plain<4>};
+      return {reduce_plain<4>, reduce_two_plain<4>, nullptr};
     case 2:
-      return {reduce_plain<2>, reduce_two_plain<2>};
+      return {reduce_plain<2>, reduce_two_plain<2>, nullptr};
     default:
-      return {take_mean, take_two_means};
+      return {take_mean, take_two_means, nullptr};
   }
 }
 

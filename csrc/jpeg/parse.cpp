@@ -4,6 +4,10 @@
 #include <cstring>
 #include <new>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace fastssl::jpeg {
 namespace {
 
@@ -224,18 +228,18 @@ Status next_segment(const uint8_t* data, size_t size, size_t at, Segment* out) {
 
 // Returns the position of the next 0xFF that is not followed by 0x00, or size.
 size_t find_marker(const uint8_t* data, size_t size, size_t at) {
-  // A byte in 150 is a stuffed 0xFF, which makes memchr stop all the time. Blocks without a real
-  // marker are told by a loop that compilers turn into vector code.
-  constexpr size_t kBlock = 64;
-  while (at < size && size - at > kBlock) {
-    const uint8_t* block = data + at;
-    uint8_t found = 0;
-    for (size_t i = 0; i < kBlock; ++i) {
-      found |= static_cast<uint8_t>((block[i] == 0xFF) & (block[i + 1] != 0));
+#if defined(__SSE2__)
+  // A byte in 150 is a stuffed 0xFF, which makes memchr stop all the time.
+  const __m128i ones = _mm_set1_epi8(-1), zeros = _mm_setzero_si128();
+  for (; at < size && size - at > 16; at += 16) {
+    const __m128i here = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + at));
+    const __m128i next = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + at + 1));
+    const __m128i found = _mm_andnot_si128(_mm_cmpeq_epi8(next, zeros), _mm_cmpeq_epi8(here, ones));
+    if (const int mask = _mm_movemask_epi8(found); mask != 0) {
+      return at + static_cast<size_t>(__builtin_ctz(static_cast<unsigned>(mask)));
     }
-    if (found) break;
-    at += kBlock;
   }
+#endif
   for (; at < size; ++at) {
     if (data[at] == 0xFF && (at + 1 >= size || data[at + 1] != 0)) return at;
   }

@@ -5,10 +5,12 @@
 // filter's support is clamped to the crop: pixels outside it never count.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "jpeg/simd.h"
 #include "jpeg/status.h"
 
 namespace fastssl::jpeg {
@@ -83,15 +85,15 @@ class Resampler {
   // Status::corrupt where the box does not lie inside the picture, or the view not in its square.
   Status cut_view(const Pixels& picture, const ViewBox& view, int32_t side, uint8_t* out);
 
-  // Off: plain code instead of vector code, for tests; the results are the same.
-  void set_vectorised(bool on) { is_vectorised_ = on; }
+  // Lets vector code be no wider than that; the results are the same.
+  void set_simd(Simd most) { simd_ = std::min(most, find_simd()); }
 
  private:
   Taps columns_;
   Taps rows_;
   std::vector<uint8_t> between_;  // Columns resampled, rows not yet.
   std::vector<uint8_t> middle_;   // The first of two resamplings.
-  bool is_vectorised_ = true;
+  Simd simd_ = find_simd();
 };
 
 // Whether a view can be cut out of a picture of this size into a square of this side, and its

@@ -12,8 +12,6 @@ static_assert(kChunkBlocks <= int64_t{Stream::kMaxBlocks}, "readable bytes behin
 
 }  // namespace
 
-ScanDecoder::ScanDecoder() { build_stop(&stop_); }
-
 void ScanDecoder::plan(const ScanTables& tables, const Layout& layout, int64_t spacing) {
   int32_t num = 0;
   int of_block[10];
@@ -22,16 +20,15 @@ void ScanDecoder::plan(const ScanTables& tables, const Layout& layout, int64_t s
     const int32_t num_blocks = layout.num_components == 1 ? 1 : component.h * component.v;
     for (int32_t k = 0; k < num_blocks; ++k) of_block[num++] = i;
   }
-  tables_ = &tables;
   blocks_per_mcu_ = num;
   spacing_ = spacing;
   num_bytes_ = 0;
   for (Lane& lane : lanes_) {
     // A decode that failed has left something.
-    lane.blocks.assign(kChunkBlocks + 1, Block{});
+    lane.blocks.assign(kChunkBlocks, Block{});
     for (size_t k = 0; k < lane.blocks.size(); ++k) {
+      lane.blocks[k].dc = &tables.dc(of_block[k % num]);
       lane.blocks[k].ac = &tables.ac(of_block[k % num]);
-      lane.blocks[k].next_dc = &tables.dc(of_block[(k + 1) % num]);
     }
   }
 }
@@ -58,14 +55,11 @@ void ScanDecoder::begin_chunk(Lane* lane) {
   Stream& stream = lane->stream;
   stream.block = chunk.blocks;
   stream.last = chunk.blocks + (chunk.end - chunk.begin) * blocks_per_mcu_;
-  stream.last[-1].next_dc = &stop_;
-  stream.next = &tables_->dc(0);
   stream.k = 0;
 }
 
 // False where the segment's bits did not suffice, or left bytes that nobody reads.
 bool ScanDecoder::end_chunk(Lane* lane) {
-  lane->stream.last[-1].next_dc = &tables_->dc(0);
   // What lies behind a segment reads as zeros, which may well be codes.
   const int64_t overrun = lane->stream.overrun();
   const bool is_end = lane->chunk.end == lane->segment.end;

@@ -37,8 +37,6 @@ struct Chunk {
 
 class ScanDecoder {
  public:
-  ScanDecoder();
-
   // Makes ready for a picture of one scan with at most 10 blocks in an MCU.
   //
   // tables: must stay until run has ended.
@@ -74,10 +72,8 @@ class ScanDecoder {
   void begin_chunk(Lane* lane);
   bool end_chunk(Lane* lane);
 
-  const ScanTables* tables_ = nullptr;
   int32_t blocks_per_mcu_ = 0;
   int64_t spacing_ = 0;
-  HuffmanTable stop_;
   Lane lanes_[2];
   uint64_t num_bytes_ = 0;
 };

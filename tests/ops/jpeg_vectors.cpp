@@ -1,4 +1,5 @@
-// Plain code and vector code of the decoder side by side: random blocks, rows and pictures.
+// Plain code and all vector code that this machine runs side by side: random blocks, rows and
+// pictures.
 // Prints what differs and exits with 1.
 #include <cstdio>
 #include <cstring>
@@ -35,8 +36,25 @@ void draw_block(int16_t* block) {
   }
 }
 
-bool is_transform_equal() {
-  const InverseDct plain = pick_inverse_dct(false), vectors = pick_inverse_dct(true);
+// Four blocks, where that many are transformed at once.
+bool are_four_equal(const InverseDct& plain, const InverseDct& vectors, const uint16_t* steps) {
+  if (vectors.four == nullptr) return true;
+  int16_t blocks[4][64];
+  uint8_t expected[4][64], samples[4][64];
+  const int16_t* ins[4];
+  uint8_t* outs[4];
+  for (int i = 0; i < 4; ++i) {
+    draw_block(blocks[i]);
+    plain.one(blocks[i], steps, 64, expected[i], 8);
+    ins[i] = blocks[i];
+    outs[i] = samples[i];
+  }
+  vectors.four(ins, steps, outs, 8);
+  return std::memcmp(samples, expected, sizeof(samples)) == 0;
+}
+
+bool is_transform_equal(Simd simd) {
+  const InverseDct plain = pick_inverse_dct(Simd::plain), vectors = pick_inverse_dct(simd);
   int16_t a[64], b[64];
   uint16_t steps[64];
   uint8_t samples[4][64];
@@ -48,6 +66,7 @@ bool is_transform_equal() {
     plain.two(a, b, steps, samples[0], samples[1], 8);
     vectors.two(a, b, steps, samples[2], samples[3], 8);
     if (std::memcmp(samples[0], samples[2], 128) != 0) return false;
+    if (!are_four_equal(plain, vectors, steps)) return false;
     std::memset(a + 1, 0, 63 * sizeof(int16_t));
     plain.one(a, steps, 1, samples[0], 8);
     vectors.one(a, steps, 64, samples[2], 8);
@@ -56,13 +75,14 @@ bool is_transform_equal() {
   return true;
 }
 
-bool is_reduction_equal() {
+bool is_reduction_equal(Simd simd) {
   int16_t a[64], b[64];
   uint16_t steps[64];
   uint8_t samples[4][32];
   for (int i = 0; i < 30000; ++i) {
     const int size = 1 << i % 3;
-    const InverseDct plain = pick_reduced_dct(size, false), vectors = pick_reduced_dct(size, true);
+    const InverseDct plain = pick_reduced_dct(size, Simd::plain),
+                     vectors = pick_reduced_dct(size, simd);
     draw_block(a);
     draw_block(b);
     const int bound = draw(1, 255);
@@ -81,15 +101,15 @@ bool is_reduction_equal() {
   return true;
 }
 
-bool is_upsampling_equal() {
+bool is_upsampling_equal(Simd simd) {
   for (const Upsampling kind : {Upsampling::h2v1, Upsampling::h1v2, Upsampling::h2v2}) {
     for (int num = 1; num < 100; ++num) {
       const auto near = draw_bytes(num + 2 * kRowSlack), far = draw_bytes(num + 2 * kRowSlack);
       std::vector<uint8_t> plain(2 * num + 2 * kRowSlack), vectors(plain.size());
       const bool is_lower = num % 2 == 0;
       const uint8_t* at = near.data() + 1;
-      upsample_row(kind, at, far.data() + 1, is_lower, num, false, plain.data());
-      upsample_row(kind, at, far.data() + 1, is_lower, num, true, vectors.data());
+      upsample_row(kind, at, far.data() + 1, is_lower, num, Simd::plain, plain.data());
+      upsample_row(kind, at, far.data() + 1, is_lower, num, simd, vectors.data());
       const int length = kind == Upsampling::h1v2 ? num : 2 * num;
       if (std::memcmp(plain.data(), vectors.data(), length) != 0) return false;
     }
@@ -98,26 +118,27 @@ bool is_upsampling_equal() {
 }
 
 // Every pair of chroma values, with brightness all over; nothing is written behind a row.
-bool is_conversion_equal() {
+bool is_conversion_equal(Simd simd) {
   for (int cb = 0; cb < 256; ++cb) {
-    const int num = 256 - cb % 16;
+    const int num = 256 - cb % 32;
     std::vector<uint8_t> y = draw_bytes(num + kRowSlack), b(num + kRowSlack), r(num + kRowSlack);
     for (int i = 0; i < num; ++i) {
       b[i] = static_cast<uint8_t>(cb);
       r[i] = static_cast<uint8_t>(i);
     }
     std::vector<uint8_t> plain(3 * num + 64, 7), vectors(3 * num + 64, 7);
-    convert_row(y.data(), b.data(), r.data(), num, false, plain.data());
-    convert_row(y.data(), b.data(), r.data(), num, true, vectors.data());
+    convert_row(y.data(), b.data(), r.data(), num, Simd::plain, plain.data());
+    convert_row(y.data(), b.data(), r.data(), num, simd, vectors.data());
     if (plain != vectors || vectors[3 * num] != 7) return false;
   }
   return true;
 }
 
 // Rows of the output may lie apart; what is between and behind them stays as it was.
-bool is_resampling_equal() {
+bool is_resampling_equal(Simd simd) {
   Resampler plain, vectors;
-  plain.set_vectorised(false);
+  plain.set_simd(Simd::plain);
+  vectors.set_simd(simd);
   for (int i = 0; i < 300; ++i) {
     const int width = draw(1, 90), height = draw(1, 90);
     const int out_width = draw(1, 60), out_height = draw(1, 60);
@@ -153,17 +174,20 @@ bool is_resampling_equal() {
 int main() {
   const struct {
     const char* name;
-    bool (*is_equal)();
+    bool (*is_equal)(Simd);
   } checks[] = {{"transform", is_transform_equal},
                 {"reduction", is_reduction_equal},
                 {"upsampling", is_upsampling_equal},
                 {"conversion", is_conversion_equal},
                 {"resampling", is_resampling_equal}};
   int num_different = 0;
-  for (const auto& check : checks) {
-    if (!check.is_equal()) {
-      std::printf("different: %s\n", check.name);
-      ++num_different;
+  for (const Simd simd : {Simd::plain, Simd::avx2, Simd::avx512}) {
+    if (simd > find_simd()) continue;
+    for (const auto& check : checks) {
+      if (!check.is_equal(simd)) {
+        std::printf("different: %s at %d\n", check.name, static_cast<int>(simd));
+        ++num_different;
+      }
     }
   }
   return num_different == 0 ? 0 : 1;

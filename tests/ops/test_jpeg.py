@@ -410,7 +410,7 @@ def test_a_view_that_passes_its_square_is_refused():
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 def test_vector_code_equals_plain_code(tmp_path):
     program = tmp_path / "jpeg_vectors"
-    names = ("color", "idct", "idct_reduced", "resample")
+    names = ("color", "idct", "idct_four", "idct_reduced", "resample", "resample_passes", "simd")
     sources = [ROOT / "csrc" / "jpeg" / f"{name}.cpp" for name in names]
     command = [COMPILER, "-std=c++17", "-O1", f"-I{ROOT / 'csrc'}", *sources]
     command += [ROOT / "tests" / "ops" / "jpeg_vectors.cpp", "-o", program]
