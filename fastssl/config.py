@@ -263,6 +263,23 @@ class CheckConfig(Checked, prefix="check."):
 
 
 @dataclass(frozen=True)
+class WatchdogConfig(Checked, prefix="watchdog."):
+    """When a run that does not get on is ended."""
+
+    timeout_s: Annotated[float, Range(0, 1_000_000)] = free(120.0)
+    """Seconds after which a rank that hangs is named with what it does and its stacks, and all
+    ranks end; ten times what the same has taken before, if that is more; 0 waits for ever."""
+
+    def check(self) -> None:
+        """Refuse a limit that nothing keeps to."""
+        if 0 < self.timeout_s < 1:
+            raise InputError(
+                f"watchdog.timeout_s ({self.timeout_s}) must be 0, which waits for ever, or 1 "
+                "second at least; set --watchdog.timeout-s 120"
+            )
+
+
+@dataclass(frozen=True)
 class ValidationConfig(Checked, prefix="validation."):
     """What a supervised run is tested on while it trains."""
 
@@ -365,6 +382,8 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Logs."""
     checks: Annotated[CheckConfig, tyro.conf.arg(name="check")] = field(default_factory=CheckConfig)
     """Checks of the machine."""
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    """Hangs."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Tests of a supervised run."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)

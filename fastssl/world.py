@@ -21,7 +21,7 @@ from .system.lifelines import die_with_launcher
 
 T = TypeVar("T")
 
-_TIMEOUT = datetime.timedelta(minutes=10)
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,12 @@ def _attempt(function: Callable[[], T]) -> tuple[str, Any, int]:
         return "error", error, rank
 
 
-def join_world(device: str = "auto") -> World:
+def join_world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> World:
     """Meet the other ranks that torchrun started.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``; whether it can be had is for ``check_device``.
+        timeout_s: seconds after which a collective that not all ranks have come to is an error.
 
     Returns:
         The world as this rank sees it.
@@ -184,9 +185,10 @@ def join_world(device: str = "auto") -> World:
         torch.cuda.set_device(where)
     control = None
     if size > 1:
-        dist.init_process_group("nccl" if is_cuda else "gloo", timeout=_TIMEOUT)
+        timeout = datetime.timedelta(seconds=max(timeout_s, _TIMEOUT_S))
+        dist.init_process_group("nccl" if is_cuda else "gloo", timeout=timeout)
         # Apart from the gradients' group, so that neither waits for the other's turn.
-        control = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        control = dist.new_group(backend="gloo", timeout=timeout)
     return World(rank, size, where, control)
 
 

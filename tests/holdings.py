@@ -12,13 +12,13 @@ from pathlib import Path
 from tests.patience import HANGS_AFTER_S
 
 
-def list_children() -> set[int]:
-    """Return the process ids of living children."""
-    found = set()
+def list_children(process_id: int | None = None) -> set[int]:
+    """Return the process ids of the living children of a process; without one, of this."""
+    parent_id, found = process_id or os.getpid(), set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
+            if int(parent) == parent_id and state != "Z":
                 found.add(int(stat.parent.name))
     return found
 

@@ -55,6 +55,8 @@ class Probe(Measure):
     that neither modes nor statistics nor generators of the run are touched.
     """
 
+    phase = "probe"
+
     def __init__(self, config: RunConfig, world: World, task: Task) -> None:
         """Open the dataset, and choose images and split.
 

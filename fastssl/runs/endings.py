@@ -104,6 +104,21 @@ def stoppable(
         yield signals
 
 
+def record_hang(folder: Path, reason: str, step: int, is_told: bool) -> None:
+    """Write exit.json for a run that hangs, from another thread than the one that does.
+
+    Args:
+        folder: the run directory.
+        reason: who holds it up.
+        step: steps done.
+        is_told: whether this rank writes it; another's words are not written over either.
+    """
+    with _writing:
+        if is_told and folder not in _ended:
+            _write_ending(folder / EXIT_NAME, EXIT_ELSE, f"error: {reason}", step)
+        _ended.add(folder)
+
+
 def record_refusal(arguments: Sequence[str], error: InputError) -> None:
     """Write exit.json for a run that is refused before its config is known.
 

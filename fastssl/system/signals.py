@@ -22,13 +22,6 @@ class WaitedTooLong(RunFailed):
     """No batch came in time after a signal."""
 
 
-def _give_up(_number: int, _frame: FrameType | None) -> None:
-    raise WaitedTooLong(
-        "no batch came after a signal: loader workers were stopped, or the data's disk or store "
-        "does not answer; start the same command again to go on from the last checkpoint"
-    )
-
-
 ABORT_PATIENCE_S = 2.0
 """How long Python may take to come to the second Ctrl-C."""
 
@@ -63,6 +56,18 @@ class StopSignals:
         self._num_presses = 0
         self._has_left = threading.Event()
         self._patience_s = 0.0
+        self._error: BaseException | None = None
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise an error in the main thread, as soon as that comes to Python."""
+        self._error = error
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    def _give_up(self, _number: int, _frame: FrameType | None) -> None:
+        raise self._error or WaitedTooLong(
+            "no batch came after a signal: loader workers were stopped, or the data's disk or "
+            "store does not answer; start the same command again to go on from the last checkpoint"
+        )
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._num_presses > 1:
@@ -163,7 +168,11 @@ def noting_signals(
             it ends the process.
     """
     signals = StopSignals(is_telling, on_first, abort)
-    with _handling(_give_up, (signal.SIGALRM,)), _handling(signals._note), signals._listening():
+    with (
+        _handling(signals._give_up, (signal.SIGALRM,)),
+        _handling(signals._note),
+        signals._listening(),
+    ):
         yield signals
 
 

@@ -253,7 +253,17 @@ class Journal:
                 if self._table[name].group and value is not None:
                     self._board.add_scalar(self._table[name].tag, value, step)
 
-    def write_pictures(self, batch: Batch, step: int, is_last: bool) -> None:
+    def has_pictures(self, step: int, is_last: bool) -> bool:
+        """Tell whether this rank draws pictures after a step.
+
+        Args:
+            step: steps done.
+            is_last: whether this life ends with it.
+        """
+        every = self._config.log.pictures_every_steps
+        return self._board is not None and every > 0 and (is_last or is_due(step, every))
+
+    def write_pictures(self, batch: Batch, step: int) -> None:
         """Draw what was asked and answered, where pictures are due.
 
         They show the samples that the run's first pictures showed, so that they compare.
@@ -261,11 +271,8 @@ class Journal:
         Args:
             batch: that the step used.
             step: steps done.
-            is_last: whether this life ends with it.
         """
-        every = self._config.log.pictures_every_steps
-        if self._board is None or not every or not (is_last or is_due(step, every)):
-            return
+        assert self._board is not None
         if self._shown is None:
             self._shown = keep_shown(self._folder / PICTURES_NAME, batch, self._task)
         seed, device = self._config.seed, self._world.device

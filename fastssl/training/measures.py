@@ -11,6 +11,8 @@ from ..errors import InputError
 from ..system.signals import StopSignals
 from ..tasks import Task
 from ..world import World
+from .hangs import Phase
+from .watchdog import Watchdog
 
 NEVER = 1 << 62
 """Steps between two measurements of which there is one alone, at the end."""
@@ -27,6 +29,9 @@ class Measure(abc.ABC):
     Nothing of the run is touched: with and without it is equal to the last bit.
     """
 
+    phase: Phase = "validation"
+    """What the watchdog calls it."""
+
     def __init__(self, every_steps: int, log_every_steps: int) -> None:
         """Say when it is due.
 
@@ -37,18 +42,9 @@ class Measure(abc.ABC):
         self._every = every_steps
         self._log_every = log_every_steps
 
-    def test(
-        self, step: int, is_last: bool, is_stopping: Callable[[], bool]
-    ) -> dict[str, float | None]:
-        """Return numbers by their names at the first line after they are due; a collective call.
-
-        Args:
-            step: steps done.
-            is_last: whether this life ends with it.
-            is_stopping: whether this rank has been asked to stop.
-        """
-        is_due = step % self._every < self._log_every
-        return self.measure(is_stopping) if is_due or is_last else {}
+    def is_due(self, step: int) -> bool:
+        """Tell whether a step has the first line of metrics.jsonl after it was due."""
+        return step % self._every < self._log_every
 
     @abc.abstractmethod
     def measure(self, is_stopping: Callable[[], bool] = never) -> dict[str, float | None]:
@@ -103,7 +99,11 @@ def open_measures(
 
 
 def take_measures(
-    measures: Sequence[Measure], step: int, is_last: bool, signals: StopSignals
+    measures: Sequence[Measure],
+    step: int,
+    is_last: bool,
+    signals: StopSignals,
+    watchdog: Watchdog,
 ) -> dict[str, float | None]:
     """Return the numbers of all that are due; a collective call.
 
@@ -112,8 +112,16 @@ def take_measures(
         step: steps done.
         is_last: whether this life ends with it.
         signals: what asks for a stop: torchrun waits 30 seconds for a rank to end.
+        watchdog: what looks for hangs.
     """
+
+    def is_stopping() -> bool:
+        watchdog.beat()
+        return signals.received is not None
+
     found: dict[str, float | None] = {}
     for measure in measures:
-        found |= measure.test(step, is_last, lambda: signals.received is not None)
+        if measure.is_due(step) or is_last:
+            watchdog.enter(measure.phase, step)
+            found |= measure.measure(is_stopping)
     return found

@@ -11,6 +11,8 @@ import torch
 from torch.nn import functional
 
 from ..config import RunConfig
+from ..loaders import Loader
+from ..sampling import ChunkLayout
 from ..tasks import Task
 from ..world import World
 from .memory import forward_without_memory
@@ -105,6 +107,7 @@ class Pace:
             smaller_recipes: names to offer instead.
         """
         self._config = config
+        self._world = world
         self._images = config.data.global_batch_size // world.size
         self._is_shown = world.is_zero and world.device.type == "cpu"
         self._offer = ""
@@ -114,13 +117,41 @@ class Pace:
         # What is compiled, or comes first after a stop, is no step like the others.
         self._num_to_pass = int(config.compile)
 
-    def announce(self, task: Task, num_steps: int) -> None:
-        """Say before the first step how long the steps will take, if that is long.
+    def announce(
+        self, loader: Loader, chosen: tuple[str, str], task: Task, step: int, last_step: int
+    ) -> None:
+        """Say before the first step what comes, and how long it will take if that is long.
 
         Args:
+            loader: of the run.
+            chosen: name of its back end, and why.
             task: of the run.
-            num_steps: to come.
+            step: steps done.
+            last_step: where this life ends.
         """
+        if not self._world.is_zero:
+            return
+        if step >= last_step:
+            _log.info("step %d of %d is done already: nothing to train", step, last_step)
+            return
+        data = self._config.data
+        if data.order == "global" and data.layout != ChunkLayout():
+            _log.warning(
+                "data.chunk_size, num_lanes and window_chunks are ignored: data.order is global"
+            )
+        _log.info("loader: %s (%s)", *chosen)
+        _log.info(
+            "%d samples, batch %d on %d rank(s) of %s, steps %d to %d",
+            loader.num_samples,
+            data.global_batch_size,
+            self._world.size,
+            self._world.device.type,
+            step + 1,
+            last_step,
+        )
+        self._estimate(task, last_step - step)
+
+    def _estimate(self, task: Task, num_steps: int) -> None:
         if not self._is_shown or num_steps * self._images < FEW_IMAGES:
             return
         step_s = count_operations(task) * self._images / measure_speed(torch.device("cpu"))

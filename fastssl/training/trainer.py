@@ -33,14 +33,15 @@ from ..runs.directory import (
     write_config,
 )
 from ..runs.endings import clear_endings, recorded_exit, stoppable
-from ..sampling import ChunkLayout
 from ..shards import open_dataset
+from ..system.lifelines import has_launcher
 from ..system.signals import StopSignals, WaitedTooLong
 from ..tasks import build_task
 from ..world import World, check_device, join_world
 from .checkpoint import CheckpointStore
 from .continuing import Origin, check_length, check_origin, find_origin
 from .exporting import export_trunk
+from .hangs import locate_samples
 from .journal import Journal
 from .machine import describe_rank, set_determinism, warn_of_other_machine
 from .measures import OpenProbe, open_measures, refuse_probe, take_measures
@@ -55,6 +56,7 @@ from .start import read_start
 from .stored_state import check_fit, check_like, take_part
 from .tables import load_tables, save_tables
 from .validation import open_validation
+from .watchdog import Watchdog, record_flights
 
 _log = logging.getLogger(__name__)
 
@@ -86,14 +88,17 @@ def train(
     """
     if config.output_dir == Path():
         raise InputError("--output-dir (none given) must name the run directory; set it")
-    world = join_world(config.device)
+    record_flights(config.output_dir)
+    world = join_world(config.device, 20 * config.watchdog.timeout_s)
+    watchdog = Watchdog(config.watchdog.timeout_s, config.output_dir, world)
     try:
         with contextlib.ExitStack() as held:
             world.on_zero(lambda: held.enter_context(locked_run(config.output_dir)))
             signals = held.enter_context(
                 stoppable(config.output_dir, world, lambda: trainer.step, owns_process)
             )
-            trainer = Trainer(config, world, signals, smaller_recipes, open_probe, trunk)
+            held.enter_context(watchdog.watching(signals, owns_process or has_launcher()))
+            trainer = Trainer(config, world, signals, smaller_recipes, open_probe, trunk, watchdog)
             with recorded_exit(config.output_dir, world, lambda: trainer.step):
                 with contextlib.closing(trainer):
                     trainer.set_up()
@@ -118,6 +123,7 @@ class Trainer:
         smaller_recipes: Sequence[str] = (),
         open_probe: OpenProbe = refuse_probe,
         trunk: Trunk | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         """Remember what to do; ``set_up`` does the rest.
 
@@ -128,11 +134,13 @@ class Trainer:
             smaller_recipes: names to offer where this run will take long.
             open_probe: opens what probes the trunk.
             trunk: in the place of what the config builds.
+            watchdog: looks for hangs; without one nobody does.
         """
         self.pace = Pace(config, world, smaller_recipes)
         self.config = config
         self.world = world
         self.signals = signals
+        self.watchdog = watchdog or Watchdog(0, config.output_dir, world)
         self._open_probe = open_probe
         self._given_trunk = trunk
         self.folder = config.output_dir
@@ -205,6 +213,7 @@ class Trainer:
             data, self.task.views, world.rank, world.size, device, dataset=dataset
         )
         self._open_files.callback(self.loader.close)
+        self.watchdog.locate = partial(locate_samples, self.loader)
         self.task.read_samples = self.loader.read
         self.task.check_data(dataset, self.loader.num_ids)
         self.measures = open_measures(
@@ -299,6 +308,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Keep what the next life needs: each rank writes its tables, rank 0 all else."""
+        self.watchdog.enter("checkpoint", self.step)
         _, tripped_at = self.guard.read()
         if tripped_at:
             self._stop_on_nonfinite(tripped_at)
@@ -331,51 +341,60 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end of the schedule, to ``max_steps``, or to a signal; then save."""
-        config, world = self.config, self.world
+        config = self.config
         last_step = self.schedule.total_steps
         if config.max_steps is not None:
             last_step = min(last_step, config.max_steps)
-        if world.is_zero:
-            self._announce(last_step)
+        self.pace.announce(self.loader, self.loader_choice, self._outline, self.step, last_step)
         batches = iter(self.loader)
         bar = self.journal.show_progress(self.step, last_step)
         with bar, contextlib.closing(batches):
             while self.step < last_step:
                 batch = self._next_batch(batches)
-                agreed = world.sum(self.signals.received is not None, len(batch.substitutions))
+                is_stopping, num_bad = self._agree(batch)
+                if batch is None or is_stopping:
+                    self._save_and_stop()
                 with self.pace.timing(last_step - self.step - 1):
                     self._take_step(batch)
-                is_stopping, num_bad = agreed()
                 if num_bad:
                     self.journal.add_bad_samples(batch.substitutions, self.step)
                 self._write_logs(batch, is_last=self.step == last_step)
-                if is_stopping:
-                    self._save_and_stop()
                 if self.step % config.checkpoint.every_steps == 0:
                     self._save()
         self._finish()
 
-    def _next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """Wait for a batch; not for ever where a signal asks for a stop and none comes."""
+    def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
+        """Wait for a batch; None where a signal asks for a stop and none comes."""
+        self.watchdog.enter("data", self.step + 1)
         try:
             with self.journal.waiting(), self.signals.impatient(_DATA_PATIENCE_S):
                 return next(batches)
         except WaitedTooLong:
-            if self.world.size > 1:  # the others have begun the step
-                raise
-            self._save_and_stop()
+            return None
+
+    def _agree(self, batch: Batch | None) -> tuple[int, int]:
+        """Return over all ranks the signals and the bad samples before a step.
+
+        Nobody begins a step for which a rank has no batch: all could only wait for that one, and
+        would not hear of a signal.
+        """
+        self.watchdog.enter("collective", self.step + 1)
+        num_bad = 0 if batch is None else len(batch.substitutions)
+        num_stopping, num_bad = self.world.sum(self.signals.received is not None, num_bad)()
+        return num_stopping, num_bad
 
     def _save_and_stop(self) -> NoReturn:
         self._save()
         self.store.wait()
+        self.watchdog.enter("end", self.step)
         raise StoppedBySignal(f"saved at step {self.step}; start the same command again to go on")
 
     def _take_step(self, batch: Batch) -> None:
         """Use one global batch: forward, backward, and one update."""
         samples = self._position(self.step)
+        self.step += 1
         if isinstance(self.network, DistributedDataParallel) and not self._has_fixed_buckets:
             self._fix_buckets(batch)
-        self.step += 1
         set_lr(self.optimizer, self.schedule.lr_at(samples))
         self.optimizer.zero_grad(set_to_none=True)
         self.guard.remember()
@@ -385,12 +404,14 @@ class Trainer:
             totals = self.replay.take_twice(self.step, (again, batch), self._run_passes, forgetting)
         else:
             totals = self._run_passes(batch)
+        self.watchdog.enter("collective", self.step)
         values = torch.stack([*totals.values()]).float() / self.config.accumulation
         means = dict(zip(totals, self.world.average(values).unbind(), strict=True))
         gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
         is_finite = self.guard.observe(
             means["loss"], self.step, () if self.scaler.is_enabled() else gradients
         )
+        self.watchdog.enter("optimiser", self.step)
         self.guard.take_step(self.optimizer, self.scaler)
         self.task.end_step(~self.guard.is_masked())
         self.scaler.update()
@@ -415,9 +436,11 @@ class Trainer:
     def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.world.device
         dtype = DTYPES[config.precision]
+        self.watchdog.enter("forward", self.step)
         inputs = self.task.prepare(self.task.keep_known(part), config.seed, dtype)
         with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
             scalars = self.network(inputs)
+        self.watchdog.enter("backward", self.step)
         self.scaler.scale(scalars["loss"] / config.accumulation).backward()
         return {name: value.detach() for name, value in scalars.items()}
 
@@ -437,13 +460,18 @@ class Trainer:
     def _write_logs(self, batch: Batch, is_last: bool) -> None:
         self.journal.write_step(batch, self.step)
         if self.step % self.config.log.every_steps == 0 or is_last:
+            self.watchdog.enter("logs", self.step)
             skipped, tripped_at = self.guard.read()
             lr = self.schedule.lr_at(self._position(self.step - 1))
-            test = partial(take_measures, self.measures, self.step, is_last, self.signals)
+            test = partial(
+                take_measures, self.measures, self.step, is_last, self.signals, self.watchdog
+            )
             self.journal.write_metrics(self.step, lr, skipped, test)
             if tripped_at:
                 self._stop_on_nonfinite(tripped_at)
-        self.journal.write_pictures(batch, self.step, is_last)
+        if self.journal.has_pictures(self.step, is_last):
+            self.watchdog.enter("pictures", self.step)
+            self.journal.write_pictures(batch, self.step)
 
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
         """Go back to the batch that tripped the guard, and leave with it and its weights."""
@@ -457,33 +485,13 @@ class Trainer:
         config = self.config
         self._save()
         self.store.wait()
+        self.watchdog.enter("end", self.step)
         if self.world.is_zero:
             if self.task.learns_trunk:
                 _log.info("trunk: %s", export_trunk(config, self.identity, self.task, self.step))
             if result := self.journal.describe_result():
                 _log.info(result)
         self.journal.judge_data()
-
-    def _announce(self, last_step: int) -> None:
-        if self.step >= last_step:
-            _log.info("step %d of %d is done already: nothing to train", self.step, last_step)
-            return
-        data = self.config.data
-        if data.order == "global" and data.layout != ChunkLayout():
-            _log.warning(
-                "data.chunk_size, num_lanes and window_chunks are ignored: data.order is global"
-            )
-        _log.info("loader: %s (%s)", *self.loader_choice)
-        _log.info(
-            "%d samples, batch %d on %d rank(s) of %s, steps %d to %d",
-            self.loader.num_samples,
-            self.config.data.global_batch_size,
-            self.world.size,
-            self.world.device.type,
-            self.step + 1,
-            last_step,
-        )
-        self.pace.announce(self._outline, last_step - self.step)
 
     def close(self) -> None:
         """Stop workers and close files; what is open may be half of it."""
