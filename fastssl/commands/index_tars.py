@@ -1,4 +1,4 @@
-"""Make a dataset over WebDataset tars that stay where they are."""
+"""Make a dataset over WebDataset tars, or zips, that stay where they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .frame import check_json_path, parse_arguments, progress_bar
 
 @dataclass(frozen=True)
 class IndexTars(IndexTarsConfig):
-    """Make a dataset over tars that stay where they are (docs/shards.md).
+    """Make a dataset over tars or zips that stay where they are (docs/shards.md).
 
     They are read once and never written: OUT gets an index and a manifest that names them.
     """
@@ -29,7 +29,7 @@ def describe(report: IndexReport, out: Path) -> str:
     labels = f"{report.num_labelled:,} labelled" if report.num_labelled else "no labels"
     return "\n".join(
         (
-            f"{out}: {report.written:,} samples ({labels}) in {report.num_tars:,} tars of "
+            f"{out}: {report.written:,} samples ({labels}) in {report.num_tars:,} files of "
             f"{report.bytes_in / 1e6:,.1f} MB, which stay where they are; "
             f"{report.bytes_out / 1e6:,.2f} MB were written",
             f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",

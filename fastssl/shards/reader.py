@@ -182,7 +182,7 @@ class ShardDataset:
         ids = np.asarray(sample_ids, np.int64)
         rows = self.index[ids]
         shard_bytes = self._shard_bytes[np.searchsorted(self._ends, ids, side="right")]
-        return rows, find_faults(rows, shard_bytes, len(self.class_names))
+        return rows, find_faults(rows, shard_bytes, len(self.class_names), not self.manifest.tars)
 
     def find_faults(self, sample_ids: ArrayLike) -> NDArray[np.uint8]:
         """Say which rows of the index cannot be used; see ``look_up``."""
@@ -199,10 +199,9 @@ class ShardDataset:
         Raises:
             InputError: if one cannot.
         """
-        num_classes, start = len(self.class_names), 0
-        for number, shard in enumerate(self.manifest.shards):
-            rows = self.rows_of(number)
-            bad = np.flatnonzero(find_faults(rows, self._shard_bytes[[number]], num_classes))
+        start = 0
+        for shard in self.manifest.shards:
+            bad = np.flatnonzero(self.find_faults(np.arange(start, start + shard.samples)))
             if len(bad):
                 first = start + int(bad[0])
                 raise InputError(

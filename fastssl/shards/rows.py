@@ -40,7 +40,7 @@ class RowFault(IntEnum):
 
 
 def find_faults(
-    rows: np.ndarray, shard_bytes: NDArray[np.int64], num_classes: int
+    rows: np.ndarray, shard_bytes: NDArray[np.int64], num_classes: int, is_ours: bool = True
 ) -> NDArray[np.uint8]:
     """Say what is wrong with rows of an index; nothing is read of the shards.
 
@@ -48,6 +48,8 @@ def find_faults(
         rows: (B,) of ``fastssl.shards.index.ROW``.
         shard_bytes: (B,) size of the shard that each lies in; (1,) where it is one.
         num_classes: of the dataset; 0 where labels are no places in a list.
+        is_ours: whether shards are tars of ours; those that stay where they are may be zips, whose
+            members begin anywhere.
 
     Returns:
         uint8 (B,) of ``RowFault``, the first that holds.
@@ -65,8 +67,7 @@ def find_faults(
         RowFault.LABEL: (label < -1) | ((label >= num_classes) if num_classes else False),
         RowFault.SPAN: (rows["span"] < BLOCK + length) | (end > shard_bytes),
         RowFault.PLACE: is_far
-        | (offset < BLOCK)
-        | (offset % BLOCK != 0)
+        | (is_ours & ((offset < BLOCK) | (offset % BLOCK != 0)))
         | (offset + length > shard_bytes),
         RowFault.LENGTH: (length == 0)
         | (length > MAX_PAYLOAD_BYTES)

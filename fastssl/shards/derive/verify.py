@@ -205,11 +205,12 @@ class _ShardCheck:
             self._add(None, f"{self._num_behind_end} samples lie behind its end")
 
     def _check_rows(self, descriptor: int, report: Report) -> None:
-        """Check the images of a tar that others wrote, whose structure is theirs."""
+        """Check the images of a tar or zip that others wrote, whose structure is theirs."""
         if self._rows is None:
             report(self._shard.samples)
             return
-        faults = find_faults(self._rows, np.array([self._shard.bytes]), self._num_classes).tolist()
+        size = np.array([self._shard.bytes])
+        faults = find_faults(self._rows, size, self._num_classes, is_ours=False).tolist()
         for row, fault in zip(self._rows, faults, strict=True):
             if fault:
                 self._add(None, describe_fault(row, fault, self._shard.name, self._shard.bytes))
@@ -298,12 +299,13 @@ class _ShardCheck:
     def _check_payload(self, descriptor: int, row: np.void) -> None:
         """Compare the bytes of an image with their CRC-32, and if deep their picture."""
         offset, length = int(row["offset"]), int(row["length"])
-        content = os.pread(descriptor, length + BLOCK, max(0, offset - BLOCK))
+        before = min(BLOCK, offset)
+        content = os.pread(descriptor, length + before, offset - before)
         try:
-            key = parse_member(content[:BLOCK], offset - BLOCK).name.partition(".")[0]
+            key = parse_member(content[:before], offset - before).name.partition(".")[0]
         except TarError:
             key = None
-        payload = content[BLOCK:]
+        payload = content[before:]
         if not content:
             self._num_behind_end += 1
         elif len(payload) < length:

@@ -1,6 +1,6 @@
-"""A dataset over tars that stay where they are: read once, indexed, not a byte rewritten.
+"""A dataset over tars and zips that stay where they are: read once, indexed, not a byte rewritten.
 
-Every tar is a job for a worker process, whose rows and record are published when it is done; so a
+Each is a job for a worker process, whose rows and record are published when it is done; so a
 run that was stopped goes on at the first tar that has none.
 """
 
@@ -49,6 +49,8 @@ from .plan import MAX_SECONDS
 from .sources import parse_label
 from .tar_list import PlacedTar, list_tars, look_at_tars, name_shards
 from .tar_stream import TarSample, TarStream, read_samples
+from .zip_source import is_zip
+from .zip_stream import read_zip_samples
 
 _PLAN_NAME = "tars.json"
 _LOCK_NAME = ".lock"
@@ -62,8 +64,8 @@ class IndexTarsConfig(Checked):
     """Make a dataset over tars that stay where they are."""
 
     tars: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TAR [TAR ...]")]
-    """WebDataset tars: paths, folders of them, or addresses (https://, s3://); braces count, as in
-    s3://bucket/{000000..000041}.tar."""
+    """WebDataset tars, or zips whose images are stored without compression: paths, folders of them,
+    or addresses (https://, s3://); braces count, as in s3://bucket/{000000..000041}.tar."""
     out: Path
     """Folder of the dataset; new or empty, with --resume an unfinished one."""
     workers: NumWorkers = None
@@ -138,10 +140,14 @@ def _load_record(building: Path, number: int) -> _Record | None:
 
 
 @contextlib.contextmanager
-def _opened(tar: PlacedTar) -> Iterator[TarStream]:
+def _opened(tar: PlacedTar) -> Iterator[tuple[TarStream, Iterator[TarSample]]]:
+    """Open a tar, or a zip; what passes, and the samples in it."""
     ((store, name),) = open_places([tar.address])
     with contextlib.closing(store), TarStream(store, name, tar.size) as stream:
-        yield stream
+        if is_zip(name):
+            yield stream, read_zip_samples(stream, store, name)
+        else:
+            yield stream, read_samples(stream, tar.address)
 
 
 def _look_into(
@@ -151,6 +157,8 @@ def _look_into(
     try:
         if sample.doubled:
             raise LeftOut("doubled", f"two members .{sample.doubled} under one key")
+        if sample.problem is not None:
+            raise sample.problem
         if not sample.extension:
             raise LeftOut("non-image", "the sample has no member with the extension of an image")
         if sample.size > MAX_FILE_BYTES:
@@ -207,18 +215,18 @@ def index_tar(
         What was found.
 
     Raises:
-        InputError: if it cannot be read as a tar.
+        InputError: if it cannot be read as a tar or zip.
         RunFailed: if a store does not give it, or it has become shorter.
     """
     number, tar = job
     record, rows, entries = _Record(skipped=[]), [], EntryPointsPart()
     keys: set[str] = set()
     told = 0
-    with _opened(tar) as stream:
+    with _opened(tar) as (stream, samples):
         look = functools.partial(_look_into, limits=limits, has_entries=has_entries)
         with contextlib.suppress(PictureError):
             open_picture(b"")  # finds Pillow's formats, which every child would do anew
-        for batch in _in_batches(read_samples(stream, tar.address)):
+        for batch in _in_batches(samples):
             for sample, found in zip(batch, run_limited(look, batch, max_seconds), strict=True):
                 if sample.key in keys:
                     found = LeftOut("doubled", "another sample before it has the same key")
@@ -307,6 +315,8 @@ def _finish(
     skipped = [line for record in records for line in record.skipped or ()]
     counts = dict(sorted(Counter(line["reason"] for line in skipped).items()))
     num_samples = sum(record.samples for record in records)
+    if not num_samples and not skipped:
+        raise InputError(f"{tars[0].address}: no file lies in it; name what holds images")
     if not num_samples:
         told = ", ".join(f"{reason} {n}" for reason, n in counts.items())
         raise InputError(

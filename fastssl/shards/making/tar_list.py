@@ -30,8 +30,8 @@ def list_tars(given: Sequence[str]) -> list[str]:
     """Return the addresses of tars, in the order in which they were named.
 
     Args:
-        given: paths, folders (all ``*.tar`` in them, sorted) and addresses, with braces as
-            WebDataset writes them: ``s3://bucket/{000000..000041}.tar``.
+        given: paths, folders (all ``*.tar`` and ``*.zip`` in them, sorted) and addresses, with
+            braces as WebDataset writes them: ``s3://bucket/{000000..000041}.tar``.
 
     Raises:
         InputError: if one is none, or named twice.
@@ -41,9 +41,9 @@ def list_tars(given: Sequence[str]) -> list[str]:
         for one in expand_braces(name):
             place = parse_place(one)
             if isinstance(place, Path) and place.is_dir():
-                tars = sorted(map(os.path.realpath, place.glob("*.tar")))
+                tars = sorted(map(os.path.realpath, [*place.glob("*.tar"), *place.glob("*.zip")]))
                 if not tars:
-                    raise InputError(f"{place}: a folder without a .tar; name tars")
+                    raise InputError(f"{place}: a folder without a .tar or .zip; name tars or zips")
                 found += tars
             else:
                 # Path.resolve dislikes links that lead to themselves.

@@ -17,11 +17,11 @@ from functools import partial
 from ...errors import InputError
 from ..store import Store
 from ..tar import BLOCK, TARFILE_ERRORS, split_name
-from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES
+from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, LeftOut
 from .ranges import read_part
 from .sources import TAR_PIXELS
 
-_RANKS = {
+RANKS = {
     **dict.fromkeys(IMAGE_ENDINGS, 1),
     TAR_PIXELS: 1,
     # What loaders read where it stands; of a raw dataset there is nothing else.
@@ -63,6 +63,8 @@ class TarSample:
     """An extension that it has twice."""
     names: list[str] = field(default_factory=list)
     """Extensions of its members, in order."""
+    problem: LeftOut | None = None
+    """Why its image was not read."""
 
     @property
     def span(self) -> int:
@@ -208,7 +210,7 @@ def _add(
         return
     sample.names.append(extension)
     sample.end = member.offset_data + member.size
-    if _RANKS.get(extension, 0) > _RANKS.get(sample.extension, 0):
+    if RANKS.get(extension, 0) > RANKS.get(sample.extension, 0):
         sample.extension = extension
         sample.offset, sample.size = member.offset_data, member.size
         sample.image = _read(archive, member) if member.size <= MAX_FILE_BYTES else b""

@@ -26,7 +26,8 @@ ENDING = ".zip"
 MEMBER = "zip"
 """Key of ``Entry.members``: (offset of the header, bytes stored, bytes, CRC-32, method)."""
 
-_HEADER_BYTES = 30
+HEADER_BYTES = 30
+"""Of the header in front of a member, without its name."""
 _SLACK = 64
 """Bytes asked for beyond a member's own: its header may hold more than the directory says. They are
 there in any zip, since at least a directory follows."""
@@ -183,7 +184,7 @@ def begin_member(store: Store, entry: Entry) -> Callable[[], bytes]:
     if max(stored, size) > MAX_FILE_BYTES:
         most = f"up to {MAX_FILE_BYTES:,} are read"
         raise LeftOut("too-large", f"{max(stored, size):,} bytes; {most}")
-    length = _HEADER_BYTES + len(entry.name) - len(entry.tar) - 1 + _SLACK + stored
+    length = HEADER_BYTES + len(entry.name) - len(entry.tar) - 1 + _SLACK + stored
     begun = store.begin(functools.partial(_read, store, entry.tar, offset, length))
     return functools.partial(_finish, begun, store, entry)
 
@@ -192,9 +193,7 @@ def _finish(begun: Callable[[], bytes], store: Store, entry: Entry) -> bytes:
     assert entry.tar is not None
     offset, stored, size, crc, method = entry.members[MEMBER]
     content = begun()
-    if content[:4] != b"PK\3\4":
-        raise LeftOut("corrupt", "the zip has something else in its place")
-    begin = _HEADER_BYTES + sum(int.from_bytes(content[at : at + 2], "little") for at in (26, 28))
+    begin = find_data(content)
     if len(content) < begin + stored:
         missing = begin + stored - len(content)
         content += _read(store, entry.tar, offset + len(content), missing)
@@ -204,6 +203,20 @@ def _finish(begun: Callable[[], bytes], store: Store, entry: Entry) -> bytes:
     if len(content) != size or zlib.crc32(content) != crc:
         raise LeftOut("corrupt", f"{len(content):,} bytes whose CRC-32 is not what the zip says")
     return content
+
+
+def find_data(header: bytes) -> int:
+    """Return how far behind the beginning of a member's header its bytes begin.
+
+    Args:
+        header: ``HEADER_BYTES`` of it at least.
+
+    Raises:
+        LeftOut: if it is none.
+    """
+    if header[:4] != b"PK\3\4" or len(header) < HEADER_BYTES:
+        raise LeftOut("corrupt", "the zip has something else in its place")
+    return HEADER_BYTES + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
 
 
 def _inflate(content: bytes, size: int) -> bytes:
@@ -229,4 +242,9 @@ def _read(store: Store, name: str, offset: int, length: int) -> bytes:
 
 def find_zips(names: Iterable[str]) -> list[str]:
     """Return the names that are those of zips."""
-    return [name for name in names if name.lower().endswith(ENDING)]
+    return [name for name in names if is_zip(name)]
+
+
+def is_zip(name: str) -> bool:
+    """Tell whether a name is that of a zip."""
+    return name.lower().endswith(ENDING)
