@@ -40,6 +40,9 @@ _SMALL_DOMAIN = 4096
 _ROUNDS = 8
 _ROUNDS_SMALL = 24
 
+NEVER = 1 << 62
+"""Position of the stream where a sample is used that is not in use."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
@@ -215,6 +218,42 @@ class SampleOrder:
             ).numpy()
         return reference_ids(places, self.num_samples, order_key, window_key, chunk_size, layout)
 
+    def next_use(self, sample_ids: NDArray[np.int64], position: int) -> NDArray[np.int64]:
+        """Return where in the stream samples are used next: what ``at`` says, read backwards.
+
+        Args:
+            sample_ids: int64 (B,).
+            position: of the stream.
+
+        Returns:
+            int64 (B,) first position from that one on, ``NEVER`` for samples that are not in use.
+        """
+        epoch, place = divmod(position, self.num_samples)
+        ranks, is_used = self._rank(sample_ids)
+        places = self._find_places(epoch, ranks)
+        gone = places < place
+        places[gone] = self.num_samples + self._find_places(epoch + 1, ranks[gone])
+        return np.where(is_used, epoch * self.num_samples + places, NEVER)
+
+    def _rank(self, sample_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the rank of samples among those in use, and whether they are; int64, bool (B,)."""
+        # Ids ascend with their ranks, whatever turns the one into the other: search by halves.
+        low = np.zeros_like(sample_ids)
+        high = np.full_like(sample_ids, self.num_samples - 1)
+        if self.find_ids is _find_itself:
+            return np.minimum(sample_ids, high), sample_ids <= high
+        for _ in range(self.num_samples.bit_length()):
+            middle = (low + high) // 2
+            is_below = self.find_ids(middle) < sample_ids
+            low = np.minimum(np.where(is_below, middle + 1, low), high)
+            high = np.where(is_below, high, middle)
+        return low, self.find_ids(low) == sample_ids
+
+    def _find_places(self, epoch: int, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        order_key, window_key = self._keys(epoch)
+        chunk_size = self.layout.chunk_size if self.order == "chunked" else 0
+        return find_places(ranks, self.num_samples, order_key, window_key, chunk_size, self.layout)
+
     def substitute(self, epoch: int, sample_id: int, attempt: int) -> int:
         """Return the id to try in place of a bad sample: sub(seed, epoch, id, attempt) of law 3."""
         words = draw_words(self.seed, epoch, sample_id, Stream.SUBSTITUTE, 1, first=attempt)
@@ -329,32 +368,114 @@ def reference_ids(
     if chunk_size == 0:
         return permute(places, num_samples, order_key)
     lanes, steps = places % layout.num_lanes, places // layout.num_lanes
-    share, rest = divmod(num_samples, layout.num_lanes)
-    lane_starts = lanes * share + np.minimum(lanes, rest)
-    lane_lengths = share + (lanes < rest)
+    lane_starts, lane_lengths = _find_lanes(lanes, num_samples, layout)
+    window_starts = steps - steps % (layout.window_chunks * chunk_size)
+    mixed = _mix_windows(
+        steps, lanes, lane_lengths - window_starts, window_key, chunk_size, layout, inverse=False
+    )
+    sequence = lane_starts + window_starts + mixed
+    num_chunks, gap, short_slot = _find_gap(num_samples, chunk_size, order_key)
+    behind = sequence >= (short_slot + 1) * chunk_size - gap
+    slots, offsets = np.divmod(sequence + gap * behind, chunk_size)
+    return permute(slots, num_chunks, order_key) * chunk_size + offsets
 
-    # Mix inside the window, whose last one in a lane may be short.
+
+def find_places(
+    ids: NDArray[np.int64],
+    num_samples: int,
+    order_key: int,
+    window_key: int,
+    chunk_size: int,
+    layout: ChunkLayout,
+) -> NDArray[np.int64]:
+    """Return the places of sample ids in an epoch: ``reference_ids`` backwards.
+
+    Args:
+        ids: int64 (B,), 0..N-1.
+        num_samples: N.
+        order_key: 64 bits, for the bijection over the samples or the chunks.
+        window_key: 64 bits, for the windows of a lane.
+        chunk_size: C, or 0 for the global order.
+        layout: lanes and windows.
+
+    Returns:
+        int64 (B,).
+    """
+    if chunk_size == 0:
+        return permute(ids, num_samples, order_key, inverse=True)
+    num_chunks, gap, short_slot = _find_gap(num_samples, chunk_size, order_key)
+    chunks, offsets = np.divmod(ids, chunk_size)
+    slots = permute(chunks, num_chunks, order_key, inverse=True)
+    sequence = slots * chunk_size + offsets - gap * (slots > short_slot)
+
+    share, rest = divmod(num_samples, layout.num_lanes)
+    long = rest * (share + 1)  # samples of the lanes that have one more
+    lanes = np.where(
+        sequence < long, sequence // (share + 1), rest + (sequence - long) // max(share, 1)
+    )
+    lane_starts, lane_lengths = _find_lanes(lanes, num_samples, layout)
+    steps = sequence - lane_starts
+    window_starts = steps - steps % (layout.window_chunks * chunk_size)
+    mixed = _mix_windows(
+        steps, lanes, lane_lengths - window_starts, window_key, chunk_size, layout, inverse=True
+    )
+    return (window_starts + mixed) * layout.num_lanes + lanes
+
+
+def _find_lanes(
+    lanes: NDArray[np.int64], num_samples: int, layout: ChunkLayout
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where in the sequence of chunks' samples lanes begin, and their lengths."""
+    share, rest = divmod(num_samples, layout.num_lanes)
+    return lanes * share + np.minimum(lanes, rest), share + (lanes < rest)
+
+
+def _find_gap(num_samples: int, chunk_size: int, order_key: int) -> tuple[int, int, int]:
+    """Return the number of chunks, what the last lacks, and where in the keyed order it stands.
+
+    The last chunk may be short and stands anywhere: its gap is to be stepped over.
+    """
+    num_chunks = -(-num_samples // chunk_size)
+    last = np.array([num_chunks - 1], np.int64)
+    short_slot = int(permute(last, num_chunks, order_key, inverse=True)[0])
+    return num_chunks, num_chunks * chunk_size - num_samples, short_slot
+
+
+def _mix_windows(
+    steps: NDArray[np.int64],
+    lanes: NDArray[np.int64],
+    remaining: NDArray[np.int64],
+    window_key: int,
+    chunk_size: int,
+    layout: ChunkLayout,
+    *,
+    inverse: bool,
+) -> NDArray[np.int64]:
+    """Mix steps of lanes inside their windows, the last of which in a lane may be short.
+
+    Args:
+        steps: int64 (B,) in their lanes.
+        lanes: int64 (B,).
+        remaining: int64 (B,) samples of the lane from the window's start on.
+        window_key: 64 bits.
+        chunk_size: C.
+        layout: lanes and windows.
+        inverse: undo it.
+
+    Returns:
+        int64 (B,) steps in the window.
+    """
     window = layout.window_chunks * chunk_size
-    window_numbers = steps // window
-    window_starts = window_numbers * window
-    window_lengths = np.minimum(window, lane_lengths - window_starts)
+    numbers, within = np.divmod(steps, window)
+    lengths = np.minimum(window, remaining)
     with np.errstate(over="ignore"):
         keys = _mix(
             np.uint64(window_key)
             + lanes.astype(np.uint64) * _MIX1
-            + window_numbers.astype(np.uint64) * _MIX2
+            + numbers.astype(np.uint64) * _MIX2
         )
     mixed = np.empty_like(steps)
-    for length in np.unique(window_lengths):
-        rows = window_lengths == length
-        mixed[rows] = permute(steps[rows] - window_starts[rows], int(length), keys[rows])
-    sequence = lane_starts + window_starts + mixed
-
-    # The last chunk may be short and stands anywhere in the keyed order: step over its gap.
-    num_chunks = -(-num_samples // chunk_size)
-    gap = num_chunks * chunk_size - num_samples
-    last = np.array([num_chunks - 1], np.int64)
-    short_slot = int(permute(last, num_chunks, order_key, inverse=True)[0])
-    behind = sequence >= (short_slot + 1) * chunk_size - gap
-    slots, offsets = np.divmod(sequence + gap * behind, chunk_size)
-    return permute(slots, num_chunks, order_key) * chunk_size + offsets
+    for length in np.unique(lengths):
+        rows = lengths == length
+        mixed[rows] = permute(within[rows], int(length), keys[rows], inverse=inverse)
+    return mixed

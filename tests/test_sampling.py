@@ -7,7 +7,15 @@ import pytest
 
 from fastssl.errors import InputError
 from fastssl.extension import load_extension
-from fastssl.sampling import ORDERS, ChunkLayout, HoldOut, SampleOrder, permute, reference_ids
+from fastssl.sampling import (
+    NEVER,
+    ORDERS,
+    ChunkLayout,
+    HoldOut,
+    SampleOrder,
+    permute,
+    reference_ids,
+)
 
 DIGEST = "0123456789abcdef" * 4
 LAYOUTS = [ChunkLayout(), ChunkLayout(3, 4, 2), ChunkLayout(1, 1, 1), ChunkLayout(10, 7, 3)]
@@ -82,6 +90,29 @@ def test_inverse_undoes_the_bijection(count):
     values = np.arange(count)
     for key in (0, 1, 2**64 - 1):
         assert (permute(permute(values, count, key), count, key, inverse=True) == values).all()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("layout", [(7, 5, 3), (16, 64, 2), (1, 3, 1), (256, 64, 16)])
+@pytest.mark.parametrize("count", [1, 5, 47, 1000, 4097])
+def test_next_use_is_the_order_read_backwards(order, layout, count):
+    sample_order = SampleOrder(DIGEST, count, 3, order, ChunkLayout(*layout))
+    position = 2 * count + count // 2
+    _, ids = sample_order.at(np.arange(position, position + 2 * count))
+    first = {}
+    for place, sample_id in enumerate(ids.tolist()):
+        first.setdefault(sample_id, position + place)
+    uses = sample_order.next_use(np.arange(count), position)
+    assert uses.tolist() == [first[i] for i in range(count)]
+
+
+def test_a_sample_that_is_held_out_is_never_used_next():
+    part = HoldOut(DIGEST, 1000, 100)
+    sample_order = SampleOrder(DIGEST, 900, 3, find_ids=part.find_remaining)
+    uses = sample_order.next_use(np.arange(1000), 17)
+    is_used = ~np.isin(np.arange(1000), part.ids)
+    assert ((uses < NEVER) == is_used).all()
+    assert (sample_order.at(uses[is_used])[1] == np.arange(1000)[is_used]).all()
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
