@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 # The name of a protocol has two letters at least, so that C:/data stays a folder. fsspec chains
@@ -45,3 +46,13 @@ def parse_place(given: str | os.PathLike[str]) -> Path | str:
     if protocol in ("file", "local"):
         return Path(f"/{rest}")
     return f"{protocol}://{rest}"
+
+
+@dataclass(frozen=True)
+class CachePlace:
+    """Where the bytes of datasets in object stores are kept on this machine."""
+
+    folder: Path
+    """The folder, for datasets of any number; a dataset has one of its own in it."""
+    num_bytes: int
+    """What the bytes of one may take."""

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .fields import Documented
+from .stages import CacheUse
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Batch(Documented):
     """Minimum coded units of its JPEGs whose bits were decoded; 0 where nobody counts."""
     total_mcus: int = 0
     """Those that its JPEGs have."""
+    cache: CacheUse = field(default_factory=CacheUse)
+    """What the cache of a remote dataset did since the batch before; nothing without one."""
 
     def __len__(self) -> int:
         """Return B, the number of samples."""
@@ -99,4 +102,11 @@ class Batch(Documented):
         if start == 0:
             return part
         # What was measured is the whole batch's; the first part carries it.
-        return replace(part, fallback_decodes=0, stage_s={}, entropy_decoded_mcus=0, total_mcus=0)
+        return replace(
+            part,
+            fallback_decodes=0,
+            stage_s={},
+            entropy_decoded_mcus=0,
+            total_mcus=0,
+            cache=CacheUse(),
+        )

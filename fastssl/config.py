@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from .address import hide_credentials, parse_place
+from .address import CachePlace, hide_credentials, parse_place
 from .errors import InputError
 from .fields import Checked, Count, CountOrZero, NumThreads, Range, Share, free, walk
 from .randomness import Seed
@@ -44,6 +44,12 @@ class LoaderConfig(Checked, prefix="data."):
     )
     """Dataset: the folder that make-shards wrote, or its address in an object store
     (s3://bucket/folder, https://host/folder)."""
+    cache_dir: Path = free(Path())
+    """Folder on this machine's own disk in which a dataset of an object store is kept as it is
+    read, so that later epochs are read from there; all ranks and jobs of the machine may share it.
+    Without it nothing of it is kept but its index."""
+    cache_gb: Annotated[float, Range(0, 1_000_000, without=0)] = free(100.0)
+    """GB (1e9 bytes) that a dataset may take in cache_dir; it may be less than the dataset."""
     loader: LoaderName = free("auto")
     """Back end: auto chooses and says why."""
     beton: Path = free(Path())
@@ -134,6 +140,13 @@ class LoaderConfig(Checked, prefix="data."):
     def layout(self) -> ChunkLayout:
         """The shape of the chunked order."""
         return ChunkLayout(self.chunk_size, self.num_lanes, self.window_chunks)
+
+    @property
+    def cache(self) -> CachePlace | None:
+        """Where a dataset of an object store is kept, if anywhere."""
+        if self.cache_dir == Path():
+            return None
+        return CachePlace(self.cache_dir.absolute(), int(self.cache_gb * 1e9))
 
 
 def _hash_beside(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 STAGES = ("read", "check", "decode", "collate", "copy")
 """read: bytes from the store; check: their CRC-32; decode: decode, cut and resize; collate: into
@@ -38,3 +39,29 @@ class StageClock:
             yield
         finally:
             self.add(stage, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """What the cache of a remote dataset did; sums over samples."""
+
+    samples: int = 0
+    """Looked for, as they came into the look-ahead."""
+    hits: int = 0
+    """Those of them that lay there."""
+    fetched_bytes: int = 0
+    """That came from the store."""
+    stalls: int = 0
+    """Samples that were wanted before they were there, or had to be read past the cache."""
+    stall_s: float = 0.0
+    """Seconds that their readers waited."""
+
+    def __add__(self, other: CacheUse) -> CacheUse:
+        """Add up."""
+        return CacheUse(
+            self.samples + other.samples,
+            self.hits + other.hits,
+            self.fetched_bytes + other.fetched_bytes,
+            self.stalls + other.stalls,
+            self.stall_s + other.stall_s,
+        )

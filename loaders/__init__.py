@@ -36,6 +36,8 @@ _BACK_ENDS = {
     "ffcv": (".ffcv", "FfcvLoader"),
     "fixed": (".fixed", "FixedLoader"),
 }
+_READ_FILES = ("native", "ffcv")
+"""Those that read files of this machine alone."""
 
 
 def resolve_loader(
@@ -57,9 +59,11 @@ def resolve_loader(
     """
     if config.loader != "auto":
         return config.loader, "asked for"
-    if earlier is not None and earlier in _BACK_ENDS and is_installed(earlier):
+    is_local = isinstance(dataset.path, Path) or dataset.cache is not None
+    can_read = is_local or earlier not in _READ_FILES
+    if earlier is not None and earlier in _BACK_ENDS and is_installed(earlier) and can_read:
         return earlier, "as the run began"
-    return prefer_loader(device, isinstance(dataset.path, Path), dataset.encoding)
+    return prefer_loader(device, is_local, dataset.encoding)
 
 
 def build_loader(
@@ -92,7 +96,9 @@ def build_loader(
     with contextlib.ExitStack() as on_failure:
         opened = dataset
         if opened is None:
-            opened = on_failure.enter_context(contextlib.closing(open_dataset(config.path)))
+            opened = on_failure.enter_context(
+                contextlib.closing(open_dataset(config.path, config.cache))
+            )
         name, _ = resolve_loader(config, opened, device)
         if name not in _BACK_ENDS:
             raise InputError(

@@ -39,6 +39,7 @@ from .ids import read_ids
 from .plan import BatchPlan
 from .reading import Done, SampleReader
 from .telemetry import LoaderTelemetry
+from .warming import Warming
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Loader(abc.ABC):
         )
         self.position = 0
         self.num_threads = config.num_threads or cpus_per_rank()
+        self._warming = self._open_warming()
         self.stage_workers = {
             stage: self.num_threads if stage in self.threaded_stages else 1 for stage in STAGES
         }
@@ -280,18 +282,34 @@ class Loader(abc.ABC):
     def _reserve(self) -> Buffers:
         """Return memory for one stream or pass: being filled, on its way, and lying ready."""
         return BatchBuffers(
-            self.batches_at_work + 1 + self.config.prefetch_batches,
+            self._num_in_flight,
             self.batch_shape,
             is_pinned=torch.device(self.device).type == "cuda",
         )
 
+    @property
+    def _num_in_flight(self) -> int:
+        """Batches that are being made, on their way, or lie ready."""
+        return self.batches_at_work + 1 + self.config.prefetch_batches
+
     # ------------------------------------------------------------ from plans to batches
+
+    def _open_warming(self) -> Warming | None:
+        """Open the look-ahead of a dataset that is kept on this machine."""
+        cache = self.dataset.cache
+        if cache is None:
+            return None
+        size = self.batch_size_per_rank
+        return Warming(self.dataset, cache, self.order, self.config, self._num_in_flight, size)
 
     def _fetch(
         self, plans: Iterable[BatchPlan], is_stream: bool = False
     ) -> Generator[Batch, None, None]:
         """Turn plans into batches on the device, in order. Closing the iterator stops the work."""
-        batches = self._assemble(iter(plans), is_stream)
+        plans = iter(plans)
+        if self._warming is not None:
+            plans = self._warming.ahead(plans, lambda: self.position, is_stream)
+        batches = self._assemble(plans, is_stream)
         return batches if self.decodes_on_device else move_batches(batches, self.device)
 
     def _assemble(

@@ -14,11 +14,12 @@ Shape legend: B samples of this rank in a step, V views of each, S side of a vie
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -31,7 +32,7 @@ from ..ops.jpeg import pack_views, require_jpeg
 from ..shards import BadSample
 from ..shards.entry_reader import open_entry_points
 from ..shards.index import Payload
-from ..shards.reader import describe_short_read
+from ..shards.rows import describe_short_read
 from ..shards.store import MAX_OPEN_FILES
 from ..system.cpus import cpus_per_rank
 from .ahead import Ahead, StoppedError, overlap
@@ -39,6 +40,7 @@ from .base import Loader
 from .device import Buffers
 from .plan import BatchPlan
 from .reading import Done, PlanReading
+from .spill import Spill
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +89,8 @@ class NativeLoader(Loader):
             ) from None
         except InputError as error:
             raise InputError(
-                f"data.loader ('native') reads from folders alone: {error}, or set --data.loader "
-                "to webdataset"
+                f"data.loader ('native') reads from folders alone: {error}, have it kept as it is "
+                "read (--data.cache-dir), or set --data.loader to webdataset"
             ) from None
         self.entry_points = open_entry_points(self.dataset)
         self._has_told_of_refused = False
@@ -103,9 +105,10 @@ class NativeLoader(Loader):
 
     def _run_ahead(self, plans: Iterator[BatchPlan], buffers: Buffers) -> Ahead[Done]:
         # A pool a stream: what a stream leaves undone goes with it.
+        spill = None if self.dataset.cache is None else Spill()
         try:
             pool = torch.classes.fastssl.DecodePool(
-                self.paths,
+                [*self.paths, spill.path] if spill else self.paths,
                 "" if self.entry_points is None else str(self.entry_points.path),
                 self.num_threads,
                 MAX_OPEN_FILES,
@@ -116,10 +119,16 @@ class NativeLoader(Loader):
                 f"loader native: {self.num_threads} threads cannot be started ({error}); lower "
                 "--data.num-threads, or raise the limit (ulimit -u)"
             ) from None
-        begun = (_Work(self.reader.begin(plan), buffers, pool, self) for plan in plans)
-        work = overlap((one.finish for one in begun), self.batches_at_work)
         # Stopping the pool ends the waiting in the other thread, however long a disk stalls.
+        work = self._work(plans, buffers, pool, spill)
         return Ahead(work, self.config.prefetch_batches, pool.stop)
+
+    def _work(
+        self, plans: Iterator[BatchPlan], buffers: Buffers, pool: Any, spill: Spill | None
+    ) -> Generator[Done, None, None]:
+        with contextlib.closing(spill) if spill else contextlib.nullcontext():
+            begun = (_Work(self.reader.begin(plan), buffers, pool, spill, self) for plan in plans)
+            yield from overlap((one.finish for one in begun), self.batches_at_work)
 
     def tell_of_refused(self, count: int) -> None:
         """Warn, once, that entry points are of no use.
@@ -142,9 +151,16 @@ class _Work:
     """One batch with the extension's threads."""
 
     def __init__(
-        self, reading: PlanReading, buffers: Buffers, pool: Any, loader: NativeLoader
+        self,
+        reading: PlanReading,
+        buffers: Buffers,
+        pool: Any,
+        spill: Spill | None,
+        loader: NativeLoader,
     ) -> None:
         self.reading = reading
+        self._spill = spill
+        self._spilled: dict[int, tuple[int, int]] = {}  # offset and length there, by row
         self._number = buffers.take()
         self._images = buffers[self._number]
         self._pool = pool
@@ -167,12 +183,20 @@ class _Work:
             rows = np.array(bad, np.int64)
             if bad:
                 self._ticket = self._submit(rows, is_urgent=True)
+        for row in list(self._spilled):
+            self._let_go(row)
         return self.reading.done(self._number)
 
     def _submit(self, rows: NDArray[np.int64], is_urgent: bool) -> int:
+        if self._spill is not None:
+            with self.reading.clock.time("read"):
+                self._bring(np.array([r for r in rows.tolist() if r not in self._spilled], int))
         ids = self.reading.sample_ids[rows]
         with self.reading.clock.time("collate"):
             shards, offsets, lengths = self._dataset.locate_many(ids)
+            for place, row in enumerate(rows.tolist() if self._spilled else []):
+                if row in self._spilled:  # it is the file behind the shards
+                    shards[place], offsets[place] = len(self._loader.paths), self._spilled[row][0]
             stored = self._dataset.index[ids]
             records = np.zeros((2, len(ids)), np.int64)
             if (entry_points := self._loader.entry_points) is not None:
@@ -197,6 +221,37 @@ class _Work:
             torch.from_numpy(jobs), torch.from_numpy(views), self._images, is_urgent
         )
 
+    def _bring(self, rows: NDArray[np.int64]) -> None:
+        """Read past the cache what it does not have of rows; replace what cannot be had."""
+        cache = self._dataset.cache
+        while len(rows) and cache is not None:
+            ids = self.reading.sample_ids[rows]
+            missing = ~cache.wait(*self._dataset.locate_many(ids), self._check_wanted)
+            rows, ids = rows[missing], ids[missing]
+            ahead = self._dataset.fetch_ahead(ids)
+            replaced = []
+            for place, (row, sample_id) in enumerate(zip(rows.tolist(), ids.tolist(), strict=True)):
+                try:
+                    read = ahead[place].result if place in ahead else None
+                    payload = read() if read else self._dataset.fetch_payload(sample_id)
+                    self._hold(row, self._dataset.mend(sample_id, payload))
+                except BadSample as bad:
+                    self.reading.replace(row, bad.reason)
+                    replaced.append(row)
+            rows = np.array(replaced, np.int64)
+
+    def _check_wanted(self) -> None:
+        if self._pool.is_stopped():
+            raise StoppedError
+
+    def _hold(self, row: int, payload: bytes) -> None:
+        assert self._spill is not None
+        self._spilled[row] = self._spill.hold(payload), len(payload)
+
+    def _let_go(self, row: int) -> None:
+        if self._spill is not None and row in self._spilled:
+            self._spill.let_go(*self._spilled.pop(row))
+
     def _wait(self) -> None:
         began = time.monotonic()
         told = False
@@ -217,7 +272,7 @@ class _Work:
         """Count the cost, decode what was handed over, replace what is bad.
 
         Returns:
-            Rows that have a substitute now.
+            Rows that have a substitute now, or other bytes than a cache gave.
         """
         reading = self.reading
         read_ns, check_ns, decode_ns, entropy_decoded, total, refused = self._pool.cost(
@@ -230,18 +285,33 @@ class _Work:
         if refused:
             self._loader.tell_of_refused(refused)
         results = self._pool.results(self._ticket).numpy()
-        replaced = []
+        again = []
         for place in np.flatnonzero(results[:, 0] != _Status.OK).tolist():
             row, (status, detail) = int(rows[place]), results[place].tolist()
             try:
                 if status not in (_Status.REFUSED, _Status.HANDED_OVER):
-                    raise self._bad(int(reading.sample_ids[row]), status, detail)
+                    again.append(row)
+                    self._read_anew(row, status, detail)
+                    continue
                 payload = self._pool.payload(self._ticket, place).numpy().tobytes()
                 self._images[row] = torch.from_numpy(reading.fall_back(row, payload))
             except BadSample as bad:
+                self._let_go(row)
                 reading.replace(row, bad.reason)
-                replaced.append(row)
-        return replaced
+                again.append(row)
+        return list(dict.fromkeys(again))
+
+    def _read_anew(self, row: int, status: int, detail: int) -> None:
+        """Have the store's own bytes of a row at hand where those of a cache were wrong.
+
+        Raises:
+            BadSample: if they are no better, or no cache was asked.
+        """
+        sample_id = int(self.reading.sample_ids[row])
+        bad = self._bad(sample_id, status, detail)
+        if self._spill is None or row in self._spilled:
+            raise bad
+        self._hold(row, self._dataset.fetch_anew(sample_id))
 
     def _bad(self, sample_id: int, status: int, detail: int) -> BadSample:
         if status == _Status.WRONG_CRC:

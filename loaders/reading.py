@@ -23,7 +23,7 @@ from ..errors import RunFailed
 from ..sampling import SampleOrder
 from ..shards import BadSample, ShardDataset
 from ..shards.picture import open_picture
-from ..stages import StageClock
+from ..stages import CacheUse, StageClock
 from ..system.files import check_mapped
 from ..views import ViewSpec, draw_boxes, fitted_sizes
 from .plan import BatchPlan
@@ -51,6 +51,8 @@ class Outcome:
     """Minimum coded units of JPEGs whose bits were decoded."""
     total_mcus: int
     """Those that the JPEGs have."""
+    cache: CacheUse
+    """What the cache did in the process that says so, since it last did."""
 
 
 class Done(NamedTuple):
@@ -119,7 +121,14 @@ class SampleReader:
             stage_s=outcome.stage_s,
             entropy_decoded_mcus=outcome.entropy_decoded_mcus,
             total_mcus=outcome.total_mcus,
+            # Of the look-ahead, in this process, and of the back end, perhaps in another.
+            cache=outcome.cache + self.take_cache_use(),
         )
+
+    def take_cache_use(self) -> CacheUse:
+        """Return what the dataset's cache did in this process since the last call."""
+        cache = self.dataset.cache
+        return CacheUse() if cache is None else cache.take_use()
 
 
 class PlanReading:
@@ -156,8 +165,8 @@ class PlanReading:
 
     @cached_property
     def _ahead(self) -> dict[int, Future[bytes]]:
-        """Answers under way by row: of a remote store all samples are asked for at the first."""
-        return dict(enumerate(self._reader.dataset.fetch_ahead(self.plan.sample_ids)))
+        """Answers under way by row: a remote store is asked for all, but what a cache will have."""
+        return self._reader.dataset.fetch_ahead(self.plan.sample_ids)
 
     def read(self, row: int) -> bytes:
         """Read the sample of a row and check it; a bad one is replaced until one is good.
@@ -176,8 +185,7 @@ class PlanReading:
                     ahead = self._ahead.pop(row, None)
                     payload = ahead.result() if ahead else dataset.fetch_payload(sample_id)
                 with self.clock.time("check"):
-                    dataset.check_payload(sample_id, payload)
-                return payload
+                    return dataset.mend(sample_id, payload)
             except BadSample as bad:
                 self.replace(row, bad.reason)
 
@@ -290,6 +298,7 @@ class PlanReading:
             self.clock.seconds,
             self.entropy_decoded_mcus,
             self.total_mcus,
+            self._reader.take_cache_use(),
         )
 
     def done(self, number: int) -> Done:

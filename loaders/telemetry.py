@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..batch import Batch
-from ..stages import STAGES
+from ..stages import STAGES, CacheUse
 
 STARVED_SHARE = 0.02
 """Share of a run's time spent waiting for data above which the loader counts as holding it up."""
@@ -42,6 +42,8 @@ class StageReport:
     """Minimum coded units of JPEGs whose bits were decoded; counted by the native loader alone."""
     total_mcus: int = 0
     """Those that the JPEGs have."""
+    cache: CacheUse = field(default_factory=CacheUse)
+    """What the cache of a remote dataset did."""
 
     @property
     def entropy_decoded_share(self) -> float | None:
@@ -91,6 +93,7 @@ def merge_reports(reports: Iterable[StageReport], are_ranks: bool = True) -> Sta
             workers,
             merged.entropy_decoded_mcus + report.entropy_decoded_mcus,
             merged.total_mcus + report.total_mcus,
+            merged.cache + report.cache,
         )
     return merged
 
@@ -119,6 +122,7 @@ class LoaderTelemetry:
             workers,
             batch.entropy_decoded_mcus,
             batch.total_mcus,
+            batch.cache,
         )
         self._interval = merge_reports((self._interval, one), are_ranks=False)
 

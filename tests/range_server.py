@@ -31,9 +31,10 @@ class RangeServer(http.server.ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.delay_s = 0.0
         self.trouble: Callable[[str], str | None] = lambda _name: None
-        """What goes wrong for a file: 503, reset, hang, cut, short, ignore, endless (and without a
-        length, in chunks, or in answer to a range), gzip, trickle, headers, or the address that it
-        redirects to; None is nothing."""
+        """What goes wrong for a file: 503, reset, hang, cut, short, shifted (another range than was
+        asked for), wrong (other bytes), ignore, endless (and without a length, in chunks, or in
+        answer to a range), gzip, trickle, headers, or the address that it redirects to; None is
+        nothing."""
         self.password: tuple[str, str] | None = None
         """User and password that are asked for."""
         self.etag: str | None = None
@@ -132,20 +133,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send_file(self, name: str, part: str | None, trouble: str | None) -> None:
         try:
-            content = (self.server.folder / name).read_bytes()
+            with open(self.server.folder / name, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                first, last, status, headers = 0, size - 1, 200, {}
+                if part is not None:
+                    first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", part).groups())
+                    status, headers = 206, {"Content-Range": f"bytes {first}-{last}/{size}"}
+                file.seek(first)
+                content = file.read(last + 1 - first)
         except OSError:
             self._answer(404, 0)
             return
-        status, headers = 200, {}
-        if part is not None:
-            first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", part).groups())
-            if first >= len(content):
-                self._answer(416, 0)
-                return
-            status, headers = 206, {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
-            content = content[first : last + 1]
+        if part is not None and first >= size:
+            self._answer(416, 0)
+            return
         if trouble == "short":
             content = content[: len(content) // 2]
+        elif trouble == "wrong":
+            content = bytes(byte ^ 0x55 for byte in content)
+        elif trouble == "shifted":
+            content = content[1:] + b"?"
+            headers["Content-Range"] = f"bytes {first + 1}-{last + 1}/{size}"
         self._answer(status, len(content), headers)
         self.wfile.write(content[: len(content) // 2] if trouble == "cut" else content)
         self.close_connection = trouble == "cut"

@@ -74,6 +74,20 @@ COMMON = (
         "decode a sample, whatever its views",
         "loader",
     ),
+    Metric(
+        "cache_hit_share",
+        "share",
+        "samples that lay in the cache of a remote dataset when the look-ahead came to them",
+        "loader",
+    ),
+    Metric("cache_fetched_mb", "MB", "what came from its store since the last line", "loader"),
+    Metric(
+        "cache_stalls",
+        "samples",
+        "samples since the last line that were wanted before they had come, or were read past it",
+        "loader",
+    ),
+    Metric("cache_stall_s", "s", "time that their readers waited, all of them together", "loader"),
     Metric("skipped", "steps", "steps left out so far, for their loss was not finite", "health"),
     Metric("substituted", "samples", "bad samples so far whose place another took", "health"),
     Metric(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..system.files import READ_TRIES, locked, naming_file, published, retried
+from .entry_points import ENTRY_POINTS_NAME
 from .index import HEADER_BYTES, INDEX_NAME, IndexHeader, parse_index_header, read_index_header
 from .manifest import MANIFEST_NAME, Manifest, check_agreement, parse_manifest
 from .remote import NUM_REQUESTS, RemoteStore
@@ -109,6 +110,37 @@ def fetch_target(store: RemoteStore, manifest: Manifest, entry: TargetEntry) -> 
             if not _is_cached(target, entry):
                 size, digest = entry.num_bytes, hashlib.sha256()
                 _fetch(store, entry.file_name, target, size, digest, entry.sha256)
+    return target
+
+
+def fetch_entry_points(store: RemoteStore, manifest: Manifest, folder: Path | None) -> Path | None:
+    """Fetch the entry points, if they are not there; their SHA-256 is checked on the way.
+
+    Args:
+        store: the dataset's.
+        manifest: of the dataset, which names them.
+        folder: to keep them in, the dataset's own; None fetches nothing.
+
+    Returns:
+        The file, or None.
+
+    Raises:
+        InputError: if they cannot be had, or are not what the manifest lists.
+    """
+    entry = manifest.entry_points
+    if folder is None or entry is None:
+        return None
+    target = folder / ENTRY_POINTS_NAME
+
+    def is_there() -> bool:
+        return target.exists() and target.stat().st_size == entry.bytes
+
+    if not is_there():
+        with _locked(folder):
+            # Another rank of this machine may have fetched it meanwhile.
+            if not is_there():
+                size, digest = entry.bytes, hashlib.sha256()
+                _fetch(store, ENTRY_POINTS_NAME, target, size, digest, entry.sha256)
     return target
 
 

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..system.files import check_mapped, open_regular, refusing_unreadable
 from .entry_points import (
-    ENTRY_POINTS_NAME,
     HEADER_BYTES,
     MAX_SHARE,
     OFFSET,
     EntryPointsFile,
     pack_header,
 )
-from .links import check_files
 from .reader import ShardDataset
 
 
@@ -32,17 +30,16 @@ def open_entry_points(dataset: ShardDataset) -> EntryPoints | None:
         dataset: the dataset.
 
     Returns:
-        None where the manifest names nothing of the kind, or the dataset lies in an object store,
-        where no loader reads that can use it.
+        None where the manifest names nothing of the kind, or the dataset lies in an object store
+        and nothing of it is kept on this machine.
 
     Raises:
         InputError: if the file is missing, or not the one that the manifest names.
     """
-    entry, folder = dataset.manifest.entry_points, dataset.path
-    if entry is None or not isinstance(folder, Path):
+    entry, path = dataset.manifest.entry_points, dataset.find_entry_points()
+    if entry is None or path is None:
         return None
-    check_files(folder, [ENTRY_POINTS_NAME])
-    return EntryPoints(folder / ENTRY_POINTS_NAME, entry, dataset.num_samples, dataset.digest)
+    return EntryPoints(path, entry, dataset.num_samples, dataset.digest)
 
 
 class EntryPoints:

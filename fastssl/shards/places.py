@@ -146,6 +146,15 @@ class PlacedStore(Store):
         store, there = self._places[name]
         return store.read_range(there, offset, length)
 
+    def is_far(self, name: str) -> bool:
+        """Tell whether a tar lies in an object store."""
+        return self._places[name][0].is_remote
+
+    def find_file(self, name: str) -> Path | None:
+        """Return the path of a tar on this machine."""
+        store, there = self._places[name]
+        return store.find_file(there)
+
     def state(self, name: str) -> FileState:
         """Return what is known of a tar."""
         store, there = self._places[name]

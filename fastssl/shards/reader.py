@@ -9,58 +9,32 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from ..address import parse_place
+from ..address import CachePlace
 from ..errors import InputError
 from ..system.files import check_mapped, retried
 from .agreement import decode_as_said
 from .checksum import crc32
-from .index import INDEX_NAME, SampleFlags, map_index, read_index_header
-from .links import check_files, check_shards
-from .manifest import MANIFEST_NAME, check_agreement, read_manifest
+from .index import SampleFlags, map_index
+from .opening import find_parts
 from .picture import PictureError, open_picture
-from .places import PlacedStore, split_address
-from .rows import describe_fault, find_faults
-from .store import LocalStore, Store
+from .places import PlacedStore
+from .rows import BadSample, describe_fault, describe_short_read, find_faults
+from .store import Store
 from .tar import BLOCK, TarError, padding, parse_member, split_members
-from .targets import TargetEntry, Targets, check_target
+from .targets import Targets
+
+if TYPE_CHECKING:
+    from .cached import CachedStore
 
 RETRY_WAIT_S = 0.05
 """Pause before the second try of a read from a disk; each later one is four times as long, and
 those of a remote store 20 times."""
-
-
-class BadSample(Exception):
-    """A sample whose bytes cannot be had, or are not those that were written."""
-
-    def __init__(self, sample_id: int, reason: str):
-        """Keep the sample id and the reason."""
-        super().__init__(sample_id, reason)
-        self.sample_id = sample_id
-        self.reason = reason
-
-    def __str__(self) -> str:
-        """Return both in one line."""
-        return f"sample {self.sample_id}: {self.reason}"
-
-
-def describe_short_read(got: int, offset: int, length: int) -> str:
-    """Say that a shard ends too early.
-
-    Args:
-        got: bytes that were there.
-        offset: of the first byte that was wanted.
-        length: bytes that were wanted.
-    """
-    return f"{got} of {length} bytes at {offset}, then the shard ends"
-
-
-def _find_target(folder: Path, entry: TargetEntry) -> Path:
-    return folder / entry.file_name
 
 
 class ShardDataset:
@@ -70,49 +44,35 @@ class ShardDataset:
     its path: the other process opens the files again.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], cache: CachePlace | None = None):
         """Open a dataset; ``open_dataset`` says what is checked.
 
         Args:
             path: the dataset's folder, or its address in an object store.
+            cache: where shards in object stores are kept, if anywhere.
         """
-        self._open(path)
-        if isinstance(self._store, PlacedStore):
+        self._open(path, cache)
+        if isinstance(self._origin, PlacedStore):
             # Of our own shards a short read tells: a request for each may take minutes.
-            self._store.check()
+            self._origin.check()
 
-    def _open(self, path: str | os.PathLike[str]) -> None:
-        place = parse_place(path)
-        self._store: Store
-        if isinstance(place, Path):
-            folder = place.absolute()
-            self._store = LocalStore(folder)
-            check_files(folder, [MANIFEST_NAME, INDEX_NAME])
-            self.manifest = read_manifest(folder)
-            index_path = folder / INDEX_NAME
-            header = read_index_header(index_path)
-            find_target = partial(_find_target, folder)
-        else:
-            from .cache import fetch_description, fetch_target
-            from .remote import RemoteStore
+    def _open(self, path: str | os.PathLike[str], cache: CachePlace | None) -> None:
+        parts = find_parts(path)
+        self._origin, self.manifest = parts.store, parts.manifest
+        self._find_entry_points = parts.find_entry_points
+        self._index: np.ndarray = map_index(parts.index_path)
+        self._cache_place = cache
+        self.cache: CachedStore | None = None
+        """What keeps shards of object stores on this machine, if anything does."""
+        if cache is not None:
+            from .cached import open_cache
 
-            self._store = store = RemoteStore(place)
-            self.manifest, header, index_path = fetch_description(store)
-            find_target = partial(fetch_target, store, self.manifest)
-        check_agreement(self.path, self.manifest, header)
-        if isinstance(self.path, Path):
-            if not self.manifest.tars:
-                check_shards(self.path, self.manifest)
-            check_files(self.path, [entry.file_name for entry in self.manifest.targets])
-            for entry in self.manifest.targets:
-                check_target(find_target(entry), entry)
-        if self.manifest.tars:
-            self._store = PlacedStore(self._store, self.manifest)
+            self.cache = open_cache(self._origin, self.manifest, cache, self._index)
+        self._store: Store = self.cache or self._origin
         shards = self.manifest.shards
         self._ends = np.cumsum([shard.samples for shard in shards], dtype=np.int64)
         self._shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
-        self._index: np.ndarray = map_index(index_path)
-        self.targets = Targets(self.manifest.targets, find_target)
+        self.targets = Targets(self.manifest.targets, parts.find_target)
         """What else is known of every sample: (N, ...) by name, memory-mapped when asked for."""
 
     @property
@@ -139,23 +99,31 @@ class ShardDataset:
         )
 
     def list_paths(self) -> list[Path]:
-        """Return where the shards lie on this machine, in their order.
+        """Return where the shards lie on this machine, in their order; of some perhaps a part.
 
         Raises:
-            InputError: if one of them lies elsewhere.
+            InputError: if one of them lies elsewhere, and is not kept in a cache either.
         """
-        if not self.manifest.tars:
-            return [self.folder / shard.name for shard in self.manifest.shards]
         paths = []
-        for tar in self.manifest.tars:
-            folder, name = split_address(tar.address)
-            if not isinstance(folder, Path):
+        for number, shard in enumerate(self.manifest.shards):
+            path = self._store.find_file(shard.name)
+            if path is None and self.manifest.tars:
                 raise InputError(
-                    f"{tar.address}: this needs tars on this machine; copy them to it, and index "
-                    "them there (fastssl index-tars)"
+                    f"{self.manifest.tars[number].address}: this needs tars on this machine; copy "
+                    "them to it, and index them there (fastssl index-tars)"
                 )
-            paths.append(folder / name)
+            paths.append(path or self.folder / shard.name)
         return paths
+
+    def find_entry_points(self) -> Path | None:
+        """Return the file of the entry points on this machine, fetched if there is a cache.
+
+        Returns:
+            None if there is none, or it lies in an object store and nothing keeps it.
+        """
+        if self.manifest.entry_points is None:
+            return None
+        return self._find_entry_points(None if self.cache is None else self.cache.folder)
 
     @property
     def index(self) -> np.ndarray:
@@ -293,19 +261,19 @@ class ShardDataset:
         """Return the id of the first sample of a shard."""
         return int(self._ends[shard]) - self.manifest.shards[shard].samples
 
-    def _read(self, sample_id: int, shard: int, offset: int, length: int) -> bytes:
+    def _read(self, store: Store, sample_id: int, shard: int, offset: int, length: int) -> bytes:
         """Read bytes of a shard; an I/O error or a short read is tried again."""
         name = self.manifest.shards[shard].name
-        for _ in retried(RETRY_WAIT_S * self._store.patience):
+        for _ in retried(RETRY_WAIT_S * store.patience):
             try:
-                content = self._store.read_range(name, offset, length)
+                content = store.read_range(name, offset, length)
             except OSError as error:
                 reason = error.strerror or str(error)
             else:
                 if len(content) == length:
                     return content
                 reason = describe_short_read(len(content), offset, length)
-            self._store.forget(name)
+            store.forget(name)
         raise BadSample(sample_id, f"{name}: {reason}")
 
     def read_payload(self, sample_id: int) -> bytes:
@@ -321,28 +289,57 @@ class ShardDataset:
             BadSample: if the bytes cannot be had after three tries, or have changed.
             IndexError: if the id is out of range.
         """
-        payload = self.fetch_payload(sample_id)
-        self.check_payload(sample_id, payload)
-        return payload
+        return self.mend(sample_id, self.fetch_payload(sample_id))
 
     def fetch_payload(self, sample_id: int) -> bytes:
         """Read the image of a sample, unchecked; otherwise as ``read_payload``."""
-        return self._read(int(sample_id), *self.locate(sample_id))
+        return self._read(self._store, int(sample_id), *self.locate(sample_id))
 
-    def fetch_ahead(self, sample_ids: ArrayLike) -> list[Future[bytes]]:
+    def fetch_ahead(self, sample_ids: ArrayLike) -> dict[int, Future[bytes]]:
         """Ask for the images of several samples at once, where that hides a store's latency.
 
         Args:
             sample_ids: (B,) ids in 0 .. N-1.
 
         Returns:
-            What ``fetch_payload`` gives or raises, a future a sample; empty for a dataset in a
-            folder, where nothing is gained.
+            What ``fetch_payload`` gives or raises by place in ``sample_ids``, a future a sample;
+            none of those that lie, or will soon lie, on this machine.
         """
+        ids = np.asarray(sample_ids, np.int64)
         if not self._store.is_remote:
-            return []
-        ids = np.asarray(sample_ids, np.int64).tolist()
-        return self._store.run_ahead([partial(self.fetch_payload, i) for i in ids])
+            return {}
+        far = np.arange(len(ids))
+        if self.cache is not None:
+            far = np.flatnonzero(~self.cache.is_kept(*self.locate_many(ids)))
+        reads = self._store.run_ahead([partial(self.fetch_payload, i) for i in ids[far].tolist()])
+        return dict(zip(far.tolist(), reads, strict=False))
+
+    def mend(self, sample_id: int, payload: bytes) -> bytes:
+        """Return the bytes that were written: these, or the store's where a cache gave others.
+
+        Args:
+            sample_id: 0 .. N-1.
+            payload: what ``fetch_payload`` gave.
+
+        Raises:
+            BadSample: if the store's are others too.
+        """
+        try:
+            self.check_payload(sample_id, payload)
+        except BadSample:
+            if self.cache is None:
+                raise
+            payload = self.fetch_anew(sample_id)
+        return payload
+
+    def fetch_anew(self, sample_id: int) -> bytes:
+        """Do as ``read_payload``, but past the cache, which drops what it has of the sample."""
+        place = self.locate(sample_id)
+        if self.cache is not None:
+            self.cache.drop(*place)
+        payload = self._read(self._origin, int(sample_id), *place)
+        self.check_payload(sample_id, payload)
+        return payload
 
     def check_payload(self, sample_id: int, payload: bytes) -> None:
         """See that bytes are those that were written.
@@ -422,7 +419,8 @@ class ShardDataset:
         end = offset - BLOCK + int(self.index["span"][sample_id])
         if start >= end:
             return {}
-        content = self._read(int(sample_id), shard, start, end - start)
+        # Past a cache, whose bytes are as good as their CRC-32: these have none.
+        content = self._read(self._origin, int(sample_id), shard, start, end - start)
         if self.manifest.tars:
             return split_members(content)
         members: dict[str, bytes] = {}
@@ -466,11 +464,11 @@ class ShardDataset:
 
     def __getstate__(self) -> dict:
         """Pickle as the path and the digest."""
-        return {"path": self.address, "digest": self.digest}
+        return {"path": self.address, "digest": self.digest, "cache": self._cache_place}
 
     def __setstate__(self, state: dict) -> None:
         """Open the same dataset again; tars in other places were looked at when it was first."""
-        self._open(state["path"])
+        self._open(state["path"], state["cache"])
         if self.digest != state["digest"]:
             raise InputError(
                 f"{self.path}: digest {self.digest[:12]}, {state['digest'][:12]} when it was first "
@@ -478,7 +476,7 @@ class ShardDataset:
             )
 
 
-def open_dataset(path: str | os.PathLike[str]) -> ShardDataset:
+def open_dataset(path: str | os.PathLike[str], cache: CachePlace | None = None) -> ShardDataset:
     """Open a dataset.
 
     Versions, sizes of all files and the digest of the index's header are checked, which takes no
@@ -488,6 +486,8 @@ def open_dataset(path: str | os.PathLike[str]) -> ShardDataset:
 
     Args:
         path: the dataset's folder, or its address, such as ``s3://bucket/folder``.
+        cache: where its shards are kept as they are read, if they lie in an object store; None
+            keeps nothing of them.
 
     Returns:
         The dataset.
@@ -495,4 +495,4 @@ def open_dataset(path: str | os.PathLike[str]) -> ShardDataset:
     Raises:
         InputError: if it is not a whole dataset of this version; the message says what to do.
     """
-    return ShardDataset(path)
+    return ShardDataset(path, cache)

@@ -1,4 +1,6 @@
-"""What a row of the index may say, whoever wrote it: checked where rows are used, many at once.
+"""What may be wrong with a sample: with its row of the index, whoever wrote it, or with its bytes.
+
+Rows are checked where they are used, many at once.
 
 Shape legend: B rows.
 """
@@ -17,6 +19,31 @@ from .tar import BLOCK
 
 MAX_PAYLOAD_BYTES = 2**30
 """Bytes of the longest image that is read."""
+
+
+class BadSample(Exception):
+    """A sample whose bytes cannot be had, or are not those that were written."""
+
+    def __init__(self, sample_id: int, reason: str):
+        """Keep the sample id and the reason."""
+        super().__init__(sample_id, reason)
+        self.sample_id = sample_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return both in one line."""
+        return f"sample {self.sample_id}: {self.reason}"
+
+
+def describe_short_read(got: int, offset: int, length: int) -> str:
+    """Say that a shard ends too early.
+
+    Args:
+        got: bytes that were there.
+        offset: of the first byte that was wanted.
+        length: bytes that were wanted.
+    """
+    return f"{got} of {length} bytes at {offset}, then the shard ends"
 
 
 class RowFault(IntEnum):

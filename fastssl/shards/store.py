@@ -81,6 +81,14 @@ class Store(abc.ABC):
     def state(self, name: str) -> FileState:
         """Return what is known of a file without reading it; otherwise as ``read_range``."""
 
+    def is_far(self, name: str) -> bool:  # noqa: ARG002 - where all files lie in one place
+        """Tell whether an answer of this file takes a network's time."""
+        return self.is_remote
+
+    def find_file(self, name: str) -> Path | None:  # noqa: ARG002
+        """Return where a file's bytes lie on this machine; None if they do not."""
+        return None
+
     @abc.abstractmethod
     def forget(self, name: str) -> None:
         """Let go of what is held of a file: the next read opens it anew."""
@@ -152,6 +160,10 @@ class LocalStore(Store):
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Read a part of a file by pread."""
         return _pread_all(self._open(name), length, offset)
+
+    def find_file(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.place / name
 
     def state(self, name: str) -> FileState:
         """Return the size of a file."""

@@ -53,7 +53,7 @@ async def fetch(
     async with asyncio.timeout(limit_s):
         response = await _ask(filesystem, "GET", address, headers)
         async with response:
-            _check_answer(response, part is not None, most)
+            _check_answer(response, part, most)
             return await read_body(response, most)
 
 
@@ -62,7 +62,7 @@ async def find_state(filesystem: Any, address: str, limit_s: float) -> FileState
     async with asyncio.timeout(limit_s):
         response = await _ask(filesystem, "HEAD", address, {})
         async with response:
-            _check_answer(response, False, None)
+            _check_answer(response, None, None)
             return FileState(response.content_length, response.headers.get("ETag"))
 
 
@@ -133,9 +133,9 @@ def _is_link_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bo
     return (mapped or address).is_link_local
 
 
-def _check_answer(response: Any, is_part: bool, most: int | None) -> None:
+def _check_answer(response: Any, part: tuple[int, int] | None, most: int | None) -> None:
     """Refuse what is not the answer to a request, before its bytes come."""
-    size, status = response.content_length, response.status
+    size, status, is_part = response.content_length, response.status, part is not None
     if status == 404:
         raise StoreError(f"not found ({response.url})", "missing")
     if status in (401, 403):
@@ -150,6 +150,10 @@ def _check_answer(response: Any, is_part: bool, most: int | None) -> None:
         raise StoreError(f"it is sent compressed ({encoding[:40]})", "encoded")
     if most is not None and size is not None and size > most:
         raise _TooMuch(size, most)
+    told = response.headers.get("Content-Range", "")
+    if part is not None and told and not told.startswith(f"bytes {part[0]}-"):
+        wanted = f"bytes {part[0]}-{part[1] - 1}"
+        raise StoreError(f"another range came ({told[:60]!r}) than was asked for ({wanted})")
 
 
 class _TooMuch(StoreError):

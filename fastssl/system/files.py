@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -280,6 +281,27 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
         size = path.stat().st_size
         raise InputError(f"{path}: {size:,} bytes, wanted at most {max_bytes:,}")
     return content
+
+
+def free_part(descriptor: int, offset: int, length: int) -> None:
+    """Give back the room of a part of a file, which reads as zeros then; its size stays.
+
+    Args:
+        descriptor: of the file, open for writing.
+        offset: of the part, a multiple of the file system's block.
+        length: bytes, likewise, or to the file's end.
+
+    Raises:
+        OSError: EOPNOTSUPP if the file system knows no such thing.
+    """
+    part = ctypes.c_int64(offset), ctypes.c_int64(length)
+    if _libc.fallocate(descriptor, _PUNCH_HOLE_KEEP_SIZE, *part):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_PUNCH_HOLE_KEEP_SIZE = 3  # linux/falloc.h
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def retried(wait_s: float) -> Iterator[int]:

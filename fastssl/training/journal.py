@@ -458,4 +458,12 @@ def _describe_loader(report: StageReport) -> dict[str, float]:
     rates = {f"loader_{stage}_images_per_s": rate for stage, rate in report.rates().items()}
     share = report.entropy_decoded_share
     shares = {} if share is None else {"loader_entropy_decoded_share": share}
+    cache = report.cache
+    if cache.samples:
+        shares |= {
+            "cache_hit_share": cache.hits / cache.samples,
+            "cache_fetched_mb": cache.fetched_bytes / 1e6,
+            "cache_stalls": cache.stalls,
+            "cache_stall_s": cache.stall_s,
+        }
     return {"loader_ready_batches": report.queue_depth, **rates, **shares}

@@ -183,7 +183,7 @@ class Trainer:
         check_device(config.device, world)
         if config.data.path == Path() and not Path("manifest.json").exists():
             raise InputError("--data.path (none given) must name a dataset; set it")
-        dataset = open_dataset(config.data.path)
+        dataset = open_dataset(config.data.path, config.data.cache)
         self._open_files.callback(dataset.close)
         num_samples = count_samples(config.data, dataset.num_samples)
         check_count(config.data, num_samples, world.size * config.accumulation)

@@ -45,7 +45,8 @@ class DataMeasure(Measure):
         """
         super().__init__(every_steps, config.log.every_steps)
         self._world = world
-        self._dataset = open_dataset(data.path)
+        is_own = data.path == config.data.path  # what is held out of it
+        self._dataset = open_dataset(data.path, data.cache if is_own else None)
         size = min(config.data.global_batch_size // config.accumulation, _MOST_AT_ONCE)
         self._data = dataclasses.replace(
             data,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ...errors import InputError, nearest
 from ..making.sources import open_source
 from ..making.tables import TableColumns
-from ..reader import BadSample, ShardDataset
+from ..reader import ShardDataset
+from ..rows import BadSample
 from ..targets import LABELS, PRESENT
 
 

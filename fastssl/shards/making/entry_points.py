@@ -17,7 +17,8 @@ from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, Report, run_jobs, say_nothing
 from ..entry_points import ENTRY_POINTS_NAME, MAX_SHARE, EntryPointsPart, write_entry_points
 from ..manifest import MANIFEST_NAME
-from ..reader import BadSample, open_dataset
+from ..reader import open_dataset
+from ..rows import BadSample
 from .tiled import require_transcoder
 
 BYTES_APART = 512
