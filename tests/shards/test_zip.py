@@ -323,8 +323,8 @@ def test_a_password_in_an_address_is_refused():
 
 
 def test_an_address_of_something_else_says_what_is_taken():
-    with pytest.raises(InputError, match=r"https://host/a\.tar: wanted zips"):
-        open_source("https://host/a.tar")
+    with pytest.raises(InputError, match=r"https://host/a\.rar: wanted tars, zips or Parquet"):
+        open_source("https://host/a.rar")
 
 
 def test_reasons_reach_the_report(make_zip, tmp_path):

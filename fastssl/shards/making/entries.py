@@ -20,6 +20,10 @@ IMAGE_ENDINGS = frozenset(
 """Extensions of images in archives."""
 
 
+TAR_PIXELS = "npy"
+"""Of raw datasets; elsewhere often something else that goes with the image: images come first."""
+
+
 class LeftOut(Exception):
     """An entry that cannot become a sample."""
 
@@ -126,3 +130,15 @@ class Source:
     def entries(self) -> Iterator[Entry]:
         """Yield the candidates in the source's own order, which is the same every time."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SourceSample:
+    """The bytes of an entry."""
+
+    data: bytes
+    """The image file."""
+    label: int
+    """Its label; -1 for none."""
+    metadata: dict
+    """What came along: JSON of a tar, further columns of a table."""

@@ -46,8 +46,8 @@ from .entries import MAX_FILE_BYTES, LeftOut, describe_end
 from .entry_points import find_entry_points, settle_entry_points
 from .finish import number_classes, write_index
 from .plan import MAX_SECONDS
-from .sources import parse_label
 from .tar_list import PlacedTar, list_tars, look_at_tars, name_shards
+from .tar_source import parse_label
 from .tar_stream import TarSample, TarStream, read_samples
 from .zip_source import is_zip
 from .zip_stream import read_zip_samples

@@ -54,6 +54,32 @@ def read_part(store: Store, name: str, begin: int, length: int) -> bytes:
     raise RunFailed(f"{store.place}/{name}: {reason}; go on later with --resume")
 
 
+def read_candidate(store: Store, name: str, begin: int, length: int) -> bytes:
+    """Read a member of a tar or zip.
+
+    Args:
+        store: that the file lies in.
+        name: of the file there.
+        begin: first byte.
+        length: bytes.
+
+    Raises:
+        LeftOut: if it is a file of this machine that does not give them.
+        RunFailed: if a store does not.
+    """
+    if not length:
+        return b""
+    if store.is_remote:
+        return read_part(store, name, begin, length)
+    try:
+        content = store.read_range(name, begin, length)
+    except OSError as error:
+        raise LeftOut("unreadable", error.strerror or str(error)) from None
+    if len(content) < length:
+        raise LeftOut("truncated", f"{len(content)} of {length} bytes, then {name} ends")
+    return content
+
+
 def read_whole(store: RemoteStore, name: str, most: int) -> bytes:
     """Read a file that is an entry by itself; what may pass is tried again.
 

@@ -23,11 +23,11 @@ from ..manifest import BUILDING_NAME
 from ..picture import PictureError
 from .duplicates import BLANK_RANGE, look_at
 from .encode import EncodedPicture, Encoding, encode_picture
-from .entries import Entry, LeftOut, describe_end
+from .entries import Entry, LeftOut, SourceSample, describe_end
 from .entry_points import find_entry_points
 from .objects import find_objects, place_objects
 from .plan import ConversionPlan, PlannedEntries
-from .sources import EntryReader, SourceSample
+from .sources import EntryReader
 from .writer import ShardWriter, dali_index_name, shard_name
 
 

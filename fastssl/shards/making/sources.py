@@ -9,26 +9,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
-import json
 import os
-import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from ...address import hide_credentials
 from ...errors import InputError
 from ...system.files import open_regular
 from ..manifest import MANIFEST_NAME, TarEntry, read_manifest
 from ..places import open_store
-from ..reader import open_dataset
 from ..store import Store
-from ..tar import TARFILE_ERRORS, split_name
 from ..targets import FOLDER_NAME as TARGETS_NAME
 from .coco import CocoSource, is_coco
-from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, Entry, LeftOut, Source
+from .entries import MAX_FILE_BYTES, Entry, LeftOut, Source, SourceSample
 from .file_list import is_pattern, list_files
 from .folders import FolderSource, ListSource
 from .parquet_table import ROW, ParquetTable, RowReader, find_files
@@ -43,6 +37,8 @@ from .tables import (
     TableSource,
     is_table,
 )
+from .tar_source import ENDING as TAR_ENDING
+from .tar_source import TarSource, begin_sample
 from .voc import DEFAULT_SPLIT, VocSource, is_voc
 from .zip_source import ENDING as ZIP_ENDING
 from .zip_source import MEMBER, ZipSource, begin_member, find_zips
@@ -50,130 +46,11 @@ from .zip_source import MEMBER, ZipSource, begin_member, find_zips
 if TYPE_CHECKING:
     from ..remote import RemoteStore
 
-TAR_PIXELS = "npy"
-"""Of raw datasets; elsewhere often something else that goes with the image: images come first."""
 _BESIDE_FILES = (".txt", ".md", ".json", ".csv", ".md5", ".sha256", "license")
 _BESIDE_TARS = (".idx", ".bin", ".json", ".jsonl", ".txt", ".beton", TARGETS_NAME)
 _SNIFF_BYTES = 4096
-_MAX_METADATA_BYTES = 1 << 24
+
 _MAX_DEPTH = 64
-
-
-class TarSource(Source):
-    """WebDataset tars: members that share a name up to its first dot are a sample.
-
-    Of a dataset of ours it takes the shards that the manifest names, and of those the samples and
-    labels that the index names, with their targets.
-    """
-
-    root: Path
-
-    def __init__(self, root: Path, tars: list[str]):
-        """Take the tars, by name below root."""
-        super().__init__(root, "tars")
-        self._tars = tars
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield one entry a sample, in the order of the tars."""
-        self.class_names = []
-        manifest = None
-        if (self.root / MANIFEST_NAME).exists():
-            with contextlib.suppress(InputError):  # tars of somebody else, with their own manifest
-                manifest = read_manifest(self.root)
-        if manifest is None:
-            for name in self._tars:
-                yield from self._walk(name)
-            return
-        self.class_names = list(manifest.class_names)
-        self.targets = tuple(entry.spec for entry in manifest.targets)
-        if manifest.targets or not all(shard.is_plain for shard in manifest.shards):
-            yield from self._walk_index()
-            return
-        for shard in manifest.shards:
-            if shard.name in self._tars:
-                yield from self._walk(shard.name)
-
-    def _walk_index(self) -> Iterator[Entry]:
-        """Yield the samples that the index of a dataset names, in the order of their ids."""
-        with contextlib.closing(open_dataset(self.root)) as dataset:
-            dataset.check_rows()
-            targets = [dataset.targets[spec.name] for spec in self.targets]
-            for number, shard in enumerate(dataset.manifest.shards):
-                if shard.name not in self._tars:
-                    continue
-                start = dataset.shard_start(number)
-                rows = dataset.rows_of(number)
-                ids = {offset: i for i, offset in enumerate(rows["offset"].tolist(), start)}
-                for entry in self._walk(shard.name):
-                    sample_id = ids.get(entry.members.get("image", (-1, 0))[0])
-                    if sample_id is None:
-                        continue
-                    yield replace(
-                        entry,
-                        label=int(dataset.index["label"][sample_id]),
-                        members={k: v for k, v in entry.members.items() if k != "cls"},
-                        targets=tuple(target[sample_id] for target in targets),
-                    )
-
-    def _walk(self, tar: str) -> Iterator[Entry]:
-        key: str | None = None
-        members: dict[str, tuple[int, ...]] = {}
-        for name, offset, size in _tar_members(self.root / tar):
-            found, extension = split_name(name)
-            if not found:
-                continue  # hidden
-            if found != key:
-                if key is not None:
-                    yield self._entry(tar, key, members)
-                key, members = found, {}
-            members[extension] = (offset, size)
-        if key is not None:
-            yield self._entry(tar, key, members)
-
-    @staticmethod
-    def _entry(tar: str, key: str, members: dict[str, tuple[int, ...]]) -> Entry:
-        kept: dict[str, tuple[int, ...]] = {}
-        for kind in ("cls", "json"):
-            if kind in members:
-                kept[kind] = members[kind]
-        images = [extension for extension in members if extension in IMAGE_ENDINGS]
-        if not images and TAR_PIXELS in members:
-            images = [TAR_PIXELS]
-        if images:
-            kept["image"] = members[images[0]]
-            return Entry(f"{tar}/{key}.{images[0]}", -1, tar, kept)
-        return Entry(f"{tar}/{key}", -1, tar, kept)
-
-
-class _HeaderReader(io.FileIO):
-    """A tar for tarfile, which takes every header's word for how long the next one is."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= _MAX_METADATA_BYTES:
-            raise tarfile.ReadError("a header that says it has no end")
-        return super().read(size) or b""
-
-
-def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, offset, size) of the regular files of any kind of uncompressed tar."""
-    try:
-        with (
-            _HeaderReader(open_regular(path)) as file,
-            tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive,
-        ):
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined] # tarfile keeps every member that it has seen
-                if member.isreg():
-                    yield member.name, member.offset_data, member.size
-            # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
-            file.seek(archive.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset}")
-    except TARFILE_ERRORS as error:
-        raise InputError(
-            f"{path}: cannot be read as an uncompressed tar ({error}); unpack it if it is "
-            "compressed, restore it if it is damaged"
-        ) from None
 
 
 def _is_tar(path: Path) -> bool:
@@ -238,9 +115,11 @@ def _open_files(given: Path | str, columns: TableColumns) -> Source:
         return ZipSource(files.root, files.names)
     if files.end_with(*PARQUET_ENDINGS):
         return _open_parquet(given, files.root, files.names, columns)
+    if files.end_with(TAR_ENDING):
+        return TarSource(files.root, files.names)
     raise InputError(
-        f"{hide_credentials(str(given))}: wanted zips or Parquet; of remote tars make "
-        "a dataset by fastssl index-tars, or copy what there is to a folder"
+        f"{hide_credentials(str(given))}: wanted tars, zips or Parquet; copy what there is to a "
+        "folder"
     )
 
 
@@ -302,7 +181,7 @@ def open_source(
         if path.suffix.lower() in TEXT_ENDINGS:
             return TableSource(path, columns)
         return _open_parquet(path, path.parent, [path.name], columns)
-    if path.suffix == ".tar" or _is_tar(path):
+    if path.suffix == TAR_ENDING or _is_tar(path):
         return TarSource(path.parent, [path.name])
     if is_coco(path):
         return CocoSource(path, coco_images)
@@ -338,70 +217,6 @@ def _read_file(path: Path) -> bytes:
         raise LeftOut("missing", str(error)) from None
 
 
-def _read_member(path: Path, place: tuple[int, ...], max_bytes: int = _MAX_METADATA_BYTES) -> bytes:
-    offset, size = place
-    if size > max_bytes:
-        raise LeftOut("too-large", f"a member of {size:,} bytes; up to {max_bytes:,} are read")
-    try:
-        with open(open_regular(path), "rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-    except OSError as error:
-        raise LeftOut("unreadable", error.strerror or str(error)) from None
-    if len(content) < size:
-        raise LeftOut("truncated", f"{len(content)} of {size} bytes, then the tar ends")
-    return content
-
-
-def parse_label(text: bytes) -> int:
-    """Return the label that a ``.cls`` says.
-
-    Raises:
-        LeftOut: if it is none.
-    """
-    try:
-        label = int(text)
-    except ValueError:
-        label = None
-    if label is None or not -1 <= label < 2**31:
-        raise LeftOut("label", f"its .cls says {text[:40]!r}, wanted an integer below 2**31")
-    return label
-
-
-def _is_deeper(value: object, depth: int) -> bool:
-    """Return whether lists and objects are nested deeper: whoever reads them may not manage."""
-    level: list[Any] = [value]
-    for _ in range(depth):
-        inner = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for some in inner for one in some if isinstance(one, dict | list)]
-        if not level:
-            return False
-    return True
-
-
-def _parse_metadata(text: bytes) -> dict:
-    """Return what a ``.json`` says; one that is no object, or nested deeply, is kept as text."""
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError):
-        metadata = None
-    if isinstance(metadata, dict) and not _is_deeper(metadata, _MAX_DEPTH):
-        return metadata
-    return {"original": text.decode("utf-8", "replace")}
-
-
-@dataclass(frozen=True)
-class SourceSample:
-    """The bytes of an entry."""
-
-    data: bytes
-    """The image file."""
-    label: int
-    """Its label; -1 for none."""
-    metadata: dict
-    """What came along: JSON of a tar, further columns of a table."""
-
-
 class EntryReader:
     """Reads entries of one source; those of a store are asked for before they are waited for.
 
@@ -432,20 +247,26 @@ class EntryReader:
             What gives its bytes, label and metadata, or raises ``LeftOut`` if they cannot be had;
             ``RunFailed`` if it is a store that does not give them.
         """
+        if entry.problem is not None:
+            return functools.partial(_leave_out, LeftOut(entry.reason, entry.problem))
         if ROW in entry.members:
             return lambda: SourceSample(self._rows.read(entry), entry.label, entry.columns)
-        if isinstance(self._root, str) and entry.tar is None and entry.problem is None:
-            store = cast("RemoteStore", self._store)
-            come = store.begin(functools.partial(read_whole, store, entry.name, MAX_FILE_BYTES))
-            return lambda: SourceSample(come(), entry.label, entry.columns)
-        if MEMBER not in entry.members:
-            assert isinstance(self._root, Path) or entry.problem is not None
-            return functools.partial(_read_local, Path(self._root), entry)
         try:
-            wait = begin_member(self._store, entry)
+            if entry.tar is None:
+                come = self._begin_file(entry)
+            elif MEMBER in entry.members:
+                come = begin_member(self._store, entry)
+            else:
+                return begin_sample(self._store, entry)
         except LeftOut as left_out:
             return functools.partial(_leave_out, left_out)
-        return lambda: SourceSample(wait(), entry.label, entry.columns)
+        return lambda: SourceSample(come(), entry.label, entry.columns)
+
+    def _begin_file(self, entry: Entry) -> Callable[[], bytes]:
+        if isinstance(self._root, Path):
+            return functools.partial(_read_file, self._root / entry.name)
+        store = cast("RemoteStore", self._store)
+        return store.begin(functools.partial(read_whole, store, entry.name, MAX_FILE_BYTES))
 
 
 def _leave_out(left_out: LeftOut) -> SourceSample:
@@ -466,21 +287,3 @@ def read_entry(root: Path | str, entry: Entry) -> SourceSample:
         LeftOut: if they cannot be had.
     """
     return EntryReader(root).begin(entry)()
-
-
-def _read_local(root: Path, entry: Entry) -> SourceSample:
-    if entry.problem is not None:
-        raise LeftOut(entry.reason, entry.problem)
-    if entry.tar is None:
-        return SourceSample(_read_file(root / entry.name), entry.label, entry.columns)
-    if "image" not in entry.members:
-        raise LeftOut("non-image", "the sample has no member with the extension of an image")
-    path = root / entry.tar
-    data = _read_member(path, entry.members["image"], MAX_FILE_BYTES)
-    label = entry.label
-    metadata: dict = {}
-    if "cls" in entry.members:
-        label = parse_label(_read_member(path, entry.members["cls"]))
-    if "json" in entry.members:
-        metadata = _parse_metadata(_read_member(path, entry.members["json"]))
-    return SourceSample(data, label, metadata)

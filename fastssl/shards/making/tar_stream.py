@@ -6,6 +6,7 @@ follow each other and share a name up to the first dot of its last part.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import shutil
@@ -17,9 +18,8 @@ from functools import partial
 from ...errors import InputError
 from ..store import Store
 from ..tar import BLOCK, TARFILE_ERRORS, split_name
-from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, LeftOut
+from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, TAR_PIXELS, LeftOut
 from .ranges import read_part
-from .sources import TAR_PIXELS
 
 RANKS = {
     **dict.fromkeys(IMAGE_ENDINGS, 1),
@@ -151,8 +151,8 @@ def refuse_compressed(start: bytes, address: str) -> None:
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             raise InputError(
-                f"{address}: compressed by {name}, so that nothing in it can be read in place; "
-                "unpack it, and index the tar"
+                f"{address}: compressed by {name}, so that no part of it can be read by itself; "
+                "unpack it"
             )
 
 
@@ -169,14 +169,33 @@ def read_samples(stream: TarStream, address: str) -> Iterator[TarSample]:
     Raises:
         InputError: if it is no tar, compressed, damaged or cut off.
     """
+    with _refusing_damaged(stream, address):
+        sample: TarSample | None = None
+        for archive, member in _walk(stream):
+            key, extension = split_name(member.name)
+            if not member.isreg() or member.issparse() or not key:
+                continue
+            if sample is None or key != sample.key:
+                if sample is not None:
+                    yield sample
+                sample = TarSample(key)
+            _add(sample, archive, member, extension)
+        if sample is not None:
+            yield sample
+
+
+def list_stream(stream: TarStream, address: str) -> Iterator[tuple[str, int, int]]:
+    """Yield name, first byte and size of the regular files in a tar; else as ``read_samples``."""
+    with _refusing_damaged(stream, address):
+        for _, member in _walk(stream):
+            if member.isreg() and not member.issparse():
+                yield member.name, member.offset_data, member.size
+
+
+@contextlib.contextmanager
+def _refusing_damaged(stream: TarStream, address: str) -> Iterator[None]:
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE_BYTES) as archive:
-            yield from _group(archive, stream.size)
-            # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
-            end = stream.look_back(archive.offset, BLOCK)
-            if end != bytes(BLOCK):
-                what = "damaged" if len(end) == BLOCK else "cut off"
-                raise tarfile.ReadError(f"{what} at byte {archive.offset}")
+        yield
     except TARFILE_ERRORS as error:
         refuse_compressed(stream.look_back(0, 8), address)
         raise InputError(
@@ -184,22 +203,20 @@ def read_samples(stream: TarStream, address: str) -> Iterator[TarSample]:
         ) from None
 
 
-def _group(archive: tarfile.TarFile, size: int) -> Iterator[TarSample]:
-    sample: TarSample | None = None
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined] # tarfile keeps all that it has seen
-        if member.offset_data + member.size > size:  # or tarfile would look for its end for ever
-            raise tarfile.ReadError(f"it has {size:,} bytes, {member.name[:80]!r} ends behind them")
-        key, extension = split_name(member.name)
-        if not member.isreg() or member.issparse() or not key:
-            continue
-        if sample is None or key != sample.key:
-            if sample is not None:
-                yield sample
-            sample = TarSample(key)
-        _add(sample, archive, member, extension)
-    if sample is not None:
-        yield sample
+def _walk(stream: TarStream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE_BYTES) as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined] # tarfile keeps all that it has seen
+            # Or tarfile would look for its end for ever.
+            if member.offset_data + member.size > stream.size:
+                what = f"{member.name[:80]!r} ends behind them"
+                raise tarfile.ReadError(f"it has {stream.size:,} bytes, {what}")
+            yield archive, member
+        # tarfile takes a damaged or cut header for the end; the real one is a block of zeros.
+        end = stream.look_back(archive.offset, BLOCK)
+        if end != bytes(BLOCK):
+            what = "damaged" if len(end) == BLOCK else "cut off"
+            raise tarfile.ReadError(f"{what} at byte {archive.offset}")
 
 
 def _add(

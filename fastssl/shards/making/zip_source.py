@@ -18,7 +18,7 @@ from ..places import open_store
 from ..store import Store
 from .entries import IMAGE_ENDINGS, MAX_FILE_BYTES, Entry, LeftOut, Source
 from .hints import describe_zip_folders
-from .ranges import read_part, run_in_order
+from .ranges import read_candidate, run_in_order
 from .zip_directory import DEFLATED, STORED, ZipMember, find_end, read_members
 
 ENDING = ".zip"
@@ -185,7 +185,7 @@ def begin_member(store: Store, entry: Entry) -> Callable[[], bytes]:
         most = f"up to {MAX_FILE_BYTES:,} are read"
         raise LeftOut("too-large", f"{max(stored, size):,} bytes; {most}")
     length = HEADER_BYTES + len(entry.name) - len(entry.tar) - 1 + _SLACK + stored
-    begun = store.begin(functools.partial(_read, store, entry.tar, offset, length))
+    begun = store.begin(functools.partial(read_candidate, store, entry.tar, offset, length))
     return functools.partial(_finish, begun, store, entry)
 
 
@@ -196,7 +196,7 @@ def _finish(begun: Callable[[], bytes], store: Store, entry: Entry) -> bytes:
     begin = find_data(content)
     if len(content) < begin + stored:
         missing = begin + stored - len(content)
-        content += _read(store, entry.tar, offset + len(content), missing)
+        content += read_candidate(store, entry.tar, offset + len(content), missing)
     content = content[begin : begin + stored]
     if method == DEFLATED:
         content = _inflate(content, size)
@@ -226,18 +226,6 @@ def _inflate(content: bytes, size: int) -> bytes:
         return unpacking.decompress(content, size + 1)
     except zlib.error as error:
         raise LeftOut("corrupt", f"its bytes cannot be unpacked ({error})") from None
-
-
-def _read(store: Store, name: str, offset: int, length: int) -> bytes:
-    if store.is_remote:
-        return read_part(store, name, offset, length)
-    try:
-        content = store.read_range(name, offset, length)
-    except OSError as error:
-        raise LeftOut("unreadable", error.strerror or str(error)) from None
-    if len(content) < length:
-        raise LeftOut("truncated", f"{len(content)} of {length} bytes, then the zip ends")
-    return content
 
 
 def find_zips(names: Iterable[str]) -> list[str]:
