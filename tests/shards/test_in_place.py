@@ -177,7 +177,7 @@ def test_what_is_no_picture_in_place_is_listed_and_left_out(tmp_path, draw_photo
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (gzip.compress, "compressed by gzip, so that nothing in it can be read in place"),
+        (gzip.compress, "compressed by gzip, so that no part of it can be read by itself"),
         (lambda content: content[:-20_000], "cut off|cannot be read as a tar"),
         (lambda content: content[:4000] + content[4000:].replace(b"ustar", b"xstar"), "damaged"),
         (lambda _: b"no tar" * 1000, "cannot be read as a tar"),
