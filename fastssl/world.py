@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -56,6 +57,10 @@ class World:
         mine = _attempt(function)
         if self.size == 1:
             return self._unwrap([mine])
+        if local_world_size() < self.size and type(mine[1]) is InputError:
+            # What is wrong on one of several machines may be right on the others.
+            where = f"rank {self.rank} on {platform.node()}"
+            mine = (mine[0], InputError(f"{where}: {mine[1]}"), mine[2])
         errors: list[Any] = [None] * self.size
         dist.all_gather_object(errors, mine if mine[0] == "error" else None, group=self.control)
         return self._unwrap([*(error for error in errors if error is not None), mine])

@@ -28,7 +28,7 @@ check_clang_format() {
 
 check_shell() {
     local file
-    for file in tools/*.sh .ci/run; do
+    for file in tools/*.sh tools/launch/*.sh .ci/run; do
         bash -n "$file" || return 1
     done
 }

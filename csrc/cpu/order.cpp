@@ -135,8 +135,8 @@ struct ChunkedOrder {
     int64_t sequence = lane_start + start + mixed;
     if (sequence >= behind) sequence += gap;
     const int64_t slot = sequence / chunk_size;
-    const int64_t chunk = memo != nullptr ? memo->find(chunks, slot, order_key)
-                                          : chunks.forward(slot, order_key);
+    const int64_t chunk =
+        memo != nullptr ? memo->find(chunks, slot, order_key) : chunks.forward(slot, order_key);
     return chunk * chunk_size + (sequence - slot * chunk_size);
   }
 

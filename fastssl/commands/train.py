@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,10 +141,14 @@ def main(arguments: Sequence[str]) -> None:
     try:
         config = choose_run(arguments)
     except (InputError, StoppedBySignal) as error:
-        if not is_zero:  # every rank reads the same command line; one says what is wrong with it
+        # Every rank reads the same command line; one of each machine says what is wrong with it
+        # there.
+        if os.environ.get("LOCAL_RANK", "0") != "0":
             leave_to_another_rank(error)
             raise
-        if isinstance(error, InputError):
+        if not is_zero and isinstance(error, InputError):
+            raise InputError(f"{platform.node()}: {error}") from None
+        if is_zero and isinstance(error, InputError):
             from ..runs.endings import record_refusal
 
             record_refusal(arguments, error)

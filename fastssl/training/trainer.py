@@ -45,6 +45,7 @@ from .hangs import locate_samples
 from .journal import Journal
 from .machine import describe_rank, set_determinism, warn_of_other_machine
 from .measures import OpenProbe, open_measures, refuse_probe, take_measures
+from .meeting import check_ranks
 from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, set_lr
@@ -163,6 +164,8 @@ class Trainer:
             self.start_digest,
             None if self.origin is None else self.origin.name,
         )
+        settings = {**self.identity, "data.loader": self.loader_choice[0]}
+        check_ranks(self.world, self.folder, settings)
         self.defaults = list_defaults(self.config)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)

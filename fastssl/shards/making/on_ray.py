@@ -10,17 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy
-from PIL import Image, features
-
 from ...address import parse_place
 from ...errors import InputError
 from ...system.files import locked
+from ...system.machine import describe_code
 from ...system.ray_jobs import Node, RayJobs
 from ...system.workers import Report
 from ..manifest import BUILDING_NAME
@@ -30,7 +27,6 @@ from .slices import SliceRecord, convert_slice, load_record
 from .sources import EntryReader
 from .writer import shard_name
 
-PACKAGE = Path(__file__).parents[2]
 _PROBED_ENTRIES = 8
 
 
@@ -46,20 +42,6 @@ class Sight:
     """Name of some entries, and SHA-256 of their bytes, or why they cannot be had."""
 
 
-def _describe_code() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(PACKAGE)}\n".encode() + path.read_bytes())
-    versions = {
-        "Python": platform.python_version(),
-        "NumPy": numpy.__version__,
-        "Pillow": Image.__version__,
-        "libjpeg-turbo": features.version_feature("libjpeg_turbo"),
-    }
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"fastssl {digest.hexdigest()[:12]}, {told}"
-
-
 def look(out: Path, positions: Sequence[int]) -> Sight:
     """Say what this machine sees; runs on every machine of the cluster.
 
@@ -71,7 +53,7 @@ def look(out: Path, positions: Sequence[int]) -> Sight:
     try:
         text = (building / PLAN).read_bytes()
     except OSError:
-        return Sight(_describe_code(), "", ())
+        return Sight(describe_code(), "", ())
     seen = []
     plan = ConversionPlan.parse(text)
     entries, reader = PlannedEntries(building), EntryReader(parse_place(plan.root))
@@ -82,7 +64,7 @@ def look(out: Path, positions: Sequence[int]) -> Sight:
             seen.append((entry.name, hashlib.sha256(data).hexdigest()))
         except LeftOut as error:
             seen.append((entry.name, error.reason))
-    return Sight(_describe_code(), hashlib.sha256(text).hexdigest(), tuple(seen))
+    return Sight(describe_code(), hashlib.sha256(text).hexdigest(), tuple(seen))
 
 
 def check_sights(out: Path, here: Sight, others: dict[Node, Sight]) -> None:
