@@ -8,6 +8,7 @@
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
 #   make hostile [HOSTILE_ARGS="sources"]         commands against hostile input, a case each
+#   make faults [FAULTS_ARGS="saving"]            kills, damage, full disks, many times; an hour
 #   make bench                                    the measurements that this version has
 #   make recipes [DATA=shards/]                   every smoke form, one step of the studies' cells
 #   make clean                                    remove what was built; keeps .venv and runs/
@@ -19,7 +20,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch docs lint fuzz hostile bench recipes clean
+.PHONY: help setup demo test test-torch docs lint fuzz hostile faults bench recipes clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -31,6 +32,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 RECIPES_ARGS ?=
 HOSTILE_ARGS ?=
+FAULTS_ARGS ?=
 SECONDS ?= 60
 export PYTHON
 
@@ -66,6 +68,10 @@ fuzz:
 # Every case is a command of its own; tests/hostile/__init__.py says what has to hold.
 hostile: setup
 	@$(BIN)/python -m tests.hostile $(HOSTILE_ARGS)
+
+# Every try is a process or a run of its own; tests/faults/__init__.py says what has to hold.
+faults: setup
+	@$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 bench: setup
 	@$(BIN)/python tools/bench_ops.py $(BENCH_ARGS)

@@ -209,6 +209,13 @@ def _check_momentums(saved: Any, parameters: list[Tensor], path: Path) -> None:
                 check_like(value, None, where, path)
             elif value.dim() and value.shape != parameters[number].shape:
                 _refuse(path, where, _describe(value), _describe(parameters[number]))
+    # One that lacks what all others have fails in the middle of the first step.
+    wanted = {key for values in saved.values() for key in values}
+    for number, parameter in enumerate(parameters):
+        missing = wanted - saved.get(number, {}).keys() if parameter.requires_grad else set()
+        for key in sorted(missing, key=str):
+            where = f"{name}.{number}.{str(key)[:40]}"
+            _refuse(path, where, "nothing", "a value, as other parameters have")
 
 
 def take_part(state: Mapping[str, Any], name: str, path: Path) -> Any:
