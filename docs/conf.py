@@ -48,9 +48,18 @@ _CONTENTS = """
 """
 _PAGES = {
     "Data": ("shards", "loaders", "betons", "synthetic", "scaling"),
-    "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
+    "Training": (
+        "training",
+        "tasks",
+        "trunks",
+        "metrics",
+        "reliability",
+        "security",
+        "performance",
+    ),
     "Evaluation": ("evaluation", "sweeps", "report", "studies"),
     "From Python": ("library", "api"),
+    "Trust": ("security",),
 }
 
 

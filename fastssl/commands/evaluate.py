@@ -9,13 +9,19 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, StoppedBySignal, leave_to_another_rank, nearest
-from .frame import check_json_path, parse_arguments, program_name, progress_bar, show_log
+from .frame import (
+    check_json_path,
+    name_command,
+    parse_arguments,
+    program_name,
+    progress_bar,
+    show_log,
+)
 
 if TYPE_CHECKING:
     from ..runs.result import Result
@@ -78,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     task, config = read_command_line(arguments)
     check_json_path(config.json)
     config = _take_photographs(config, is_zero)
-    command = shlex.join(["fastssl", "evaluate", *arguments])
+    command = name_command("evaluate", *arguments)
     from ..evaluation.measures import MEASURES
 
     if task in MEASURES:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import shlex
 import signal
 import sys
 import time
@@ -104,6 +105,15 @@ def _tell_launcher(line: str) -> None:
 def program_name() -> str:
     """Return what the user called: the script's name, or ``fastssl`` with the command's."""
     return os.path.basename(sys.argv[0])
+
+
+def name_command(*words: str) -> str:
+    """Return a command line as a result keeps it: without what its addresses give away.
+
+    Args:
+        words: the command's name and what stands behind it.
+    """
+    return hide_credentials(shlex.join(["fastssl", *words]))
 
 
 def _has_no_reader() -> bool:

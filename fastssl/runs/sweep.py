@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from ..address import hide_credentials
 from ..errors import EXIT_STOPPED, InputError, RunFailed, nearest
 from ..fields import Documented
 from ..system.files import check_own_folder, locked, read_own
@@ -299,7 +300,9 @@ def _check_same(trials: Sequence[Trial], folder: Path) -> None:
 
 
 def _describe(trial: Trial) -> dict[str, Any]:
-    return {"command": list(trial.command), "needs": list(trial.all_needs)}
+    # What is written down lasts: an address leaves its password behind.
+    words = [hide_credentials(word) for word in trial.command]
+    return {"command": words, "needs": list(trial.all_needs)}
 
 
 def _tell_change(old: Any, now: dict[str, Any]) -> str:

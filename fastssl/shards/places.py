@@ -15,6 +15,7 @@ from ..address import hide_credentials, parse_place
 from ..errors import InputError
 from .manifest import Manifest, TarEntry
 from .store import FileState, LocalStore, Result, Store
+from .web import names_link_local
 
 PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs")
 """Of addresses that a manifest may name."""
@@ -128,6 +129,11 @@ class PlacedStore(Store):
                 raise InputError(
                     f"{self.place}: its manifest names {tar.address}, a file of this machine; copy "
                     "the dataset to a folder if that is meant"
+                )
+            if names_link_local(tar.address):
+                raise InputError(
+                    f"{self.place}: its manifest names {tar.address}, a link-local address, where "
+                    "clouds answer with a machine's credentials; index the tars elsewhere"
                 )
         self.is_remote = any(one.is_remote for one in self._stores)
         self.patience = max(one.patience for one in self._stores)

@@ -11,7 +11,9 @@ import asyncio
 import base64
 import ipaddress
 import os
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 from .store import FileState, StoreError
 
@@ -124,11 +126,28 @@ async def _check_target(place: Any, target: Any) -> None:
         raise StoreError(led, "redirect")
     found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port)
     addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
-    if any(_is_link_local(ipaddress.ip_address(one)) for one in addresses):
+    if any(_is_link_local(one) for one in addresses):
         raise StoreError(f"{led}, a link-local address", "redirect")
 
 
-def _is_link_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def names_link_local(address: str) -> bool:
+    """Return whether the host of a web address is a number that is link-local, however written.
+
+    Args:
+        address: ``http://...`` or ``https://...``; of other protocols the answer is no.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return False
+    try:  # asks no name server; takes 0xA9FEA9FE and 2852039166 as well
+        found = socket.getaddrinfo(parts.hostname, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return any(_is_link_local(str(entry[4][0]).partition("%")[0]) for entry in found)
+
+
+def _is_link_local(number: str) -> bool:
+    address = ipaddress.ip_address(number)
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_link_local
 

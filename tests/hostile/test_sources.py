@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from fastssl.errors import InputError
+from fastssl.shards import open_dataset
 from fastssl.shards.derive.verify import verify_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.sources import LeftOut, open_source, read_entry
@@ -96,6 +99,26 @@ def test_a_hostile_tar_is_read_or_refused(tmp_path, case):
     with contextlib.suppress(InputError, LeftOut):
         for entry in source.entries():
             json.dumps(read_entry(source.root, entry).metadata)
+
+
+def test_links_and_devices_in_a_tar_are_no_pictures_and_names_are_no_paths(tmp_path):
+    good = sources.make_photograph()
+    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number, kind in enumerate(kinds):
+            member = tarfile.TarInfo(f"{number}.jpg")
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        for name in ("../../climbs.jpg", str(tmp_path / "absolute.jpg")):
+            member = tarfile.TarInfo(name)
+            member.size = len(good)
+            tar.addfile(member, io.BytesIO(good))
+    report, _reasons = run(tmp_path / "a.tar", tmp_path / "made" / "in" / "out")
+    assert report.written == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "made"]
+    assert [path.name for path in (tmp_path / "made" / "in").iterdir()] == ["out"]
+    with contextlib.closing(open_dataset(tmp_path / "made" / "in" / "out")) as dataset:
+        assert [dataset.read_payload(number) for number in range(2)] == [good, good]
 
 
 def test_a_list_of_devices_is_read_without_waiting(tmp_path):

@@ -328,6 +328,18 @@ def test_a_manifest_that_lies_of_its_tars_is_refused(tars, tmp_path):
             open_dataset(tmp_path / "out")
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "0xA9FEA9FE", "2852039166", "[fe80::1]:80"])
+def test_a_manifest_names_no_link_local_address(tars, tmp_path, host):
+    pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+    index(tmp_path / "out", *tars)
+    path = tmp_path / "out" / "manifest.json"
+    good = json.loads(path.read_text())
+    moved = [{**tar, "address": f"http://{host}/{n}.tar"} for n, tar in enumerate(good["tars"])]
+    path.write_text(json.dumps({**good, "tars": moved}))
+    with pytest.raises(InputError, match=r"names http://.*0\.tar, a link-local address"):
+        open_dataset(tmp_path / "out")
+
+
 def test_a_process_that_opens_again_asks_no_server(tars, tmp_path, server):
     pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
     server.etag = "first"

@@ -185,13 +185,14 @@ def test_resume_with_another_source_is_refused(tmp_path, many_photographs, make_
         added.unlink()
 
 
-def test_two_conversions_in_one_target_are_refused(tmp_path, many_photographs, run_tool):
+@pytest.mark.parametrize("options", [[], ["--resume"]], ids=["plain", "resume"])
+def test_two_conversions_in_one_target_are_refused(tmp_path, many_photographs, run_tool, options):
     out = tmp_path / "out"
     process = start(many_photographs, out)
     wait_for_shards(out, process, 1)
     process.send_signal(signal.SIGSTOP)
     try:
-        second = run_tool("make_shards.py", many_photographs, out, "--resume")
+        second = run_tool("make_shards.py", many_photographs, out, *options)
     finally:
         process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=HANGS_AFTER_S) == 0

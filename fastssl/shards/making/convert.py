@@ -6,6 +6,7 @@ same bytes as if nothing had happened, whatever the number of workers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import time
@@ -251,6 +252,9 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
         return manifest
     if (out / BUILDING_NAME).is_dir():
         if not config.resume:
+            # Of a folder that another conversion is filling nobody shall hear "remove it".
+            with contextlib.suppress(OSError), lock_building(out / BUILDING_NAME):
+                pass
             raise InputError(
                 f"{out}: holds an unfinished conversion; add --resume to go on with it, or remove "
                 "the folder"

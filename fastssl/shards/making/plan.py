@@ -340,7 +340,7 @@ class PlannedEntries:
 
     def __init__(self, building: Path):
         """Open the plan's files."""
-        self._order = np.load(building / _ORDER, mmap_mode="r")
+        self._order = np.load(building / _ORDER, mmap_mode="r", allow_pickle=False)
         self._starts = np.memmap(building / (_ENTRIES + ".starts"), "<u8", "r")
         self._path = building / _ENTRIES
         self._building = building
@@ -373,7 +373,7 @@ def read_targets(
     Yields:
         (n, ...), n samples of a slice.
     """
-    order = np.load(building / _ORDER, mmap_mode="r")
+    order = np.load(building / _ORDER, mmap_mode="r", allow_pickle=False)
     shape = (plan.num_entries, *spec.row_shape)
     rows = np.memmap(_rows_path(building, spec), DTYPES[spec.dtype], "r", shape=shape)
     for number, positions in enumerate(left_out):
