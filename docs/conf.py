@@ -48,15 +48,7 @@ _CONTENTS = """
 """
 _PAGES = {
     "Data": ("shards", "loaders", "betons", "synthetic", "scaling"),
-    "Training": (
-        "training",
-        "tasks",
-        "trunks",
-        "metrics",
-        "reliability",
-        "security",
-        "performance",
-    ),
+    "Training": ("training", "tasks", "trunks", "metrics", "reliability", "performance"),
     "Evaluation": ("evaluation", "sweeps", "report", "studies"),
     "From Python": ("library", "api"),
     "Trust": ("security",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 EXIT_DONE = 0
@@ -43,6 +44,15 @@ class StoppedBySignal(Exception):
 def leave_to_another_rank(error: BaseException) -> None:
     """Mark an error that several ranks raise together: one of them says it, this one does not."""
     error.__dict__["is_left_to_another_rank"] = True
+
+
+def leave_to_first_of_machine(error: BaseException) -> None:
+    """Mark an error that all ranks meet by themselves, before they have met each other.
+
+    What is wrong on one machine may be right on the others, so one rank of each says it.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        leave_to_another_rank(error)
 
 
 def is_left_to_another_rank(error: BaseException) -> bool:

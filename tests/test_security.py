@@ -31,10 +31,22 @@ def list_rows() -> list[tuple[str, str]]:
     return [(what, held) for what, held in cells if not what.startswith("**")]
 
 
-def test_every_line_of_the_threat_model_names_tests_that_are_there():
+def list_tests() -> set[str]:
+    """Return the names of all tests."""
     source = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    there = set(re.findall(r"^def (test_\w+)\(", source, re.MULTILINE))
-    rows = list_rows()
+    return set(re.findall(r"^def (test_\w+)\(", source, re.MULTILINE))
+
+
+def test_every_test_that_a_page_names_is_there():
+    for name in ("reliability.md", "security.md"):
+        text = (ROOT / "docs" / name).read_text(encoding="ascii")
+        named = set(re.findall(r"`(test_\w+)`", text))
+        assert len(named) > 10
+        assert named <= list_tests()
+
+
+def test_every_line_of_the_threat_model_names_tests_that_are_there():
+    there, rows = list_tests(), list_rows()
     assert len(rows) > 50
     for what, held in rows:
         named = set(re.findall(r"`(test_\w+)`", held))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, StoppedBySignal, leave_to_another_rank, nearest
+from ..errors import InputError, StoppedBySignal, leave_to_first_of_machine, nearest
 from .frame import (
     check_json_path,
     name_command,
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(0 if arguments else 2)
     task, config = read_command_line(arguments)
     check_json_path(config.json)
-    config = _take_photographs(config, is_zero)
+    config = _take_photographs(config)
     command = name_command("evaluate", *arguments)
     from ..evaluation.measures import MEASURES
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         _train(task, config, command, is_zero)
 
 
-def _take_photographs(config: Any, is_zero: bool) -> Any:
+def _take_photographs(config: Any) -> Any:
     """Have datasets in the place of folders of photographs, made beside them once."""
     from .photographs import find_dataset
 
@@ -101,8 +101,7 @@ def _take_photographs(config: Any, is_zero: bool) -> Any:
     try:
         paths = {name: find_dataset(getattr(data, name)) for name in ("path", "test_path")}
     except (InputError, StoppedBySignal) as error:
-        if not is_zero:  # every rank meets it; one says it
-            leave_to_another_rank(error)
+        leave_to_first_of_machine(error)
         raise
     return dataclasses.replace(config, data=dataclasses.replace(data, **paths))
 
@@ -141,8 +140,7 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
         else:
             training, run = plan_training(task, config, world_size), run_training
     except InputError as error:
-        if not is_zero:  # every rank meets it; one says it
-            leave_to_another_rank(error)
+        leave_to_first_of_machine(error)
         raise
     result = dataclasses.replace(run(training), command=command)
     if is_zero:

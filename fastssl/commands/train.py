@@ -14,7 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import RunConfig
-from ..errors import InputError, StoppedBySignal, leave_to_another_rank
+from ..errors import (
+    InputError,
+    StoppedBySignal,
+    is_left_to_another_rank,
+    leave_to_first_of_machine,
+)
 from ..studies import build_recipe, fit_recipe, is_fitted, list_smaller, recipe_names
 from .frame import parse_arguments, program_name, show_log
 
@@ -141,14 +146,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         config = choose_run(arguments)
     except (InputError, StoppedBySignal) as error:
-        # Every rank reads the same command line; one of each machine says what is wrong with it
-        # there.
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            leave_to_another_rank(error)
-            raise
-        if not is_zero and isinstance(error, InputError):
-            raise InputError(f"{platform.node()}: {error}") from None
-        if is_zero and isinstance(error, InputError):
+        leave_to_first_of_machine(error)
+        if isinstance(error, InputError) and not is_left_to_another_rank(error):
+            if not is_zero:  # on another machine than rank 0
+                raise InputError(f"{platform.node()}: {error}") from None
             from ..runs.endings import record_refusal
 
             record_refusal(arguments, error)

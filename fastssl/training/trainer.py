@@ -164,8 +164,7 @@ class Trainer:
             self.start_digest,
             None if self.origin is None else self.origin.name,
         )
-        settings = {**self.identity, "data.loader": self.loader_choice[0]}
-        check_ranks(self.world, self.folder, settings)
+        check_ranks(self.world, self.folder, self.identity | {"data.loader": self.loader_choice[0]})
         self.defaults = list_defaults(self.config)
         self.world.on_zero(lambda: check_identity(self.folder, self.identity, self.defaults))
         self.world.together(self._build_modules)

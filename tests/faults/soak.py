@@ -14,9 +14,9 @@ import torch
 from fastssl.shards.making.convert import ConvertConfig, convert
 from tests.conftest import NUM_SAMPLES, save_photograph
 from tests.faults.case import Case, Outcomes
-from tests.faults.test_kill import BATCH, descendants, flat, load_state, read_ledgers, run, words
+from tests.faults.test_kill import BATCH, descendants, flat, load_state, read_ledgers, words
 from tests.nursery import Child
-from tests.patience import is_alive, wait_until
+from tests.patience import HANGS_AFTER_S, is_alive, wait_until
 
 MINUTES = 30.0
 """How long it is killed."""
@@ -83,7 +83,9 @@ def soak(folder: Path, rng: random.Random) -> Outcomes:
         yield "" if newest >= before else f"step {before} was saved, {newest} is the newest"
     last = -(-(newest + 50) // NUM_SAMPLES) * NUM_SAMPLES  # ends with an epoch
     for place in (killed, whole):
-        run(dataset, place, 2, [*LONG, "--max-steps", str(last)])
+        process = Child(words(dataset, place, [*LONG, "--max-steps", str(last)]), ranks=2)
+        # The undisturbed run has to do what the other did in all its lives.
+        process.wait(timeout=HANGS_AFTER_S + 180 * MINUTES)
     told = json.loads((killed / "exit.json").read_text())
     print(
         f"     step {last}, epoch {last * BATCH / NUM_SAMPLES:.0f}, ended with {told}", flush=True
