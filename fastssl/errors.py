@@ -6,6 +6,7 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_ELSE = 1
@@ -77,6 +78,25 @@ def nearest(given: str, known: Iterable[str], lists_all: bool = False) -> str:
     if close and not lists_all:
         return hint
     return f"{hint or ';'} known: {', '.join(known)}"
+
+
+def nearest_beside(path: Path, only_folders: bool = False) -> str:
+    """Say what lies where a path was looked for under nearly its name, as the tail of a message.
+
+    Args:
+        path: at which there is nothing.
+        only_folders: offer no file.
+
+    Returns:
+        ``"; did you mean 'x'?"`` with the place that could have been given, or nothing.
+    """
+    try:
+        names = [e.name for e in path.parent.iterdir() if e.is_dir() or not only_folders]
+    except OSError:
+        return ""
+    # Alike enough that a common suffix alone does not make two names near.
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"; did you mean '{path.with_name(close[0])}'?" if close else ""
 
 
 def describe_failure(error: BaseException) -> tuple[int, str | None]:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import fastssl
 
-from ..errors import InputError
+from ..errors import InputError, nearest_beside
 from ..evaluation.report import Report, write_report
 from ..fields import Checked, Range
 from ..runs.launch import describe_command, run_child, training_command
@@ -71,7 +71,10 @@ class Demo(Checked):
             InputError: if one is out of range, or the photographs are not there.
         """
         if self.data is not None and not self.data.exists():
-            raise InputError(f"data ({self.data}) is not there; give a folder of photographs")
+            close = nearest_beside(self.data)
+            raise InputError(
+                f"data ({self.data}) is not there{close}; give a folder of photographs"
+            )
 
     @property
     def num_images(self) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, nearest_beside
 from ..runs.search import SPACES, Space, check_space
 from ..runs.sweep import MAX_TRIAL_NAME, MAX_TRIALS, Trial, check_trials
 from ..system.files import read_regular, refusing_unreadable
@@ -112,6 +112,14 @@ def _read_space(content: Any, where: str) -> Space | None:
     return space
 
 
+def _read_file(path: Path) -> bytes:
+    try:
+        with refusing_unreadable(path, _REMEDY):
+            return read_regular(path, _MAX_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file{nearest_beside(path)}; {_REMEDY}") from None
+
+
 def _parse_yaml(path: Path) -> Any:
     """Return what stands in a YAML file, every scalar as it is written: 1e-3, 0011, true."""
     import yaml
@@ -131,8 +139,7 @@ def _parse_yaml(path: Path) -> Any:
         }
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, build)
-    with refusing_unreadable(path, _REMEDY):
-        content = read_regular(path, _MAX_BYTES)
+    content = _read_file(path)
     try:
         return yaml.load(content, Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -141,8 +148,7 @@ def _parse_yaml(path: Path) -> Any:
 
 def _run_python(path: Path) -> Any:
     """Return the list of trials that a Python file sets, or its grid."""
-    with refusing_unreadable(path, _REMEDY):
-        read_regular(path, _MAX_BYTES)
+    _read_file(path)
     try:
         names = runpy.run_path(str(path))
     except InputError:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config import LoaderConfig, RunConfig
-from ..errors import InputError
+from ..errors import InputError, nearest_beside
 from ..loaders import build_loader
 from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.encode import Encoding, EncodingName, encode_picture
@@ -89,7 +89,9 @@ class Rates:
             encodings = {name: EncodingRates(**one) for name, one in found}
             return cls(**fields, encodings=encodings)
         except FileNotFoundError:
-            raise InputError(f"RATES ({path}) is not there; {remedy}") from None
+            raise InputError(
+                f"RATES ({path}) is not there{nearest_beside(path)}; {remedy}"
+            ) from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise InputError(f"RATES ({path}) holds no rates of fastssl plan; {remedy}") from None
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, nearest_beside
 from ..evaluation.evaluate import FEATURES_NAME
 from ..evaluation.report import Entry, ResultsReport, prepare, write_results
 from ..evaluation.trained import HEADS_NAME
 from ..fields import Checked
-from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME
+from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, REFUSED_NAME
 from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
 from ..runs.read import Run, read_run
 from ..runs.result import RESULTS_NAME, read_results
@@ -107,7 +107,7 @@ def find_places(places: Sequence[Path]) -> Iterator[Path]:
     seen = set()
     for place in places:
         if not place.exists():
-            raise InputError(f"{place} does not exist; {_NEEDED}")
+            raise InputError(f"{place} does not exist{nearest_beside(place)}; {_NEEDED}")
         found = list(_walk(place, MAX_DEPTH, set()))
         if not found:
             raise InputError(f"{place} holds neither a run nor a result; {_NEEDED}")
@@ -140,7 +140,8 @@ def _walk(place: Path, depth: int, entered: set[tuple[int, int]]) -> Iterator[Pa
     ]
     yield from inside
     for child in children:
-        if child.suffix != ".json" or child.name == EXIT_NAME or not child.is_file():
+        is_ending = child.name in (EXIT_NAME, REFUSED_NAME)
+        if child.suffix != ".json" or is_ending or not child.is_file():
             continue  # a run that was refused has left nothing but how it ended
         try:
             read_results([child])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import typing
@@ -11,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..address import parse_place
 from ..config import LoaderName
-from ..errors import InputError
+from ..errors import InputError, nearest_beside
+from ..shards.manifest import read_manifest
 from ..system.files import (
     check_own_folder,
     locked,
@@ -29,6 +30,7 @@ METRICS_NAME = "metrics.jsonl"
 TRUNK_NAME = "trunk.safetensors"
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
 EXIT_NAME = "exit.json"
+REFUSED_NAME = "refused.json"
 TENSORBOARD_NAME = "tensorboard"
 PICTURES_NAME = "pictures.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
@@ -37,6 +39,7 @@ HANG_NAME = "hang"
 MAX_JSON_BYTES = 1 << 24
 """A larger config or ending is none of ours."""
 LOCK_PATIENCE_S = 10.0
+_DIGEST = "dataset_digest"
 _LINES = re.compile(
     rf"{re.escape(METRICS_NAME)}|{re.escape(BAD_SAMPLES_NAME)}|ledger\.rank\d+\.jsonl"
 )
@@ -148,6 +151,9 @@ def compare_identities(
         InputError: if they differ; lists field, old and new value.
     """
     different = list_differences(old, new, defaults)
+    if _DIGEST in different:
+        others = {name: text for name, text in different.items() if not _follows_data(name)}
+        different = {_DIGEST: _describe_dataset(folder, old.get(_DIGEST)), **others}
     if different:
         remedy = "give the old values back, or choose another --output-dir"
         if all(map(may_change_when_continued, different)):
@@ -159,6 +165,27 @@ def compare_identities(
             f"--output-dir ({folder}) holds another run; different: "
             f"{', '.join(different.values())}; {remedy}"
         )
+
+
+def _follows_data(name: str) -> bool:
+    """Return whether a recipe may have chosen a field's value by the dataset."""
+    return name in (_DIGEST, "data.global_batch_size") or name.startswith("schedule.")
+
+
+def _describe_dataset(folder: Path, digest: str | None) -> str:
+    """Say with which dataset a run began, as far as it is known."""
+    try:
+        given = json.loads(read_own(folder / CONFIG_NAME, MAX_JSON_BYTES))["config"]["data.path"]
+        place = parse_place(given)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "another dataset"
+    known = f"was {given}"
+    if isinstance(place, Path):
+        with contextlib.suppress(InputError, OSError):
+            found = read_manifest(place)
+            is_same = found.digest == digest
+            known += f", {found.num_samples:,} samples" if is_same else ", which has changed since"
+    return f"another dataset ({known})"
 
 
 def list_differences(
@@ -268,7 +295,5 @@ def find_trunk_file(source: Path, option: str) -> Path:
             f"{option} ({source}) is a folder without {TRUNK_NAME}; give a run that has ended, or "
             "a file that it has exported"
         )
-    siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
-    close = difflib.get_close_matches(source.name, siblings, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "; give a run that has ended, or a file"
+    hint = nearest_beside(source) or "; give a run that has ended, or a file"
     raise InputError(f"{option} ({source}) is not there{hint}")

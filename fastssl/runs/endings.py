@@ -1,7 +1,8 @@
 """How a run ended: ``exit.json``, which tells what torchrun's own exit code hides.
 
 torchrun turns every exit code but 0 into 1. A rank that fails alone leaves its reason in a file of
-its own, for rank 0 sees only that it is gone.
+its own, for rank 0 sees only that it is gone. Where a run is done, a later start that is refused
+leaves its reason in ``refused.json``: the run is still done.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..address import hide_credentials
-from ..errors import EXIT_ELSE, InputError, describe_failure
+from ..errors import EXIT_DONE, EXIT_ELSE, EXIT_INPUT, InputError, describe_failure
 from ..system.files import locked
 from ..system.lifelines import has_launcher
 from ..system.signals import StopSignals, noting_signals
 from ..world import World
-from .directory import CONFIG_NAME, EXIT_NAME, LOCK_NAME, write_json
+from .directory import CONFIG_NAME, EXIT_NAME, LOCK_NAME, REFUSED_NAME, write_json
 from .read import read_ending
 
 _FAILURES = "exit.rank*.json"
@@ -58,7 +59,7 @@ def recorded_exit(folder: Path, world: World, get_step: Callable[[], int]) -> It
                     reason = _find_failure(folder) or reason
                 with _writing:
                     _ended.add(folder)
-                    _write_ending(folder / EXIT_NAME, code, reason, get_step())
+                    _write_last_word(folder, code, reason, get_step())
             elif not is_shared:
                 path = folder / _FAILURES.replace("*", str(world.rank))
                 _write_ending(path, code, reason, get_step())
@@ -120,7 +121,7 @@ def record_hang(folder: Path, reason: str, step: int, is_told: bool) -> None:
 
 
 def record_refusal(arguments: Sequence[str], error: InputError) -> None:
-    """Write exit.json for a run that is refused before its config is known.
+    """Write exit.json, or refused.json, for a run that is refused before its config is known.
 
     Args:
         arguments: the command line; only a run directory that no run holds is written to.
@@ -133,9 +134,17 @@ def record_refusal(arguments: Sequence[str], error: InputError) -> None:
             continue
         # Where a run is at work, the file is that run's.
         with contextlib.suppress(InputError), locked(folder / LOCK_NAME, "in use"):
-            last = read_ending(folder)
-            step = 0 if last is None else last.step
-            _write_ending(folder / EXIT_NAME, 2, f"error: {error}", step)
+            _write_last_word(folder, EXIT_INPUT, f"error: {error}", 0)
+
+
+def _write_last_word(folder: Path, code: int, reason: str, step: int) -> None:
+    """Write how a life ended; one that was refused does not undo what an earlier one has done."""
+    last = read_ending(folder)  # stands until a start is accepted
+    name = EXIT_NAME
+    if code == EXIT_INPUT and last is not None:
+        step = max(step, last.step)
+        name = REFUSED_NAME if last.code == EXIT_DONE else EXIT_NAME
+    _write_ending(folder / name, code, reason, step)
 
 
 def _write_ending(path: Path, code: int, reason: str, step: int) -> None:
@@ -155,9 +164,18 @@ def _find_failure(folder: Path) -> str | None:
     return None
 
 
+def clear_failures(folder: Path) -> None:
+    """Remove what single ranks of earlier lives said, and files that they left half-written."""
+    _remove(folder, _FAILURES, ".*.tmp")
+
+
 def clear_endings(folder: Path) -> None:
-    """Remove what earlier lives said of their end, and files that they left half-written."""
-    for pattern in (EXIT_NAME, _FAILURES, ".*.tmp"):
+    """Remove what earlier lives said of their end: a start has been accepted."""
+    _remove(folder, EXIT_NAME, REFUSED_NAME)
+
+
+def _remove(folder: Path, *patterns: str) -> None:
+    for pattern in patterns:
         for path in folder.glob(pattern):
             if path.is_symlink() or not path.is_dir():
                 path.unlink()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest_beside
 from ..randomness import MAX_SAMPLES
 from ..system.files import read_regular, refusing_unreadable
 from .entry_points import EntryPointsFile
@@ -316,9 +316,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         what, hint = "not a folder", ""
         if not folder.exists():
-            beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-            close = nearest(folder.name, [entry.name for entry in beside if entry.is_dir()])
-            what, hint = "no such folder", close if "did you mean" in close else ""
+            what, hint = "no such folder", nearest_beside(folder, only_folders=True)
         raise InputError(
             f"{folder}: {what}{hint}; wanted a dataset, made by: fastssl make-shards SOURCE OUT"
         )

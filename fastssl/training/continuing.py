@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest_beside
 from ..runs.directory import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
@@ -133,11 +133,8 @@ def _digest_run(folder: Path) -> str:
     """Return a name of a run that follows from what makes it itself."""
     identity = read_identity(folder)
     if identity is None:
-        siblings = (
-            [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        )
         what = f"holds no {CONFIG_NAME}" if folder.is_dir() else "is not there"
-        hint = "" if folder.is_dir() or not siblings else nearest(folder.name, siblings)
+        hint = "" if folder.is_dir() else nearest_beside(folder, only_folders=True)
         raise InputError(f"continue_from ({folder}) {what}, wanted a run directory{hint}")
     text = json.dumps(identity, sort_keys=True)
     return f"run {hashlib.sha256(text.encode()).hexdigest()[:16]}"

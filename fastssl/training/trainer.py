@@ -32,7 +32,7 @@ from ..runs.directory import (
     read_chosen_loader,
     write_config,
 )
-from ..runs.endings import clear_endings, recorded_exit, stoppable
+from ..runs.endings import clear_endings, clear_failures, recorded_exit, stoppable
 from ..shards import open_dataset
 from ..system.lifelines import has_launcher
 from ..system.signals import StopSignals, WaitedTooLong
@@ -154,7 +154,7 @@ class Trainer:
     def set_up(self) -> None:
         """Open the data, build the network, and go back to the newest checkpoint."""
         self.world.on_zero(lambda: check_entries(self.folder))
-        self.world.on_zero(lambda: clear_endings(self.folder))
+        self.world.on_zero(lambda: clear_failures(self.folder))
         self._earlier_loader = self.world.on_zero(lambda: read_chosen_loader(self.folder))
         self.world.together(self._open_loader)
         self.origin = self.world.on_zero(lambda: find_origin(self.config))
@@ -173,6 +173,7 @@ class Trainer:
         self.world.together(self._open_outputs)
         self._go_back(self.world.on_zero(self.store.find_newest))
         # Only now: a checkpoint of another run has been refused.
+        self.world.on_zero(lambda: clear_endings(self.folder))
         settings = flatten(self.config)
         self.world.on_zero(
             lambda: write_config(self.folder, self.identity, settings, self.loader_choice)

@@ -47,6 +47,13 @@ def write(tmp_path):
     return write
 
 
+@pytest.mark.parametrize("ending", ["yaml", "py"])
+def test_a_grid_that_is_not_there_is_named_with_the_nearest(write, ending):
+    path = write(GRID, f"grid.{ending}")
+    with pytest.raises(InputError, match=rf"no such file; did you mean '.*/grid\.{ending}'"):
+        read_grid(path.with_name(f"grd.{ending}"))
+
+
 def test_a_stage_is_the_product_of_its_axes_and_of_the_stage_it_comes_from(write):
     trials = {trial.name: trial for trial in read_grid(write(GRID)).trials}
     assert len(trials) == 4 + 4 * 2

@@ -15,6 +15,7 @@ from fastssl.errors import InputError, RunFailed
 from fastssl.runs import directory as run_directory
 from fastssl.runs.directory import check_entries, check_identity, locked_run, write_config
 from fastssl.runs.endings import record_refusal
+from fastssl.shards.manifest import read_manifest
 from fastssl.studies import build_recipe
 from fastssl.training.bad_samples import BadSampleAccount
 
@@ -58,7 +59,22 @@ def test_another_identity_is_refused_with_every_difference(tmp_path):
     message = str(caught.value)
     assert "trunk (old 'resnet9', new 'resnet50')" in message
     assert "seed (old 0, new 7)" in message
-    assert "dataset_digest" in message
+    assert "another dataset" in message
+    assert "a" * 64 not in message
+
+
+def test_another_dataset_is_told_by_its_place_before_all_else(dataset_path, tmp_path):
+    """What the recipe chose by the data differs too, and nobody gave it."""
+    config = build_recipe("demo")
+    digest = read_manifest(dataset_path).digest
+    settings = {"data.path": str(dataset_path)}
+    write_config(tmp_path, identity(config, digest), settings, ("webdataset", "asked for"))
+    schedule = dataclasses.replace(config.schedule, epochs=5.58)
+    data = dataclasses.replace(config.data, global_batch_size=24)
+    other = dataclasses.replace(config, schedule=schedule, data=data)
+    wanted = rf"different: another dataset \(was {dataset_path}, \d+ samples\); give"
+    with pytest.raises(InputError, match=wanted):
+        check_identity(tmp_path, identity(other, "b" * 64), list_defaults(other))
 
 
 @pytest.mark.parametrize(("dct", "is_refused"), [("exact", False), ("scaled", True)])
@@ -223,6 +239,15 @@ def test_a_config_nested_without_end_is_named(folder):
     (folder / "config.json").write_text('{"identity":' + "[" * 100_000)
     with pytest.raises(InputError, match=r"config\.json cannot be read \(RecursionError"):
         check_identity(folder, {}, {})
+
+
+def test_a_command_line_that_is_refused_leaves_a_finished_run_finished(tmp_path):
+    done = '{"code": 0, "reason": "done", "step": 400}'
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "exit.json").write_text(done)
+    record_refusal(["--output-dir", str(tmp_path)], InputError("--width (0) must be positive"))
+    assert (tmp_path / "exit.json").read_text() == done
+    assert "--width (0)" in (tmp_path / "refused.json").read_text()
 
 
 def test_no_file_of_a_run_holds_the_password(tmp_path, capsys):

@@ -269,6 +269,33 @@ def test_a_finished_run_has_nothing_more_to_do(configure):
     assert_equal_states(before, load_state(config))
 
 
+def test_a_refused_start_leaves_a_finished_run_finished(configure):
+    """Reports and sweeps take a run for done by its exit.json; the refusal stands beside it."""
+    config = configure(max_steps=2)
+    train(config)
+    with pytest.raises(InputError, match=r"schedule\.epochs"):
+        train(configure(max_steps=2, nested={"schedule": {"epochs": 99.0}}))
+    endings = [config.output_dir / name for name in ("exit.json", "refused.json")]
+    ended, refused = (json.loads(path.read_text()) for path in endings)
+    assert ended == {"code": 0, "reason": "done", "step": 2}
+    assert (refused["code"], refused["step"]) == (2, 2)
+    assert "schedule.epochs" in refused["reason"]
+    train(dataclasses.replace(config, max_steps=3))
+    assert json.loads(endings[0].read_text())["step"] == 3
+    assert not endings[1].exists()
+
+
+def test_a_refused_start_of_a_run_that_is_not_done_keeps_its_step(configure):
+    config = configure(max_steps=2)
+    train(config)
+    ending = config.output_dir / "exit.json"
+    ending.write_text('{"code": 75, "reason": "stopped", "step": 2}')
+    with pytest.raises(InputError, match=r"schedule\.epochs"):
+        train(configure(max_steps=2, nested={"schedule": {"epochs": 99.0}}))
+    told = json.loads(ending.read_text())
+    assert (told["code"], told["step"]) == (2, 2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_and_stops(configure, number):
     # So long that the signal never finds it ended: it would then end the tests.
@@ -514,7 +541,7 @@ def test_another_run_in_the_directory_is_refused(configure):
     train(configure(max_steps=1))
     with pytest.raises(InputError, match=r"holds another run; different: seed \(old 0, new 5\)"):
         train(configure(max_steps=1, seed=5))
-    ending = json.loads((configure().output_dir / "exit.json").read_text())
+    ending = json.loads((configure().output_dir / "refused.json").read_text())
     assert ending["code"] == 2
 
 

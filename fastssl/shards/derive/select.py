@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, nearest
+from ...errors import InputError, nearest, nearest_beside
 from ..making.sources import open_source
 from ..making.tables import TableColumns
 from ..reader import ShardDataset
@@ -65,7 +65,9 @@ def _mark_ids(path: Path, total: int) -> NDArray[np.bool_]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; wanted sample ids, one a line") from None
+        raise InputError(
+            f"{path}: no such file{nearest_beside(path)}; wanted sample ids, one a line"
+        ) from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise InputError(f"{path}: no text file; wanted sample ids, one a line") from None
     for number, line in enumerate(lines, 1):

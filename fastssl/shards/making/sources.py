@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ...address import hide_credentials
-from ...errors import InputError
+from ...errors import InputError, nearest_beside
 from ...system.files import open_regular
 from ..manifest import MANIFEST_NAME, TarEntry, read_manifest
 from ..places import open_store
@@ -169,8 +169,8 @@ def open_source(
         return zipped
     if not path.exists():
         raise InputError(
-            f"{path}: no such file or folder; wanted a folder of images, a text list, a "
-            "table, a tar or a zip"
+            f"{path}: no such file or folder{nearest_beside(path)}; wanted a folder of images, a "
+            "text list, a table, a tar or a zip"
         )
     # Files of /proc say that they are empty, and some are waited on for ever when they are read.
     has_content = path.suffix.lower() in TABLE_ENDINGS or path.stat().st_size
