@@ -276,6 +276,17 @@ class CheckConfig(Checked, prefix="check."):
 
 
 @dataclass(frozen=True)
+class SpikeConfig(Checked, prefix="spike."):
+    """When a loss is said to have leapt."""
+
+    threshold: Annotated[float, Range(0, 1000)] = free(6.0)
+    """Standard deviations that the logarithm of a step's loss lies above the mean of the steps
+    before; such a step is recorded, with a capsule to run it again; 0 looks for none."""
+    window: Annotated[int, Range(10, 100_000)] = free(200)
+    """Steps before that count; until there are half as many, nothing is said."""
+
+
+@dataclass(frozen=True)
 class WatchdogConfig(Checked, prefix="watchdog."):
     """When a run that does not get on is ended."""
 
@@ -395,6 +406,8 @@ class RunConfig(Checked, Generic[TaskConfig]):
     """Logs."""
     checks: Annotated[CheckConfig, tyro.conf.arg(name="check")] = field(default_factory=CheckConfig)
     """Checks of the machine."""
+    spike: SpikeConfig = field(default_factory=SpikeConfig)
+    """Leaps of the loss."""
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     """Hangs."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)

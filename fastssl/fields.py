@@ -16,7 +16,7 @@ import operator
 import re
 import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -165,6 +165,34 @@ def walk(config: Any, prefix: str = "") -> Iterator[Item]:
             yield from walk(inner, f"{prefix}{field.name}.")
         else:
             yield Item(prefix + field.name, value, kind, limits, field)
+
+
+def fill(config: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Return a config with the values that a JSON file gave its fields.
+
+    Args:
+        config: an instance of a dataclass; what is not named stays.
+        values: plain values by the names of ``walk``.
+        prefix: put before each name.
+    """
+    changes: dict[str, Any] = {}
+    config_class: Any = type(config)
+    for field, kind, _ in list_fields(config_class):
+        name, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = fill(value, values, f"{name}.")
+        elif name in values:
+            changes[field.name] = _revive(values[name], kind)
+    return dataclasses.replace(config, **changes)
+
+
+def _revive(value: Any, kind: Any) -> Any:
+    """Return what JSON has made of a value of this type."""
+    if isinstance(value, list):
+        (inner, *_) = typing.get_args(kind) or (Any,)
+        return tuple(_revive(one, inner) for one in value)
+    kinds = (kind, *typing.get_args(kind))
+    return Path(value) if isinstance(value, str) and Path in kinds and str not in kinds else value
 
 
 @functools.cache

@@ -34,8 +34,10 @@ class Command:
 
 _DATA, _TRAINING, _HERE, _MEASURING = "data", "training", "this installation", "measuring"
 
+_RANKED = ("train", "evaluate", "replay-step")
+
 COMMANDS = {
-    name: Command(f"fastssl.{module}", summary, group, has_ranks=name in ("train", "evaluate"))
+    name: Command(f"fastssl.{module}", summary, group, has_ranks=name in _RANKED)
     for name, module, group, summary in (
         (
             "make-shards",
@@ -54,6 +56,12 @@ COMMANDS = {
         ("color-prior", "commands.color_prior", _DATA, "count the colours of a dataset"),
         ("check-shortcuts", "commands.check_shortcuts", _DATA, "what low-level cues give away"),
         ("train", "commands.train", _TRAINING, "pretrain a trunk; a run found there goes on"),
+        (
+            "replay-step",
+            "commands.replay_step",
+            _TRAINING,
+            "run a bad step again",
+        ),
         ("evaluate", "commands.evaluate", _TRAINING, "say what a trunk is worth"),
         ("demo", "commands.demo", _TRAINING, "a first look, in minutes on two CPU cores"),
         ("run-recipes", "commands.run_recipes", _TRAINING, "recipes' small forms, one by one"),

@@ -35,6 +35,7 @@ TENSORBOARD_NAME = "tensorboard"
 PICTURES_NAME = "pictures.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
 NONFINITE_NAME = "nonfinite"
+SPIKES_NAME = "spikes"
 HANG_NAME = "hang"
 MAX_JSON_BYTES = 1 << 24
 """A larger config or ending is none of ours."""
@@ -89,7 +90,7 @@ def check_entries(folder: Path) -> None:
     Raises:
         InputError: names what is something else.
     """
-    for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME, NONFINITE_NAME, HANG_NAME):
+    for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME, NONFINITE_NAME, SPIKES_NAME, HANG_NAME):
         check_own_folder(folder / name)
     for path in folder.iterdir():
         if _LINES.fullmatch(path.name):

@@ -89,6 +89,10 @@ class CheckpointStore:
             )
         return None
 
+    def newest_before(self, step: int) -> int:
+        """Return the step of the newest checkpoint before a step, 0 if there is none."""
+        return max((one for one in self._steps() if one < step), default=0)
+
     def load(self, step: int) -> dict[str, Any]:
         """Open the state of a step that ``find_newest`` has found; see ``open_state``."""
         self.last_step = step

@@ -35,6 +35,7 @@ from ..world import World
 from .bad_samples import BadSampleAccount
 from .continuing import Origin
 from .shown import NUM_PICTURES, is_due, keep_shown
+from .spikes import Spike
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -195,6 +196,17 @@ class Journal:
             )
         self._account.add(everywhere, self._count_samples(step))
 
+    def add_spike(self, spike: Spike) -> None:
+        """Write down a step whose loss leapt."""
+        if self._world.is_zero:
+            self._metrics.write({"event": "spike", **dataclasses.asdict(spike)})
+            _log.warning(
+                "the loss leapt to %.4g at step %d, %.1f standard deviations of its logarithm",
+                spike.loss,
+                spike.step,
+                spike.deviations,
+            )
+
     def write_step(self, batch: Batch, step: int) -> None:
         """Write the ledger's line and move the bar on.
 
@@ -218,7 +230,7 @@ class Journal:
         self,
         step: int,
         lr: float,
-        skipped: int,
+        counts: dict[str, int],
         tested: Callable[[], dict[str, float | None]] = dict,
     ) -> None:
         """Write a line of metrics.jsonl, its points of curves, and the bar; a collective call.
@@ -226,7 +238,7 @@ class Journal:
         Args:
             step: steps done.
             lr: learning rate of the step just done.
-            skipped: steps skipped so far.
+            counts: of steps skipped, and of those whose loss leapt, so far.
             tested: tests what was learnt, by the names of the numbers; its time is no step's.
         """
         measured = self._meter.collect(self._loader.telemetry.take())
@@ -239,7 +251,7 @@ class Journal:
             "samples": samples,
             "loss": None,
             "lr": lr,
-            "skipped": skipped,
+            **counts,
             "substituted": self._account.total,
             **measured,
             **{f"{name}_of_chance": value for name, value in self._chance.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -38,6 +39,39 @@ def join_networks(task: Task, config: RunConfig[Any], world: World) -> nn.Module
     if config.gradient_compression != "none":
         network.register_comm_hook(None, _COMPRESSION[config.gradient_compression])
     return network
+
+
+class Buckets:
+    """Lets DDP settle its buckets before the first step counts.
+
+    DDP orders its buckets anew after the first backward pass it sees, and the order in which ranks
+    are summed depends on the bucket. Without this a resumed run would sum its first step in another
+    order than the undisturbed one.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Look at a network.
+
+        Args:
+            network: from ``join_networks``.
+        """
+        self._are_settled = not isinstance(network, DistributedDataParallel)
+
+    def settle(
+        self,
+        take_pass: Callable[[], object],
+        forgetting: contextlib.AbstractContextManager[None],
+    ) -> None:
+        """Take a pass before the first step.
+
+        Args:
+            take_pass: forward and backward.
+            forgetting: forgets what the pass leaves behind.
+        """
+        if not self._are_settled:
+            self._are_settled = True
+            with forgetting:
+                take_pass()
 
 
 def keeping_gradients(

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..batch import Batch
 from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
@@ -38,6 +37,7 @@ from ..system.lifelines import has_launcher
 from ..system.signals import StopSignals, WaitedTooLong
 from ..tasks import build_task
 from ..world import World, check_device, join_world
+from .capsule import keep_capsule
 from .checkpoint import CheckpointStore
 from .continuing import Origin, check_length, check_origin, find_origin
 from .exporting import export_trunk
@@ -50,9 +50,10 @@ from .memory import DTYPES, check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .pace import Pace
-from .parallel import join_networks, keeping_gradients
+from .parallel import Buckets, join_networks, keeping_gradients
 from .replay import Replay, leaving_nothing
 from .schedule import build_schedule
+from .spikes import MAX_CAPSULES, SpikeDetector
 from .start import read_start
 from .stored_state import check_fit, check_like, take_part
 from .tables import load_tables, save_tables
@@ -146,7 +147,6 @@ class Trainer:
         self._given_trunk = trunk
         self.folder = config.output_dir
         self.step = 0
-        self._has_fixed_buckets = False
         self._open_files = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ set-up
@@ -170,6 +170,7 @@ class Trainer:
         self.world.together(self._build_modules)
         # A collective call: nothing that may fail alone is in it.
         self.network = join_networks(self.task, self.config, self.world)
+        self.buckets = Buckets(self.network)
         self.world.together(self._open_outputs)
         self._go_back(self.world.on_zero(self.store.find_newest))
         # Only now: a checkpoint of another run has been refused.
@@ -231,6 +232,7 @@ class Trainer:
     def _open_outputs(self) -> None:
         self.store = CheckpointStore(self.folder / CHECKPOINTS_NAME, self.config.checkpoint.keep)
         self._open_files.callback(self.store.close)
+        self.keep_capsule = partial(keep_capsule, self.folder, self.loader, self.store, self.world)
         self.journal = Journal(self.config, self.world, self.task, self.loader)
         self._open_files.callback(self.journal.close)
 
@@ -254,6 +256,7 @@ class Trainer:
             self.task.compile()
         self.optimizer = build_optimizer(config.optim, self.task)
         self.guard = UpdateGuard(self.optimizer, self.task, device)
+        self.spikes = SpikeDetector(config.spike)
         self.replay = Replay(config.checks.replay_every, self.task, self.world)
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=config.loss_scale, enabled=config.precision == "fp16"
@@ -305,6 +308,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.guard.load_state_dict(state["guard"])
+        self.spikes.load_state_dict(state["spikes"])
         self.journal.load_state_dict(state)
         self.loader.load_state_dict(state["loader"])
         warn_of_other_machine(state["machine"], self.world)
@@ -315,6 +319,7 @@ class Trainer:
         _, tripped_at = self.guard.read()
         if tripped_at:
             self._stop_on_nonfinite(tripped_at)
+        self._look_for_spikes()
         self.journal.sync()
         parts = save_tables(self.tables, self.store, self.step, self.world)
         if parts is None or not self.world.is_zero:
@@ -328,6 +333,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "guard": self.guard.state_dict(),
+            "spikes": self.spikes.state_dict(),
             **self.journal.state_dict(),
             "loader": self._loader_state(),
             "identity": self.identity,
@@ -350,8 +356,7 @@ class Trainer:
             last_step = min(last_step, config.max_steps)
         self.pace.announce(self.loader, self.loader_choice, self._outline, self.step, last_step)
         batches = iter(self.loader)
-        bar = self.journal.show_progress(self.step, last_step)
-        with bar, contextlib.closing(batches):
+        with self.journal.show_progress(self.step, last_step), contextlib.closing(batches):
             while self.step < last_step:
                 batch = self._next_batch(batches)
                 is_stopping, num_bad = self._agree(batch)
@@ -396,8 +401,10 @@ class Trainer:
         """Use one global batch: forward, backward, and one update."""
         samples = self._position(self.step)
         self.step += 1
-        if isinstance(self.network, DistributedDataParallel) and not self._has_fixed_buckets:
-            self._fix_buckets(batch)
+        self.buckets.settle(
+            lambda: self._forward_backward(self._divide(batch)[0]),
+            leaving_nothing(self.task, self.optimizer),
+        )
         set_lr(self.optimizer, self.schedule.lr_at(samples))
         self.optimizer.zero_grad(set_to_none=True)
         self.guard.remember()
@@ -411,6 +418,7 @@ class Trainer:
         values = torch.stack([*totals.values()]).float() / self.config.accumulation
         means = dict(zip(totals, self.world.average(values).unbind(), strict=True))
         gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
+        self.spikes.observe(self.step, means["loss"])
         is_finite = self.guard.observe(
             means["loss"], self.step, () if self.scaler.is_enabled() else gradients
         )
@@ -447,41 +455,35 @@ class Trainer:
         self.scaler.scale(scalars["loss"] / config.accumulation).backward()
         return {name: value.detach() for name, value in scalars.items()}
 
-    def _fix_buckets(self, batch: Batch) -> None:
-        """Let DDP settle its buckets before the first step counts.
-
-        DDP orders its buckets anew after the first backward pass it sees, and the order in which
-        ranks are summed depends on the bucket. Without this a resumed run would sum its first step
-        in another order than the undisturbed one.
-        """
-        with leaving_nothing(self.task, self.optimizer):
-            self._forward_backward(self._divide(batch)[0])
-        self._has_fixed_buckets = True
-
     # ------------------------------------------------------------------ after a step
 
     def _write_logs(self, batch: Batch, is_last: bool) -> None:
         self.journal.write_step(batch, self.step)
         if self.step % self.config.log.every_steps == 0 or is_last:
             self.watchdog.enter("logs", self.step)
+            self._look_for_spikes()
             skipped, tripped_at = self.guard.read()
             lr = self.schedule.lr_at(self._position(self.step - 1))
             test = partial(
                 take_measures, self.measures, self.step, is_last, self.signals, self.watchdog
             )
-            self.journal.write_metrics(self.step, lr, skipped, test)
+            counts = {"skipped": skipped, "spikes": self.spikes.count}
+            self.journal.write_metrics(self.step, lr, counts, test)
             if tripped_at:
                 self._stop_on_nonfinite(tripped_at)
         if self.journal.has_pictures(self.step, is_last):
             self.watchdog.enter("pictures", self.step)
             self.journal.write_pictures(batch, self.step)
 
+    def _look_for_spikes(self) -> None:
+        for spike in self.spikes.look():
+            self.journal.add_spike(spike)
+            if self.spikes.count <= MAX_CAPSULES:
+                self.keep_capsule("spike", spike.step, spike.loss)
+
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
-        """Go back to the batch that tripped the guard, and leave with it and its weights."""
-        self.loader.load_state_dict(
-            {**self._loader_state(), "position": self._position(tripped_at - 1)}
-        )
-        fail_on_nonfinite(self.folder, tripped_at, next(iter(self.loader)), self.task, self.world)
+        batch = self.keep_capsule("nonfinite", tripped_at, None)
+        fail_on_nonfinite(self.folder, tripped_at, batch, self.task, self.world)
 
     def _finish(self) -> None:
         """Save the last step and export the trunk; then say whether data held the run up."""
