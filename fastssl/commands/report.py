@@ -179,7 +179,7 @@ def read_entries(place: Path, run: Run | None) -> Iterator[Entry]:
         return
     for result in read_results([place]):
         known = _find_facts(result.recipe)
-        facts = known if run is None else read_run_facts(run, known)
+        facts = known if run is None else read_run_facts(run, known, result.step)
         if run is None and known is not None and not result.step:
             facts = dataclasses.replace(known, pretext=RANDOM, difficulty=0)
         marks: tuple[str, ...] = ()

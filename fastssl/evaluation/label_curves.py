@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..fields import Documented
-from ..runs.result import DEGREES, Result
+from ..runs.result import DEGREES, Result, read_shown
 
 HALVES = "_halves"
 """Ending of the name of a trunk that is CMC's two half networks."""
@@ -348,13 +348,8 @@ def _shorten(value: Any) -> str:
 
 def _find_view(shown: str) -> str:
     """Return what of a result's input does not depend on the trunk's own scaling."""
-    try:
-        content = json.loads(shown)
-    except ValueError:
-        return shown
-    if not isinstance(content, dict):
-        return shown
-    return _spell({name: value for name, value in content.items() if name != "scale"})
+    content = read_shown(shown)
+    return _spell(content) if content else shown
 
 
 def _digest_of(result: Result) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -67,7 +69,9 @@ class Facts(Documented):
     steps: int = 0
     """Of the whole run; 0 where that depends on the data."""
     pretext_accuracy: float | None = None
-    """The task's own accuracy at the end, 0 .. 1."""
+    """The task's own accuracy at the trunk's step, 0 .. 1; None where none was logged."""
+    logs_accuracy: bool = False
+    """Whether the run logged the task's accuracy at some step."""
     form: str = ""
     """Of a run, a digest of all its settings but the seed: runs that share it are repeats."""
 
@@ -133,12 +137,13 @@ def read_facts(settings: Mapping[str, Any]) -> Facts | None:
     )
 
 
-def read_run_facts(run: Run, known: Facts | None) -> Facts | None:
+def read_run_facts(run: Run, known: Facts | None, step: int | None = None) -> Facts | None:
     """Return what a run directory says of its trunk, where a recipe's own facts may say more.
 
     Args:
         run: as ``read_run`` gives it.
         known: of its recipe; its data set's name stands where the run had about as many images.
+        step: steps done when the trunk was as it is meant; None is the end.
     """
     facts = read_facts(run.settings)
     if facts is None:
@@ -148,9 +153,11 @@ def read_run_facts(run: Run, known: Facts | None) -> Facts | None:
     samples, epoch = _count(last.get("samples")), last.get("epoch")
     if samples and isinstance(epoch, (int, float)) and samples / _MOST_IMAGES < epoch < math.inf:
         facts = replace(facts, num_images=round(samples / epoch))
-    accuracies = run.curve("accuracy")[1]
-    if accuracies:
-        facts = replace(facts, pretext_accuracy=accuracies[-1])
+    facts = replace(
+        facts,
+        pretext_accuracy=_find_accuracy(run, step),
+        logs_accuracy=bool(run.curve("accuracy")[0]),
+    )
     if known is None:
         return facts
     size = facts.num_images or known.num_images
@@ -176,6 +183,20 @@ def describe_changes(facts: Facts, known: Facts) -> list[str]:
     if known.num_images and facts.num_images and facts.num_images != known.num_images:
         said.append(f"{facts.num_images:,} images in place of {known.num_images:,}")
     return said
+
+
+def _find_accuracy(run: Run, step: int | None) -> float | None:
+    """Return the accuracy at a step: the newest by then, not older than lines lie apart."""
+    steps, values = run.curve("accuracy")
+    if step is None:
+        return values[-1] if values else None
+    number = bisect.bisect_right(steps, step) - 1
+    if number < 0:
+        return None
+    # Of a long log not every line is kept.
+    gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
+    apart = max([_count(run.settings.get("log.every_steps")) or 1, *gaps[:1], *gaps[-1:]])
+    return values[number] if step - steps[number] < apart else None
 
 
 def _digest_settings(settings: Mapping[str, Any]) -> str:

@@ -171,6 +171,24 @@ def rank_value(metric: str, value: float) -> float:
     return -value if metric in DEGREES else value
 
 
+def read_shown(text: str) -> dict[str, Any]:
+    """Return what a trunk was shown, without how pixels were scaled, which goes with the trunk.
+
+    Args:
+        text: a result's ``input``.
+
+    Returns:
+        ``view``, ``grid`` and the like by name; empty for what is none of ours.
+    """
+    try:
+        shown = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(shown, dict):
+        return {}
+    return {name: value for name, value in shown.items() if name != "scale"}
+
+
 def is_name(text: str) -> bool:
     """Tell whether a text may be the name of something: short, of letters that can be printed."""
     return len(text) <= MAX_NAME and text.isprintable()

@@ -116,6 +116,46 @@ def test_published_points_stand_beside_ours_hollow_and_named():
     assert "published" not in words(charts(draw(other), "Transfer against data size")[0])
 
 
+def test_random_trunks_are_a_baseline_of_figures_of_the_same_view_alone():
+    def see(size, first):
+        view = f'{{"view": {{"kind": "center", "size": {size}}}}}'
+        return [make(e.result.recipe, e.result.value, input=view) for e in over_data(first=first)]
+
+    random = make("random", 0.1, input=see(96, 0.1)[0].result.input, trunk_digest="r")
+    facts = dataclasses.replace(find_facts(see(96, 0.1)[0].result.recipe), pretext="random")
+    random = dataclasses.replace(random, facts=facts)
+    source = draw([*see(96, 0.3), *see(64, 0.4), random])
+    of_64, of_96 = sorted(
+        charts(source, "Transfer against data size"), key=lambda svg: "view 96 px" in svg
+    )
+    assert "view 64 px" in of_64
+    assert "random ResNet-50" in words(of_96)
+    assert "random ResNet-50" not in words(of_64)
+
+
+def test_a_trunk_whose_accuracy_in_pretext_was_not_logged_is_named_and_not_drawn():
+    trained = [
+        dataclasses.replace(e, facts=dataclasses.replace(e.facts, logs_accuracy=True))
+        for e in WIDTHS
+    ]
+    result = dataclasses.replace(trained[0].result, details={}, step=5, trunk_digest="early")
+    lost = dataclasses.replace(trained[0], result=result, run="early")
+    source = draw([*trained, lost])
+    assert "Not drawn is early" in source
+    assert "its run logged no accuracy by step 5." in source
+    (chart,) = charts(draw([*trained]), "Pretext accuracy against what transfers")
+    assert charts(source, "Pretext accuracy against what transfers") == [chart]
+
+
+def test_of_several_steps_of_a_run_the_last_counts_in_a_table_of_sets():
+    early = [
+        dataclasses.replace(e, result=dataclasses.replace(e.result, step=3, value=0.1))
+        for e in SETS
+    ]
+    last = draw(SETS)
+    assert draw([*SETS, *early]).split("Not drawn")[0] == last.split("Not drawn")[0]
+
+
 def test_metrics_and_data_never_share_an_axis():
     source = draw(over_data() + [make(e.result.recipe, 0.3, **ON_PLACES) for e in over_data()])
     first, second = charts(source, "Transfer against data size")

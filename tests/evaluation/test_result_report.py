@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -177,6 +178,36 @@ def test_other_data_are_marked():
     assert page.text.count("other training data") == 1
 
 
+def test_figures_of_views_of_different_size_stand_in_tables_apart():
+    views = [
+        make(value=0.5 + size / 1000, input=see(size), seed=size, settings={"folds": 3})
+        for size in (224, 227, 96, 64)
+    ]
+    patches = make(value=0.4, input=see(192, grid=3), settings={"folds": 3})
+    page = render(*views, patches).split("<details>")[0]
+    tables = {
+        re.sub("<[^>]*>", "", part.split("</h3>")[0]): part.split("</table>")[0]
+        for part in page.split("<h3>")[1:]
+    }
+    name = "svm, goyal19: mean average precision on VOC07"
+    assert list(tables) == [name, f"{name}, view 64 px", f"{name}, view 96 px"]
+    assert [table.count("<tr>") - 1 for table in tables.values()] == [3, 1, 1]
+    # What a study compares though it is shown in other ways has a column.
+    assert ">3 x 3 patches of 64 px<" in tables[name]
+    assert "view: 96 px" in tables[f"{name}, view 96 px"]
+    assert "view: 224 px" in Page(render(views[0])).text
+
+
+def see(size, grid=1, scale="mean"):
+    """Return a result's account of what its trunk was shown."""
+    return json.dumps({"view": {"kind": "center", "size": size}, "grid": grid, "scale": scale})
+
+
+def test_how_pixels_are_scaled_parts_no_tables():
+    one, other = (make(seed=seed, input=see(96, scale=f"s{seed}")) for seed in (1, 2))
+    assert render(one, other).split("<details>")[0].count("<h3>svm") == 1
+
+
 def test_the_page_needs_nothing_from_outside_and_names_are_escaped():
     source = render(make("<b>&co", layer='"x"'))
     page = Page(source)
@@ -321,6 +352,27 @@ def test_facts_of_a_run_come_from_what_it_left_behind(trained):
     strange = Run("x", ({"step": 1, "samples": "7", "epoch": [], "accuracy": {}},))
     strange = dataclasses.replace(strange, settings={"task.name": "jigsaw", "trunk": "resnet9"})
     assert read_run_facts(strange, None).num_images == 0
+
+
+def test_the_accuracy_in_pretext_is_that_at_the_step_of_the_trunk():
+    lines = tuple({"step": s, "samples": s, "accuracy": s / 1000} for s in (10, 20, 30, 400))
+    settings = {"task.name": "jigsaw", "trunk": "resnet9", "log.every_steps": 10}
+    run = Run("x", lines[:3], settings=settings)
+
+    def accuracy(step):
+        return read_run_facts(run, None, step).pretext_accuracy
+
+    assert [accuracy(step) for step in (10, 20, 29, 30, 39)] == [0.01, 0.02, 0.02, 0.03, 0.03]
+    assert [accuracy(step) for step in (0, 9, 40)] == [None] * 3
+    assert accuracy(None) == 0.03
+    assert read_run_facts(run, None, 9).logs_accuracy
+
+
+@pytest.mark.parametrize(
+    "shown", ["", "[]", "{", "[" * 9999, '{"view": 3}', '{"view": {"size": "9"}}']
+)
+def test_strange_views_break_nothing(shown):
+    assert "view" not in Page(render(make(input=shown))).text.split("Results")[1][:200]
 
 
 def test_strange_settings_break_nothing():

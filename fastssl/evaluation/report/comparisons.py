@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -11,6 +12,7 @@ from .entries import (
     choose_rows,
     drop_doubtful,
     is_share,
+    keep_last,
     name_metric,
     source_of,
     spell_kind,
@@ -38,7 +40,7 @@ def render_gap(
         findings: what a study says of it, under ``capacity``.
     """
     groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in choose_rows(ours):
+    for entry in keep_last(choose_rows(ours)):
         if count_images(entry) is not None:
             groups.setdefault(_place(entry), []).append(entry)
     theirs = [entry for entry in choose_rows(published) if count_images(entry) is not None]
@@ -116,20 +118,22 @@ def render_matrix(ours: Sequence[Entry], published: Sequence[Entry]) -> str:
         published: what studies say; it stands below ours.
 
     Returns:
-        Tables with at least two sets on each side; empty if there is none.
+        Tables with at least two sets on each side and two cells a column; empty if there is none.
     """
     groups: dict[tuple[object, ...], list[Entry]] = {}
-    for entry in choose_rows(ours):
+    for entry in keep_last(choose_rows(ours)):
         if is_trained(entry) and facts_of(entry).data and entry.result.task != "low_shot":
             groups.setdefault(_line_of(entry), []).append(entry)
     theirs = choose_rows(published)
     tables = []
     for key, rows in groups.items():
         same = [e for e in theirs if is_trained(e) and _line_of(e) == key]
-        columns = list(dict.fromkeys(_column(entry) for entry in rows))
-        sets = sorted(
-            {(facts_of(e).num_images, facts_of(e).data) for e in rows},
-        )
+        cells = {(_column(e), facts_of(e).data) for e in rows}
+        filled = Counter(column for column, _ in cells)
+        # A column of one cell compares nothing.
+        columns = [c for c in dict.fromkeys(map(_column, rows)) if filled[c] > 1]
+        rows = [e for e in rows if _column(e) in columns]
+        sets = sorted({(facts_of(e).num_images, facts_of(e).data) for e in rows})
         transfer_sets = {entry.data for entry in rows}
         if len(sets) > 1 and len(transfer_sets) > 1:
             title = f"{facts_of(rows[0]).trunk} x{facts_of(rows[0]).width}, {spell_task(rows[0])}"

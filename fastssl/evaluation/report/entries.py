@@ -10,7 +10,7 @@ from typing import Any
 
 from ...fields import Documented
 from ...runs.facts import Facts
-from ...runs.result import DEGREES, Result, rank_value
+from ...runs.result import DEGREES, Result, rank_value, read_shown
 
 CONTRADICTS = "contradicts another"
 OTHER_TEST, OTHER_TRAIN = "other test data", "other training data"
@@ -24,6 +24,8 @@ _SELECTIONS = {
     "published": "costs chosen on the test set, as published",
     "honest": "costs chosen by folds",
 }
+
+_USUAL_VIEWS = ("view 224 px", "view 227 px", "view 3 x 3 patches of 64 px")
 
 # What makes two results figures of one thing.
 _IDENTITY = (
@@ -195,6 +197,20 @@ def choose_rows(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if _identify(entry.result, has_value=False) in shown]
 
 
+def keep_last(entries: Sequence[Entry]) -> list[Entry]:
+    """Return, of figures of one run and evaluation at several steps, those of the last step."""
+
+    def find_run(entry: Entry) -> Hashable:
+        found = entry.result
+        place = (*entry.kind, found.split, _data_of(found), spell_kind(entry))
+        return found.recipe, entry.run, source_of(found), place
+
+    last: dict[Hashable, int] = {}
+    for entry in entries:
+        last[find_run(entry)] = max(entry.result.step, last.get(find_run(entry), 0))
+    return [entry for entry in entries if entry.result.step == last[find_run(entry)]]
+
+
 def drop_asides(entries: Sequence[Entry]) -> list[Entry]:
     """Leave out metrics that stand in tables alone where another one of theirs is there."""
     there = {(entry.trunk, entry.kind) for entry in entries}
@@ -243,7 +259,17 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
 
 
 def spell_kind(entry: Entry, without: Sequence[str] = ()) -> str:
-    """Return the settings that figures are told apart by, as people read them.
+    """Return what figures are told apart by, as people read it: settings, and an unusual view.
+
+    Args:
+        entry: with settings.
+        without: settings that do not count.
+    """
+    return ", ".join(filter(None, (spell_chosen(entry, without), spell_odd_view(entry.result))))
+
+
+def spell_chosen(entry: Entry, without: Sequence[str] = ()) -> str:
+    """Return the settings alone that figures are told apart by, as people read them.
 
     Args:
         entry: with settings.
@@ -254,6 +280,34 @@ def spell_kind(entry: Entry, without: Sequence[str] = ()) -> str:
     if kept.get("label_share") == 1:
         del kept["label_share"]
     return spell_settings(kept)
+
+
+def spell_view(result: Result) -> str:
+    """Return how large a trunk is shown pictures, such as ``view 96 px``; empty if nobody says.
+
+    Args:
+        result: how pixels are scaled, which goes with the trunk, is no part of it.
+    """
+    shown = read_shown(result.input)
+    view, grid = shown.get("view"), shown.get("grid", 1)
+    size = view.get("size") if isinstance(view, dict) else None
+    if not isinstance(view, dict) or not _is_number(size) or not _is_number(grid):
+        return ""
+    if view.get("kind") == "fit" and _is_number(view.get("resize")):
+        return f"view {view['resize']} px short, {size} px long at most"
+    return f"view {grid} x {grid} patches of {size // grid} px" if grid > 1 else f"view {size} px"
+
+
+def spell_odd_view(result: Result) -> str:
+    """Return the view of figures that stand apart; empty for what a study shows each trunk.
+
+    A study compares trunks that look at whole pictures with others that take them in patches.
+
+    Args:
+        result: as above.
+    """
+    view = spell_view(result)
+    return "" if view in _USUAL_VIEWS else view
 
 
 def is_share(metric: str) -> bool:

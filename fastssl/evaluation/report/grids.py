@@ -11,6 +11,7 @@ from .entries import (
     choose_rows,
     drop_asides,
     drop_doubtful,
+    keep_last,
     name_metric,
     spell_kind,
     spell_value,
@@ -26,7 +27,7 @@ def render_grids(grids: Sequence[Grid], entries: Sequence[Entry]) -> str:
         entries: from ``prepare``, published ones among them.
     """
     measured = [entry for entry in entries if not entry.result.is_published]
-    ours = choose_rows(drop_asides(measured))
+    ours = keep_last(choose_rows(drop_asides(measured)))
     theirs = choose_rows([entry for entry in entries if entry.result.is_published])
     parts = []
     for grid in grids:

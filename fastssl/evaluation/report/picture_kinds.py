@@ -37,6 +37,8 @@ class Picture:
     """Whether x is a part of a whole."""
     apart: Callable[[Entry], Hashable] = lambda _: ()
     """What else figures of a chart have in common, and nobody needs to read."""
+    lacks: Callable[[Entry], str] = lambda _: ""
+    """Why an entry that belongs here has no x; empty of one that has, or does not belong."""
 
 
 def facts_of(entry: Entry) -> Facts:
@@ -74,6 +76,11 @@ def _take_pretext(entry: Entry) -> float | None:
         return None
     found = entry.result.details.get("pretext_accuracy", facts_of(entry).pretext_accuracy)
     return float(found) if isinstance(found, (int, float)) else None
+
+
+def _lack_pretext(entry: Entry) -> str:
+    is_lost = is_trained(entry) and facts_of(entry).logs_accuracy and _take_pretext(entry) is None
+    return f"its run logged no accuracy by step {entry.result.step:,}" if is_lost else ""
 
 
 def _take_shots(entry: Entry) -> float | None:
@@ -147,6 +154,7 @@ PICTURES = (
         scale="linear",
         has_lines=False,
         x_is_share=True,
+        lacks=_lack_pretext,
     ),
     Picture(
         "shots",

@@ -22,8 +22,10 @@ from .entries import (
     is_share,
     name_metric,
     source_of,
+    spell_chosen,
     spell_kind,
     spell_value,
+    spell_view,
 )
 from .line_charts import (
     MAX_LINES,
@@ -54,6 +56,8 @@ class _Panel:
     """Of the same evaluation and data."""
     untrained: tuple[Entry, ...]
     """Random trunks, measured here."""
+    left_out: tuple[Entry, ...] = ()
+    """What cannot be drawn, though it belongs here."""
 
 
 def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> str:
@@ -96,8 +100,11 @@ def _list_panels(
 ) -> Iterator[_Panel]:
     """Yield the charts of a picture: figures of one evaluation on the same data."""
     groups: dict[tuple[Hashable, ...], list[Entry]] = {}
+    lacking = []
     for entry in _choose(picture, ours):
-        if picture.x(entry) is not None:
+        if picture.lacks(entry):
+            lacking.append(entry)
+        elif picture.x(entry) is not None:
             key = (*_place(picture, entry), picture.panel(entry), picture.apart(entry))
             groups.setdefault(key, []).append(entry)
     theirs = [] if picture.setting else published
@@ -118,7 +125,8 @@ def _list_panels(
         is_told = num_alike[*where, common, apart] > 1
         words = (*picture.panel(rows[0]), *([str(settings)] if is_told else []))
         untrained = [e for e in random if _place(picture, e) == key[:6]]
-        yield _Panel(words, tuple(rows), tuple(drop_doubtful(same)), tuple(untrained))
+        lost = [e for e in lacking if (*_place(picture, e), picture.panel(e)) == key[:7]]
+        yield _Panel(words, tuple(rows), tuple(drop_doubtful(same)), tuple(untrained), tuple(lost))
 
 
 def _place(picture: Picture, entry: Entry) -> tuple[str, ...]:
@@ -255,7 +263,7 @@ def _draw_chunk(picture: Picture, panel: _Panel, names: Mapping[Hashable, str]) 
         "share" if picture.x_is_share else "count",
     )
     drawn = draw_lines(chart) if picture.has_lines else draw_scatter(chart)
-    return drawn, _explain(picture, ours, theirs)
+    return drawn, _explain(picture, panel, ours, theirs)
 
 
 def _find_line(picture: Picture, entry: Entry, keys: Collection[Hashable]) -> Hashable | None:
@@ -327,11 +335,17 @@ def make_point(x: float, entries: Sequence[Entry]) -> Point:
     return Point(x, mean, min(mean, *every), max(mean, *every), size)
 
 
-def _explain(picture: Picture, ours: Sequence[Entry], theirs: Sequence[Entry]) -> str:
+def _explain(
+    picture: Picture, panel: _Panel, ours: Sequence[Entry], theirs: Sequence[Entry]
+) -> str:
     """Return the words below a chart: how its points came about, and whose the others are."""
     said = [] if picture.has_lines else ["The larger a mark, the wider the trunk."]
-    if settings := spell_kind(ours[0], (picture.setting,)):
-        said.append(f"Setting: {settings}.")
+    views = dict.fromkeys(spell_view(entry.result) for entry in ours)
+    settings = (spell_chosen(ours[0], (picture.setting,)), " or ".join(filter(None, views)))
+    if any(settings):
+        said.append(f"Setting: {', '.join(filter(None, settings))}.")
+    for entry in panel.left_out:
+        said.append(f"Not drawn is {entry.name}: {picture.lacks(entry)}.")
     layers = {entry.result.layer for entry in ours}
     if picture.scale != "names" and len(layers) > 1:
         said.append("Best layer of each trunk.")

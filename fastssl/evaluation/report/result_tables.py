@@ -18,9 +18,12 @@ from .entries import (
     is_share,
     name_metric,
     short_digest,
+    spell_chosen,
     spell_kind,
+    spell_odd_view,
     spell_settings,
     spell_value,
+    spell_view,
 )
 from .pieces import Markup, fold, note, section, stacked, table, text
 
@@ -47,7 +50,7 @@ def render_results(entries: Sequence[Entry]) -> str:
             "Of each trunk the best layer (by Kolesnikov et al. 2019's rules the pre-logits) and "
             "the largest k or share of labels."
         )
-    says_all = all(spell_kind(row) == spell_settings(row.result.settings) for row in rows)
+    says_all = all(spell_chosen(row) == spell_settings(row.result.settings) for row in rows)
     if len(rows) < len(ours) or not says_all:
         body += fold(f"All {len(ours):,} figures", _tables(ours, published))
     body += _classes(ours)
@@ -99,11 +102,14 @@ def find_published(entry: Entry, published: Sequence[Entry], is_best: bool = Fal
 
 
 def _tables(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool = False) -> str:
-    """Return a table for each evaluation on the same data."""
+    """Return a table for each evaluation on the same data, of pictures as large."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in sorted(entries, key=lambda e: (*e.kind, e.data, -_rank(e))):
+    for entry in sorted(
+        entries, key=lambda e: (*e.kind, e.data, spell_odd_view(e.result), -_rank(e))
+    ):
         found = entry.result
-        groups.setdefault((*entry.kind, found.train_digest, found.test_digest), []).append(entry)
+        place = (*entry.kind, found.train_digest, found.test_digest, spell_odd_view(found))
+        groups.setdefault(place, []).append(entry)
     return "".join(_table(rows, published, is_best) for rows in groups.values())
 
 
@@ -116,7 +122,7 @@ def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) 
     task, protocol, metric = first.kind
     splits = {entry.result.split for entry in entries}
     cells = [_cells(entry, find_published(entry, published, is_best), is_best) for entry in entries]
-    common = {"split": splits, "setting": {row["setting"] for row in cells}}
+    common = {"split": splits} | {n: {row[n] for row in cells} for n in ("view", "setting")}
     told = {name: "" for name, values in common.items() if len(values) == 1}
     rows = [row | told for row in cells]
     # What no row has is no column.
@@ -124,6 +130,7 @@ def _table(entries: Sequence[Entry], published: Sequence[Entry], is_best: bool) 
     group_marks = [mark for mark in first.marks if mark in (OTHER_TEST, OTHER_TRAIN)]
     marks = "".join(f' <span class="mark">{text(mark)}</span>' for mark in group_marks)
     title = f"{task.replace('_', ' ')}, {protocol}: {name_metric(metric)} on {first.data}"
+    title = ", ".join(filter(None, (title, spell_odd_view(first.result))))
     body = table(header, [[row[name] for name in header] for row in rows], num_words=len(header))
     return f"<h3>{text(title)}{marks}</h3>{note(_describe_data(first, common))}{body}"
 
@@ -135,7 +142,8 @@ def _cells(entry: Entry, known: Sequence[Entry], is_best: bool) -> dict[str, str
     return {
         "trunk": stacked(entry.name, describe_trunk(entry), marks),
         "layer": found.layer,
-        "setting": spell_kind(entry) if is_best else spell_settings(found.settings),
+        "view": spell_view(found).removeprefix("view "),
+        "setting": spell_chosen(entry) if is_best else spell_settings(found.settings),
         "split": found.split,
         metric: stacked(
             spell_value(metric, found.value),
