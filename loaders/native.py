@@ -227,6 +227,8 @@ class _Work:
         while len(rows) and cache is not None:
             ids = self.reading.sample_ids[rows]
             missing = ~cache.wait(*self._dataset.locate_many(ids), self._check_wanted)
+            if not missing.any():
+                return
             rows, ids = rows[missing], ids[missing]
             ahead = self._dataset.fetch_ahead(ids)
             replaced = []

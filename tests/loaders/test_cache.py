@@ -19,7 +19,7 @@ from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader, resolve_loader, warming
 from fastssl.ops.jpeg import has_jpeg
-from fastssl.shards import cached, open_dataset, reader
+from fastssl.shards import cached, open_dataset, reader, web
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from fastssl.shards.pages import PAGE_BYTES
@@ -228,6 +228,35 @@ def test_trouble_now_and_then_changes_no_pixel(folder, server, build, name, kind
     server.trouble = choose
     here, there = build(folder, loader=name), build(server.address, loader=name)
     assert_equal(steps(there, 20), steps(here, 20))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_store_that_is_slow_now_and_then_changes_no_pixel(
+    folder, server, build, monkeypatch, name
+):
+    monkeypatch.setattr(web, "TRICKLE_S", 0.2)
+    here, there = build(folder, loader=name), build(server.address, loader=name)
+    server.delay_s = 0.05
+    server.troubled("shard-000001.tar", "trickle", times=2)
+    server.etag = '"another"'
+    assert_equal(steps(there, 10), steps(here, 10))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_shards_that_are_replaced_while_a_run_reads_are_named(folder, server, build, name):
+    """What was kept is what the dataset holds; what comes then is bad by its CRC-32."""
+    there = build(server.address, loader=name, max_bad_share=1.0)
+    dataset = open_dataset(folder)
+    shard = folder / "shard-000001.tar"
+    content = bytearray(shard.read_bytes())
+    for sample_id in range(15, 30):
+        _, offset, length = dataset.locate(sample_id)
+        content[offset + length // 2] ^= 1
+    shard.write_bytes(content)
+    server.etag = '"another"'
+    found = [s for batch in there.one_pass() for s in batch.substitutions]
+    assert [s.planned for s in found] == list(range(15, 30))
+    assert all("shard-000001.tar: CRC-32" in s.reason for s in found)
 
 
 def test_the_look_ahead_asks_in_long_stretches(server, build):

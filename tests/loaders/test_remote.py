@@ -103,9 +103,10 @@ def test_samples_of_a_lost_shard_get_the_substitutes_that_the_folder_gives(folde
     assert sum(len(batch.substitutions) for batch, _ in batches) > 4
 
 
-def test_trouble_that_passes_is_seen_nowhere(server, folder, build):
+@pytest.mark.parametrize("kind", ["503", "reset", "cut", "short", "ignore", "shifted"])
+def test_trouble_that_passes_is_seen_nowhere(server, folder, build, kind):
     here, there = build(folder), build(server.address)
-    server.troubled("shard-000001.tar", "503", times=2)
+    server.troubled("shard-000001.tar", kind, times=2)
     batches = list(there.one_pass())
     assert_equal(batches, here.one_pass())
     assert not any(batch.substitutions for batch in batches)
