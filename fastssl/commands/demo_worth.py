@@ -85,7 +85,7 @@ def measure_worth(
         for kind in _KINDS
     ]
     sheets = [
-        _draw_neighbours(dataset, int(query), rows, labels, view.size)
+        _draw_neighbours(dataset, int(query), rows, None if split is None else labels, view.size)
         for query, *rows in zip(queries, *nearest, strict=True)
     ]
     caption = (
@@ -190,16 +190,18 @@ def _draw_neighbours(
     dataset: ShardDataset,
     query: int,
     nearest: Sequence[NDArray],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | None,
     side: int,
 ) -> NDArray[np.uint8]:
-    """Lay out an image and its nearest, a row a trunk."""
+    """Lay out an image and its nearest, a row a trunk; framed where labels tell."""
     asked = frame_picture(cut_tile(dataset, query, side), None)
     rows = []
     for number, row in enumerate(nearest):
         tiles = [asked if number == 0 else np.full_like(asked, PAPER)]
         for sample_id in row.tolist():
-            is_right = None if labels[query] < 0 else bool(labels[sample_id] == labels[query])
+            is_right = None
+            if labels is not None and labels[query] >= 0:
+                is_right = bool(labels[sample_id] == labels[query])
             tiles.append(frame_picture(cut_tile(dataset, sample_id, side), is_right))
         rows.append(np.concatenate(tiles, axis=1))
     return np.concatenate(rows)

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, StoppedBySignal, leave_to_first_of_machine, nearest
@@ -115,7 +115,7 @@ def _evaluate(task: str, config: Any, command: str) -> None:
         evaluation = world.together(lambda: Evaluation(task, config, world))
         with contextlib.closing(evaluation):
             evaluation.make_features(progress_bar)
-            result = world.on_zero(lambda: dataclasses.replace(evaluation.run(), command=command))
+            result = world.on_zero(lambda: _sign(evaluation.run(), config.data, command))
             if world.is_zero:
                 _tell(result, keep_result(result, evaluation.subject, config.json))
     finally:
@@ -142,7 +142,7 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
     except InputError as error:
         leave_to_first_of_machine(error)
         raise
-    result = dataclasses.replace(run(training), command=command)
+    result = _sign(run(training), config.data, command)
     if is_zero:
         places = keep_result(result, training.subject, config.json)
         _tell(result, places)
@@ -150,12 +150,29 @@ def _train(task: str, config: Any, command: str, is_zero: bool) -> None:
             print(f"detections: {keep_detections(training)}")
 
 
+def _sign(result: Result, data: Any, command: str) -> Result:
+    """Return a result with the command that found it and the names of its datasets."""
+
+    def name(place: str | Path) -> str:
+        # Behind a question mark may stand a key.
+        last = PurePath(str(place).partition("?")[0]).name
+        return last if last.isprintable() else ""
+
+    return dataclasses.replace(
+        result,
+        command=command,
+        train_data=name(data.path),
+        test_data=name(data.path_to_test),
+    )
+
+
 def _tell(result: Result, places: Sequence[Path]) -> None:
+    from ..evaluation.report.entries import spell_settings
     from ..runs.result import DEGREES
 
     for part in result.flatten():
         scale, unit = (1, "degrees") if part.metric in DEGREES else (100, "%")
-        told = " ".join(f"{key} {value}" for key, value in part.settings.items())
+        told = spell_settings(part.settings)
         value = f"{part.metric} {scale * part.value:.2f} {unit}"
         if "num_test" in part.details:
             value += f" of {part.details['num_test']:,} images"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import InputError, nearest_beside
 from ..evaluation.evaluate import FEATURES_NAME
-from ..evaluation.report import Entry, ResultsReport, prepare, write_results
+from ..evaluation.report import Entry, ResultsReport, prepare, spell_number, write_results
 from ..evaluation.trained import HEADS_NAME
 from ..fields import Checked
 from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, REFUSED_NAME
@@ -77,7 +77,8 @@ def main(arguments: Sequence[str]) -> None:
     ours = [entry for place in found for entry in read_entries(place, runs.get(place))]
     published = [Entry(result, find_facts(result.recipe)) for result in list_published()]
     names = {start: name for start, _, name in (n.partition("=") for n in command.data_names)}
-    entries = prepare([*ours, *published], names)
+    places = [(run.dataset_digest, str(run.settings.get("data.path", ""))) for run in runs.values()]
+    entries = prepare([*ours, *published], names, places)
     recipes = {entry.result.recipe for entry in ours}
     findings = {
         name: said
@@ -87,7 +88,8 @@ def main(arguments: Sequence[str]) -> None:
     }
     report = ResultsReport(command.title, entries, [*runs.values()], list_grids(), findings)
     write_results(command.output, report)
-    print(f"{len(ours)} results and {len(runs)} runs: {command.output.resolve()}")
+    counts = (spell_number(len(ours), "result"), spell_number(len(runs), "run"))
+    print(f"{' and '.join(counts)}: {command.output.resolve()}")
 
 
 def is_run(place: Path) -> bool:

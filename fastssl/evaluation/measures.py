@@ -91,6 +91,8 @@ def measure_svm(config: SvmConfig, train: Side, test: Side, device: torch.device
         "cv_mean_ap": float(svms.cv_ap.max(1).mean()),
         "largest_gap": float(svms.gap.max()),
         "largest_cv_gap": float(svms.cv_gap.max()),
+        # Of a class in any order: the share of its positives.
+        "chance": float(np.mean((signs > 0).sum(0) / (signs != 0).sum(0))),
     }
     settings = {"folds": config.folds, "solver": config.solver, "uncounted": uncounted}
     return [_part("mAP", float(np.mean([*per_class.values()])), per_class, settings, details)]

@@ -69,7 +69,7 @@ def split_by_group(
     if not len(train) or not len(test):
         raise InputError(
             f"the split has {len(train)} training and {len(test)} test samples; "
-            "give labels to more samples, at least two groups of a class"
+            "label more samples, at least two of a class, in two groups where they come in groups"
         )
     return Split(train, test)
 

@@ -87,6 +87,8 @@ class Run(Documented):
     """The config of the last start, by dotted name; empty if it cannot be read."""
     ending: Ending | None = None
     """How it ended; None while it runs, and after a kill."""
+    dataset_digest: str = ""
+    """Of the dataset that it trains on; empty if it cannot be read."""
 
     def curve(self, key: str) -> tuple[list[float], list[float]]:
         """Return (steps, values) of a number, without the lines that lack it."""
@@ -139,7 +141,14 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         tuple(_read_pictures(folder / TENSORBOARD_NAME)),
         _read_settings(folder / CONFIG_NAME),
         read_ending(folder),
+        _read_digest(folder / CONFIG_NAME),
     )
+
+
+def _read_digest(path: Path) -> str:
+    identity = _read_object(path).get("identity")
+    digest = identity.get("dataset_digest") if isinstance(identity, dict) else ""
+    return digest if isinstance(digest, str) and is_name(digest) else ""
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

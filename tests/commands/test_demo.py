@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -12,8 +13,12 @@ from PIL import Image
 from fastssl.commands import demo as demo_command
 from fastssl.commands import demo_worth
 from fastssl.errors import InputError
-from fastssl.models import load_trunk
+from fastssl.models import InputSpec, load_trunk, save_trunk
+from fastssl.models.input_spec import INPUT_KEY
+from fastssl.shards import open_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.tasks.pictures import RIGHT, WRONG
+from fastssl.views import ViewSpec
 from tests.nursery import run_child
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -95,6 +100,24 @@ def test_demo_without_labels_shows_curves_and_says_why_not_more(tmp_path):
     assert "The images have no labels" in page
     assert "Nearest neighbours" in page
     assert 'aria-label="Loss"' in page
+
+
+def test_neighbours_have_no_frames_where_no_class_has_two_images(tmp_path):
+    photographs = make_photographs(tmp_path / "photographs", classes=16, each=1)
+    convert(ConvertConfig(source=photographs, out=tmp_path / "shards", workers=1))
+    trunk = demo_worth.build_random_twin(0)
+    save_trunk(
+        trunk, tmp_path / "trunk.safetensors", {INPUT_KEY: InputSpec.named("imagenet").to_text()}
+    )
+    view = ViewSpec.center(36, 32)
+    with contextlib.closing(open_dataset(tmp_path / "shards")) as dataset:
+        worth = demo_worth.measure_worth(dataset, 16, view, [tmp_path], None)
+    assert worth.comparison is None
+    assert "16 training and 0 test samples; label more samples, at least two" in worth.reason
+    assert "frame" not in worth.caption
+    for sheet in worth.neighbours:
+        for color in (RIGHT, WRONG):
+            assert not (sheet[1] == color).all(-1).any()  # a row of frames
 
 
 @pytest.mark.slow

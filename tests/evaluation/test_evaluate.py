@@ -173,6 +173,7 @@ def test_every_task_gives_figures_of_its_metric(configure) -> None:
         assert result.value == pytest.approx(np.mean([*result.per_class.values()]), abs=1e-12)
     assert figures["logistic"].details["has_converged"]
     assert figures["svm"].details["largest_gap"] < 1e-6
+    assert figures["svm"].details["chance"] == pytest.approx(1 / 3)
     assert set(figures["svm"].per_class) == {"a", "b", "c"}
 
 

@@ -99,7 +99,7 @@ def test_a_picture_appears_with_the_results_that_it_needs_and_not_without(entrie
 def test_a_single_point_is_said_in_a_sentence():
     source = draw(over_data()[:1] + LAYERS)
     assert titles(source) == ["Layer by layer"]
-    assert "Not drawn, for one point is no picture:" in source
+    assert "<summary>Not drawn, for one point is no picture</summary>" in source
     assert "Transfer against data size (jigsaw: svm (goyal19), VOC07" in source
 
 

@@ -375,6 +375,26 @@ def test_strange_views_break_nothing(shown):
     assert "view" not in Page(render(make(input=shown))).text.split("Results")[1][:200]
 
 
+def test_data_have_the_names_of_their_folders_and_those_of_two_a_digest_too():
+    plain = {"per_class": {}, "layer": "res4"}
+    named = make(**plain, test_data="cal", train_data="cal")
+    assert "mean average precision on cal" in Page(render(named)).text
+    assert "tested on bbbbbbbb" in Page(render(named)).text
+    other = make(**plain, test_data="cal", test_digest="c" * 64, seed=1)
+    text = Page(render(named, other)).text
+    assert "on cal bbbbbbbb" in text
+    assert "on cal cccccccc" in text
+    assert "on mine" in Page(render(named, names={"bb": "mine"})).text
+    rows = prepare([make(**plain)], {}, [("b" * 64, "/of/a/run")])
+    assert rows[0].data == "run"
+
+
+def test_settings_of_svms_are_said_in_words():
+    settings = {"folds": 3, "solver": "batched", "uncounted": "out"}
+    page = Page(render(make(settings=settings)))
+    assert "costs by 3 folds, all SVMs at once, labels of 0 left out" in page.text
+
+
 def test_strange_settings_break_nothing():
     odd = [make(layer=layer, settings={"k": "many", "label_share": "all"}) for layer in "ab"]
     assert "k many, label share all" in Page(render(*odd)).text

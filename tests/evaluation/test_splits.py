@@ -70,7 +70,7 @@ def test_share_out_of_range_is_refused(share):
 
 @pytest.mark.parametrize("labels", [[-1, -1], [0, 1]])
 def test_nothing_to_hold_out_is_refused(labels):
-    with pytest.raises(InputError, match="at least two groups"):
+    with pytest.raises(InputError, match="at least two of a class"):
         split_by_group(labels, ["a", "b"])
 
 

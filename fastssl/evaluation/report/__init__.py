@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .entries import Entry, prepare
 from .page import Comparison, Report, write_report
+from .pieces import spell_number
 from .study_page import ResultsReport, write_results
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Report",
     "ResultsReport",
     "prepare",
+    "spell_number",
     "write_report",
     "write_results",
 ]

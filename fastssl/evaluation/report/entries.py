@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from ...fields import Documented
 from ...runs.facts import Facts
-from ...runs.result import DEGREES, Result, rank_value, read_shown
+from ...runs.result import DEGREES, Result, is_name, rank_value, read_shown
 
 CONTRADICTS = "contradicts another"
 OTHER_TEST, OTHER_TRAIN = "other test data", "other training data"
@@ -25,6 +26,12 @@ _SELECTIONS = {
     "honest": "costs chosen by folds",
 }
 
+_SAID = {
+    "solver batched": "all SVMs at once",
+    "solver sklearn": "SVMs by scikit-learn",
+    "uncounted out": "labels of 0 left out",
+    "uncounted negative": "labels of 0 as negatives",
+}
 _USUAL_VIEWS = ("view 224 px", "view 227 px", "view 3 x 3 patches of 64 px")
 
 # What makes two results figures of one thing.
@@ -113,19 +120,29 @@ def describe_source(result: Result) -> str:
     return "; ".join(part for part in (meaning, what, doubt) if part)
 
 
-def prepare(entries: Iterable[Entry], names: Mapping[str, str]) -> list[Entry]:
+def prepare(
+    entries: Iterable[Entry],
+    names: Mapping[str, str],
+    places: Iterable[tuple[str, str]] = (),
+) -> list[Entry]:
     """Make rows of results: no figure twice, contradictions and other data marked, data named.
 
     Args:
         entries: as they were read.
         names: of data sets, by the beginning of their digests.
+        places: (digest, folder or address) of data sets, which give names where nothing else does.
     """
     once: dict[str, Entry] = {}
     for entry in entries:
         once.setdefault(_identify(entry.result, has_value=True), entry)
     kept = [*once.values()]
     times = Counter(_identify(entry.result, has_value=False) for entry in kept)
-    known = {**_recognise(kept), **dict(names)}
+    sure = {**_recognise(kept), **dict(names)}
+    results = [entry.result for entry in kept]
+    told = [(result.test_digest, result.test_data) for result in results]
+    told += [(result.train_digest, result.train_data) for result in results]
+    told += places
+    known = {**sure, **_name_by_places(told, sure)}
     usual = _find_usual(kept)
     rows = []
     for entry in kept:
@@ -251,6 +268,10 @@ def spell_settings(settings: Mapping[str, Any]) -> str:
             said.append(f"{100 * value:.3g} % of labels")
         elif name == "selection" and isinstance(value, str):
             said.append(_SELECTIONS.get(value, f"{words} {value}"))
+        elif f"{name} {value}" in _SAID:
+            said.append(_SAID[f"{name} {value}"])
+        elif name == "folds":
+            said.append(f"costs by {value} folds")
         elif isinstance(value, float):
             said.append(f"{words} {value:g}")
         else:
@@ -373,6 +394,21 @@ def _recognise(entries: Sequence[Entry]) -> dict[str, str]:
         elif len(classes) == 205 and any(name.endswith("abbey") for name in classes):
             found[digest] = "Places205"
     return found
+
+
+def _name_by_places(places: Iterable[tuple[str, str]], sure: Mapping[str, str]) -> dict[str, str]:
+    """Return names of data sets by digest: of its folder, with its digest where two share it."""
+    found: dict[str, str] = {}
+    for digest, place in places:
+        name = PurePath(place).name
+        is_known = any(digest.startswith(start) for start in sure)
+        if _is_digest(digest) and name and is_name(name) and not is_known:
+            found.setdefault(digest, name)
+    times = Counter([*found.values(), *sure.values()])
+    return {
+        digest: name if times[name] == 1 else f"{name} {short_digest(digest)}"
+        for digest, name in found.items()
+    }
 
 
 def _is_synset(name: str) -> bool:

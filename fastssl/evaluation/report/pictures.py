@@ -71,12 +71,13 @@ def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> st
     # Points of curves over label counts have pictures of their own.
     ours = drop_asides([entry for entry in measured if not is_on_curve(entry.result)])
     published = [entry for entry in entries if entry.result.is_published]
-    body, lonely = "", ""
+    body = ""
+    lonely: list[str] = []
     for picture in (*PICTURES, make_layers_picture(entries)):
         panels = list(_list_panels(picture, ours, published))
         charts = [chart for panel in panels for chart in _draw_panel(picture, panel)]
         if panels and not charts and picture.name != "labels":
-            lonely += _spell_lonely(picture, panels)
+            lonely.append(_spell_lonely(picture, panels))
         if charts:
             finding = findings.get(picture.name, "")
             body += f"<h3>{text(picture.title)}</h3>" + (note(finding) if finding else "")
@@ -88,7 +89,7 @@ def render_pictures(entries: Sequence[Entry], findings: Mapping[str, str]) -> st
         if picture.name == "difficulty":
             body += render_matrix(ours, published)
     if lonely:
-        body += note(f"Not drawn, for one point is no picture:{lonely}")
+        body += fold("Not drawn, for one point is no picture", "".join(map(note, lonely)))
     return section("Pictures", body) if body else ""
 
 
@@ -222,7 +223,7 @@ def _spell_lonely(picture: Picture, panels: Sequence[_Panel]) -> str:
     where = f"{x:.1%}" if picture.x_is_share else where
     value = spell_value(first.result.metric, first.result.value)
     others = f", and {len(panels) - 1} more" if len(panels) > 1 else ""
-    return f" {picture.title} ({_title(panels[0])}: {value} at {where}{others})."
+    return f"{picture.title} ({_title(panels[0])}: {value} at {where}{others})."
 
 
 def _draw_chunk(picture: Picture, panel: _Panel, names: Mapping[Hashable, str]) -> tuple[str, str]:

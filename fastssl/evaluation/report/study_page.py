@@ -14,7 +14,7 @@ from .grids import render_grids
 from .label_pictures import render_labels
 from .page import render_document
 from .pictures import render_pictures
-from .pieces import section
+from .pieces import section, spell_number
 from .result_tables import render_results
 from .training import render_training
 
@@ -70,15 +70,11 @@ def render_results_page(report: ResultsReport) -> str:
 
 def _lead(report: ResultsReport, ours: Sequence[Entry]) -> str:
     trunks = {entry.trunk for entry in ours}
-    said = [f"{_number(len(ours), 'figure')} of {_number(len(trunks), 'trunk')}"]
+    said = [f"{spell_number(len(ours), 'figure')} of {spell_number(len(trunks), 'trunk')}"]
     if report.runs:
-        said.append(f"the course of {_number(len(report.runs), 'run')}")
+        said.append(f"the course of {spell_number(len(report.runs), 'run')}")
     words = " and ".join(said) + "."
     if any(CONTRADICTS in entry.marks for entry in ours):
         words += " Some figures contradict each other: same trunk, data and settings, other values;"
         words += " both stand here, marked."
     return words
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
