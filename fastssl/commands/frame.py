@@ -7,11 +7,13 @@ Exit codes: 0 done, 2 the input is wrong (one line on stderr), 75 stopped by a s
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import itertools
 import json
 import logging
 import os
+import re
 import select
 import shlex
 import signal
@@ -19,7 +21,7 @@ import sys
 import time
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..address import hide_credentials
@@ -29,6 +31,8 @@ from ..system.workers import Progress
 
 _MAX_LINE, _MAX_SEARCHED = 4000, 16_000
 _PLAIN_FORMAT = warnings.formatwarning
+_ASIDE = ("For full helptext", "Argument helptext")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _format_warning(
@@ -200,7 +204,8 @@ def parse_arguments(
         An instance of the class.
 
     Raises:
-        SystemExit: with 2 for wrong syntax, with 0 after ``--help``.
+        InputError: for what the parser refuses, in one line, with the nearest option.
+        SystemExit: with 0 after ``--help``.
     """
     import tyro  # a spawned worker imports this module too, and parses nothing
 
@@ -219,14 +224,45 @@ def parse_arguments(
                 config=(tyro.conf.FlagConversionOff, tyro.conf.PositionalRequiredArgs),
             )
     except SystemExit as end:
-        # What a config refuses is said in one line; the parser's own messages stay as they are.
+        # What a config refuses is said in one line, and so is what the parser says in a box.
         cause: BaseException | None = end.__context__
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__context__
         if cause is not None:
             raise cause from None
-        sys.stderr.write(hide_credentials(said.getvalue()))
-        raise
+        if not said.getvalue():
+            raise  # help
+        _refuse_unknown(arguments, shape)
+        name = program or program_name()
+        raise InputError(f"{_flatten_box(said.getvalue())}; {name} --help shows all") from None
+
+
+def _refuse_unknown(arguments: Sequence[str], shape: typing.Any) -> None:
+    """Name the first option that a config has not, with the nearest that it has."""
+    known = {_option(item) for item in walk(shape)} | {"--help"}
+    # A part of a config may have no name of its own in front.
+    endings = {f"--{name.removeprefix('--').partition('.')[2]}" for name in known}
+    for word in arguments:
+        name = word.partition("=")[0].replace("_", "-")
+        if not name.startswith("--") or name == "--" or name in known | endings:
+            continue
+        close = _nearest_option(name, known)
+        raise InputError(f"option {name} is not known{close}")
+
+
+def _nearest_option(name: str, known: Collection[str]) -> str:
+    """Say which option is nearest: one that begins like it, or is spelled nearly so."""
+    longer = sorted((one for one in known if one.startswith(name)), key=len)
+    close = longer[:1] or difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _flatten_box(text: str) -> str:
+    """Return what the parser says in a box of several lines as one line."""
+    lines = [line.strip("\u2502 ") for line in _ESCAPES.sub("", text).splitlines()]
+    said = [line for line in lines if line and line[0] not in "\u256d\u2570\u2500"]
+    ends = (i for i, line in enumerate(said) if line.startswith(_ASIDE))
+    return " ".join(said[: next(ends, None)]).rstrip(".")
 
 
 def refuse_repeated(arguments: Sequence[str], option: str) -> None:

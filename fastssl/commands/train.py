@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
+import itertools
 import logging
 import os
 import platform
@@ -20,7 +22,7 @@ from ..errors import (
     is_left_to_another_rank,
     leave_to_first_of_machine,
 )
-from ..studies import build_recipe, fit_recipe, is_fitted, list_smaller, recipe_names
+from ..studies import build_recipe, fit_recipe, is_fitted, list_smaller, recipe_names, task_names
 from .frame import parse_arguments, program_name, show_log
 
 _USAGE = """usage: {program} RECIPE --data.path DATASET --output-dir RUN [options]
@@ -46,12 +48,31 @@ def read_command_line(arguments: Sequence[str], default: RunConfig | None = None
         InputError: for what is wrong with them.
     """
     default = default or build_recipe(arguments[0])
+    _check_form(arguments[1:], default)
     return parse_arguments(
         RunConfig[type(default.task)],  # type: ignore[misc]  # known only now
         arguments[1:],
         default=default,
         program=f"{program_name()} {arguments[0]}",
     )
+
+
+def _check_form(options: Sequence[str], default: RunConfig) -> None:
+    """Refuse a dataset or a task that is given as other programs want them."""
+    if options and not options[0].startswith("-"):
+        raise InputError(
+            f"'{options[0]}' stands behind the recipe without the name of an option; wanted "
+            "--data.path DATASET --output-dir RUN"
+        )
+    for word, following in itertools.pairwise([*options, ""]):
+        name, has_value, value = word.partition("=")
+        if name == "--task":
+            given = value if has_value else following
+            close = difflib.get_close_matches(given, task_names(), n=1) or ["TASK"]
+            raise InputError(
+                f"--task ('{given}') is no option: the recipe sets the task, here "
+                f"{default.task.name}; recipes of another: fastssl train --list {close[0]}"
+            )
 
 
 def choose_run(arguments: Sequence[str]) -> RunConfig:

@@ -131,10 +131,20 @@ class Pace:
         """
         if not self._world.is_zero:
             return
+        config = self._config
+        if config.max_steps is not None and config.max_steps > last_step:
+            _log.warning(
+                "max_steps (%d) is ignored: the schedule ends at step %d (schedule.epochs %g); to "
+                "train on from there: --output-dir ANOTHER --continue-from %s --schedule.epochs E, "
+                "those of both runs together",
+                *(config.max_steps, last_step, config.schedule.epochs, config.output_dir),
+            )
         if step >= last_step:
-            _log.info("step %d of %d is done already: nothing to train", step, last_step)
+            _log.info(
+                "step %d is done already, and %d were asked for: nothing to train", step, last_step
+            )
             return
-        data = self._config.data
+        data = config.data
         if data.order == "global" and data.layout != ChunkLayout():
             _log.warning(
                 "data.chunk_size, num_lanes and window_chunks are ignored: data.order is global"

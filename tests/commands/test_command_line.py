@@ -15,6 +15,22 @@ def test_the_recipe_comes_first():
         main(["--data.path", "photos"])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["photos", "runs/x"],
+            r"'photos' stands behind .* wanted --data\.path DATASET --output-dir",
+        ),
+        (["--task", "rotatoin"], "recipe sets the task, here jigsaw; .* --list rotation$"),
+        (["--optim.lr", "fast"], "--optim.lr: could not convert string to float: 'fast'; "),
+    ],
+)
+def test_what_other_programs_would_take_is_refused_with_what_is_wanted(options, said):
+    with pytest.raises(InputError, match=said):
+        choose_run(["quickstart", *options])
+
+
 def test_all_that_is_missing_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:

@@ -65,10 +65,21 @@ def test_arguments_become_a_config():
     assert parsed == Outer("src", True, False, "x", Inner(True))
 
 
-def test_wrong_syntax_exits_with_2():
-    with pytest.raises(SystemExit) as caught:
-        parse_arguments(Outer, ["src", "--surprise", "1"])
-    assert caught.value.code == 2
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resum", "true", "src"], "option --resum is not known; did you mean --resume?"),
+        (["src", "--data.leger", "true"], "--data.leger is not known; did you mean --data.ledger?"),
+        ([], "Missing from x: SOURCE"),
+        (["src", "more"], "Unrecognized options: more; x --help shows all"),
+    ],
+)
+def test_wrong_syntax_is_one_line_that_names_it(words, said):
+    with pytest.raises(InputError) as caught:
+        parse_arguments(Outer, words, program="x")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).isascii()
 
 
 def test_an_empty_command_line_gives_the_defaults():

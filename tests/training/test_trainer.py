@@ -269,6 +269,23 @@ def test_a_finished_run_has_nothing_more_to_do(configure):
     assert_equal_states(before, load_state(config))
 
 
+def test_more_steps_than_the_schedule_has_are_told_of(configure, caplog):
+    config = configure(max_steps=100_000)
+    with caplog.at_level(logging.INFO):
+        train(config)
+    last = json.loads((config.output_dir / "exit.json").read_text())["step"]
+    said = f"max_steps (100000) is ignored: the schedule ends at step {last}"
+    assert len([text for text in caplog.messages if said in text]) == 1
+    assert f"--continue-from {config.output_dir}" in caplog.text
+
+
+def test_fewer_steps_than_are_done_are_told_as_such(configure, caplog):
+    train(configure(max_steps=3))
+    with caplog.at_level(logging.INFO):
+        train(configure(max_steps=2))
+    assert "step 3 is done already, and 2 were asked for: nothing to train" in caplog.messages
+
+
 def test_a_refused_start_leaves_a_finished_run_finished(configure):
     """Reports and sweeps take a run for done by its exit.json; the refusal stands beside it."""
     config = configure(max_steps=2)

@@ -124,6 +124,8 @@ def _unreadable(place: str, error: Exception) -> InputError:
 class ParquetTable:
     """Typed columns of one or several files with the same ones, read in batches."""
 
+    origin_of_names = ""
+
     def __init__(
         self,
         root: Path | str,
@@ -211,6 +213,9 @@ class ParquetTable:
         types, kind = self._arrow.types, self._type(name)
         checks = (types.is_string, types.is_large_string, types.is_string_view)
         return any(check(kind) for check in checks)
+
+    def check_delimiter(self) -> None:
+        """Nothing parts its columns."""
 
     def check_path_type(self, name: str) -> None:
         """Make sure that the column holds text, or images."""

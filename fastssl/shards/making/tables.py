@@ -67,6 +67,8 @@ def is_table(path: Path) -> bool:
 class _CsvTable:
     """Text: every value is a string, and an empty one is none."""
 
+    origin_of_names = " (its first line names them)"
+
     def __init__(self, path: Path):
         self._path = path
         self._delimiter = _DELIMITERS[path.suffix.lower()]
@@ -89,6 +91,18 @@ class _CsvTable:
                     f"({error}); wanted fields with the delimiter {self._delimiter!r}, in double "
                     "quotes where they hold it"
                 ) from None
+
+    def check_delimiter(self) -> None:
+        """Refuse a table whose columns have all come as one, for something else parts them."""
+        if len(self.names) > 1:
+            return
+        for other in "\t;,|":
+            if other in self.names[0] and other != self._delimiter:
+                remedy = "name it .tsv" if other == "\t" else "write it anew with that"
+                raise InputError(
+                    f"{self._path}: its columns are separated by {other!r}, wanted "
+                    f"{self._delimiter!r} in a {self._path.suffix}; {remedy}"
+                )
 
     def check_path_type(self, name: str) -> None:
         """Text is what a path is."""
@@ -129,6 +143,11 @@ def _is_plain_integer(text: str) -> bool:
 
 
 # --- The source -----------------------------------------------------------------------------------
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """Name columns in the table's order."""
+    return ", ".join([*names[:_SHOWN_COLUMNS], *["..."] * (len(names) > _SHOWN_COLUMNS)])
 
 
 def to_plain(value: Any) -> Any:
@@ -213,15 +232,18 @@ class TableSource(Source):
                     "convert what was fetched"
                 )
             if name not in names:
+                self._table.check_delimiter()
+                close = nearest(name, names)
+                hint = close if "did you mean" in close else ";"
                 raise InputError(
-                    f"{self._path}: no column {name!r}{nearest(name, names)}; name the one that "
+                    f"{self._path}: no column {name!r}{hint} its columns"
+                    f"{self._table.origin_of_names}: {_list_names(names)}; name the one that "
                     f"holds the {meaning} by {option}"
                 )
         others = [name for name in names if name != columns.path]
         if columns.label not in names and others:
-            shown = others[:_SHOWN_COLUMNS] + ["..."] * (len(others) > _SHOWN_COLUMNS)
             close = nearest(columns.label, others[:_COMPARED_COLUMNS])
-            hint = close if "did you mean" in close else f"; its columns: {', '.join(shown)}."
+            hint = close if "did you mean" in close else f"; its columns: {_list_names(others)}."
             warnings.warn(
                 f"{self._path}: no column {columns.label!r}, so no sample has a label{hint} Name "
                 "the one that holds labels by --label-column, if there is one",
