@@ -375,9 +375,12 @@ def copy_with_damage(dataset_path, target, num_bad):
 def test_the_dataset_is_opened_once(configure, monkeypatch):
     opened = []
     open_it = ShardDataset.__init__
-    monkeypatch.setattr(
-        ShardDataset, "__init__", lambda self, path: opened.append(path) or open_it(self, path)
-    )
+
+    def note(self, path, *more):
+        opened.append(path)
+        open_it(self, path, *more)
+
+    monkeypatch.setattr(ShardDataset, "__init__", note)
     config = configure(max_steps=1)
     train(config)
     assert opened == [config.data.path]
