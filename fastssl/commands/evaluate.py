@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -117,9 +118,21 @@ def _evaluate(task: str, config: Any, command: str) -> None:
             evaluation.make_features(progress_bar)
             result = world.on_zero(lambda: _sign(evaluation.run(), config.data, command))
             if world.is_zero:
-                _tell(result, keep_result(result, evaluation.subject, config.json))
+                subject = evaluation.subject
+                _tell(result, keep_result(result, subject, config.json))
+                if subject.run is not None and subject.step:
+                    print(_name_twin(subject.recipe, subject.run))
     finally:
         world.leave()
+
+
+def _name_twin(recipe: str, run: Path) -> str:
+    """Say how to find what the training itself was worth."""
+    twin = shlex.quote(f"{run}-untrained")
+    return (
+        f"to compare with the untrained trunk: fastssl train {recipe} --max-steps 0 --output-dir "
+        f"{twin} and the run's other options, then this command with --checkpoint {twin}"
+    )
 
 
 def _train(task: str, config: Any, command: str, is_zero: bool) -> None:

@@ -63,9 +63,10 @@ def print_list(arguments: Sequence[str]) -> None:
     """
     config = parse_arguments(ListConfig, arguments, program=f"{program_name()} --list")
     num_images = config.images
+    targets: tuple[str, ...] = ()
     if config.data:
         with contextlib.closing(open_dataset(config.data)) as dataset:
-            num_images = dataset.num_samples
+            num_images, targets = dataset.num_samples, tuple(dataset.targets)
     if config.json:
         rows = list_rows(config.words, config.published, num_images)
         content = json.dumps([row.to_json(config.gpu) for row in rows], indent=1) + "\n"
@@ -78,4 +79,4 @@ def print_list(arguments: Sequence[str]) -> None:
     else:
         speed, device = measure_device()
         is_gpu = torch.cuda.is_available()
-        print(describe_overview(num_images or USUAL_IMAGES, speed, device, is_gpu))
+        print(describe_overview(num_images or USUAL_IMAGES, speed, device, is_gpu, targets))

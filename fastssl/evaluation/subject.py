@@ -18,7 +18,7 @@ from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign, outline_for
 from ..models.input_spec import SCALE_NAMES, InputSpec
 from ..models.state_dicts import fit_file, load_state
 from ..models.trunks import STANDARD_VGG_WIDTH, STANDARD_WIDTH
-from ..runs.directory import CONFIG_NAME, TRUNK_NAME, find_trunk_file
+from ..runs.directory import CHECKPOINTS_NAME, CONFIG_NAME, TRUNK_NAME, find_trunk_file
 from ..runs.result import is_name
 
 _log = logging.getLogger(__name__)
@@ -127,6 +127,9 @@ def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -
         form.load_state_dict(trunk.state_dict())
         trunk = form
     spec = InputSpec.named(scale) if scale else InputSpec.from_metadata(metadata)
+    step = _read_count(metadata, "step")
+    if run is not None:
+        _tell_of_later(run, step)
     recipe = metadata.get("recipe", trunk.name)
     if not is_name(recipe):
         raise InputError(
@@ -138,11 +141,22 @@ def _open_own(path: Path, run: Path | None, name: str, width: int, scale: str) -
         spec,
         digest_trunk(trunk),
         recipe,
-        _read_count(metadata, "step"),
+        step,
         run,
         metadata.get("dataset_digest", ""),
         _read_count(metadata, "max_samples"),
     )
+
+
+def _tell_of_later(run: Path, step: int) -> None:
+    """Say that a run has gone on since it exported the trunk that is taken."""
+    later = max((int(p.name) for p in (run / CHECKPOINTS_NAME).glob("[0-9]" * 9)), default=0)
+    if later > step:
+        _log.warning(
+            "the trunk of %s is that of step %d, and the run is at step %d or later: it exports "
+            "the later one when it ends (fastssl train ... --max-steps %d ends it there)",
+            *(run, step, later, later),
+        )
 
 
 def _read_count(metadata: Mapping[str, str], name: str) -> int:

@@ -75,7 +75,7 @@ def jigsaw_yfcc() -> RunConfig[JigsawConfig]:
 
 
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
-    """The same path on a CPU in seconds: a narrow trunk, small puzzles, a few steps.
+    """Small form for a CPU in seconds: a narrow trunk, small puzzles, a few steps.
 
     Command: ``fastssl train goyal19_jigsaw_smoke --data.path shards/ --output-dir
     runs/smoke``. Any dataset of 16 samples or more will do; nothing useful is learnt.
@@ -117,7 +117,7 @@ def jigsaw_alexnet() -> RunConfig[JigsawConfig]:
 
 
 def jigsaw_alexnet_smoke() -> RunConfig[JigsawConfig]:
-    """The same path on a CPU, long enough to see it learn; AlexNet takes patches of 55 px and more.
+    """Small form for a CPU, long enough to see it learn; AlexNet takes patches of 55 px and more.
 
     Command: ``fastssl train goyal19_jigsaw_alexnet_smoke --data.path shards/ --output-dir
     runs/smoke``. Half a minute on one core. Seen, of 8 puzzles (chance 0.125), mean accuracy of the
@@ -228,7 +228,7 @@ def colorization_alexnet() -> RunConfig[ColorizationConfig]:
 
 
 def colorization_smoke() -> RunConfig[ColorizationConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet-50 of width 1, crops of 64 px.
+    """Small form for a CPU, long enough to see it learn: ResNet-50 of width 1, crops of 64 px.
 
     Command: ``fastssl train goyal19_colorization_smoke --data.path shards/ --output-dir
     runs/smoke``. A minute on one core. Seen, mean error in a and b of steps 501 to 600 (of grey):
@@ -238,7 +238,7 @@ def colorization_smoke() -> RunConfig[ColorizationConfig]:
 
 
 def colorization_alexnet_smoke() -> RunConfig[ColorizationConfig]:
-    """The same path on a CPU, long enough to see it learn: AlexNet of width 1, crops of 112 px.
+    """Small form for a CPU, long enough to see it learn: AlexNet of width 1, crops of 112 px.
 
     Command: ``fastssl train goyal19_colorization_alexnet_smoke --data.path shards/
     --output-dir runs/smoke``. Half a minute on one core. Seen, mean error in a and b of steps 501

@@ -190,7 +190,7 @@ def supervised() -> RunConfig[SupervisedConfig]:
 
 
 def rotation_smoke() -> RunConfig[RotationConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9 on views of 64 px.
+    """Small form for a CPU, long enough to see it learn: ResNet9 on views of 64 px.
 
     Command: ``fastssl train kolesnikov19_rotation_smoke --data.path shards/ --output-dir
     runs/smoke``. Seen: accuracy of the last 20 of 200 steps (chance 0.25): 0.32 on 4,586
@@ -200,7 +200,7 @@ def rotation_smoke() -> RunConfig[RotationConfig]:
 
 
 def exemplar_smoke() -> RunConfig[ExemplarConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9 on crops of 48 px.
+    """Small form for a CPU, long enough to see it learn: ResNet9 on crops of 48 px.
 
     Command: ``fastssl train kolesnikov19_exemplar_smoke --data.path shards/ --output-dir
     runs/smoke``. Seen: nearest crop of the same image, last 20 of 200 steps (chance 0.11, a fresh
@@ -211,7 +211,7 @@ def exemplar_smoke() -> RunConfig[ExemplarConfig]:
 
 
 def relative_location_smoke() -> RunConfig[RelativeLocationConfig]:
-    """The same path on a CPU, long enough to see it learn: ResNet9 on patches of 32 px.
+    """Small form for a CPU, long enough to see it learn: ResNet9 on patches of 32 px.
 
     Command: ``fastssl train kolesnikov19_relative_location_smoke --data.path shards/
     --output-dir runs/smoke``. Seen: accuracy of the last 20 of 200 steps (chance 0.125): 0.21 on
@@ -229,7 +229,7 @@ def relative_location_smoke() -> RunConfig[RelativeLocationConfig]:
 
 
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
-    """The same path on a CPU in seconds: ResNet-50 v1 of width 1 with patch strides.
+    """Small form for a CPU in seconds: ResNet-50 v1 of width 1 with patch strides.
 
     Command: ``fastssl train kolesnikov19_jigsaw_smoke --data.path shards/ --output-dir
     runs/smoke``.
@@ -253,7 +253,7 @@ def jigsaw_smoke() -> RunConfig[JigsawConfig]:
 
 
 def supervised_smoke() -> RunConfig[SupervisedConfig]:
-    """The same path on a CPU in seconds: ResNet-50 v2 of width 1 on views of 32 px.
+    """Small form for a CPU in seconds: ResNet-50 v2 of width 1 on views of 32 px.
 
     Command: ``fastssl train kolesnikov19_supervised_smoke --data.path shards/ --output-dir
     runs/smoke``; the dataset needs 16 samples or more of two classes or more.

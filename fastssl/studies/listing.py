@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import string
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import InputError
+from ..tasks import find_task
 from .cells import PROTOCOLS, Cell, Published, count_images, count_steps
 from .cost import count_operations
 from .operations import RECIPE_GIGAFLOPS
@@ -29,6 +30,8 @@ _FEW_STEPS = 100
 _DAY_S = 86_400.0
 _UNITS = ((365 * _DAY_S, "years"), (_DAY_S, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _LETTERS = dict(zip(PROTOCOLS, string.ascii_lowercase, strict=False))
+
+_MEASURED = re.compile(r", \d+ s of one core")
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,13 @@ def _describe_protocols(used: set[str], has_letters: bool = True) -> list[str]:
     return lines
 
 
-def describe_overview(num_images: int, speed: float, device: str, is_gpu: bool = False) -> str:
+def describe_overview(
+    num_images: int,
+    speed: float,
+    device: str,
+    is_gpu: bool = False,
+    targets: Collection[str] = (),
+) -> str:
     """Return what suits a number of photographs on a device, then the other recipes and studies.
 
     Args:
@@ -250,17 +259,19 @@ def describe_overview(num_images: int, speed: float, device: str, is_gpu: bool =
         speed: of the device, 10^9 operations a second.
         device: its name.
         is_gpu: whether it is one.
+        targets: that the dataset has.
     """
     rows = [_make_row(name, num_images, is_gpu) for name in recipe_names(has_cells=False)]
     times = {row.name: row.exaflops * 1e9 / speed for row in rows}
     # What is made for any photographs and devices comes first.
     rows.sort(key=lambda row: (not is_fitted(row.name), times[row.name]))
-    parts: dict[str, list[Row]] = {"suits": [], "longer": [], "tries": [], "too few": []}
+    kinds = ("suits", "longer", "tries", "too few", "targets")
+    parts: dict[str, list[Row]] = {kind: [] for kind in kinds}
     for row in rows:
-        parts[_judge(row, num_images, times[row.name])].append(row)
+        parts[_judge(row, num_images, times[row.name], targets)].append(row)
     lines = _wrap(
         f"For {num_images:,} photographs on {device} (about {speed:,.0f} GFLOP/s; --images N or "
-        "--data DATASET for another number), shortest first:"
+        "--data DATASET for another number), first what is made for any, then the shortest:"
     )
     for row in parts["suits"]:
         lines += _describe_timed(row, times[row.name])
@@ -269,6 +280,7 @@ def describe_overview(num_images: int, speed: float, device: str, is_gpu: bool =
     for part, said in (
         ("longer", f"Longer than {spell_duration(SUITS_S)} here:"),
         ("too few", "Too few photographs for a batch of:"),
+        ("targets", "Not of photographs alone, but of a dataset with the target that they learn:"),
     ):
         if parts[part]:
             lines += ["", said]
@@ -286,8 +298,10 @@ def describe_overview(num_images: int, speed: float, device: str, is_gpu: bool =
     return "\n".join(lines)
 
 
-def _judge(row: Row, num_images: int, seconds: float) -> str:
+def _judge(row: Row, num_images: int, seconds: float, targets: Collection[str]) -> str:
     config = row.config
+    if getattr(find_task(config.task.name), "target", "") not in ("", *targets):
+        return "targets"
     if config.max_steps is not None and config.max_steps < _FEW_STEPS:
         return "tries"
     if config.data.global_batch_size > num_images:
@@ -298,7 +312,8 @@ def _judge(row: Row, num_images: int, seconds: float) -> str:
 def _describe_timed(row: Row, seconds: float) -> list[str]:
     config = row.config
     what = f"{config.trunk} x{config.width}, batch {config.data.global_batch_size}"
-    return _name_and_say(row.name, f"{spell_duration(seconds)}. {row.summary} {what}")
+    summary = _MEASURED.sub("", row.summary)  # on another machine
+    return _name_and_say(row.name, f"{spell_duration(seconds)}. {summary} {what}")
 
 
 def _name_and_say(name: str, said: str) -> list[str]:

@@ -33,7 +33,7 @@ def jigsaw() -> RunConfig[JigsawConfig]:
 
 
 def jigsaw_smoke() -> RunConfig[JigsawConfig]:
-    """The same path on a CPU, long enough to see it learn.
+    """Small form for a CPU, long enough to see it learn.
 
     Command: ``fastssl train noroozi16_jigsaw_smoke --data.path shards/ --output-dir
     runs/smoke``. Half a minute on one core. Seen, of 8 puzzles (chance 0.125), mean accuracy of the

@@ -36,7 +36,7 @@ def supervised(trunk: str = "resnet50", width: int = 4) -> RunConfig[SupervisedC
 
 
 def supervised_smoke() -> RunConfig[SupervisedConfig]:
-    """The same path on a CPU in seconds.
+    """Small form for a CPU in seconds.
 
     Command: ``fastssl train supervised_smoke --data.path shards/ --output-dir runs/smoke``;
     the dataset needs 16 samples or more of two classes or more.

@@ -132,6 +132,18 @@ def test_a_pickle_that_executes_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_run_that_went_on_since_it_exported_its_trunk_is_told_of(tmp_path: Path, caplog) -> None:
+    metadata = {"recipe": "demo", "step": "60", INPUT_KEY: InputSpec().to_text()}
+    save_trunk(build_trunk("resnet9", 1), tmp_path / "trunk.safetensors", metadata)
+    (tmp_path / "config.json").touch()
+    for step, is_told in ((60, False), (400, True)):
+        (tmp_path / "checkpoints" / f"{step:09}").mkdir(parents=True)
+        caplog.clear()
+        assert open_subject(tmp_path).step == 60
+        said = "is that of step 60, and the run is at step 400 or later"
+        assert (said in caplog.text) == is_told
+
+
 def test_places_without_a_trunk_say_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder without trunk.safetensors"):
         open_subject(tmp_path)

@@ -135,6 +135,20 @@ def test_what_suits_comes_first_and_shortest_first():
     assert "supervised_smoke" in tries
 
 
+def test_what_learns_a_target_is_offered_where_the_dataset_has_it():
+    suited = {
+        targets: describe_overview(4586, 50.0, "it", targets=targets).partition("Longer")[0]
+        for targets in ((), ("pose",))
+    }
+    assert "newell20_pose_smoke" not in suited[()]
+    assert "newell20_pose_smoke" in suited[("pose",)]
+    assert "newell20_depth_smoke" not in suited[("pose",)]
+
+
+def test_a_row_has_one_duration():
+    assert "of one core" not in describe_overview(4586, 50.0, "it")
+
+
 def test_the_overview_names_every_recipe_once():
     text = describe_overview(100, 50.0, "this CPU")
     words = text.replace(",", " ").replace(".", " ").split()
