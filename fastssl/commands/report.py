@@ -162,12 +162,24 @@ def read_runs(places: Sequence[Path]) -> dict[Path, Run]:
     Args:
         places: run directories.
     """
-    names = [place.resolve().name for place in places]
-    runs = {}
-    for place, name in zip(places, names, strict=True):
-        if (place / METRICS_NAME).is_file():
-            runs[place] = read_run(place, name if names.count(name) == 1 else str(place))
-    return runs
+    names = _name_apart([place.resolve() for place in places])
+    return {
+        place: read_run(place, name)
+        for place, name in zip(places, names, strict=True)
+        if (place / METRICS_NAME).is_file()
+    }
+
+
+def _name_apart(places: Sequence[Path]) -> list[str]:
+    """Return the ends of paths, each as short as tells it from the others."""
+    names = []
+    for place in places:
+        ends = range(1, len(place.parts) + 1)
+        others = [other.parts for other in places if other != place]
+        longest = len(place.parts)
+        num = next((n for n in ends if all(o[-n:] != place.parts[-n:] for o in others)), longest)
+        names.append(str(Path(*place.parts[-num:])))
+    return names
 
 
 def read_entries(place: Path, run: Run | None) -> Iterator[Entry]:

@@ -94,8 +94,9 @@ COMMON = (
     Metric(
         "fallback_decodes",
         "samples",
-        "samples since the last line that the reference decoder took from the loader's own",
-        "health",
+        "samples since the last line that the reference decoder read in place of the loader's own: "
+        "PNGs and rare kinds of JPEG, as good as any",
+        "loader",
     ),
 )
 """Of every run, in the order of a line of metrics.jsonl."""

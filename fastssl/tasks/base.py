@@ -40,6 +40,10 @@ Features = Annotated[int, Range(1, 65_536)]
 _ROWS_AT_ONCE = 1 << 16
 
 
+# TensorBoard shows folders by the alphabet: what is asked first stands first.
+_FOLDERS = dict.fromkeys(("task", "train"), "1_learning")
+
+
 @dataclass(frozen=True)
 class Metric(Documented):
     """One number that a run records."""
@@ -56,7 +60,8 @@ class Metric(Documented):
     @property
     def tag(self) -> str:
         """Place of its curve in TensorBoard."""
-        return f"{self.group}/{self.name.removeprefix(f'{self.group}_')}"
+        folder = _FOLDERS.get(self.group, self.group)
+        return f"{folder}/{self.name.removeprefix(f'{self.group}_')}"
 
     def spell(self, value: float) -> str:
         """Return a value as people read it."""

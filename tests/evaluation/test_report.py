@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastssl.evaluation.report import Comparison, Report, write_report
+from fastssl.evaluation.report.charts import draw_curves
 from fastssl.evaluation.report.training import describe_speed
 from fastssl.runs.read import Ending, Run, read_run
 
@@ -56,6 +57,18 @@ def build(tmp_path, **fields):
 def compare(pretrained, random, **fields):
     measure = {"measure": "kNN", "chance": 0.1, "num_train": 1280, "num_test": 320}
     return Comparison(pretrained=pretrained, random=random, **measure, **fields)
+
+
+def test_curves_of_many_runs_differ_in_colour_or_dash_and_have_room_for_their_names():
+    curves = {f"run {number}": ([1, 2], [number, 2.0]) for number in range(8)}
+    many, few = draw_curves("Loss", curves, {}), draw_curves("Loss", {"x": ([1, 2], [1, 2])}, {})
+    looks = re.findall(r'style="fill: none; (stroke[^"]*stroke-width: 1.6[^"]*)"', many)
+    assert len({*looks}) == 8
+
+    def height(svg):
+        return float(re.search(r'viewBox="0 0 [0-9.]+ ([0-9.]+)"', svg)[1])
+
+    assert height(many) > height(few)
 
 
 def test_page_needs_nothing_from_outside(tmp_path, run):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastssl.commands.report import find_places, main
+from fastssl.commands.report import find_places, main, read_runs
 from fastssl.errors import InputError
 from fastssl.evaluation.report import Entry, ResultsReport, prepare
 from fastssl.evaluation.report.entries import choose_layers
@@ -341,6 +341,11 @@ def test_a_run_and_its_results_make_one_page(trained, tmp_path):
     assert "Layer by layer" in page.text
     assert {"Loss", "Accuracy"} <= set(page.titles)
     assert len(page.titles) == len(set(page.titles))
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(trained, tmp_path):
+    places = [shutil.copytree(trained, tmp_path / end) for end in ("a/seed0", "b/seed0", "c")]
+    assert [run.name for run in read_runs(places).values()] == ["a/seed0", "b/seed0", "c"]
 
 
 def test_facts_of_a_run_come_from_what_it_left_behind(trained):

@@ -421,10 +421,10 @@ def test_tensorboard_has_curves_and_pictures_and_purges_lost_steps(configure):
     train(dataclasses.replace(config, max_steps=8))
     events = EventAccumulator(str(config.output_dir / "tensorboard"), {"scalars": 0, "images": 0})
     events.Reload()
-    assert {"train/loss", "train/lr", "speed/images_per_s", "task/accuracy"} <= set(
+    assert {"1_learning/loss", "1_learning/lr", "speed/images_per_s", "1_learning/accuracy"} <= set(
         events.Tags()["scalars"]
     )
-    assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8]
+    assert [event.step for event in events.Scalars("1_learning/loss")] == [2, 4, 6, 8]
     assert [event.step for event in events.Images("jigsaw/0")] == [1, 3, 6, 8]
 
 

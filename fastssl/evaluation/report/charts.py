@@ -11,6 +11,10 @@ from .canvas import GRID, INK, MUTED, PAPER, SERIES, finish, start, styled
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
+# Names of more lines would lie on them.
+_MOST_INSIDE = 4
+_ROW_IN = 0.17
+_REPEATED = ("-", "--", "-.", ":")
 _PRETRAINED, _RANDOM = SERIES[0], SERIES[1]
 
 
@@ -24,7 +28,7 @@ def draw_curves(
 
     Args:
         title: what the number is.
-        curves: (steps, values) by the run's name, three at most in different colours.
+        curves: (steps, values) by the run's name, 24 at most of different looks.
         references: what costs nothing, such as a guess, drawn as dashed lines, by name.
         is_share: show 0 .. 1 as per cent.
 
@@ -32,11 +36,13 @@ def draw_curves(
         An SVG element.
     """
     with styled():
-        figure, axes = start(title, 2.5)
+        num_below = len(curves) + len(references) if len(curves) > _MOST_INSIDE else 0
+        figure, axes = start(title, 2.5 + _ROW_IN * ((num_below + 1) // 2))
         for number, (name, (steps, values)) in enumerate(curves.items()):
+            repeat, place = divmod(number, len(SERIES))
+            color, line = SERIES[place], _REPEATED[repeat % len(_REPEATED)]
             marker = "o" if len(steps) == 1 else None
-            color = SERIES[number % len(SERIES)]
-            axes.plot(steps, values, color=color, linewidth=1.6, label=name, marker=marker)
+            axes.plot(steps, values, line, color=color, linewidth=1.6, label=name, marker=marker)
         for number, (name, (steps, values)) in enumerate(references.items()):
             dashes = (0, (4, 3) if number == 0 else (1, 2))
             if len(set(values)) == 1:  # also of a single line
@@ -49,7 +55,9 @@ def draw_curves(
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        if len(curves) > 1 or references:
+        if num_below:
+            figure.legend(loc="outside lower left", ncols=2, handlelength=1.4)
+        elif len(curves) > 1 or references:
             axes.legend(loc="best", handlelength=1.4)
         return finish(figure, title)
 
