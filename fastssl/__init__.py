@@ -40,5 +40,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the module's names with the public ones that are not imported yet."""
-    return sorted({*globals(), *__all__, *_ROOMS})
+    """Return the public names, imported or not, and what every module has."""
+    own = (name for name in globals() if name.startswith("__"))
+    return sorted({*own, *__all__, *_ROOMS})

@@ -75,6 +75,13 @@ class Batch(Documented):
         """Return B, the number of samples."""
         return self.images.shape[0]
 
+    def __repr__(self) -> str:
+        """Return what it is without its pixels: the shapes, and names of the targets."""
+        images = f"images={self.images.dtype} {tuple(self.images.shape)} on {self.images.device}"
+        labels = "None" if self.labels is None else f"{tuple(self.labels.shape)}"
+        targets = {name: tuple(rows.shape) for name, rows in self.targets.items()}
+        return f"Batch({images}, labels={labels}, targets={targets})"
+
     @property
     def used_ids(self) -> Tensor:
         """int64 (B,) on the CPU: the ids whose pixels these are; one that is bad is its substitute.

@@ -240,6 +240,12 @@ install_package() {
     # A stale extension must not outlive a build that fails or is switched off.
     rm -f "$log" fastssl/_C*.so
     install_torchvision
+    local wanted="minutes for the CPU's code"
+    if [[ $(installed_version torch) != *+cpu && ${FASTSSL_CUDA:-auto} != 0 ]] &&
+        command -v nvcc > /dev/null; then
+        wanted+=", and as many for CUDA kernels (FASTSSL_CUDA=0 or FASTSSL_TORCH=cpu spares them)"
+    fi
+    say "compiling fastssl/_C: $wanted; what it says goes to $log"
     # setuptools warns at length of every editable install.
     PYTHONWARNINGS=ignore pip_install -c "$CONSTRAINTS" --no-build-isolation --log "$log" -e ".[$extras]" || {
         grep -E '(^|[[:space:]])(fatal )?error:' "$log" | sed 's/^[^ ]* *//' | head -n 20 >&2 || true

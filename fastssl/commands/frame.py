@@ -31,6 +31,7 @@ from ..system.workers import Progress
 
 _MAX_LINE, _MAX_SEARCHED = 4000, 16_000
 _PLAIN_FORMAT = warnings.formatwarning
+_SECONDS_BETWEEN_LINES = "10"
 _ASIDE = ("For full helptext", "Argument helptext")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -58,6 +59,9 @@ def run_command(main: Callable[[], None]) -> None:
         SystemExit: always, unless the failure deserves its traceback.
     """
     warnings.formatwarning = _format_warning
+    if not sys.stderr.isatty():
+        # A file gets a bar's line now and then, from every bar; tqdm reads it when it is imported.
+        os.environ.setdefault("TQDM_MININTERVAL", _SECONDS_BETWEEN_LINES)
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -59,7 +59,8 @@ def describe(report: ConversionReport, out: Path) -> str:
     """Return the summary for the screen."""
     left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
     lines = [
-        f"{out}: {report.written:,} samples in {report.num_shards} shards, "
+        f"{out}: {report.written:,} samples in {report.num_shards} "
+        f"{'shard' if report.num_shards == 1 else 'shards'}, "
         f"{report.bytes_out / 1e6:,.1f} MB",
         describe_labels(report),
         f"{report.read:,} read = {report.written:,} written + {sum(report.skipped.values()):,} "

@@ -109,6 +109,8 @@ def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the file: {path / 'trunk.safetensors'}")
         raise InputError(f"{path} is not a file; give a trunk.safetensors that a run has exported")
     if (size := find_long_header(path)) is not None:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import string
 import textwrap
@@ -129,10 +130,16 @@ def list_rows(
     rows = [row for row in rows if row.published or not has_published]
     if not rows:
         places = sorted({place for cell in CELLS.values() for place in cell.places})
+        known = {part for name in (*RECIPES, *CELLS) for part in name.split("_")}
+        known |= {*places, "ours", "10epochs", "paperbatch"}
+        odd = [w for w in words if not any(_has_word(name, w) for name in (*RECIPES, *CELLS))]
+        close = [difflib.get_close_matches(w.lower(), known, n=1) for w in odd if w not in known]
+        hint = f"; did you mean '{close[0][0]}'?" if close and close[0] else ""
         raise InputError(
             f"--list ({' '.join(words)}) finds no recipe with these words"
-            f"{' and a published figure' if has_published else ''}; words are parts of names, "
-            f"{', '.join(places)}, ours, 10epochs or paperbatch; --list alone shows what there is"
+            f"{' and a published figure' if has_published else ''}{hint}; words are parts of "
+            f"names, {', '.join(places)}, ours, 10epochs or paperbatch; --list alone shows what "
+            "there is"
         )
     return rows
 

@@ -101,6 +101,23 @@ def test_a_reader_that_leaves_early_is_no_failure():
     assert (process.returncode, said) == (0, b"")
 
 
+def test_a_bar_into_a_file_is_a_line_now_and_then():
+    command = (
+        "import time\n"
+        "from fastssl.commands.frame import progress_bar, run_command\n"
+        "def work():\n"
+        "    with progress_bar('work') as advance:\n"
+        "        advance(0, 100)\n"
+        "        for _ in range(100):\n"
+        "            advance(1, 100)\n"
+        "            time.sleep(0.02)\n"
+        "run_command(work)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
+    assert b"100/100" in done.stderr
+    assert done.stderr.count(b"\r") < 5  # on a terminal ten a second
+
+
 @dataclass(frozen=True)
 class Described(Checked):
     """What the help is made from."""

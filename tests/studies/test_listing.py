@@ -124,6 +124,11 @@ def test_words_that_no_recipe_has_are_refused():
         list_rows(["goyal19", "vgg"])
 
 
+def test_a_word_that_no_recipe_has_is_told_with_the_nearest():
+    with pytest.raises(InputError, match="with these words; did you mean 'goyal19'"):
+        list_rows(["golay19"])
+
+
 def test_what_suits_comes_first_and_shortest_first():
     text = describe_overview(4586, 50.0, "this CPU")
     assert text.startswith("For 4,586 photographs on this CPU (about 50 GFLOP/s")
