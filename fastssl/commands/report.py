@@ -24,6 +24,9 @@ from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, REFUSED_NAME
 from ..runs.facts import RANDOM, Facts, describe_changes, read_run_facts
 from ..runs.read import Run, read_run
 from ..runs.result import RESULTS_NAME, read_results
+from ..runs.sweep import SWEEP_NAME
+from ..shards.making.rendered import RECORD_NAME
+from ..shards.manifest import MANIFEST_NAME
 from ..studies.grids import list_grids
 from ..studies.published import FINDINGS, find_facts, list_published
 from .frame import parse_arguments, refuse_repeated
@@ -32,6 +35,8 @@ MAX_DEPTH = 4
 """Folders below a given one in which runs and results are looked for."""
 # What an evaluation keeps beside a trunk that is a file of its own.
 _ASIDE = (FEATURES_NAME, HEADS_NAME)
+# What else this package writes: how runs ended, records of sweeps, demos and datasets.
+_OTHERS = (EXIT_NAME, REFUSED_NAME, SWEEP_NAME, RECORD_NAME, MANIFEST_NAME, "demo.json")
 _NEEDED = "give run directories, result files, or folders of them"
 
 
@@ -142,9 +147,8 @@ def _walk(place: Path, depth: int, entered: set[tuple[int, int]]) -> Iterator[Pa
     ]
     yield from inside
     for child in children:
-        is_ending = child.name in (EXIT_NAME, REFUSED_NAME)
-        if child.suffix != ".json" or is_ending or not child.is_file():
-            continue  # a run that was refused has left nothing but how it ended
+        if child.suffix != ".json" or child.name in _OTHERS or not child.is_file():
+            continue
         try:
             read_results([child])
         except InputError as error:

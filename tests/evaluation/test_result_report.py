@@ -279,17 +279,27 @@ def test_the_command_writes_a_page(folder, capsys):
 
 
 def test_what_is_no_result_is_refused_unless_it_lies_beside_runs(folder):
-    (folder / "runs" / "demo.json").write_text("{}")
+    (folder / "runs" / "mine.json").write_text("{}")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert len(list(find_places([folder]))) == 2
-    assert "demo.json is no result" in str(said[0].message)
-    with pytest.raises(InputError, match=r"demo\.json is no result"):
-        main([str(folder / "runs/demo.json"), "--output", str(folder / "page.html")])
+    assert "mine.json is no result" in str(said[0].message)
+    with pytest.raises(InputError, match=r"mine\.json is no result"):
+        main([str(folder / "runs/mine.json"), "--output", str(folder / "page.html")])
     (folder / "alone").mkdir()
     (folder / "alone" / "x.json").write_text("[]")
     with pytest.raises(InputError, match=r"x\.json is no result"):
         list(find_places([folder / "alone"]))
+
+
+def test_what_demos_datasets_and_sweeps_keep_is_passed_over_in_silence(folder):
+    for name in ("demo.json", "manifest.json", "render.json", "sweep.json"):
+        (folder / "runs" / "demo").mkdir(exist_ok=True)
+        (folder / "runs" / "demo" / name).write_text("{}")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(list(find_places([folder]))) == 2
+    assert said == []
 
 
 def test_what_refused_runs_have_left_is_no_result(folder):
