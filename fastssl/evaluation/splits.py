@@ -67,9 +67,10 @@ def split_by_group(
         is_test[rows] = np.isin(group_of_row, held_out)
     train, test = np.flatnonzero(~is_test & (labels >= 0)), np.flatnonzero(is_test)
     if not len(train) or not len(test):
+        is_grouped = len(np.unique(groups)) < len(labels)
         raise InputError(
-            f"the split has {len(train)} training and {len(test)} test samples; "
-            "label more samples, at least two of a class, in two groups where they come in groups"
+            f"the split has {len(train)} training and {len(test)} test samples; label more "
+            f"samples, at least two of a class{', from two groups' if is_grouped else ''}"
         )
     return Split(train, test)
 

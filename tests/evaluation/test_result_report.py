@@ -353,6 +353,12 @@ def test_a_run_and_its_results_make_one_page(trained, tmp_path):
     assert len(page.titles) == len(set(page.titles))
 
 
+def test_of_runs_without_a_result_the_course_alone_is_announced(trained):
+    text = Page(render(runs=[read_run(trained)])).text
+    assert "The course of 1 run." in text
+    assert "0 figures" not in text
+
+
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(trained, tmp_path):
     places = [shutil.copytree(trained, tmp_path / end) for end in ("a/seed0", "b/seed0", "c")]
     assert [run.name for run in read_runs(places).values()] == ["a/seed0", "b/seed0", "c"]

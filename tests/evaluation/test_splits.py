@@ -74,6 +74,13 @@ def test_nothing_to_hold_out_is_refused(labels):
         split_by_group(labels, ["a", "b"])
 
 
+def test_groups_are_spoken_of_where_there_are_some():
+    with pytest.raises(InputError, match=r"at least two of a class$"):
+        split_by_group([0, 1], [0, 1])
+    with pytest.raises(InputError, match=r"at least two of a class, from two groups$"):
+        split_by_group([0, 0, 1], ["a", "a", "b"])
+
+
 def test_lengths_that_differ_are_refused():
     with pytest.raises(InputError, match="differ in number"):
         split_by_group([0, 1], ["a"])

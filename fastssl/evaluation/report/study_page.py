@@ -70,10 +70,13 @@ def render_results_page(report: ResultsReport) -> str:
 
 def _lead(report: ResultsReport, ours: Sequence[Entry]) -> str:
     trunks = {entry.trunk for entry in ours}
-    said = [f"{spell_number(len(ours), 'figure')} of {spell_number(len(trunks), 'trunk')}"]
+    said = []
+    if ours or not report.runs:
+        said.append(f"{spell_number(len(ours), 'figure')} of {spell_number(len(trunks), 'trunk')}")
     if report.runs:
         said.append(f"the course of {spell_number(len(report.runs), 'run')}")
-    words = " and ".join(said) + "."
+    words = " and ".join(said)
+    words = f"{words[0].upper()}{words[1:]}."
     if any(CONTRADICTS in entry.marks for entry in ours):
         words += " Some figures contradict each other: same trunk, data and settings, other values;"
         words += " both stand here, marked."
