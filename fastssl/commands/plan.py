@@ -19,7 +19,7 @@ from ..shards.making.encode import ENCODINGS
 from ..studies import build_recipe
 from ..studies.cost import count_operations
 from ..system.files import publish_bytes
-from .frame import check_json_path, parse_arguments
+from .frame import check_json_path, parse_arguments, progress_bar
 from .plan_rates import Rates, measure_rates, spell_views
 from .planning import (
     Estimate,
@@ -93,7 +93,8 @@ class Plan(Checked):
 def get_rates(config: Plan, recipe: RunConfig[Any]) -> Rates:
     """Measure the rates or read them."""
     if config.measure is not None:
-        rates = measure_rates(config.measure, recipe, config.names, config.seconds)
+        with progress_bar("measure", "encoding") as advance:
+            rates = measure_rates(config.measure, recipe, config.names, config.seconds, advance)
         rates.save(config.rates)
         return rates
     rates = Rates.load(config.rates)
@@ -131,6 +132,12 @@ def gather_inputs(config: Plan, recipe: RunConfig[Any], rates: Rates) -> dict[st
         "cores": pick(config.cores, rates.cores, measured),
     }
     if config.img_per_s is None:
+        if "CPU" in rates.device:
+            warnings.warn(
+                f"RATES ({config.rates}) were measured on a CPU, so the images/s a GPU are that "
+                "CPU's; give a GPU's by --img-per-s (fastssl bench-training measures it)",
+                stacklevel=2,
+            )
         speed = rates.gflops / count_operations(recipe)
         how = f"arithmetic of {recipe.recipe} at the speed of {rates.device}, {measured}"
         inputs["gpu_img_per_s"] = Given(speed, how)

@@ -32,6 +32,7 @@ from ..studies.cost import measure_device
 from ..system.cpus import available_cpus
 from ..system.files import publish_bytes
 from ..system.machine import describe_environment, read_processor
+from ..system.workers import Progress
 from ..training.memory import outline_task
 from .planning import FAITHFUL_FIRST, EncodingRates
 
@@ -102,7 +103,11 @@ def spell_views(config: RunConfig[Any]) -> str:
 
 
 def measure_rates(
-    source: Path, config: RunConfig[Any], encodings: Sequence[str], seconds: float
+    source: Path,
+    config: RunConfig[Any],
+    encodings: Sequence[str],
+    seconds: float,
+    advance: Progress = lambda done, total: None,  # noqa: ARG005
 ) -> Rates:
     """Measure conversion and loading on this machine.
 
@@ -111,6 +116,7 @@ def measure_rates(
         config: of the recipe whose views are loaded.
         encodings: names, each measured.
         seconds: of each measurement.
+        advance: is told of each encoding that is measured, of how many.
 
     Raises:
         InputError: if the source has no photographs that can be converted.
@@ -119,6 +125,12 @@ def measure_rates(
         work = Path(folder)
         sizes = _copy_photographs(source, work)
         gflops, device = measure_device()
+        names = [name for name in FAITHFUL_FIRST if name in encodings]
+        measured = {}
+        advance(0, len(names))
+        for name in names:
+            measured[name] = _measure_encoding(work, len(sizes), config, name, seconds)
+            advance(1, len(names))
         return Rates(
             date=describe_environment()["date"],
             machine=read_processor(),
@@ -130,11 +142,7 @@ def measure_rates(
             views=spell_views(config),
             device=device,
             gflops=gflops,
-            encodings={
-                name: _measure_encoding(work, len(sizes), config, name, seconds)
-                for name in FAITHFUL_FIRST
-                if name in encodings
-            },
+            encodings=measured,
         )
 
 

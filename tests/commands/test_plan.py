@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -115,6 +116,13 @@ def test_without_a_rate_the_arithmetic_of_the_recipe_counts(tmp_path, rates, cap
     rates.save(tmp_path / "rates.json")
     main([str(tmp_path / "rates.json"), "--images", "1000"])
     assert f"(arithmetic of {RECIPE} at the speed of a GPU, measured" in capsys.readouterr().out
+
+
+def test_rates_of_a_cpu_are_told_as_such_where_they_stand_for_a_gpus(tmp_path, rates):
+    of_cpu = dataclasses.replace(rates, device="this CPU (2 threads of 2)")
+    of_cpu.save(tmp_path / "rates.json")
+    with pytest.warns(UserWarning, match=r"measured on a CPU.* --img-per-s"):
+        main([str(tmp_path / "rates.json"), "--images", "1000"])
 
 
 def test_larger_images_take_more_room_unless_they_are_resized(tmp_path, rates, capsys):

@@ -182,7 +182,7 @@ def test_tars_and_images_in_one_folder_are_refused(tmp_path):
 
 def test_an_image_as_source_is_refused(tmp_path, encode, draw_photograph):
     touch(tmp_path / "1.jpg", encode(draw_photograph(0)))
-    with pytest.raises(InputError, match="neither a tar nor a text list"):
+    with pytest.raises(InputError, match=r"neither a tar nor a text list \(one picture\)"):
         open_source(tmp_path / "1.jpg")
 
 

@@ -186,9 +186,11 @@ def open_source(
     if is_coco(path):
         return CocoSource(path, coco_images)
     with path.open("rb") as file:
-        if b"\0" in file.read(_SNIFF_BYTES):
+        if b"\0" in (head := file.read(_SNIFF_BYTES)):
+            is_picture = head.startswith((b"\xff\xd8\xff", b"\x89PNG"))
+            what = "one picture" if is_picture else "bytes that are no text"
             raise InputError(
-                f"{path}: neither a tar nor a text list (it holds zero bytes); wanted a folder of "
+                f"{path}: neither a tar nor a text list ({what}); wanted a folder of "
                 "images, a list with one path a line, a table (.csv, .tsv, .parquet), or an "
                 "uncompressed tar"
             )
