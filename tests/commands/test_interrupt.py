@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from fastssl.benchmarks.loaders import repeat_samples
+from fastssl.benchmarks.scale import repeat_samples
 from tests.patience import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
