@@ -2,7 +2,8 @@
 
 torchrun turns every exit code but 0 into 1. A rank that fails alone leaves its reason in a file of
 its own, for rank 0 sees only that it is gone. Where a run is done, a later start that is refused
-leaves its reason in ``refused.json``: the run is still done.
+leaves its reason in ``refused.json``: the run is still done. Under torchrun, which hides the exit
+code of that start, it stands in ``exit.json`` all the same.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def _write_last_word(folder: Path, code: int, reason: str, step: int) -> None:
     name = EXIT_NAME
     if code == EXIT_INPUT and last is not None:
         step = max(step, last.step)
-        name = REFUSED_NAME if last.code == EXIT_DONE else EXIT_NAME
+        name = REFUSED_NAME if last.code == EXIT_DONE and not has_launcher() else EXIT_NAME
     _write_ending(folder / name, code, reason, step)
 
 

@@ -250,6 +250,16 @@ def test_a_command_line_that_is_refused_leaves_a_finished_run_finished(tmp_path)
     assert "--width (0)" in (tmp_path / "refused.json").read_text()
 
 
+def test_under_torchrun_a_refusal_stands_in_exit_json_though_the_run_is_done(tmp_path, monkeypatch):
+    """Its exit code tells nothing, so this is the only place where a script can look."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "0")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "exit.json").write_text('{"code": 0, "reason": "done", "step": 400}')
+    record_refusal(["--output-dir", str(tmp_path)], InputError("--width (0) must be positive"))
+    told = json.loads((tmp_path / "exit.json").read_text())
+    assert (told["code"], told["step"]) == (2, 400)
+
+
 def test_no_file_of_a_run_holds_the_password(tmp_path, capsys):
     address = "https://anna:s3cret@127.0.0.1:1/ds?token=t0ken"
     with pytest.raises(SystemExit):
