@@ -44,12 +44,6 @@ class LoaderConfig(Checked, prefix="data."):
     )
     """Dataset: the folder that make-shards wrote, or its address in an object store
     (s3://bucket/folder, https://host/folder)."""
-    cache_dir: Path = free(Path())
-    """Folder on this machine's own disk in which a dataset of an object store is kept as it is
-    read, so that later epochs are read from there; all ranks and jobs of the machine may share it.
-    Without it nothing of it is kept but its index."""
-    cache_gb: Annotated[float, Range(0, 1_000_000, without=0)] = free(100.0)
-    """GB (1e9 bytes) that a dataset may take in cache_dir; it may be less than the dataset."""
     loader: LoaderName = free("auto")
     """Back end: auto chooses and says why."""
     beton: Path = free(Path())
@@ -105,6 +99,12 @@ class LoaderConfig(Checked, prefix="data."):
     """Write every sample id used to ledger.rank<r>.jsonl."""
     prefetch_batches: Annotated[int, Range(1, 1000)] = free(2)
     """Batches that each loader worker keeps ready."""
+    cache_dir: Path = free(Path())
+    """Folder on this machine's own disk in which a dataset of an object store is kept as it is
+    read, so that later epochs are read from there; all ranks and jobs of the machine may share it.
+    Without it nothing of it is kept but its index."""
+    cache_gb: Annotated[float, Range(0, 1_000_000, without=0)] = free(100.0)
+    """GB (1e9 bytes) that a dataset may take in cache_dir; it may be less than the dataset."""
 
     def __post_init__(self) -> None:
         """Tell folders and addresses apart, and samples that a file names by its content."""
@@ -144,9 +144,8 @@ class LoaderConfig(Checked, prefix="data."):
     @property
     def cache(self) -> CachePlace | None:
         """Where a dataset of an object store is kept, if anywhere."""
-        if self.cache_dir == Path():
-            return None
-        return CachePlace(self.cache_dir.absolute(), int(self.cache_gb * 1e9))
+        folder = Path(self.cache_dir)
+        return None if folder == Path() else CachePlace(folder.absolute(), int(self.cache_gb * 1e9))
 
 
 def _hash_beside(path: Path) -> str:

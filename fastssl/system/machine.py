@@ -13,8 +13,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from PIL import features
-
 from .cgroups import cgroup_memory, cgroup_quota
 from .cpus import available_cpus
 
@@ -43,6 +41,8 @@ def describe_code() -> str:
     }
     for name, path in sorted(sources.items()):
         digest.update(f"{name}\n".encode() + path.read_bytes())
+    from PIL import features  # doctor runs where it is missing
+
     versions = {
         "Python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),

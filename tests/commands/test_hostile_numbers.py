@@ -155,6 +155,7 @@ def test_every_command_but_those_without_numbers_is_swept():
     }
     assert set(COMMANDS) - without - with_numbers <= {
         "combine-shards",
+        "replay-step",
         "report",
         "completion",
         "doctor",

@@ -141,9 +141,10 @@ def spoil_one_rank(folder: Path, rng: random.Random) -> Outcomes:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
             yield "a checkpoint holds what is not a number"
         elif lasts:
-            capsules = sorted(path.name for path in place.glob("nonfinite/*/*"))
+            capsule = {path.name for path in place.glob("nonfinite/*/*")}
             is_told = ending["code"] == 1 and "the loss was not finite" in ending["reason"]
-            yield "" if is_told and capsules == ["rank0.pt", "rank1.pt"] else f"{ending} {capsules}"
+            is_kept = {"capsule.json", "rank0.pt", "rank1.pt"} <= capsule
+            yield "" if is_told and is_kept else f"{ending} {capsule}"
         else:
             skipped = json.loads((place / "metrics.jsonl").read_text().splitlines()[-1])["skipped"]
             is_held = done.returncode == 0 and skipped == 1
