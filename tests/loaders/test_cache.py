@@ -222,7 +222,8 @@ def test_trouble_now_and_then_changes_no_pixel(folder, server, build, name, kind
     asked = itertools.count()
 
     def choose(asked_for):
-        is_hit = asked_for.startswith("shard") and next(asked) % 3 == 0
+        # Fewer than one sample is asked for, so that none is bad whoever asks when.
+        is_hit = asked_for.startswith("shard") and next(asked) in (0, 3)
         return kind if is_hit else None
 
     server.trouble = choose
