@@ -123,11 +123,7 @@ def _read_label(store: Store, name: str, member: ZipMember | None) -> bytes | No
 
 
 def _read(stream: TarStream, length: int) -> bytes:
-    content = stream.read(length)
-    if len(content) == length or not content:
-        return content
-    pieces = [content]
-    length -= len(content)
+    pieces = []
     while length and (piece := stream.read(length)):
         pieces.append(piece)
         length -= len(piece)
