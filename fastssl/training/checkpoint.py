@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill at any byte.
 
 ``checkpoints/<step, 9 digits>/`` holds ``state.pt``, the ranks' parts of a task's tables if it has
-any, and ``manifest.json`` with the SHA-256 of each file, written last. A checkpoint is written
-beside, made durable, then renamed into place; ``latest`` names it afterwards; only then an older
-one is removed. A folder whose content does not match its manifest is passed over and named.
+any, and ``manifest.json`` with the SHA-256 of each file and its own, written last. A checkpoint is
+written beside, made durable, then renamed into place; ``latest`` names it afterwards; only then an
+older one is removed. A folder whose content does not match its manifest is passed over and named.
 """
 
 from __future__ import annotations
@@ -211,7 +211,8 @@ class CheckpointStore:
             with published(temporary / STATE_NAME) as file:
                 file.write(content)
             entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            manifest = {"step": step, "files": {STATE_NAME: entry, **parts}}
+            files = {STATE_NAME: entry, **parts}
+            manifest = {"step": step, "files": files, "sha256": _digest(files)}
             publish_bytes(temporary / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
             temporary.rename(target)
         except BaseException:
@@ -293,7 +294,16 @@ def find_damage(folder: Path, step: int) -> str | None:
 
 
 def _read_files(folder: Path) -> dict[str, Any]:
-    return json.loads(read_own(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES))["files"]
+    manifest = json.loads(read_own(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES))
+    # Those of earlier versions have none.
+    if manifest.get("sha256", digest := _digest(manifest["files"])) != digest:
+        raise InputError(f"{MANIFEST_NAME} does not match its own SHA-256")
+    return manifest["files"]
+
+
+def _digest(files: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a manifest says of its files: a flipped bit may say other rows."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _set_aside(folder: Path) -> None:

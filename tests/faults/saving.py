@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import torch
 
 from fastssl.training.checkpoint import CheckpointStore
 from tests.faults.case import Case, Outcomes
-from tests.nursery import Child
+from tests.faults.soak import compare_runs, make_dataset
+from tests.nursery import Child, run_child
 from tests.patience import wait_until
+from tests.training import cmc_run
 
 SIZE = 200_000
 SAVER = f"""
@@ -32,6 +35,7 @@ while True:
     store.wait()
     print(step, flush=True)
 """
+BANK_RUN = Path(cmc_run.__file__)
 MAX_WAIT_S = 0.06
 """A save takes some hundredths of a second."""
 
@@ -71,6 +75,15 @@ def save_steps(folder: Path, *steps: int) -> CheckpointStore:
     return store
 
 
+def damage(path: Path, is_cut: bool, rng: random.Random) -> int:
+    """Cut a file, or flip a bit of it; return where."""
+    whole = path.read_bytes()
+    place = rng.randrange(len(whole))
+    flipped = b"" if is_cut else bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :]
+    path.write_bytes(whole[:place] + flipped)
+    return place
+
+
 def damage_newest(folder: Path, rng: random.Random) -> Outcomes:
     """Cut or flip every file of the newest checkpoint: the one before it is taken, and no other."""
     save_steps(folder, 1, 2)
@@ -79,12 +92,7 @@ def damage_newest(folder: Path, rng: random.Random) -> Outcomes:
         for name in ("state.pt", "manifest.json", "../latest"):
             path = newest / name
             whole = path.read_bytes()
-            place = rng.randrange(len(whole))
-            if number % 2:
-                path.write_bytes(whole[:place])
-            else:
-                flipped = bytes([whole[place] ^ 1 << rng.randrange(8)])
-                path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+            place = damage(path, bool(number % 2), rng)
             # A manifest that still says the same, and a pointer to what is there, are no damage.
             outcome = check_newest(folder, 1)
             aside = folder / f"{2:09d}.damaged"
@@ -94,6 +102,30 @@ def damage_newest(folder: Path, rng: random.Random) -> Outcomes:
                 outcome = f"{name} is damaged at {place} and was taken"
             path.write_bytes(whole)
             yield outcome
+
+
+def damage_newest_of_ranks(folder: Path, rng: random.Random) -> Outcomes:
+    """Do so where two ranks hold a memory bank: the run goes on and ends as the undisturbed one."""
+    dataset, saved, whole = make_dataset(folder), folder / "saved", folder / "whole"
+    run_child(BANK_RUN, dataset, whole, 6, -1, ranks=2, check=True)
+    run_child(BANK_RUN, dataset, saved, 4, -1, ranks=2, check=True)
+    ranks = ("bank.00000.rows", "bank.00001.rows")
+    for number in itertools.count():
+        for name in (*ranks, "state.pt", "manifest.json", "../latest"):
+            run = shutil.copytree(saved, folder / "run")
+            path = run / "checkpoints" / f"{4:09d}" / name
+            place = damage(path, bool(number % 2), rng)
+            done = run_child(BANK_RUN, dataset, run, 6, -1, ranks=2)
+            outcome = done.stderr[-300:] if done.returncode else compare_runs(whole, run, 6)
+            newest = [end / "checkpoints" / f"{6:09d}" for end in (whole, run)]
+            if not outcome:
+                differ = [n for n in ranks if len({(p / n).read_bytes() for p in newest}) > 1]
+                outcome = f"the ends differ in {differ}" if differ else ""
+            # A manifest that still says the same, and a pointer to what is there, are no damage.
+            is_taken = name in (*ranks, "state.pt") and f"{4:09d} is damaged" not in done.stderr
+            outcome = outcome or ("it was taken" if is_taken else "")
+            yield f"{name} is damaged at {place}: {outcome}" if outcome else ""
+            shutil.rmtree(run)
 
 
 @contextlib.contextmanager
@@ -153,6 +185,7 @@ def list_cases() -> list[Case]:
     return [
         Case("kill -9 while a checkpoint is saved", 200, kill_while_saving),
         Case("files of the newest checkpoint cut or flipped", 300, damage_newest),
+        Case("files of ranks that hold a memory bank cut or flipped", 100, damage_newest_of_ranks),
         Case("a disk that is full at any byte of a checkpoint", 100, fill_disk),
         Case("a disk that turns read-only", 50, make_read_only),
     ]

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,6 +107,30 @@ def test_a_rank_that_was_stopped_is_named_by_the_other(dataset_path, tmp_path):
     assert ending["code"] == 1
     assert re.match("error: rank 0 does not answer .*last heard of in ", ending["reason"])
     assert "; rank 1 waits for it in " in ending["reason"]
+
+
+def test_a_stopped_rank_0_that_holds_the_store_is_named_by_ranks_without_a_launcher(
+    dataset_path, tmp_path
+):
+    """Started by hand, rank 0 keeps the store that the others tell each other by."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = str(place.getsockname()[1])
+    words = (SCRIPT, dataset_path, tmp_path / "run", "stopped", 0, HANGS_AT, LIMIT)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    children = [Child(words, RANK=str(rank), **meeting) for rank in range(2)]
+    try:
+        assert children[1].wait() == 1
+        ending = read_ending(tmp_path / "run")
+        assert children[0].poll() is None
+    finally:
+        for child in children:
+            child.kill()
+    assert ending["code"] == 1
+    assert re.match("error: rank 0 does not answer .*last heard of in ", ending["reason"])
+    assert "; rank 1 waits for it in " in ending["reason"]
+    assert children[1].communicate()[1].count(ending["reason"]) == 1
+    assert (tmp_path / "run" / "hang" / "rank1.txt").exists()
 
 
 def test_a_checkpoint_that_is_never_written_is_named(dataset_path, tmp_path):

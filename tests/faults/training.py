@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,18 @@ def list_keys(state: dict[str, Any], path: tuple[Any, ...] = ()) -> Iterator[tup
                 yield from list_keys(value, (*path, key))
 
 
+def mix_parts(paths: list[tuple[Any, ...]], rng: random.Random) -> list[tuple[Any, ...]]:
+    """Shuffle paths so that one of every part of the state comes first, then another of each."""
+    rng.shuffle(paths)
+    turns: Counter[Any] = Counter()
+
+    def take_turn(path: tuple[Any, ...]) -> int:
+        turns[path[0]] += 1
+        return turns[path[0]]
+
+    return sorted(paths, key=take_turn)
+
+
 def without(state: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
     """Return a copy of a state without a key."""
     copied = part = copy.deepcopy(state)
@@ -184,9 +197,7 @@ def lose_keys(folder: Path, rng: random.Random) -> Outcomes:
         return load_state(folder / name)
 
     state, whole = train_to("saved", 3), dict(flat(train_to("whole", 5)))
-    paths = list(list_keys(state))
-    rng.shuffle(paths)
-    for path in paths:
+    for path in mix_parts(list(list_keys(state)), rng):
         shutil.copytree(folder / "saved", folder / "run")
         checkpoint = folder / "run" / "checkpoints" / f"{3:09d}"
         torch.save(without(state, path), checkpoint / "state.pt")

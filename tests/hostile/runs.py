@@ -77,6 +77,7 @@ def replace_state(run: Path, content: bytes, step: int = 2) -> None:
     place = run / "checkpoints" / f"{step:09d}"
     (place / "state.pt").write_bytes(content)
     manifest = json.loads((place / "manifest.json").read_bytes())
+    del manifest["sha256"]
     digest = hashlib.sha256(content).hexdigest()
     manifest["files"]["state.pt"] = {"sha256": digest, "bytes": len(content)}
     (place / "manifest.json").write_text(json.dumps(manifest))

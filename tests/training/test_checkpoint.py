@@ -129,6 +129,7 @@ def test_a_checkpoint_lists_files_of_its_own_alone(tmp_path):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     entry = {"bytes": 8, "sha256": hashlib.sha256(b"precious").hexdigest()}
     manifest["files"]["../../victim/backup"] = entry
+    del manifest["sha256"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert "which is no file of it" in find_damage(folder, 5)
 
@@ -200,6 +201,33 @@ def test_every_truncation_and_many_flips_are_found(tmp_path):
         assert find_damage(folder, 5) is not None
     (folder / "state.pt").write_bytes(whole)
     assert find_damage(folder, 5) is None
+
+
+def test_a_manifest_with_any_bit_flipped_is_found_or_says_the_same(tmp_path):
+    store = CheckpointStore(tmp_path, 2)
+    draft = store.open_draft(5)
+    (draft / "memory.00000.rows").write_bytes(bytes(8))
+    rows = {"sha256": hashlib.sha256(bytes(8)).hexdigest(), "bytes": 8, "table": "memory"}
+    store.save(5, state(5), {"memory.00000.rows": {**rows, "rows": [0, 2]}})
+    store.wait()
+    path = tmp_path / "000000005" / "manifest.json"
+    whole, (_, files) = path.read_bytes(), store.read_files(5)
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 7
+        path.write_bytes(flipped)
+        if find_damage(path.parent, 5) is None:
+            assert store.read_files(5)[1] == files, bytes(flipped[place - 9 : place + 9])
+
+
+def test_a_manifest_without_a_checksum_of_its_own_is_taken(tmp_path):
+    """As earlier versions wrote them."""
+    save(CheckpointStore(tmp_path, 2), 5)
+    path = tmp_path / "000000005" / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    assert len(manifest.pop("sha256")) == 64
+    path.write_text(json.dumps(manifest))
+    assert CheckpointStore(tmp_path, 2).find_newest() == 5
 
 
 def test_all_damaged_is_an_error_that_names_them(tmp_path):

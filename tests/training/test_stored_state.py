@@ -153,6 +153,7 @@ def replace_state(folder, content):
     """Put another state into a checkpoint and make its checksum fit."""
     (folder / "state.pt").write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["sha256"]
     manifest["files"]["state.pt"] = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),

@@ -29,6 +29,7 @@ from fastssl.shards import ShardDataset, open_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.tasks import Jigsaw
 from fastssl.training import train
+from fastssl.training.stored_state import _YOUNGER
 from tests.conftest import NUM_SAMPLES
 from tests.holdings import list_children
 from tests.patience import wait_until
@@ -113,27 +114,23 @@ def test_a_grad_scaler_is_resumed_with_its_skips(configure):
     assert state["loader"]["position"] == 3 * BATCH
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["task", "optimizer", "guard", "bad_samples", "meter", "loader", "scaler", "step", "identity"],
-)
-def test_every_key_of_the_state_is_needed(configure, key):
+def test_every_part_of_the_state_is_needed(configure):
     """Without it the run cannot go on: nothing in the checkpoint is there for show."""
     config = configure()
     train(dataclasses.replace(config, max_steps=3))
     path = config.output_dir / "checkpoints" / "000000003" / "state.pt"
-    state = torch.load(path, weights_only=True)
-    del state[key]
-    torch.save(state, path)
-    manifest = json.loads(path.with_name("manifest.json").read_text())
-    content = path.read_bytes()
-    manifest["files"]["state.pt"] = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-    }
-    path.with_name("manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=rf"state\.pt.*{key}"):
-        train(config)
+    state, manifest = load_state(config), json.loads(path.with_name("manifest.json").read_text())
+    assert {"task", "optimizer", "loader", "machine"} < state.keys()
+    del manifest["sha256"]
+    # What earlier versions did not save is asked for, key by key, by tests/faults/training.py.
+    for key in sorted(state.keys() - set(_YOUNGER)):
+        torch.save({name: value for name, value in state.items() if name != key}, path)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        manifest["files"]["state.pt"] = {"sha256": digest, "bytes": len(content)}
+        path.with_name("manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=rf"state\.pt.*{key}"):
+            train(config)
 
 
 def test_the_ledger_shows_each_sample_once_an_epoch(configure):
