@@ -283,6 +283,16 @@ class SpikeConfig(Checked, prefix="spike."):
     before; such a step is recorded, with a capsule to run it again; 0 looks for none."""
     window: Annotated[int, Range(10, 100_000)] = free(200)
     """Steps before that count; until there are half as many, nothing is said."""
+    skip_steps: Annotated[int, Range(0, 100_000)] = 0
+    """Steps to leave out around one whose loss leaps or stays non-finite, half of them before it:
+    the run goes back to its checkpoint before them, and on behind them; 0 leaves nothing out."""
+    max_rollbacks: Annotated[int, Range(1, 10_000)] = free(10)
+    """Times that a run may go back; then it stops."""
+
+    @property
+    def reach(self) -> int:
+        """Steps that are left out before the one that leaps."""
+        return self.skip_steps // 2
 
 
 @dataclass(frozen=True)
@@ -452,28 +462,6 @@ def flatten(config: Any) -> dict[str, Any]:
     """Return every field of a config as dotted name -> plain value, in order."""
     # A run has one seed, its own.
     return {item.name: _plain(item.value) for item in walk(config) if item.name != "data.seed"}
-
-
-def identity(
-    config: RunConfig,
-    dataset_digest: str,
-    trunk_digest: str | None = None,
-    origin: str | None = None,
-) -> dict[str, Any]:
-    """Return what makes the run itself: every field that is not free, and the dataset's digest.
-
-    The place of the data, of the run and of what it starts from may change; their content may not.
-
-    Args:
-        config: the run.
-        dataset_digest: of its data.
-        trunk_digest: of the trunk at ``trunk_from``, whose place it takes.
-        origin: name of the state at ``continue_from``, whose place it takes.
-    """
-    free_names = {item.name for item in walk(config) if item.is_free}
-    flat = {name: value for name, value in flatten(config).items() if name not in free_names}
-    content = {"trunk_from": trunk_digest, "continue_from": origin}
-    return {**flat, **content, "dataset_digest": dataset_digest}
 
 
 def list_defaults(config: Any) -> dict[str, Any]:

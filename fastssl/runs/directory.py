@@ -22,6 +22,7 @@ from ..system.files import (
     publish_bytes,
     read_own,
 )
+from .identity import list_differences, may_change_when_continued
 from .lines import find_cut
 
 CONFIG_NAME = "config.json"
@@ -187,36 +188,6 @@ def _describe_dataset(folder: Path, digest: str | None) -> str:
             is_same = found.digest == digest
             known += f", {found.num_samples:,} samples" if is_same else ", which has changed since"
     return f"another dataset ({known})"
-
-
-def list_differences(
-    old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]
-) -> dict[str, str]:
-    """Return where two identities differ: by field, its name with the old and the new value.
-
-    Args:
-        old: of a run when it began.
-        new: of another.
-        defaults: what a field that the old one lacks, for it is younger than the run, stood at.
-    """
-    old = {key: value for key, value in defaults.items() if key in new} | old
-    absent = object()
-    return {
-        key: f"{key} (old {old.get(key, 'absent')!r}, new {new.get(key, 'absent')!r})"
-        for key in dict.fromkeys((*old, *new))
-        if old.get(key, absent) != new.get(key, absent)
-    }
-
-
-def may_change_when_continued(name: str) -> bool:
-    """Return whether a run that begins with another's state may have a value of its own there.
-
-    Args:
-        name: of a field of the identity.
-    """
-    # The optimiser's other numbers are part of its state.
-    own = ("recipe", "device", "trunk_from", "continue_from", "optim.lr", "optim.lr_batch_size")
-    return name in own or name.startswith(("schedule.", "checkpoint."))
 
 
 def write_config(

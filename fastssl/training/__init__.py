@@ -1,5 +1,6 @@
 """The trainer and its parts; ``trainer.py`` is the main path."""
 
-from .trainer import Trainer, train
+from .life import train
+from .trainer import Trainer
 
 __all__ = ["Trainer", "train"]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -103,7 +102,9 @@ def keep_capsule(
     def write() -> None:
         store.wait(is_final=False)
         before = store.newest_before(step)
-        place.mkdir(parents=True, exist_ok=True)
+        # What a life that was lost left there may be of another checkpoint.
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
         shutil.copyfile(run / CONFIG_NAME, place / CONFIG_NAME)
         if before:
             _link(store.path_of(before).parent, place / CHECKPOINTS_NAME / f"{before:09d}")
@@ -137,11 +138,10 @@ def _link(source: Path, target: Path) -> None:
     """Give a folder's files a second place."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
-        with contextlib.suppress(FileExistsError):
-            try:
-                os.link(path, target / path.name)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(path, target / path.name)
+        try:
+            os.link(path, target / path.name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, target / path.name)
 
 
 def read_capsule(place: Path) -> Capsule:

@@ -44,23 +44,28 @@ _MAX_MANIFEST_BYTES = 1 << 26
 class CheckpointStore:
     """The checkpoints of one run; one thread writes while training goes on."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, reach: int = 0) -> None:
         """Look after a folder.
 
         Args:
             folder: where the checkpoints stand; made when the first is saved.
             keep: newest checkpoints to keep, at least 2.
+            reach: those of so many last steps, and the one before them, are kept too.
         """
         self._folder = folder
         self._keep = keep
+        self._reach = reach
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._num_failed = 0
         self.last_step: int | None = None
         """Step of the newest checkpoint that was saved or loaded."""
 
-    def find_newest(self) -> int | None:
+    def find_newest(self, before: int | None = None) -> int | None:
         """Find the newest valid checkpoint; damaged ones are named, passed over and set aside.
+
+        Args:
+            before: of a step before this one; of any if None.
 
         Returns:
             Its step, or None if there is no checkpoint.
@@ -71,6 +76,8 @@ class CheckpointStore:
         self._remove_leftovers()
         damaged = self._check_pointer()
         for step in reversed(self._steps()):
+            if before is not None and step >= before:
+                continue
             folder = self._folder_of(step)
             reason = find_damage(folder, step)
             if reason is not None:
@@ -88,6 +95,31 @@ class CheckpointStore:
                 "another --output-dir"
             )
         return None
+
+    def go_back(self, before: int) -> int:
+        """Remove the checkpoints from a step on; rank 0 calls it.
+
+        Args:
+            before: the step.
+
+        Returns:
+            Step of the newest valid one that stands before it.
+
+        Raises:
+            InputError: if there is none; then none is removed.
+        """
+        self.wait(is_final=False)
+        found = self.find_newest(before)
+        if found is None:
+            raise InputError(
+                f"{self._folder} has no checkpoint of before step {before} to go back to; restore "
+                "one, or start anew in another --output-dir"
+            )
+        publish_bytes(self._folder / POINTER_NAME, self._folder_of(found).name.encode())
+        for step in self._steps():
+            if step >= before:
+                shutil.rmtree(self._folder_of(step).rename(self._draft_of(step)))
+        return found
 
     def newest_before(self, step: int) -> int:
         """Return the step of the newest checkpoint before a step, 0 if there is none."""
@@ -220,8 +252,11 @@ class CheckpointStore:
             raise
         sync_folder(self._folder)
         publish_bytes(self._folder / POINTER_NAME, target.name.encode())
-        for old in self._steps()[: -self._keep]:
-            shutil.rmtree(self._folder_of(old))
+        steps = self._steps()
+        within_reach = max((old for old in steps if old <= step - self._reach), default=steps[0])
+        for old in steps[: -self._keep]:
+            if old < within_reach:
+                shutil.rmtree(self._folder_of(old))
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process left half-written; of a link, the link."""

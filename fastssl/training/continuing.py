@@ -14,10 +14,9 @@ from ..runs.directory import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
     PICTURES_NAME,
-    list_differences,
-    may_change_when_continued,
     read_identity,
 )
+from ..runs.identity import list_differences, may_change_when_continued
 from ..system.files import publish_bytes, read_own
 from .checkpoint import STATE_NAME, CheckpointStore, find_damage
 from .shown import MAX_SHOWN_BYTES

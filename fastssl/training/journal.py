@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,7 +17,7 @@ from ..batch import Batch, Substitution
 from ..config import RunConfig
 from ..errors import InputError, RunFailed
 from ..loaders import Loader
-from ..loaders.telemetry import StageReport, describe_data, merge_reports
+from ..loaders.telemetry import describe_data, merge_reports
 from ..runs.directory import (
     BAD_SAMPLES_NAME,
     METRICS_NAME,
@@ -34,6 +32,8 @@ from ..tasks import Metric, Task
 from ..world import World
 from .bad_samples import BadSampleAccount
 from .continuing import Origin
+from .meter import Meter
+from .rollback import LossLeapt
 from .shown import NUM_PICTURES, is_due, keep_shown
 from .spikes import Spike
 
@@ -108,12 +108,55 @@ class Journal:
             self._metrics.write({"event": "resume", "step": step})
             _log.info("going on after step %d", step)
         if self._config.log.tensorboard:
-            # Imported by the rank that draws curves: it brings half a second of other packages.
-            from torch.utils.tensorboard import SummaryWriter
+            self._open_board(step)
 
-            # What a resumed run does again is purged: it is of a life that was lost.
-            self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
-            self._files.callback(self._board.close)
+    def _open_board(self, step: int) -> None:
+        # Imported by the rank that draws curves: it brings half a second of other packages.
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What a run does again is purged: it is of a life, or a path, that was lost.
+        self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
+        self._files.callback(self._board.close)
+
+    def go_back(self, step: int, leap: LossLeapt, first: int, last: int) -> None:
+        """Cut the files of all ranks to the step of a rollback; a collective call.
+
+        Args:
+            step: that the run goes on behind.
+            leap: why.
+            first: of the steps that are left out for it.
+            last: of them.
+        """
+
+        def cut() -> None:
+            cut_logs(self._folder, step)
+            event = {"event": "rollback", "step": step, "leapt": leap.step, "loss": leap.loss}
+            self._metrics.write({**event, "first": first, "last": last})
+            _log.warning("going back to step %d, and on without steps %d to %d", step, first, last)
+            if self._board is not None:
+                self._board.close()
+                self._open_board(step)
+
+        self._world.on_zero(cut)
+        if self._bar is not None:
+            self._bar.n = step
+            self._bar.refresh()
+
+    def leave_out(self, first: int, last: int) -> None:
+        """Write down the steps that a run passes over, and the samples that were theirs.
+
+        Args:
+            first: of the steps.
+            last: of them.
+        """
+        if self._bar is not None:
+            self._bar.update(last + 1 - first)
+        if self._world.is_zero:
+            self._metrics.write({"event": "left_out", "step": last, "first": first})
+        for step in range(first, last + 1) if self._ledger is not None else ():
+            plan = self._loader.plan_step(self._count_samples(step - 1))
+            pairs = zip(plan.epochs.tolist(), plan.sample_ids.tolist(), strict=True)
+            self._write_ledger(step, left_out=[*pairs])
 
     @contextlib.contextmanager
     def show_progress(self, step: int, last_step: int) -> Iterator[None]:
@@ -163,6 +206,10 @@ class Journal:
         began = time.perf_counter()
         yield
         self._meter.waited(time.perf_counter() - began)
+
+    def begin_interval(self) -> None:
+        """Leave the steps since the last line out of the next one."""
+        self._meter.reset()
 
     def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
         """Add a step's scalars to those of the interval; see ``Meter.add``."""
@@ -217,14 +264,16 @@ class Journal:
         if self._bar is not None:
             self._bar.update()
         if self._ledger is not None:
-            self._ledger.write(
-                {
-                    "step": step,
-                    "epochs": batch.epochs.tolist(),
-                    "sample_ids": batch.sample_ids.tolist(),
-                    "substituted": [[s.planned, s.used] for s in batch.substitutions],
-                }
+            self._write_ledger(
+                step,
+                epochs=batch.epochs.tolist(),
+                sample_ids=batch.sample_ids.tolist(),
+                substituted=[[s.planned, s.used] for s in batch.substitutions],
             )
+
+    def _write_ledger(self, step: int, **used: list[Any]) -> None:
+        assert self._ledger is not None
+        self._ledger.write({"step": step, "epochs": [], "sample_ids": [], "substituted": []} | used)
 
     def write_metrics(
         self,
@@ -351,131 +400,3 @@ class Journal:
             shown["img_per_s"] = f"{line['images_per_s']:.0f}"
             shown["wait"] = f"{line['data_wait_share']:.0%}"
             self._bar.set_postfix(shown, refresh=False)
-
-
-class Meter:
-    """Gathers scalars on the device and times on the host; asks for them at logged steps only."""
-
-    def __init__(self, world: World, global_batch_size: int) -> None:
-        """Start at zero.
-
-        Args:
-            world: the ranks.
-            global_batch_size: B, images of a step.
-        """
-        self._world = world
-        self._batch = global_batch_size
-        self._names: list[str] = []
-        self._sums: Tensor | None = None
-        self._life_began: float | None = None
-        self._life_wait_s = 0.0
-        self._reset()
-
-    def waited(self, seconds: float) -> None:
-        """Add time spent waiting for a batch."""
-        self._wait_s += seconds
-        if self._life_began is None:  # the first batch waits for workers to start
-            self._life_began = time.perf_counter()
-        else:
-            self._life_wait_s += seconds
-
-    @contextlib.contextmanager
-    def pausing(self) -> Iterator[None]:
-        """Leave the time of the block out: it belongs to no step."""
-        began = time.perf_counter()
-        yield
-        elapsed = time.perf_counter() - began
-        self._began += elapsed
-        if self._life_began is not None:
-            self._life_began += elapsed
-
-    def data_wait_share(self) -> float:
-        """Return the share of this life, its first batch apart, spent waiting for data.
-
-        Of the rank that waited longest; a collective call.
-        """
-        began = self._life_began
-        elapsed = 0.0 if began is None else time.perf_counter() - began
-        (share,) = self._world.max(self._life_wait_s / elapsed if elapsed else 0.0)
-        return share
-
-    def add(self, means: dict[str, Tensor], is_finite: Tensor, fallback_decodes: int) -> None:
-        """Add one step.
-
-        Args:
-            means: scalars over all ranks, on the device.
-            is_finite: bool scalar; a step whose loss is not finite does not enter the means.
-            fallback_decodes: of this rank's batch.
-        """
-        values = torch.stack([value.double() for value in means.values()])
-        values = torch.where(is_finite, values, 0.0)
-        count = is_finite.double()[None]
-        self._names = list(means)
-        row = torch.cat([count, values])
-        self._sums = row if self._sums is None else self._sums + row
-        self._num_steps += 1
-        self._fallback_decodes += fallback_decodes
-
-    def collect(self, loader: StageReport) -> dict[str, Any]:
-        """Return what was measured since the last call and begin anew; a collective call.
-
-        Args:
-            loader: what this rank's loader measured over the interval.
-        """
-        sums = [] if self._sums is None else self._sums.tolist()
-        elapsed = time.perf_counter() - self._began
-        steps = max(self._num_steps, 1)
-        step_ms, wait_ms = self._world.max(elapsed * 1e3 / steps, self._wait_s * 1e3 / steps)
-        (fallback_decodes,) = self._world.sum(self._fallback_decodes)()
-        count = sums[0] if sums else 0
-        means = {
-            n: s / count if count else None for n, s in zip(self._names, sums[1:], strict=True)
-        }
-        measured = {
-            "images_per_s": self._batch * 1e3 / step_ms if step_ms else math.inf,
-            "data_wait_ms": wait_ms,
-            "step_ms": step_ms,
-            "data_wait_share": min(wait_ms / step_ms, 1.0) if step_ms else 0.0,
-            **_describe_loader(merge_reports(self._world.gather(loader))),
-            "fallback_decodes": fallback_decodes,
-            **means,
-        }
-        self._reset()
-        return measured
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the sums of an interval that a checkpoint falls into; times start anew."""
-        sums = [] if self._sums is None else self._sums.tolist()
-        return {"names": list(self._names), "sums": sums, "fallbacks": self._fallback_decodes}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the sums of an interval."""
-        self._names = state["names"]
-        if state["sums"]:
-            device = self._world.device
-            self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
-        if self._world.is_zero:  # whose count it was
-            self._fallback_decodes = state["fallbacks"]
-
-    def _reset(self) -> None:
-        self._sums = None
-        self._num_steps = 0
-        self._wait_s = 0.0
-        self._fallback_decodes = 0
-        self._began = time.perf_counter()
-
-
-def _describe_loader(report: StageReport) -> dict[str, float]:
-    """Return the loader's part of a line: batches that lay ready, and each stage's rate."""
-    rates = {f"loader_{stage}_images_per_s": rate for stage, rate in report.rates().items()}
-    share = report.entropy_decoded_share
-    shares = {} if share is None else {"loader_entropy_decoded_share": share}
-    cache = report.cache
-    if cache.samples:
-        shares |= {
-            "cache_hit_share": cache.hits / cache.samples,
-            "cache_fetched_mb": cache.fetched_bytes / 1e6,
-            "cache_stalls": cache.stalls,
-            "cache_stall_s": cache.stall_s,
-        }
-    return {"loader_ready_batches": report.queue_depth, **rates, **shares}

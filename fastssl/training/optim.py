@@ -266,6 +266,7 @@ class UpdateGuard:
         """Set the counters."""
         self._skipped.fill_(state["skipped"])
         self._streak.fill_(state["streak"])
+        self._tripped_at.zero_()
 
     def is_masked(self) -> Tensor:
         """Return whether the step observed last does not count: bool scalar on the device."""

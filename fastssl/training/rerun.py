@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..config import LogConfig, ProbeConfig, RunConfig, SpikeConfig
+from ..config import LogConfig, ProbeConfig, RunConfig
 from ..errors import InputError, RunFailed
 from ..runs.read import read_lines
 from ..system.signals import noting_signals
@@ -47,6 +47,8 @@ def run_again(place: Path, capsule: Capsule, config: RunConfig) -> str:
         trainer = Trainer(_set_up(config, folder, capsule), world, signals)
         held.callback(trainer.close)
         trainer.set_up()
+        trainer.rolls_back = False  # what leaps is wanted here
+        trainer.journal.begin_interval()  # each line is of one step
         position = (capsule.step - 1) * config.data.global_batch_size
         batch = world.together(lambda: trainer.loader.read_step(position))
         hashes = world.gather(hash_batch(batch))
@@ -68,7 +70,6 @@ def _set_up(config: RunConfig, folder: Path, capsule: Capsule) -> RunConfig:
         output_dir=folder,
         max_steps=capsule.step,
         log=log,
-        spike=SpikeConfig(threshold=0.0),
         probe=ProbeConfig(),
         data=dataclasses.replace(config.data, ledger=False),
     )

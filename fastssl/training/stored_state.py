@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.archives import find_wrong_archive
 
-_YOUNGER = ("spikes",)  # states from before there were these begin with the run's own
+_YOUNGER = ("spikes", "left_out")  # states from before there were these begin with the run's own
 _GLOBALS = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}
 _CONTAINERS = (dict, list, tuple)
 _MAX_STEPS = 1 << 22  # A run of a hundred million images may know a million bad ones.

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..batch import Batch
-from ..config import RunConfig, check_batch_size, flatten, identity, list_defaults
-from ..errors import InputError, RunFailed, StoppedBySignal, leave_to_another_rank
+from ..config import RunConfig, check_batch_size, flatten, list_defaults
+from ..errors import InputError, StoppedBySignal
 from ..loaders import build_loader, check_count, count_ids, count_samples, resolve_loader
 from ..models import Trunk, build_trunk
 from ..randomness import step_seed
@@ -27,16 +27,15 @@ from ..runs.directory import (
     check_entries,
     check_identity,
     compare_identities,
-    locked_run,
     read_chosen_loader,
     write_config,
 )
-from ..runs.endings import clear_endings, clear_failures, recorded_exit, stoppable
+from ..runs.endings import clear_endings, clear_failures
+from ..runs.identity import identity
 from ..shards import open_dataset
-from ..system.lifelines import has_launcher
 from ..system.signals import StopSignals, WaitedTooLong
 from ..tasks import build_task
-from ..world import World, check_device, join_world
+from ..world import World, check_device
 from .capsule import keep_capsule
 from .checkpoint import CheckpointStore
 from .continuing import Origin, check_length, check_origin, find_origin
@@ -46,72 +45,25 @@ from .journal import Journal
 from .machine import describe_rank, set_determinism, warn_of_other_machine
 from .measures import OpenProbe, open_measures, refuse_probe, take_measures
 from .meeting import check_ranks
-from .memory import DTYPES, check_memory, outline_task, read_capacity
+from .memory import check_memory, outline_task, read_capacity
 from .nonfinite import fail_on_nonfinite
 from .optim import UpdateGuard, build_optimizer, set_lr
 from .pace import Pace
-from .parallel import Buckets, join_networks, keeping_gradients
+from .parallel import Buckets, join_networks
+from .passes import Passes
 from .replay import Replay, leaving_nothing
+from .rollback import LeftOut, LossLeapt
 from .schedule import build_schedule
 from .spikes import MAX_CAPSULES, SpikeDetector
 from .start import read_start
 from .stored_state import check_fit, check_like, take_part
 from .tables import load_tables, save_tables
 from .validation import open_validation
-from .watchdog import Watchdog, record_flights
+from .watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
 _DATA_PATIENCE_S = 5.0  # after a signal
-
-
-def train(
-    config: RunConfig,
-    *,
-    owns_process: bool = False,
-    smaller_recipes: Sequence[str] = (),
-    open_probe: OpenProbe = refuse_probe,
-    trunk: Trunk | None = None,
-) -> None:
-    """Run a config to its end, or to the next stop; a run found in the directory goes on.
-
-    Args:
-        config: the run.
-        owns_process: end the process where a second Ctrl-C comes in the middle of a long step;
-            without it Python raises KeyboardInterrupt when the step's pass has ended.
-        smaller_recipes: names to offer where this one will take long.
-        open_probe: opens what probes the trunk where the config asks for that.
-        trunk: with its weights, in the place of what the config builds; the run makes it its own.
-
-    Raises:
-        InputError: for anything the user can cause, before the first step.
-        StoppedBySignal: after a signal, with everything saved.
-        RunFailed: when the loss stays non-finite or too many samples are bad.
-    """
-    if config.output_dir == Path():
-        raise InputError("--output-dir (none given) must name the run directory; set it")
-    record_flights(config.output_dir)
-    world = join_world(config.device, 20 * config.watchdog.timeout_s)
-    watchdog = Watchdog(config.watchdog.timeout_s, config.output_dir, world)
-    try:
-        with contextlib.ExitStack() as held:
-            world.on_zero(lambda: held.enter_context(locked_run(config.output_dir)))
-            signals = held.enter_context(
-                stoppable(config.output_dir, world, lambda: trainer.step, owns_process)
-            )
-            held.enter_context(watchdog.watching(signals, owns_process or has_launcher()))
-            trainer = Trainer(config, world, signals, smaller_recipes, open_probe, trunk, watchdog)
-            with recorded_exit(config.output_dir, world, lambda: trainer.step):
-                with contextlib.closing(trainer):
-                    trainer.set_up()
-                    trainer.run()
-    except (RunFailed, StoppedBySignal) as outcome:
-        # All ranks come to it together; one says it.
-        if not world.is_zero:
-            leave_to_another_rank(outcome)
-        raise
-    # Only here: taking a group down waits for ranks that may have failed.
-    world.leave()
 
 
 class Trainer:
@@ -147,6 +99,8 @@ class Trainer:
         self._given_trunk = trunk
         self.folder = config.output_dir
         self.step = 0
+        self.rolls_back = config.spike.skip_steps > 0
+        """Whether it goes back where the loss leaps."""
         self._open_files = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ set-up
@@ -171,7 +125,11 @@ class Trainer:
         # A collective call: nothing that may fail alone is in it.
         self.network = join_networks(self.task, self.config, self.world)
         self.buckets = Buckets(self.network)
+        self.passes = Passes(
+            self.config, self.task, self.network, self.scaler, self.world, self.watchdog
+        )
         self.world.together(self._open_outputs)
+        self._form = self._state()
         self._go_back(self.world.on_zero(self.store.find_newest))
         # Only now: a checkpoint of another run has been refused.
         self.world.on_zero(lambda: clear_endings(self.folder))
@@ -179,7 +137,7 @@ class Trainer:
         self.world.on_zero(
             lambda: write_config(self.folder, self.identity, settings, self.loader_choice)
         )
-        if self.origin is not None:
+        if self.origin is not None or self.rolls_back:
             self._save()  # what it began with is its own from here on
 
     def _open_loader(self) -> None:
@@ -230,10 +188,13 @@ class Trainer:
         )
 
     def _open_outputs(self) -> None:
-        self.store = CheckpointStore(self.folder / CHECKPOINTS_NAME, self.config.checkpoint.keep)
+        config = self.config
+        self.store = CheckpointStore(
+            self.folder / CHECKPOINTS_NAME, config.checkpoint.keep, config.spike.reach
+        )
         self._open_files.callback(self.store.close)
         self.keep_capsule = partial(keep_capsule, self.folder, self.loader, self.store, self.world)
-        self.journal = Journal(self.config, self.world, self.task, self.loader)
+        self.journal = Journal(config, self.world, self.task, self.loader)
         self._open_files.callback(self.journal.close)
 
     # ------------------------------------------------------------------ model
@@ -257,6 +218,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optim, self.task)
         self.guard = UpdateGuard(self.optimizer, self.task, device)
         self.spikes = SpikeDetector(config.spike)
+        self.left_out = LeftOut(config.spike)
         self.replay = Replay(config.checks.replay_every, self.task, self.world)
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=config.loss_scale, enabled=config.precision == "fp16"
@@ -302,13 +264,15 @@ class Trainer:
         check_like(identity_then, {}, "identity", path)
         compare(identity_then)
         self.step = step
-        state = check_fit(found, self._state(), self.optimizer, path)
+        own = {**self._form, "loader": self._loader_state()}
+        state = check_fit(found, own, self.optimizer, path)
         self.task.load_state_dict(state["task"])
         load_tables(self.tables, *store.read_files(step))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.guard.load_state_dict(state["guard"])
         self.spikes.load_state_dict(state["spikes"])
+        self.left_out.load_state_dict(state["left_out"])
         self.journal.load_state_dict(state)
         self.loader.load_state_dict(state["loader"])
         warn_of_other_machine(state["machine"], self.world)
@@ -316,10 +280,9 @@ class Trainer:
     def _save(self) -> None:
         """Keep what the next life needs: each rank writes its tables, rank 0 all else."""
         self.watchdog.enter("checkpoint", self.step)
-        _, tripped_at = self.guard.read()
+        _, tripped_at = self._look_back()
         if tripped_at:
             self._stop_on_nonfinite(tripped_at)
-        self._look_for_spikes()
         self.journal.sync()
         parts = save_tables(self.tables, self.store, self.step, self.world)
         if parts is None or not self.world.is_zero:
@@ -334,6 +297,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "guard": self.guard.state_dict(),
             "spikes": self.spikes.state_dict(),
+            "left_out": self.left_out.state_dict(),
             **self.journal.state_dict(),
             "loader": self._loader_state(),
             "identity": self.identity,
@@ -355,21 +319,41 @@ class Trainer:
         if config.max_steps is not None:
             last_step = min(last_step, config.max_steps)
         self.pace.announce(self.loader, self.loader_choice, self._outline, self.step, last_step)
-        batches = iter(self.loader)
-        with self.journal.show_progress(self.step, last_step), contextlib.closing(batches):
-            while self.step < last_step:
-                batch = self._next_batch(batches)
-                is_stopping, num_bad = self._agree(batch)
-                if batch is None or is_stopping:
-                    self._save_and_stop()
-                with self.pace.timing(last_step - self.step - 1):
-                    self._take_step(batch)
-                if num_bad:
-                    self.journal.add_bad_samples(batch.substitutions, self.step)
-                self._write_logs(batch, is_last=self.step == last_step)
-                if self.step % config.checkpoint.every_steps == 0:
-                    self._save()
+        with self.journal.show_progress(self.step, last_step):
+            while True:
+                try:
+                    self._train_to(last_step)
+                    break
+                except LossLeapt as leap:
+                    self._roll_back(leap)
         self._finish()
+
+    def _train_to(self, last_step: int) -> None:
+        """Take every step that is not left out; then save."""
+        while self.step < last_step:
+            end = self.left_out.find_end(self.step + 1)
+            if end is not None:
+                self._leave_out(min(end, last_step), last_step)
+                continue
+            stop = self.left_out.find_stop(self.step + 1, last_step)
+            with contextlib.closing(iter(self.loader)) as batches:
+                while self.step < stop:
+                    self._go_on(batches, last_step)
+        self._save()
+
+    def _go_on(self, batches: Iterator[Batch], last_step: int) -> None:
+        """Take the next step and write down what came of it."""
+        batch = self._next_batch(batches)
+        is_stopping, num_bad = self._agree(batch)
+        if batch is None or is_stopping:
+            self._save_and_stop()
+        with self.pace.timing(last_step - self.step - 1):
+            self._take_step(batch)
+        if num_bad:
+            self.journal.add_bad_samples(batch.substitutions, self.step)
+        self._write_logs(batch, is_last=self.step == last_step)
+        if self.step % self.config.checkpoint.every_steps == 0:
+            self._save()
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
         """Wait for a batch; None where a signal asks for a stop and none comes."""
@@ -402,7 +386,7 @@ class Trainer:
         samples = self._position(self.step)
         self.step += 1
         self.buckets.settle(
-            lambda: self._forward_backward(self._divide(batch)[0]),
+            lambda: self.passes.run_first(batch, self.step),
             leaving_nothing(self.task, self.optimizer),
         )
         set_lr(self.optimizer, self.schedule.lr_at(samples))
@@ -411,9 +395,10 @@ class Trainer:
         if self.replay.is_due(self.step):
             again = self.world.together(lambda: self.loader.read_step(samples))
             forgetting = leaving_nothing(self.task, self.optimizer)
-            totals = self.replay.take_twice(self.step, (again, batch), self._run_passes, forgetting)
+            run = partial(self.passes.run, step=self.step)
+            totals = self.replay.take_twice(self.step, (again, batch), run, forgetting)
         else:
-            totals = self._run_passes(batch)
+            totals = self.passes.run(batch, self.step)
         self.watchdog.enter("collective", self.step)
         values = torch.stack([*totals.values()]).float() / self.config.accumulation
         means = dict(zip(totals, self.world.average(values).unbind(), strict=True))
@@ -428,67 +413,80 @@ class Trainer:
         self.scaler.update()
         self.journal.add(means, is_finite, batch.fallback_decodes)
 
-    def _run_passes(self, batch: Batch) -> dict[str, Tensor]:
-        """Run a step's passes, a micro-batch after the other; return the sums of their scalars."""
-        torch.manual_seed(step_seed(self.config.seed, self.step, self.world.rank))
-        totals: dict[str, Tensor] = {}
-        parts = self._divide(batch)
-        for number, part in enumerate(parts):
-            with keeping_gradients(self.network, number < len(parts) - 1):
-                for name, value in self._forward_backward(part).items():
-                    totals[name] = totals[name] + value if name in totals else value
-        return totals
+    # ------------------------------------------------------------------ back and on
 
-    def _divide(self, batch: Batch) -> list[Batch]:
-        count = self.config.accumulation
-        size = len(batch) // count
-        return [batch.rows(i * size, (i + 1) * size) for i in range(count)]
+    def _roll_back(self, leap: LossLeapt) -> None:
+        """Go back to before the steps around one whose loss leapt; they will be left out."""
+        self.watchdog.enter("checkpoint", self.step)
+        first, last = self.left_out.add(leap.step)
+        before = self.world.on_zero(lambda: self.store.go_back(first))
+        self.world.together(lambda: self._load(before))
+        self.journal.go_back(before, leap, first, last)
 
-    def _forward_backward(self, part: Batch) -> dict[str, Tensor]:
-        config, device = self.config, self.world.device
-        dtype = DTYPES[config.precision]
-        self.watchdog.enter("forward", self.step)
-        inputs = self.task.prepare(self.task.keep_known(part), config.seed, dtype)
-        with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
-            scalars = self.network(inputs)
-        self.watchdog.enter("backward", self.step)
-        self.scaler.scale(scalars["loss"] / config.accumulation).backward()
-        return {name: value.detach() for name, value in scalars.items()}
+    def _leave_out(self, end: int, last_step: int) -> None:
+        """Pass over the steps up to one: they keep their numbers and their samples."""
+        self.journal.leave_out(self.step + 1, end)
+        self.step = end
+        self.loader.load_state_dict(self._loader_state())
+        if end == last_step:
+            self._write_metrics(is_last=True)
+        self._save()
 
     # ------------------------------------------------------------------ after a step
 
     def _write_logs(self, batch: Batch, is_last: bool) -> None:
         self.journal.write_step(batch, self.step)
         if self.step % self.config.log.every_steps == 0 or is_last:
-            self.watchdog.enter("logs", self.step)
-            self._look_for_spikes()
-            skipped, tripped_at = self.guard.read()
-            lr = self.schedule.lr_at(self._position(self.step - 1))
-            test = partial(
-                take_measures, self.measures, self.step, is_last, self.signals, self.watchdog
-            )
-            counts = {"skipped": skipped, "spikes": self.spikes.count}
-            self.journal.write_metrics(self.step, lr, counts, test)
-            if tripped_at:
-                self._stop_on_nonfinite(tripped_at)
+            self._write_metrics(is_last)
         if self.journal.has_pictures(self.step, is_last):
             self.watchdog.enter("pictures", self.step)
             self.journal.write_pictures(batch, self.step)
 
-    def _look_for_spikes(self) -> None:
+    def _write_metrics(self, is_last: bool) -> None:
+        self.watchdog.enter("logs", self.step)
+        skipped, tripped_at = self._look_back()
+        lr = self.schedule.lr_at(self._position(self.step - 1))
+        test = partial(
+            take_measures, self.measures, self.step, is_last, self.signals, self.watchdog
+        )
+        counts = {"skipped": skipped, "spikes": self._count_spikes()}
+        self.journal.write_metrics(self.step, lr, counts, test)
+        if tripped_at:
+            self._stop_on_nonfinite(tripped_at)
+
+    def _look_back(self) -> tuple[int, int]:
+        """Look at the losses since the last look.
+
+        Returns:
+            Updates skipped so far, and the step that tripped the guard, or 0.
+
+        Raises:
+            LossLeapt: at the first bad step of a run that goes back then.
+        """
+        skipped, tripped_at = self.guard.read()
         for spike in self.spikes.look():
+            if self.rolls_back and 0 < tripped_at < spike.step:
+                break
             self.journal.add_spike(spike)
-            if self.spikes.count <= MAX_CAPSULES:
+            if self._count_spikes() <= MAX_CAPSULES:
                 self.keep_capsule("spike", spike.step, spike.loss)
+            if self.rolls_back:
+                raise LossLeapt(spike.step, spike.loss)
+        if self.rolls_back and tripped_at:
+            self.keep_capsule("nonfinite", tripped_at, None)
+            raise LossLeapt(tripped_at, None)
+        return skipped, tripped_at
+
+    def _count_spikes(self) -> int:
+        return self.spikes.count + len(self.left_out)
 
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
         batch = self.keep_capsule("nonfinite", tripped_at, None)
         fail_on_nonfinite(self.folder, tripped_at, batch, self.task, self.world)
 
     def _finish(self) -> None:
-        """Save the last step and export the trunk; then say whether data held the run up."""
+        """Export the trunk; then say whether data held the run up."""
         config = self.config
-        self._save()
         self.store.wait()
         self.watchdog.enter("end", self.step)
         if self.world.is_zero:

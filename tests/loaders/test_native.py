@@ -21,12 +21,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fastssl.config import LoaderConfig, RunConfig, identity
+from fastssl.config import LoaderConfig, RunConfig
 from fastssl.errors import InputError
 from fastssl.extension import load_extension
 from fastssl.loaders import build_loader
 from fastssl.loaders.reference import cut_views
 from fastssl.ops.jpeg import decode_views, has_jpeg, pack_views, require_jpeg
+from fastssl.runs.identity import identity
 from fastssl.shards import open_dataset
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.picture import open_picture, to_upright_rgb

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastssl.config import LoaderConfig, RunConfig, flatten, identity
+from fastssl.config import LoaderConfig, RunConfig, flatten
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
+from fastssl.runs.identity import identity
 from fastssl.shards import open_dataset
 from fastssl.shards.target_files import open_target_file, write_target_file
 from fastssl.shards.targets import TargetSpec

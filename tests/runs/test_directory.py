@@ -10,11 +10,12 @@ import pytest
 from fastssl.batch import Substitution
 from fastssl.commands.frame import run_command
 from fastssl.commands.train import main
-from fastssl.config import flatten, identity, list_defaults
+from fastssl.config import flatten, list_defaults
 from fastssl.errors import InputError, RunFailed
 from fastssl.runs import directory as run_directory
 from fastssl.runs.directory import check_entries, check_identity, locked_run, write_config
 from fastssl.runs.endings import record_refusal
+from fastssl.runs.identity import identity
 from fastssl.shards.manifest import read_manifest
 from fastssl.studies import build_recipe
 from fastssl.training.bad_samples import BadSampleAccount

@@ -9,9 +9,9 @@ import io
 import numpy as np
 import pytest
 
-from fastssl.config import identity
 from fastssl.errors import InputError
 from fastssl.models import build_trunk
+from fastssl.runs.identity import identity
 from fastssl.studies import build_recipe
 from fastssl.tasks import Jigsaw, JigsawConfig
 from fastssl.tasks.permutation_files import read_permutations
