@@ -13,6 +13,10 @@ from fastssl.studies import build_recipe
 from fastssl.training import train
 
 BATCH = 8  # 47 samples: steps 6 and 12 cross an epoch's border
+# So low that noise is a leap; nothing is said before step 6.
+EAGER = {"threshold": 1.0, "window": 10, "skip_steps": 3, "max_rollbacks": 99}
+LEAPING = {"optim": {"lr": 0.4}, "schedule": {"epochs": 5}, "spike": EAGER}
+"""A run of 30 steps that goes back again and again."""
 
 
 def make_config(dataset_path, output_dir, **changes):

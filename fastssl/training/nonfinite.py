@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from ..batch import Batch
 from ..errors import RunFailed
@@ -15,13 +16,16 @@ from ..tasks import Task
 from ..world import World
 
 
-def fail_on_nonfinite(folder: Path, step: int, batch: Batch, task: Task, world: World) -> NoReturn:
+def fail_on_nonfinite(
+    folder: Path, step: int, batch: Batch, loss: Tensor, task: Task, world: World
+) -> NoReturn:
     """Save the batch that tripped the guard and the weights that it met, then stop; on all ranks.
 
     Args:
         folder: the run directory.
         step: that tripped the guard.
         batch: of this rank at that step.
+        loss: of this rank alone over that batch, a scalar.
         task: with the weights of before.
         world: the ranks.
 
@@ -41,9 +45,11 @@ def fail_on_nonfinite(folder: Path, step: int, batch: Batch, task: Task, world: 
         capsule["task"] = dict(task.state_dict())
     with published(place / f"rank{world.rank}.pt") as file:
         torch.save(capsule, file)
-    world.gather(None)  # every rank's part is written before one of them leaves
+    # Every rank's part is written before one of them leaves.
+    own = [rank for rank, is_bad in enumerate(world.gather(not loss.isfinite())) if is_bad]
+    whose = f" (by rank {', '.join(map(str, own))} alone)" if len(own) < world.size and own else ""
     raise RunFailed(
-        f"the loss was not finite at step {step} and the one before; the weights are those before "
-        f"them, batch and weights stand in {place}; lower --optim.lr or raise the warm-up in a new "
-        "--output-dir"
+        f"the loss was not finite at step {step}{whose} and the one before; the weights are those "
+        f"before them, batch and weights stand in {place}; lower --optim.lr or raise the warm-up "
+        "in a new --output-dir, or see --spike.skip-steps"
     )

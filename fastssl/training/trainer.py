@@ -236,33 +236,24 @@ class Trainer:
         self.journal.begin(self.step, has_checkpoint=step is not None, origin=origin)
 
     def _load(self, step: int) -> None:
-        def compare(then: dict[str, Any]) -> None:
-            compare_identities(self.folder, then, self.identity, self.defaults)
-
-        self._take_over(self.store, step, compare)
+        self._take_over(self.store, step, partial(compare_identities, self.folder))
 
     def _begin_with(self, origin: Origin) -> None:
         check_length(origin, self.config.schedule.epochs, self.schedule.total_steps)
+        self._take_over(origin.store, origin.step, partial(check_origin, origin))
 
-        def compare(then: dict[str, Any]) -> None:
-            check_origin(origin, then, self.identity, self.defaults)
-
-        self._take_over(origin.store, origin.step, compare)
-
-    def _take_over(
-        self, store: CheckpointStore, step: int, compare: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def _take_over(self, store: CheckpointStore, step: int, compare: Callable[..., None]) -> None:
         """Become what a checkpoint holds.
 
         Args:
             store: where it stands.
             step: of the checkpoint.
-            compare: refuses the identity of a run that it cannot be of.
+            compare: takes its identity, this run's and the defaults; refuses what does not fit.
         """
         path, found = store.path_of(step), store.load(step)
         identity_then = take_part(found, "identity", path)
         check_like(identity_then, {}, "identity", path)
-        compare(identity_then)
+        compare(identity_then, self.identity, self.defaults)
         self.step = step
         own = {**self._form, "loader": self._loader_state()}
         state = check_fit(found, own, self.optimizer, path)
@@ -482,7 +473,9 @@ class Trainer:
 
     def _stop_on_nonfinite(self, tripped_at: int) -> None:
         batch = self.keep_capsule("nonfinite", tripped_at, None)
-        fail_on_nonfinite(self.folder, tripped_at, batch, self.task, self.world)
+        with leaving_nothing(self.task, self.optimizer):
+            loss = self.passes.run(batch, tripped_at)["loss"]
+        fail_on_nonfinite(self.folder, tripped_at, batch, loss, self.task, self.world)
 
     def _finish(self) -> None:
         """Export the trunk; then say whether data held the run up."""

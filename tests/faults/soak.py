@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +26,11 @@ BETWEEN_S = (2.0, 20.0)
 """From one kill to the next."""
 # The schedule is as long in both runs; how far they go is known when the killing has ended.
 LONG = ["--schedule.epochs", "100000"]
+LEAPING = [
+    *("--spike.threshold", "2", "--spike.window", "50", "--spike.skip-steps", "6"),
+    *("--spike.max-rollbacks", "10000"),
+]
+"""Noise is a leap now and then, and the run goes back."""
 STARTING, STUCK = "the run does not start", "processes outlive their launcher"
 
 
@@ -66,12 +73,13 @@ def compare_runs(whole: Path, killed: Path, last: int) -> str:
     return "" if trunks[0] == trunks[1] else "the exported trunks differ"
 
 
-def soak(folder: Path, rng: random.Random) -> Outcomes:
+def soak(folder: Path, rng: random.Random, extra: Sequence[str] = ()) -> Outcomes:
     """Kill for some minutes; each life has to get on; then go to the end, and compare."""
     dataset, killed, whole = make_dataset(folder), folder / "killed", folder / "whole"
+    options = [*LONG, *extra]
     ends, newest = time.monotonic() + 60 * MINUTES, 0
     while time.monotonic() < ends:
-        process = Child(words(dataset, killed, [*LONG, "--max-steps", "100000000"]), ranks=2)
+        process = Child(words(dataset, killed, [*options, "--max-steps", "100000000"]), ranks=2)
         time.sleep(rng.uniform(*BETWEEN_S))
         has_ended = process.poll() is not None
         kill_some(process, rng)
@@ -80,19 +88,30 @@ def soak(folder: Path, rng: random.Random) -> Outcomes:
             continue
         steps = [int(path.name) for path in (killed / "checkpoints").glob("0*") if path.is_dir()]
         before, newest = newest, max([0, *(step for step in steps if step < 10**8)])
-        yield "" if newest >= before else f"step {before} was saved, {newest} is the newest"
+        has_lost = newest < before and not extra  # what leaps goes back
+        yield f"step {before} was saved, {newest} is the newest" if has_lost else ""
     last = -(-(newest + 50) // NUM_SAMPLES) * NUM_SAMPLES  # ends with an epoch
     for place in (killed, whole):
-        process = Child(words(dataset, place, [*LONG, "--max-steps", str(last)]), ranks=2)
+        process = Child(words(dataset, place, [*options, "--max-steps", str(last)]), ranks=2)
         # The undisturbed run has to do what the other did in all its lives.
         process.wait(timeout=HANGS_AFTER_S + 180 * MINUTES)
     told = json.loads((killed / "exit.json").read_text())
+    lines = (killed / "metrics.jsonl").read_text().splitlines()
+    num_back = sum('"rollback"' in line for line in lines)
+    if extra and not num_back:
+        yield "the loss never leapt"
     print(
-        f"     step {last}, epoch {last * BATCH / NUM_SAMPLES:.0f}, ended with {told}", flush=True
+        f"     step {last}, epoch {last * BATCH / NUM_SAMPLES:.0f}, {num_back} times back, "
+        f"ended with {told}",
+        flush=True,
     )
     yield compare_runs(whole, killed, last)
 
 
 def list_cases() -> list[Case]:
     """Return the cases of this module."""
-    return [Case("two ranks killed at random, compared in the end", 0, soak)]
+    leaping = partial(soak, extra=LEAPING)
+    return [
+        Case("two ranks killed at random, compared in the end", 0, soak),
+        Case("two ranks that go back where the loss leaps, killed alike", 0, leaping),
+    ]

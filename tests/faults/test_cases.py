@@ -31,7 +31,7 @@ def test_a_few_tries_lose_nothing(tmp_path, case):
 def test_a_soak_of_seconds_equals_the_undisturbed_run(tmp_path, monkeypatch):
     monkeypatch.setattr(soak, "MINUTES", 0.1)
     monkeypatch.setattr(soak, "BETWEEN_S", (1.0, 3.0))
-    (case,) = soak.list_cases()
+    case = soak.list_cases()[-1]
     assert run_case(case, tmp_path).lost == []
 
 

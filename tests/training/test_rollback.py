@@ -21,6 +21,8 @@ from fastssl.world import join_world
 from tests.nursery import run_child
 from tests.small_runs import (
     BATCH,
+    EAGER,
+    LEAPING,
     assert_equal_states,
     crash_after,
     load_state,
@@ -28,9 +30,6 @@ from tests.small_runs import (
     read_lines,
 )
 
-# So low that noise is a leap; nothing is said before step 6.
-EAGER = {"threshold": 1.0, "window": 10, "skip_steps": 3, "max_rollbacks": 99}
-LEAPING = {"optim": {"lr": 0.4}, "schedule": {"epochs": 5}, "spike": EAGER}
 STEPS = 30
 
 
