@@ -108,15 +108,12 @@ class Journal:
             self._metrics.write({"event": "resume", "step": step})
             _log.info("going on after step %d", step)
         if self._config.log.tensorboard:
-            self._open_board(step)
+            # Imported by the rank that draws curves: it brings half a second of other packages.
+            from torch.utils.tensorboard import SummaryWriter
 
-    def _open_board(self, step: int) -> None:
-        # Imported by the rank that draws curves: it brings half a second of other packages.
-        from torch.utils.tensorboard import SummaryWriter
-
-        # What a run does again is purged: it is of a life, or a path, that was lost.
-        self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
-        self._files.callback(self._board.close)
+            # What a resumed run does again is purged: it is of a life that was lost.
+            self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
+            self._files.callback(self._board.close)
 
     def go_back(self, step: int, leap: LossLeapt, first: int, last: int) -> None:
         """Cut the files of all ranks to the step of a rollback; a collective call.
@@ -134,8 +131,11 @@ class Journal:
             self._metrics.write({**event, "first": first, "last": last})
             _log.warning("going back to step %d, and on without steps %d to %d", step, first, last)
             if self._board is not None:
-                self._board.close()
-                self._open_board(step)
+                from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+                # As for a resumed run: what stands behind the step is purged.
+                begins = Event(session_log=SessionLog(status=SessionLog.START))
+                self._board._get_file_writer().add_event(begins, step + 1)
 
         self._world.on_zero(cut)
         if self._bar is not None:
