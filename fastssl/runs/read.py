@@ -81,6 +81,8 @@ class Run(Documented):
     """The logged steps of ``metrics.jsonl``, in order; of very many an even choice."""
     num_resumes: int = 0
     """How often the run went on after a stop."""
+    num_left_out: int = 0
+    """Steps that it passed over for a loss that leapt there."""
     pictures: tuple[LoggedPicture, ...] = ()
     """The first and the newest picture of each place in TensorBoard's log."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -118,10 +120,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     lines: list[dict[str, Any]] = []
     names: set[str] = set()
     last: dict[str, Any] | None = None
-    num_resumes, stride, number = 0, 1, 0
+    num_resumes, num_left_out, stride, number = 0, 0, 1, 0
     for line in read_lines(folder):
         if "event" in line:
             num_resumes += line["event"] == "resume"
+            num_left_out += _count_left_out(line)
             continue
         names.update([key for key in line if key not in names][: MAX_NAMES - len(names)])
         last = line = {key: value for key, value in line.items() if key in names}
@@ -138,11 +141,19 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         shown,
         tuple(lines),
         num_resumes,
+        num_left_out,
         tuple(_read_pictures(folder / TENSORBOARD_NAME)),
         _read_settings(folder / CONFIG_NAME),
         read_ending(folder),
         _read_digest(folder / CONFIG_NAME),
     )
+
+
+def _count_left_out(line: dict[str, Any]) -> int:
+    first, last = line.get("first"), line.get("step")
+    if line["event"] != "left_out" or not isinstance(first, int) or not isinstance(last, int):
+        return 0
+    return last + 1 - first if 0 < first <= last < 2**63 else 0
 
 
 def _read_digest(path: Path) -> str:

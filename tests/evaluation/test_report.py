@@ -71,6 +71,13 @@ def test_curves_of_many_runs_differ_in_colour_or_dash_and_have_room_for_their_na
     assert height(many) > height(few)
 
 
+def test_steps_passed_over_are_told_of_runs_that_did(tmp_path, run):
+    plain = build(tmp_path, runs=[run])
+    left_out = build(tmp_path, runs=[dataclasses.replace(run, num_left_out=1234)])
+    assert "passed over" not in plain
+    assert ", 1,234 of them passed over" in left_out
+
+
 def test_page_needs_nothing_from_outside(tmp_path, run):
     source = build(
         tmp_path,

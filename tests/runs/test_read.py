@@ -41,6 +41,13 @@ def test_run_gives_curves_and_counts_resumes(run):
     assert found.names() == ["step", "loss"]
 
 
+def test_steps_that_were_left_out_are_counted(run):
+    append(run, b'{"event": "left_out", "step": 9, "first": 7}\n')
+    append(run, b'{"event": "left_out", "step": 12, "first": 12}\n')
+    append(run, b'{"event": "left_out", "step": "x", "first": 1e99}\n{"event": "left_out"}\n')
+    assert read_run(run).num_left_out == 4
+
+
 @pytest.mark.parametrize(
     "tail",
     [

@@ -148,7 +148,7 @@ def _runs_table(shown: Sequence[Metric], runs: Sequence[Run]) -> str:
             [
                 run.name,
                 _describe_ending(run),
-                f"{last['step']:,}",
+                _describe_steps(run),
                 f"{last.get('samples') or 0:,}",
                 f"{last.get('epoch') or 0:.1f}",
                 *(_last(run, metric) for metric in shown),
@@ -157,6 +157,11 @@ def _runs_table(shown: Sequence[Metric], runs: Sequence[Run]) -> str:
             ]
         )
     return table(header, rows, num_words=2)
+
+
+def _describe_steps(run: Run) -> str:
+    passed = f", {run.num_left_out:,} of them passed over" if run.num_left_out else ""
+    return f"{run.lines[-1]['step']:,}{passed}"
 
 
 def _last(run: Run, metric: Metric) -> str:
