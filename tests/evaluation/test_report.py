@@ -73,9 +73,12 @@ def test_curves_of_many_runs_differ_in_colour_or_dash_and_have_room_for_their_na
 
 def test_steps_passed_over_are_told_of_runs_that_did(tmp_path, run):
     plain = build(tmp_path, runs=[run])
-    left_out = build(tmp_path, runs=[dataclasses.replace(run, num_left_out=1234)])
+    last = {**run.lines[-1], "step": 4000, "samples": 64000}
+    lines = (*run.lines[:-1], last)
+    left_out = build(tmp_path, runs=[dataclasses.replace(run, lines=lines, num_left_out=1234)])
     assert "passed over" not in plain
-    assert ", 1,234 of them passed over" in left_out
+    assert "4,000, 1,234 of them passed over" in left_out
+    assert f"{(4000 - 1234) * 16:,}" in left_out  # images seen
 
 
 def test_page_needs_nothing_from_outside(tmp_path, run):

@@ -149,7 +149,7 @@ def _runs_table(shown: Sequence[Metric], runs: Sequence[Run]) -> str:
                 run.name,
                 _describe_ending(run),
                 _describe_steps(run),
-                f"{last.get('samples') or 0:,}",
+                f"{_count_seen(run):,}",
                 f"{last.get('epoch') or 0:.1f}",
                 *(_last(run, metric) for metric in shown),
                 f"{run.num_resumes}",
@@ -157,6 +157,11 @@ def _runs_table(shown: Sequence[Metric], runs: Sequence[Run]) -> str:
             ]
         )
     return table(header, rows, num_words=2)
+
+
+def _count_seen(run: Run) -> int:
+    step, samples = run.lines[-1]["step"], int(run.lines[-1].get("samples") or 0)
+    return samples * max(step - run.num_left_out, 0) // step if step else samples
 
 
 def _describe_steps(run: Run) -> str:
