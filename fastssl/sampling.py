@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from .counts import spell_number
 from .errors import InputError, nearest
 from .extension import load_extension
 from .fields import Checked, Range
@@ -77,8 +78,9 @@ def count_remaining(num_samples: int, num_held_out: int) -> int:
     """
     if not 1 <= num_held_out < num_samples:
         raise InputError(
-            f"data.hold_out ({num_held_out}) must be less than the {num_samples} samples in use; "
-            "set --data.hold-out to fewer, or to 0 for none"
+            f"data.hold_out ({num_held_out}) must be less than the "
+            f"{spell_number(num_samples, 'sample')} in use; set --data.hold-out to fewer, or to 0 "
+            "for none"
         )
     return num_samples - num_held_out
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from .counts import spell_number
 from .errors import InputError, leave_to_another_rank
 from .system.cpus import local_world_size
 from .system.lifelines import die_with_launcher
@@ -212,8 +213,9 @@ def check_device(device: str, world: World) -> None:
         return
     if num_gpus:
         raise InputError(
-            f"{num_ranks} ranks on this machine have {num_gpus} GPU(s); start torchrun with "
-            f"--nproc-per-node {num_gpus} or fewer, or set --device cpu"
+            f"{num_ranks} ranks on this machine have "
+            f"{spell_number(num_gpus, 'GPU')}; start torchrun with --nproc-per-node {num_gpus} or "
+            "fewer, or set --device cpu"
         )
     if device == "cuda":
         raise InputError("device ('cuda') needs a GPU that torch can use; set --device cpu")

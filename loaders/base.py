@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..batch import Batch
 from ..config import LoaderConfig, check_batch_size
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..sampling import HoldOut, SampleOrder, count_remaining, list_positions
 from ..shards import ShardDataset
@@ -414,8 +415,8 @@ def count_ids(config: LoaderConfig, available: int) -> int:
     """
     if config.max_samples > available:
         raise InputError(
-            f"data.max_samples ({config.max_samples}) must not exceed the dataset's {available} "
-            f"samples; set --data.max-samples to {available} or less"
+            f"data.max_samples ({config.max_samples}) must not exceed the dataset's "
+            f"{spell_number(available, 'sample')}; set --data.max-samples to {available} or less"
         )
     return config.max_samples or available
 
@@ -467,8 +468,8 @@ def check_count(config: LoaderConfig, num_samples: int, multiple: int = 1) -> No
         remedy = f"set --data.global-batch-size to {most} or less" if most else "take fewer ranks"
         raise InputError(
             f"global_batch_size ({config.global_batch_size}) is larger than the dataset "
-            f"({num_samples} samples), so samples would repeat in a batch; {remedy}, or allow it "
-            "by --data.allow-repeat-in-batch true"
+            f"({spell_number(num_samples, 'sample')}), so samples would repeat in a batch; "
+            f"{remedy}, or allow it by --data.allow-repeat-in-batch true"
         )
 
 

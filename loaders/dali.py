@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..shards import BadSample, Payload, SampleFlags
 from ..shards.agreement import is_as_said
@@ -97,8 +98,9 @@ class DaliLoader(Loader):
         num_gpus = torch.cuda.device_count()
         if (device.index or 0) >= num_gpus:
             raise InputError(
-                f"device ('{self.device}') is not there, torch sees {num_gpus} GPUs; use device "
-                "cpu, or see that the driver runs and CUDA_VISIBLE_DEVICES names the GPU"
+                f"device ('{self.device}') is not there, torch sees "
+                f"{spell_number(num_gpus, 'GPU')}; use device cpu, or see that the driver runs and "
+                "CUDA_VISIBLE_DEVICES names the GPU"
             )
 
     def _reserve(self) -> Buffers:

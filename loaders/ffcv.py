@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..shards import BadSample
 from ..shards.agreement import decode_as_said, is_as_said
@@ -65,9 +66,9 @@ class FfcvLoader(Loader):
         self.decode = _build_decoder()
         self.beton = Beton(path, self.dataset.digest, self.dataset.num_samples)
         _log.info(
-            "beton: %d samples (%s); their rows, %d bytes each, take %.1f MB of page cache, once "
-            "for all ranks of a machine",
-            self.beton.num_samples,
+            "beton: %s (%s); their rows, %d bytes each, take %.1f MB of page cache, once for all "
+            "ranks of a machine",
+            spell_number(self.beton.num_samples, "sample"),
             self.beton.about.encode,
             ROW.itemsize,
             self.beton.num_samples * ROW.itemsize / 1e6,

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..ops.jpeg import pack_views, require_jpeg
 from ..shards import BadSample
@@ -116,8 +117,8 @@ class NativeLoader(Loader):
             )
         except RuntimeError as error:
             raise RunFailed(
-                f"loader native: {self.num_threads} threads cannot be started ({error}); lower "
-                "--data.num-threads, or raise the limit (ulimit -u)"
+                f"loader native: {spell_number(self.num_threads, 'thread')} cannot be started "
+                f"({error}); lower --data.num-threads, or raise the limit (ulimit -u)"
             ) from None
         # Stopping the pool ends the waiting in the other thread, however long a disk stalls.
         work = self._work(plans, buffers, pool, spill)
@@ -140,9 +141,9 @@ class NativeLoader(Loader):
             return
         self._has_told_of_refused = True
         _log.warning(
-            "loader native: entry points of %d samples of a batch are damaged or of other images; "
-            "they are decoded without, more slowly: make them again by fastssl entry-points %s",
-            count,
+            "loader native: entry points of %s of a batch are damaged or of other images; what "
+            "has none is decoded more slowly: make them again by fastssl entry-points %s",
+            spell_number(count, "sample"),
             self.dataset.path,
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..batch import Batch
+from ..counts import spell_number
 from ..stages import STAGES, CacheUse
 
 STARVED_SHARE = 0.02
@@ -152,8 +153,7 @@ def describe_data(name: str, wait_share: float, report: StageReport) -> str:
         return f"{waited}; loader {name} measured no stage"
     rates = report.rates()
     rate = f"{stage}, the slowest stage of loader {name}, does {rates[stage]:,.0f} images/s"
-    workers = report.workers.get(stage, 1)
-    rate += f" with {workers} worker{'s' if workers > 1 else ''}"
+    rate += f" with {spell_number(report.workers.get(stage, 1), 'worker')}"
     if wait_share <= STARVED_SHARE:
         return f"{waited}: data is no bottleneck ({rate})"
     return f"{waited}: {rate}; remedy: {REMEDIES[stage]}"

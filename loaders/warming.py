@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import LoaderConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..sampling import NEVER, SampleOrder
 from ..shards import ShardDataset
@@ -66,9 +67,10 @@ class Warming:
             beside = int(config.cache_gb * 1e9) - cache.num_bytes
             raise InputError(
                 f"data.cache_gb ({config.cache_gb:g}) is less than what the batches under way take "
-                f"({ranks} ranks x {batches_under_way + 2} batches x {batch_size} samples of "
-                f"{mean / 1e6:.2f} MB); set --data.cache-gb to {_round_up(least + beside)} or "
-                "more, or make batches smaller"
+                f"({spell_number(ranks, 'rank')} x "
+                f"{spell_number(batches_under_way + 2, 'batch', 'batches')} x "
+                f"{spell_number(batch_size, 'sample')} of {mean / 1e6:.2f} MB); set "
+                f"--data.cache-gb to {_round_up(least + beside)} or more, or make batches smaller"
             )
         self._ahead_bytes = min(MAX_AHEAD_BYTES, cache.num_bytes // (4 * ranks))
         cache.takes_along = self._fits_along(config)

@@ -25,6 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..shards.picture import open_picture
 from ..system.cpus import local_world_size
@@ -72,13 +73,16 @@ class WebDatasetLoader(Loader):
         room = os.statvfs("/dev/shm")
         available = room.f_bavail * room.f_frsize
         if num_batches * batch_bytes > available:
-            workers = f"{self.num_threads} workers x {self.config.prefetch_batches} ready"
+            workers = (
+                f"{spell_number(self.num_threads, 'worker')} x {self.config.prefetch_batches} ready"
+            )
             others = BatchBuffers.count(0)
             raise InputError(
-                f"/dev/shm ({available >> 20} MiB free) must hold {num_batches} batches of "
-                f"{batch_bytes / 2**20:.1f} MiB, {num_ranks} rank(s) x ({workers} + {others}); "
-                f"enlarge it (docker run --shm-size=8g) or lower --data.num-threads, "
-                f"--data.prefetch-batches or the batch"
+                f"/dev/shm ({available >> 20} MiB free) must hold "
+                f"{spell_number(num_batches, 'batch', 'batches')} of {batch_bytes / 2**20:.1f} "
+                f"MiB, {spell_number(num_ranks, 'rank')} x ({workers} + {others}); enlarge it "
+                "(docker run --shm-size=8g) or lower --data.num-threads, --data.prefetch-batches "
+                "or the batch"
             )
 
 
@@ -113,9 +117,9 @@ class _Workers:
             if not isinstance(error, OSError):
                 raise
             raise RunFailed(
-                f"loader webdataset: {loader.num_threads} workers cannot be started "
-                f"({error.strerror}); lower --data.num-threads, or raise the limit (ulimit -n: "
-                "each takes a few files, ulimit -u: each is a process)"
+                f"loader webdataset: {spell_number(loader.num_threads, 'worker')} cannot be "
+                f"started ({error.strerror}); lower --data.num-threads, or raise the limit (ulimit "
+                "-n: each takes a few files, ulimit -u: each is a process)"
             ) from None
         self._processes = set(multiprocessing.active_children()) - before
 

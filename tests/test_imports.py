@@ -21,6 +21,7 @@ LEAVES = {
     "average_precision",
     "batch",
     "config",
+    "counts",
     "errors",
     "extension",
     "fields",

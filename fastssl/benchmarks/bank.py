@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from ..commands.frame import check_json_path, parse_arguments
+from ..counts import spell_number
 from ..fields import Checked, Count, NumThreads, Range, Rounds
 from ..models import build_trunk
 from ..tasks.memory_bank import NUM_VIEWS, MemoryBank
@@ -117,9 +118,10 @@ def main(arguments: Sequence[str]) -> None:
         "grown_bytes": grown,
     }
     print(
-        f"{content['machine']}, torch {content['torch']}, {content['threads']} threads; "
-        f"{options.rows:,} rows of 2 x {content['features']}: {num_bytes / MB:.0f} MB, the process "
-        f"grew by {grown / MB:.0f} MB at most"
+        f"{content['machine']}, torch {content['torch']}, "
+        f"{spell_number(content['threads'], 'thread')}; {spell_number(options.rows, 'row')} of 2 x "
+        f"{content['features']}: {num_bytes / MB:.0f} MB, the process grew by {grown / MB:.0f} MB "
+        "at most"
     )
     for kind, what in enumerate(("seconds", "cpu_seconds")):
         bank_s, trunk_s = ([times[kind] for times in rounds[key]] for key in ("bank", "trunk"))

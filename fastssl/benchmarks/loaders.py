@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from ..commands.frame import check_json_path, parse_arguments
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import Checked, Count, NumThreads, Range, Rounds
 from ..shards import open_dataset
@@ -237,9 +238,10 @@ def describe(config: BenchLoaders) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print a table."""
     print(
-        f"{result['samples']} samples ({result['encoding']}, {result['kb_per_image']} kB), "
-        f"{result['cores']} cores, {result['threads']} threads each, batch {result['batch_size']}, "
-        f"median of {result['rounds']} rounds of {result['images']} images"
+        f"{spell_number(result['samples'], 'sample')} ({result['encoding']}, "
+        f"{result['kb_per_image']} kB), {spell_number(result['cores'], 'core')}, "
+        f"{spell_number(result['threads'], 'thread')} each, batch {result['batch_size']}, median "
+        f"of {spell_number(result['rounds'], 'round')} of {spell_number(result['images'], 'image')}"
     )
     print(f"{'loader':12} {'images/s':>9} {'spread':>13} {'a core':>8} {'CPU ms':>7} {'MB':>6}")
     for row in sorted(result["rows"], key=lambda row: -row["img_per_s"]):
@@ -268,7 +270,7 @@ def recommend(config: BenchLoaders, result: dict[str, Any]) -> str:
         advice += f", {enough} for the {config.needed:.0f} that the training takes"
         if rate < config.needed:
             cores = -(-config.needed // best["img_per_s_per_core"])
-            advice += f"; {cores:.0f} cores would do"
+            advice += f"; {spell_number(int(cores), 'core')} would do"
     if result["encoding"] == "keep" and (not config.needed or rate < config.needed):
         advice += "; pictures stored smaller decode faster: fastssl make-shards --encode resized"
     return advice
@@ -291,7 +293,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for place, (value, row) in enumerate(zip(values, rows, strict=True)):
         axes.text(row["spread"][1], place, f"  {value:,.0f}", va="center", fontsize=9)
     axes.set_xlim(0, 1.15 * max(row["spread"][1] for row in rows))
-    axes.set_xlabel(f"images/s, {result['threads']} threads, {result['cores']} cores")
+    axes.set_xlabel(
+        f"images/s, {spell_number(result['threads'], 'thread')}, "
+        f"{spell_number(result['cores'], 'core')}"
+    )
     axes.set_title(
         f"{rows[0]['views']}, {result['encoding']}, {result['kb_per_image']} kB an image"
         + (", cold cache" if rows[0]["cold"] else ""),

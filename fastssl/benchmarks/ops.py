@@ -22,6 +22,7 @@ import torch
 
 from .. import ops
 from ..commands.frame import check_json_path, parse_arguments
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, NumThreads, Range, Rounds
 from ..models.input_spec import LAB_SCALES
@@ -435,9 +436,10 @@ def main(arguments: Sequence[str]) -> None:
         "rows": [],
     }
     print(
-        f"{content['machine']}, {content['cores']} cores, {content['threads']} threads, torch "
-        f"{content['torch']}; batch {options.batch_size}; median of {options.rounds} rounds, all "
-        "sides in turn"
+        f"{content['machine']}, {spell_number(content['cores'], 'core')}, "
+        f"{spell_number(content['threads'], 'thread')}, torch {content['torch']}; batch "
+        f"{options.batch_size}; median of {spell_number(options.rounds, 'round')}, all sides in "
+        "turn"
     )
     print(
         f"{'row':58} {'compiled/s':>12} {'reference/s':>12} {'ratio':>7} {'spread':>13} "

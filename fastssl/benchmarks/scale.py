@@ -30,6 +30,7 @@ import tyro
 
 from ..commands.frame import check_json_path, parse_arguments
 from ..config import LoaderConfig
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import Checked, NumThreads, Range, Rounds
 from ..loaders import build_loader
@@ -145,8 +146,8 @@ def long_dataset(config: BenchScale) -> Iterator[Path]:
         with contextlib.closing(open_dataset(folder)) as dataset:
             if len(dataset) != config.samples:
                 raise InputError(
-                    f"--folder ({folder}) holds {len(dataset)} samples, --samples says "
-                    f"{config.samples}; set --samples {len(dataset)}, or another --folder"
+                    f"--folder ({folder}) holds {spell_number(len(dataset), 'sample')}, --samples "
+                    f"says {config.samples}; set --samples {len(dataset)}, or another --folder"
                 )
         yield folder
 
@@ -308,19 +309,23 @@ def main(arguments: Sequence[str]) -> None:
             digest, num_shards = dataset.digest, len(dataset.manifest.shards)
         starts = measure_starts(config, folder)
     orders = measure_order(config, digest)
-    print(f"{config.samples:,} samples in {num_shards:,} shards, on {read_processor()}")
+    print(
+        f"{spell_number(config.samples, 'sample')} in {spell_number(num_shards, 'shard')}, on "
+        f"{read_processor()}"
+    )
     for row in starts:
         print(
-            f"{row['loader']}, {row['samples']:,} samples: opened in {row['open_s']:.3f} s with "
-            f"{row['open_mb']:.1f} MB; first batch {row['first_batch_s']:.2f} s, another loader "
-            f"{row['again_s']:.2f}, resumed after 3.7 epochs {row['resume_s']:.2f}; "
-            f"{row['mb']:.0f} MB private a process beside {row['imports_mb']:.0f} of imports"
+            f"{row['loader']}, {spell_number(row['samples'], 'sample')}: opened in "
+            f"{row['open_s']:.3f} s with {row['open_mb']:.1f} MB; first batch "
+            f"{row['first_batch_s']:.2f} s, another loader {row['again_s']:.2f}, resumed after 3.7 "
+            f"epochs {row['resume_s']:.2f}; {row['mb']:.0f} MB private a process beside "
+            f"{row['imports_mb']:.0f} of imports"
         )
     for row in orders:
         print(
             f"{row['order']}: {row['ids_per_s'] / 1e6:.1f} M ids/s a core; world sizes "
-            f"{config.ranks} over {EPOCHS} epochs: {row['walked']:,} uses, {row['lost']} lost, "
-            f"{row['repeated']} repeated"
+            f"{config.ranks} over {EPOCHS} epochs: {spell_number(row['walked'], 'use')}, "
+            f"{row['lost']} lost, {row['repeated']} repeated"
         )
     result = {**describe_environment(), "processor": read_processor(), "shards": num_shards}
     write_result(config.json, {**result, "starts": starts, "orders": orders})

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..commands.frame import check_json_path, parse_arguments
+from ..counts import spell_number
 from ..errors import InputError
 from ..evaluation import GOYAL19_COSTS, average_precision, fit_svms, normalize_rows
 from ..evaluation.squared_hinge import build_space, solve
@@ -362,8 +363,8 @@ def main(arguments: Sequence[str]) -> None:
         torch.set_num_threads(options.threads)
     environment = describe_device(torch.device("cpu"))
     print(
-        f"{environment['machine']}, torch {environment['torch']}, {environment['threads']} "
-        f"threads; {options.dims} dimensions"
+        f"{environment['machine']}, torch {environment['torch']}, "
+        f"{spell_number(environment['threads'], 'thread')}; {options.dims} dimensions"
     )
     content = {**environment, "dims": options.dims, "labels": str(options.labels or "drawn")}
     if options.measure == "agreement":

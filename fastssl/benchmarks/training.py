@@ -37,6 +37,7 @@ from PIL import Image
 from ..batch import Batch
 from ..commands.frame import check_json_path, parse_arguments, program_name
 from ..config import CheckpointConfig, LogConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, Count, CountOrZero, Rounds
 from ..loaders.device import move_batches
@@ -282,8 +283,9 @@ def show(result: dict[str, Any]) -> None:
     """Print a table."""
     print(
         f"{result['recipe']}, {result['trunk']}, {result['precision']}, batch {result['batch']}, "
-        f"loader {result['loader']}; {result['machine']}, {result['cores']} cores, torch "
-        f"{result['torch']}; median of {result['rounds']} rounds of {result['steps']} steps"
+        f"loader {result['loader']}; {result['machine']}, {spell_number(result['cores'], 'core')}, "
+        f"torch {result['torch']}; median of {spell_number(result['rounds'], 'round')} of "
+        f"{spell_number(result['steps'], 'step')}"
     )
     print(f"{'way':10} {'img/s':>10} {'step ms':>10} {'spread':>19} {'wait ms':>9}")
     for row in result["rows"]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..address import parse_place
+from ..counts import spell_number
 from ..errors import EXIT_ELSE, InputError
 from ..fields import Checked, NumWorkers
 from ..shards.derive.verify import CheckReport, verify_dataset
@@ -32,8 +33,11 @@ class CheckShards(Checked):
 def describe(report: CheckReport, dataset: Path) -> str:
     """Return the summary for the screen."""
     if report.ok:
-        return f"{dataset}: {report.samples:,} samples, nothing is wrong"
-    lines = [f"{dataset}: {len(report.errors):,} errors in {report.samples:,} samples"]
+        return f"{dataset}: {spell_number(report.samples, 'sample')}, nothing is wrong"
+    lines = [
+        f"{dataset}: {spell_number(len(report.errors), 'error')} in "
+        f"{spell_number(report.samples, 'sample')}"
+    ]
     for fault in report.errors[:_SHOWN_ERRORS]:
         lines.append(f"  {fault.shard} {fault.key or '-'}: {fault.reason}")
     if len(report.errors) > _SHOWN_ERRORS:

@@ -18,6 +18,7 @@ import tyro
 from tqdm import tqdm
 
 from ..config import LoaderConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, NumThreads, Range
 from ..loaders import build_loader
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     write_prior(options.out, counts, options.grid, loader.dataset.digest, loader.num_samples)
     shares = np.sort(counts)[::-1] / counts.sum()
     print(
-        f"{options.out}: {loader.num_samples} images, {(counts > 0).sum()} of {len(counts)} bins "
-        f"met; the most frequent one has {100 * shares[0]:.1f} % of the pixels, the ten most "
-        f"frequent {100 * shares[:10].sum():.1f} %"
+        f"{options.out}: {spell_number(loader.num_samples, 'image')}, {(counts > 0).sum()} of "
+        f"{spell_number(len(counts), 'bin')} met; the most frequent one has {100 * shares[0]:.1f} "
+        f"% of the pixels, the ten most frequent {100 * shares[:10].sum():.1f} %"
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..counts import spell_number
 from ..shards.derive.combine import CombineConfig, CombineReport, combine
 from ..shards.derive.select import Selection
 from .frame import parse_arguments, progress_bar, refuse_repeated
@@ -50,8 +51,9 @@ def describe(report: CombineReport, out: Path) -> str:
     """Return the summary for the screen."""
     share = f" of {report.num_available:,}" if report.num_available != report.samples else ""
     return (
-        f"{out}: {report.samples:,}{share} samples in {report.num_shards} linked shards, "
-        f"{report.num_classes} classes, digest {report.digest[:12]}"
+        f"{out}: {report.samples:,}{share} samples in "
+        f"{spell_number(report.num_shards, 'linked shard')}, "
+        f"{spell_number(report.num_classes, 'class', 'classes')}, digest {report.digest[:12]}"
     )
 
 

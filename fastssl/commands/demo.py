@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import fastssl
 
+from ..counts import spell_number
 from ..errors import InputError, nearest_beside
 from ..evaluation.report import Report, write_report
 from ..fields import Checked, Range
@@ -116,7 +117,7 @@ def run_stages(demo: Demo) -> None:
         source = demo.data or render(demo)
     with stage("shards", seconds):
         dataset = open_dataset(shard(demo, source))
-    with stage(f"pretrain {demo.seeds} trunks on jigsaw", seconds):
+    with stage(f"pretrain {spell_number(demo.seeds, 'trunk')} on jigsaw", seconds):
         for seed in range(demo.seeds):
             pretrain(demo, dataset, seed)
     with stage("k nearest neighbours", seconds):
@@ -213,11 +214,12 @@ def shard(demo: Demo, source: Path) -> Path:
         options = {"encode": "resized", "resize_short": 128}
     report = convert(ConvertConfig(source=source, out=out, resume=out.exists(), **options))
     left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(report.skipped.items()))
-    print(f"{report.written:,} images" + (f"; left out: {left_out}" if left_out else ""))
+    written = spell_number(report.written, "image")
+    print(written + (f"; left out: {left_out}" if left_out else ""))
     if report.written < MIN_IMAGES:
         raise InputError(
-            f"data ({demo.data}) gives {report.written} images, a demo needs {MIN_IMAGES}; "
-            "give a folder with more photographs"
+            f"data ({demo.data}) gives {spell_number(report.written, 'image')}, a demo needs "
+            f"{MIN_IMAGES}; give a folder with more photographs"
         )
     return out
 
@@ -232,7 +234,7 @@ def thin_out(source: Path, demo: Demo) -> Path:
     if len(entries) <= demo.num_images:
         return source
     chosen = [entries[i * len(entries) // demo.num_images] for i in range(demo.num_images)]
-    print(f"{len(entries):,} files found, {len(chosen):,} taken (--images)")
+    print(f"{spell_number(len(entries), 'file')} found, {len(chosen):,} taken (--images)")
     lines = []
     for entry in chosen:
         label = f"\t{opened.class_names[entry.label]}" if entry.label >= 0 else ""
@@ -289,7 +291,8 @@ def describe(
     return Report(
         title="fastssl demo",
         lead=f"A small {recipe.trunk} learnt to solve jigsaw puzzles made of {num:,} {kind}, "
-        f"{times}{demo.num_steps} steps{' each' if times else ''}, without any label.",
+        f"{times}{spell_number(demo.num_steps, 'step')}{' each' if times else ''}, without any "
+        "label.",
         runs=[read_run(demo.run_dir(seed), f"seed {seed}") for seed in range(demo.seeds)],
         comparison=worth.comparison,
         no_comparison=worth.reason,
@@ -303,7 +306,7 @@ def describe(
             "fastssl": fastssl.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "processor": f"{read_processor()}, {available_cpus()} usable cores",
+            "processor": f"{read_processor()}, {spell_number(available_cpus(), 'usable core')}",
             "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
             "data set": f"{dataset.path}, digest {dataset.digest[:16]}",
             "seconds, this call": ", ".join(
@@ -358,7 +361,7 @@ def draw_sheet(demo: Demo, dataset: ShardDataset, num: int) -> tuple[np.ndarray,
     else:
         chosen = np.linspace(0, num - 1, min(num, 40)).astype(int)
         rows = [chosen[i : i + 10] for i in range(0, len(chosen), 10)]
-        caption = f"{len(chosen)} of {num:,} images, cut square"
+        caption = f"{len(chosen)} of {spell_number(num, 'image')}, cut square"
     side = 64 if demo.data is None else 96
     sheet = np.full((side * len(rows), side * max(map(len, rows)), 3), 255, np.uint8)
     for y, row in enumerate(rows):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..address import parse_place
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, NumWorkers
 from ..shards.making.entry_points import EntryPointsReport, add_entry_points
@@ -33,11 +34,15 @@ class AddEntryPoints(Checked):
 def describe(report: EntryPointsReport, dataset: Path) -> str:
     """Return the summary for the screen."""
     if not report.written:
-        return f"{dataset}: none of {report.samples:,} images gains by entry points; none are kept"
+        return (
+            f"{dataset}: none of {spell_number(report.samples, 'image')} gains by entry points; "
+            "none are kept"
+        )
     share = report.bytes_out / report.bytes_in
     return (
-        f"{dataset}: entry points of {report.written:,} of {report.samples:,} images, "
-        f"{report.bytes_out / 1e6:,.2f} MB, {share:.2%} of the images' bytes"
+        f"{dataset}: entry points of {report.written:,} of "
+        f"{spell_number(report.samples, 'image')}, {report.bytes_out / 1e6:,.2f} MB, {share:.2%} "
+        "of the images' bytes"
     )
 
 

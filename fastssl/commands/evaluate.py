@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from ..counts import spell_number
 from ..errors import InputError, StoppedBySignal, leave_to_first_of_machine, nearest
 from .frame import (
     check_json_path,
@@ -188,7 +189,7 @@ def _tell(result: Result, places: Sequence[Path]) -> None:
         told = spell_settings(part.settings)
         value = f"{part.metric} {scale * part.value:.2f} {unit}"
         if "num_test" in part.details:
-            value += f" of {part.details['num_test']:,} images"
+            value += f" of {spell_number(part.details['num_test'], 'image')}"
         if "chance" in part.details:
             value += f" (chance {scale * part.details['chance']:.1f} {unit})"
         print(f"{result.task} {part.layer} {told}: {value}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..counts import spell_number
 from ..shards.making.in_place import IndexReport, IndexTarsConfig, index_tars
 from .frame import check_json_path, parse_arguments, progress_bar
 
@@ -29,9 +30,9 @@ def describe(report: IndexReport, out: Path) -> str:
     labels = f"{report.num_labelled:,} labelled" if report.num_labelled else "no labels"
     return "\n".join(
         (
-            f"{out}: {report.written:,} samples ({labels}) in {report.num_tars:,} files of "
-            f"{report.bytes_in / 1e6:,.1f} MB, which stay where they are; "
-            f"{report.bytes_out / 1e6:,.2f} MB were written",
+            f"{out}: {spell_number(report.written, 'sample')} ({labels}) in "
+            f"{spell_number(report.num_tars, 'file')} of {report.bytes_in / 1e6:,.1f} MB, which "
+            f"stay where they are; {report.bytes_out / 1e6:,.2f} MB were written",
             f"left out: {left_out} (skipped.jsonl)" if left_out else "nothing was left out",
         )
     )

@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import NumThreads
 from ..shards import open_dataset
@@ -50,8 +51,9 @@ def main(arguments: Sequence[str]) -> None:
             )
         bytes_in = sum(shard.bytes for shard in dataset.manifest.shards)
     report |= {"bytes_in": bytes_in, "seconds": round(time.perf_counter() - began, 3)}
+    samples = spell_number(int(report["samples"]), "sample")
     print(
-        f"{out}: {report['samples']} samples ({report['jpg']} jpg, {report['raw']} raw), "
+        f"{out}: {samples} ({report['jpg']} jpg, {report['raw']} raw), "
         f"{report['bytes'] / 1e6:.1f} MB from {bytes_in / 1e6:.1f} MB of shards, "
         f"{report['seconds']:.1f} s"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.objects import CLIPPED, EMPTY, KEPT, OTHER_SIZE
@@ -26,7 +27,7 @@ def describe_tiling(tiling: dict[str, int]) -> str:
     """Return how many JPEGs became tiles, what that cost, and why others were kept."""
     counts = dict(tiling)
     before, after = counts.pop("bytes_before", 0), counts.pop("bytes_after", 0)
-    text = f"tiled: {counts.pop('tiled', 0):,} JPEGs"
+    text = f"tiled: {spell_number(counts.pop('tiled', 0), 'JPEG')}"
     if before:
         text += f", {100 * (after / before - 1):+.1f} % bytes"
     kept = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
@@ -41,12 +42,12 @@ def describe_objects(objects: dict[str, int]) -> str:
         (OTHER_SIZE, "pictures of another size than their annotation says: see that boxes fit"),
     ]
     told = [f"{objects[name]:,} {what}" for name, what in odd if name in objects]
-    return "; ".join([f"{objects.get(KEPT, 0):,} objects", *told])
+    return "; ".join([spell_number(objects.get(KEPT, 0), "object"), *told])
 
 
 def describe_labels(report: ConversionReport) -> str:
     """Return how many classes there are, and how many samples have one."""
-    classes = f"{report.num_classes:,} class{'es' * (report.num_classes != 1)}"
+    classes = spell_number(report.num_classes, "class", "classes")
     if report.has_several_labels:
         return f"{classes}, several labels an image"
     if not report.num_labelled:
@@ -59,7 +60,7 @@ def describe(report: ConversionReport, out: Path) -> str:
     """Return the summary for the screen."""
     left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(report.skipped.items()))
     lines = [
-        f"{out}: {report.written:,} samples in {report.num_shards} "
+        f"{out}: {spell_number(report.written, 'sample')} in {report.num_shards} "
         f"{'shard' if report.num_shards == 1 else 'shards'}, "
         f"{report.bytes_out / 1e6:,.1f} MB",
         describe_labels(report),

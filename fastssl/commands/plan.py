@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..config import RunConfig
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import Checked, Count, Range
 from ..sampling import MAX_SAMPLES
@@ -201,13 +202,15 @@ def describe_inputs(inputs: dict[str, Given], rates: Rates) -> list[str]:
         if name in inputs:
             value = inputs[name].value
             shown = f"{value:,.0f}" if value == int(value) or value >= 1000 else f"{value:,.3g}"
+            unit = unit.removesuffix("s") if value == 1 else unit
             lines.append(f"{shown:>14} {unit} ({inputs[name].origin})")
         else:
             lines.append(f"{'?':>14} {unit} (not given: no limit here)")
     lines.append(
-        f"rates: of a second of a core's time, {rates.date}, {rates.machine}, {rates.cores} cores "
-        f"at work, {rates.photographs} photographs of {rates.source}, views of {rates.recipe}; "
-        "more cores are taken to do as much each"
+        f"rates: of a second of a core's time, {rates.date}, {rates.machine}, "
+        f"{spell_number(rates.cores, 'core')} at work, "
+        f"{spell_number(rates.photographs, 'photograph')} of {rates.source}, views of "
+        f"{rates.recipe}; more cores are taken to do as much each"
     )
     return lines
 
@@ -239,7 +242,7 @@ def describe_table(estimates: Sequence[Estimate]) -> list[str]:
 def describe_choice(job: Job, chosen: Estimate, estimates: Sequence[Estimate]) -> list[str]:
     """Return what to do, and what limits it."""
     return [
-        f"take --encode {chosen.encoding}: {chosen.num_shards:,} shards of "
+        f"take --encode {chosen.encoding}: {spell_number(chosen.num_shards, 'shard')} of "
         f"{chosen.samples_per_shard:,} images, "
         f"{chosen.samples_per_shard * chosen.rates.stored_kb / 1e3:,.0f} MB each "
         f"(make-shards' own choice), {chosen.disk_bytes / 1e12:,.3f} TB in all",

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..shards.index import HEADER_BYTES, ROW
 from ..shards.making.plan import choose_samples_per_shard
@@ -188,7 +189,7 @@ def explain_training(chosen: Estimate, estimates: Sequence[Estimate]) -> str:
         assert wanted is not None  # cores are always there
         return f"GPUs, as it should be: the rest would feed {wanted / gpus:.1f} times as many"
     if stage.bottleneck == "cores":
-        remedy = f"{chosen.feeding_cores:,} cores would feed the GPUs"
+        remedy = f"{spell_number(chosen.feeding_cores, 'core')} would feed the GPUs"
         least = min(estimates, key=lambda e: e.feeding_cores)
         if least is not chosen:
             remedy += f", or --encode {least.encoding}, which takes {least.feeding_cores:,}"

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..address import parse_place
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import NumWorkers
 from ..proposals.make import ProposalsReport, find_target, search_dataset, take_from_files
@@ -46,8 +47,9 @@ def describe(report: ProposalsReport, out: Path) -> str:
     """Return the summary for the screen."""
     mean = report.proposals / max(report.pictures, 1)
     lines = [
-        f"{out}: {report.proposals:,} proposals of {report.pictures:,} pictures, {mean:,.0f} in "
-        f"the mean and {report.most:,} at the most"
+        f"{out}: {spell_number(report.proposals, 'proposal')} of "
+        f"{spell_number(report.pictures, 'picture')}, {mean:,.0f} in the mean and {report.most:,} "
+        "at the most"
     ]
     odd = {
         "pictures have none": report.without,

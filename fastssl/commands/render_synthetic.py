@@ -18,6 +18,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from ..counts import spell_number
 from ..fields import Checked, NumThreads
 from ..synthetic import RenderConfig, render_set
 from ..system.cpus import available_cpus
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str]) -> None:
         unusable = render_set(command.out, command.render, workers, bar.update)
     if unusable:
         path, reason = min(unusable.items())
+        told = spell_number(len(unusable), "mesh or picture", "meshes or pictures")
         print(
-            f"{len(unusable)} meshes or pictures could not be used and others took their places "
-            f"(the first: {path}: {reason}); {command.out / 'skipped.jsonl'} lists them"
+            f"unusable, and others in their place: {told} (the first: {path}: {reason}); "
+            f"{command.out / 'skipped.jsonl'} lists all"
         )

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..counts import spell_number
 from ..errors import InputError, nearest_beside
 from ..evaluation.evaluate import FEATURES_NAME
-from ..evaluation.report import Entry, ResultsReport, prepare, spell_number, write_results
+from ..evaluation.report import Entry, ResultsReport, prepare, write_results
 from ..evaluation.trained import HEADS_NAME
 from ..fields import Checked
 from ..runs.directory import CONFIG_NAME, EXIT_NAME, METRICS_NAME, REFUSED_NAME

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from tqdm import tqdm
 
 from ..config import RunConfig
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..fields import Checked, Count, CountOrZero, Range
 from ..runs.launch import run_child, training_command
@@ -172,10 +173,15 @@ def run_all(config: RecipesConfig) -> None:
     for name in (bar := tqdm(list_names(config.only), unit="recipe")):
         bar.set_postfix_str(name)
         table.append(run_one(config, name, data))
-    print(f"{dataset.num_samples:,} samples of {dataset.path}; last: mean of the last tenth")
+    print(
+        f"{spell_number(dataset.num_samples, 'sample')} of {dataset.path}; last: mean of the last "
+        "tenth"
+    )
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     for row in table:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
     failed = [row[0] for row in table[1:] if row[-1] != "done"]
     if failed:
-        raise RunFailed(f"{len(failed)} of {len(table) - 1} recipes failed: {', '.join(failed)}")
+        raise RunFailed(
+            f"{len(failed)} of {spell_number(len(table) - 1, 'recipe')} failed: {', '.join(failed)}"
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..fields import Checked, CountOrZero
 from ..runs.cluster import RayConfig, RayExecutor
@@ -73,24 +74,32 @@ def main(arguments: Sequence[str]) -> None:
     if config.dry_run:
         print(describe_trials(trials, config.output_dir))
         if grid.space is not None:
-            print(f"A search: {config.search.samples} such trials at most, with options drawn.")
+            print(
+                f"A search: {spell_number(config.search.samples, 'such trial')} at most, with "
+                "options drawn."
+            )
     elif grid.space is not None:
         _search(trials[0], grid.space, config)
     else:
         make_executor = (lambda _: RayExecutor(config.ray)) if config.executor == "ray" else None
         run_trials(trials, config.output_dir, config.at_once, make_executor)
-        print(f"{len(trials)} trials done; results: {config.output_dir / RESULTS_NAME}")
+        print(
+            f"{spell_number(len(trials), 'trial')} done; results: "
+            f"{config.output_dir / RESULTS_NAME}"
+        )
 
 
 def _search(trial: Trial, space: Space, config: SweepConfig) -> None:
     told = search(trial, space, config.output_dir, config.search, config.ray)
     best = told["best"]
     print(
-        f"{len(told['trials'])} trials; best {told['metric']} {best[told['metric']]:.6g} by "
-        f"{shlex.join(best['options'])}: {best['trial']}; all: {config.output_dir / SEARCH_NAME}"
+        f"{spell_number(len(told['trials']), 'trial')}; best {told['metric']} "
+        f"{best[told['metric']]:.6g} by {shlex.join(best['options'])}: {best['trial']}; all: "
+        f"{config.output_dir / SEARCH_NAME}"
     )
     failed = [row["trial"] for row in told["trials"] if row["state"] == "failed"]
     if failed:
         raise RunFailed(
-            f"{len(failed)} of {len(told['trials'])} trials failed: {', '.join(failed)}"
+            f"{len(failed)} of {spell_number(len(told['trials']), 'trial')} failed: "
+            f"{', '.join(failed)}"
         )

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ..counts import spell_number
 from ..errors import InputError, RunFailed, nearest
 from ..evaluation.downstream import DownstreamTraining, plan_downstream
 from ..evaluation.downstream_course import name_metric
@@ -247,13 +248,14 @@ def choose_counts(given: str, num_labels: int) -> list[int]:
         found.add(num_labels if word == "all" else int(word))
     if max(found) > num_labels:
         raise InputError(
-            f"--label-counts ({max(found):,}) must not exceed the {num_labels:,} labelled images "
-            "that there are to learn from; leave it out, or write all"
+            f"--label-counts ({max(found):,}) must not exceed the "
+            f"{spell_number(num_labels, 'labelled image')} that there are to learn from; leave it "
+            "out, or write all"
         )
     if not 2 <= len(found) <= _MAX_COUNTS:
         raise InputError(
-            f"--label-counts ({given[:80]}) are {len(found)} counts; a curve needs 2 .. "
-            f"{_MAX_COUNTS}, such as 100,250,all"
+            f"--label-counts ({given[:80]}) are {spell_number(len(found), 'count')}; a curve needs "
+            f"2 .. {_MAX_COUNTS}, such as 100,250,all"
         )
     return sorted(found)
 

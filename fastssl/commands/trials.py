@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import walk
 from ..runs.search import Space, draw_words
@@ -210,7 +211,8 @@ def describe_trials(trials: Sequence[Trial], folder: Path) -> str:
     takes = f"{whole:.2g} EFLOP, about {_spell_time(whole, speed)}" if whole else "nothing known"
     lines += [
         "",
-        f"{len(trials)} trials, {len(trials) - len(left)} done; training the others takes {takes}.",
+        f"{spell_number(len(trials), 'trial')}, {len(trials) - len(left)} done; training the "
+        f"others takes {takes}.",
         "EFLOP: 10^18 operations of the whole training, as torch counts them. Time here: one after",
         f"the other on {device}, about {speed:,.0f} GFLOP/s. Empty: not known before.",
     ]

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import LoaderConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..models import Trunk
@@ -172,9 +173,9 @@ def _check_classes(train: ShardDataset, test: ShardDataset) -> None:
         lacking = [name for name in test.class_names if name not in train.class_names][:3]
         told = f"train lacks {', '.join(lacking)}" if lacking else "not the same, or not in order"
         raise InputError(
-            f"data.test_path ({test.path}) has objects of {len(test.class_names)} classes, "
-            f"data.path ({train.path}) of {len(train.class_names)} ({told}); make both with the "
-            "same classes"
+            f"data.test_path ({test.path}) has objects of "
+            f"{spell_number(len(test.class_names), 'class', 'classes')}, data.path ({train.path}) "
+            f"of {len(train.class_names)} ({told}); make both with the same classes"
         )
 
 

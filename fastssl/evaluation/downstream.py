@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..config import LoaderConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..runs.result import Result
@@ -151,8 +152,9 @@ def _check_signs(train: ShardDataset, test: ShardDataset, divided: Divided) -> N
     poor = [name for c, name in enumerate(test.class_names) if not (signs[:, c] > 0).any()]
     if poor:
         raise InputError(
-            f"class '{poor[0]}' has no positive among the {len(signs):,} images of {test.path} to "
-            f"test on ({len(poor)} of {len(test.class_names)} classes have none), and no average "
+            f"class '{poor[0]}' has no positive among the {spell_number(len(signs), 'image')} of "
+            f"{test.path} to test on ({len(poor)} of "
+            f"{len(test.class_names)} classes have none), and no average "
             "precision; test on more images, or leave it out of the dataset"
         )
 
@@ -162,8 +164,9 @@ def _take_first(config: DownstreamEvaluation, divided: Divided, train: ShardData
     num, rows = config.num_labels, divided.train_rows
     if num > len(rows):
         raise InputError(
-            f"num_labels ({num:,}) must not exceed the {len(rows):,} images of {train.path} that "
-            f"there are to learn from; set --num-labels {len(rows)} or less, or 0 for all"
+            f"num_labels ({num:,}) must not exceed the {spell_number(len(rows), 'image')} of "
+            f"{train.path} that there are to learn from; set --num-labels {len(rows)} or less, or "
+            "0 for all"
         )
     if num:
         rows = first_labels(rows, num, draw_seed(train, config.split_seed))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..config import LoaderConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..loaders import Loader, build_loader
@@ -336,7 +337,8 @@ def _take_rows(dataset: ShardDataset, stored: StoredFeatures, rows: NDArray[np.i
     """
     if len(rows) and rows.max() >= len(stored.sample_ids):
         raise ValueError(
-            f"are of {len(stored.sample_ids)} samples, wanted {rows.max() + 1} or more"
+            f"are of {spell_number(len(stored.sample_ids), 'sample')}, wanted {rows.max() + 1} or "
+            "more"
         )
     ids, labels, features = stored.sample_ids[rows], stored.labels[rows], stored.features[rows]
     if not ((0 <= ids) & (ids < dataset.num_samples)).all():

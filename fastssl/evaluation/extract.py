@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..models import Trunk
@@ -224,7 +225,7 @@ def _check_channels(trunk: nn.Module, spec: InputSpec) -> None:
     wanted = getattr(trunk, "in_channels", spec.channels)
     if wanted != spec.channels:
         raise InputError(
-            f"spec ({spec.kind}) gives {spec.channels} channel(s), trunk "
+            f"spec ({spec.kind}) gives {spell_number(spec.channels, 'channel')}, trunk "
             f"'{getattr(trunk, 'name', type(trunk).__name__)}' takes {wanted}; give the one that "
             "it was trained with: InputSpec.from_metadata"
         )
@@ -233,6 +234,6 @@ def _check_channels(trunk: nn.Module, spec: InputSpec) -> None:
 def _check_single_view(batch: Batch) -> None:
     if batch.images.shape[1] != 1:
         raise InputError(
-            f"the loader gives {batch.images.shape[1]} views a sample, features need 1; "
-            "ask for a single view such as ViewSpec.center(256, 224)"
+            f"the loader gives {batch.images.shape[1]} views a sample, features "
+            "need 1; ask for a single view such as ViewSpec.center(256, 224)"
         )

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from .accuracy import summarize_parts
@@ -234,7 +235,8 @@ def _check(
     if len(bank) == 0 or len(bank) != len(bank_labels) or int(bank_labels.min()) < 0:
         raise InputError(
             f"bank_labels {tuple(bank_labels.shape)} must name a class from 0 for each of the "
-            f"{len(bank)} rows of the bank, at least one; leave out rows without a label"
+            f"{spell_number(len(bank), 'row')} of the bank, at least one; leave out rows without a "
+            "label"
         )
     if k < 1 or chunk < 1 or (temperature is not None and temperature <= 0):
         raise InputError(

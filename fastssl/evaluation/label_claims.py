@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..counts import spell_number
 from ..fields import Documented
 from .label_curves import LabelCurve
 from .label_savings import Savings, find_limit
@@ -93,7 +94,7 @@ def _judge_saturation(savings: Mapping[tuple[str, str, str], Savings]) -> Claim:
         elif flat is not None:
             votes.append(False)
     if votes:
-        said.insert(0, f"so it is of {sum(votes)} of {len(votes)} curves that tell")
+        said.insert(0, f"so it is of {sum(votes)} of {spell_number(len(votes), 'curve')} that tell")
     text = "utility falls to zero before the accuracy from scratch saturates"
     return Claim(text, tuple(said), _vote(votes))
 

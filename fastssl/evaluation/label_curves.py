@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..runs.result import DEGREES, Result, read_shown
@@ -292,8 +293,9 @@ def make_curve(results: Sequence[Result]) -> LabelCurve:
         course = _spell(_course_of(result))
         if courses.setdefault(count, course) != course:
             raise InputError(
-                f"results with {count} labels were trained in different ways ({courses[count]} and "
-                f"{course}) and are no seeds of one another; give those of one way"
+                f"results with {spell_number(count, 'label')} were trained in different ways "
+                f"({courses[count]} and {course}) and are no seeds of one another; give those of "
+                "one way"
             )
         if digests.setdefault(seed, digest) != digest:
             raise InputError(
@@ -303,8 +305,8 @@ def make_curve(results: Sequence[Result]) -> LabelCurve:
         known = values.setdefault(seed, {}).setdefault(count, result.value)
         if known != result.value:
             raise InputError(
-                f"two results of seed {seed} with {count} labels contradict each other ({known} "
-                f"and {result.value}); remove one"
+                f"two results of seed {seed} with {spell_number(count, 'label')} contradict each "
+                f"other ({known} and {result.value}); remove one"
             )
     seeds, counts = _choose_block(values)
     return LabelCurve(
@@ -384,5 +386,5 @@ def _name_left_out(
         lacking = ", ".join(f"{count:,}" for count in counts if count not in values[seed])
         said.append(f"seed {seed}, which lacks {lacking} labels")
     there = sorted({count for own in values.values() for count in own} - {*counts})
-    said += [f"{count:,} labels, which not every seed has" for count in there]
+    said += [f"{spell_number(count, 'label')}, which not every seed has" for count in there]
     return tuple(said)

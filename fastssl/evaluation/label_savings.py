@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from .label_curves import LabelCurve, Network, differ
@@ -147,7 +148,7 @@ def _find_unequal(curve: LabelCurve, baseline: LabelCurve) -> str:
     theirs = dict(zip(baseline.counts.tolist(), baseline.courses, strict=True))
     for count, course in zip(curve.counts.tolist(), curve.courses, strict=True):
         if theirs.get(count, course) != course:
-            return f"with {count} labels by {theirs[count]}, this one by {course}"
+            return f"with {spell_number(count, 'label')} by {theirs[count]}, this one by {course}"
     return ""
 
 
@@ -201,9 +202,10 @@ def tell_savings(savings: Savings) -> list[str]:
         needed = savings.labels[best] + counts[best]
         more = "more than " if savings.is_bound[best] else ""
         said.append(
-            f"With {counts[best]:,} labels it reaches {_spell(savings.curve.mean[best])}, for "
-            f"which training from scratch needs {more}{needed:,.0f}: utility {least}"
-            f"{found.mean[best]:.3g}, {_tell_spread(savings, float(found.std[best]))}."
+            f"With {spell_number(counts[best], 'label')} it reaches "
+            f"{_spell(savings.curve.mean[best])}, for which training from scratch needs "
+            f"{more}{needed:,.0f}: utility {least}{found.mean[best]:.3g}, "
+            f"{_tell_spread(savings, float(found.std[best]))}."
         )
     else:
         many = f"n = {counts[0]:,} .. {counts[-1]:,}" if len(counts) > 1 else f"n = {counts[0]:,}"
@@ -216,8 +218,8 @@ def tell_savings(savings: Savings) -> list[str]:
     if savings.is_beyond[-1]:
         points = 100 * (savings.curve.mean[-1] - savings.baseline.mean.max())
         said.append(
-            f"With {counts[-1]:,} labels it ends {points:+.1f} points above the best from scratch; "
-            "how many labels that is worth, more labels would have to tell."
+            f"With {spell_number(counts[-1], 'label')} it ends {points:+.1f} points above the best "
+            "from scratch; how many labels that is worth, more labels would have to tell."
         )
     left = [f"{what} from scratch" for what in savings.baseline.left_out]
     if left := [*savings.curve.left_out, *left]:

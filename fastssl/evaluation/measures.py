@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..average_precision import average_precision
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Range
 from ..runs.result import Result
@@ -248,9 +249,9 @@ def _find_classes(train: Side, test: Side, least: int) -> NDArray[np.int64]:
     if poor:
         c = poor[0]
         raise InputError(
-            f"class '{train.class_names[c]}' has {numbers[c]} positives to train on and "
-            f"{tested[c]} to test on, wanted at least {least} and 1 ({len(poor)} of {len(classes)} "
-            "classes have too few); leave it out of the dataset, or label more"
+            f"class '{train.class_names[c]}' has {spell_number(numbers[c], 'positive')} to train "
+            f"on and {tested[c]} to test on, wanted at least {least} and 1 ({len(poor)} of "
+            f"{len(classes)} classes have too few); leave it out of the dataset, or label more"
         )
     return classes[tested[classes] > 0] if train.signs is not None else classes
 

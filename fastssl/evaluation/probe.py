@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import LoaderConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..loaders import build_loader
 from ..models import build_trunk
@@ -86,20 +87,22 @@ class Probe(Measure):
             self._data = self._configure_loader(len(ids))
             on_failure.pop_all()
         _log.info(
-            "probe: every %d steps %d images of %s, %d of them classified by %d neighbours",
-            probe.every_steps,
-            len(ids),
+            "probe: every %s %s of %s, %d of them classified by %s",
+            spell_number(probe.every_steps, "step"),
+            spell_number(len(ids), "image"),
             probe.data_path,
             len(self._split.test),
-            probe.k,
+            spell_number(probe.k, "neighbour"),
         )
 
     def _configure_loader(self, num_images: int) -> LoaderConfig:
         config, world, data = self._config, self._world, self._config.data
         if num_images < world.size:
             raise InputError(
-                f"probe.data_path ({config.probe.data_path}) gives {num_images} images, fewer than "
-                f"the {world.size} ranks; give a larger dataset, or raise --probe.max-samples"
+                f"probe.data_path ({config.probe.data_path}) gives "
+                f"{spell_number(num_images, 'image')}, fewer than the "
+                f"{spell_number(world.size, 'rank')}; give a larger dataset, or raise "
+                "--probe.max-samples"
             )
         size = min(data.global_batch_size // config.accumulation, _MAX_BATCH, num_images)
         is_part = num_images < self._dataset.num_samples
@@ -212,9 +215,10 @@ def _split_images(dataset: ShardDataset, ids: NDArray[np.int64], seed: int) -> S
     num_classes = len(np.unique(labels[labels >= 0]))
     if num_classes < 2:
         raise InputError(
-            f"probe.data_path ({dataset.path}) has labels of {num_classes} classes in "
-            f"{len(ids)} images, wanted 2 or more; give a dataset made from one folder a class, or "
-            "raise --probe.max-samples"
+            f"probe.data_path ({dataset.path}) has labels of "
+            f"{spell_number(num_classes, 'class', 'classes')} in "
+            f"{spell_number(len(ids), 'image')}, wanted 2 or more; give a dataset made from one "
+            "folder a class, or raise --probe.max-samples"
         )
     try:
         return split_by_group(labels, ids, TEST_SHARE, seed)

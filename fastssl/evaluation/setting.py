@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..address import parse_place
 from ..config import LoaderName
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, Documented, NumThreads, Range, Share
 from ..models.trunks import MAX_WIDTH
@@ -295,9 +296,9 @@ def find_labelled(dataset: ShardDataset, max_samples: int = 0) -> NDArray[np.int
     num_classes = len(np.unique(labels[rows]))
     if num_classes < 2:
         raise InputError(
-            f"{dataset.path} has labels of {num_classes} classes on {len(rows)} of {num} samples; "
-            "an evaluation needs two classes or more: make it of a folder a class, or of a table "
-            "with labels"
+            f"{dataset.path} has labels of {spell_number(num_classes, 'class', 'classes')} on "
+            f"{len(rows)} of {spell_number(num, 'sample')}; an evaluation needs two classes or "
+            "more: make it of a folder a class, or of a table with labels"
         )
     return rows
 
@@ -314,8 +315,8 @@ def find_all(dataset: ShardDataset, max_samples: int = 0) -> NDArray[np.int64]:
     """
     if max_samples > dataset.num_samples:
         raise InputError(
-            f"data.max_samples ({max_samples}) must not exceed the {dataset.num_samples} samples "
-            f"of {dataset.path}"
+            f"data.max_samples ({max_samples}) must not exceed the "
+            f"{spell_number(dataset.num_samples, 'sample')} of {dataset.path}"
         )
     return np.arange(max_samples or dataset.num_samples)
 
@@ -354,7 +355,7 @@ def _check_shared(
     share = shared / len(test_rows)
     if share > config.max_shared:
         raise InputError(
-            f"{shared} of {len(test_rows)} test images of {test.path} are among those of "
-            f"{train.path} ({100 * share:.1f} %, --data.max-shared allows "
+            f"{shared} of {len(test_rows)} test images of {test.path} are among "
+            f"those of {train.path} ({100 * share:.1f} %, --data.max-shared allows "
             f"{100 * config.max_shared:g} %); test on images that were not trained on"
         )

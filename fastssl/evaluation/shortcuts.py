@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..counts import spell_number
 from ..errors import InputError
 
 _TINY = 1e-6
@@ -60,8 +61,8 @@ def measure_cue(name: CueName, patches_BPCSS: NDArray) -> Cue:
     grid = math.isqrt(num_patches)
     if num_images < 4 or grid < 2 or grid * grid != num_patches:
         raise InputError(
-            f"patches ({num_images} images of {num_patches}) must be of 4 images or more, each a "
-            "square grid of 2 x 2 or more"
+            f"patches ({spell_number(num_images, 'image')} of {num_patches}) must be of 4 images "
+            "or more, each a square grid of 2 x 2 or more"
         )
     patches = np.asarray(patches_BPCSS, np.float32)
     if name == "edges":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words
@@ -69,8 +70,9 @@ def split_by_group(
     if not len(train) or not len(test):
         is_grouped = len(np.unique(groups)) < len(labels)
         raise InputError(
-            f"the split has {len(train)} training and {len(test)} test samples; label more "
-            f"samples, at least two of a class{', from two groups' if is_grouped else ''}"
+            f"the split has {spell_number(len(train), 'sample')} to train on and {len(test)} to "
+            "test on; label more samples, at least two of a class"
+            f"{', from two groups' if is_grouped else ''}"
         )
     return Split(train, test)
 

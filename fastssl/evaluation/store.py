@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..loaders import Loader
@@ -400,8 +401,8 @@ class _Writer:
             wide = " as float16" if self.dtype == np.float16 else ""
             raise InputError(
                 f"end point '{self.key.end_point}' of sample {sample_ids[int(is_bad.argmax())]} is "
-                f"not finite{wide} ({int(is_bad.sum())} of {len(values)} samples); the trunk has "
-                "diverged, or --precision fp32 and --storage float32 hold its numbers"
+                f"not finite{wide} ({int(is_bad.sum())} of {spell_number(len(values), 'sample')}); "
+                "the trunk has diverged, or --precision fp32 and --storage float32 hold its numbers"
             )
         place = _HEADER_BYTES + row * values.shape[1] * self.dtype.itemsize
         with naming_file(self.path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import Documented
 from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
@@ -182,7 +183,6 @@ def _open_weights(path: Path, name: str, width: int) -> Subject:
         spec = InputSpec("lightness") if trunk.in_channels == 1 else InputSpec()
         unused = load_state(trunk, name, path)
     if unused:
-        _log.info(
-            "%d tensors of %s are no part of %s, such as %s", len(unused), path, name, unused[0]
-        )
+        count = spell_number(len(unused), "tensor")
+        _log.info("%s of %s that %s has no part for, such as %s", count, path, name, unused[0])
     return Subject(trunk, spec, digest_trunk(trunk), trunk.name)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import LoaderConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Count, CountOrZero, Documented, Range
 from ..models.pooling import has_rule
@@ -140,8 +141,8 @@ def plan_training(task: Any, config: LinearEvaluation, world_size: int = 1) -> T
     batch = min(config.global_batch_size, num_train // parts * parts)
     if not batch:
         raise InputError(
-            f"data.path ({data.path}) gives {num_train} images to train on, fewer than ranks x "
-            f"accumulation ({parts}); take fewer of them"
+            f"data.path ({data.path}) gives {spell_number(num_train, 'image')} to train on, fewer "
+            f"than ranks x accumulation ({parts}); take fewer of them"
         )
     course = _choose_course(task, config, subject)
     return Training(task, config, subject, course, batch, divided, digests, class_names)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counts import spell_number
 from ..errors import InputError
 
 Found = dict[str, NDArray[np.float32]]
@@ -117,8 +118,8 @@ def _read_json(path: Path) -> Found:
         widths = {len(box) for box in boxes}
         if len(widths) > 1 or not widths <= {4, 5}:
             raise _Refused(
-                f"a box of {name[:80]!r} has {max(widths)} numbers, wanted x1, y1, x2, y2 and "
-                "perhaps a score"
+                f"a box of {name[:80]!r} has {spell_number(max(widths), 'number')}, wanted x1, y1, "
+                "x2, y2 and perhaps a score"
             )
         rows = np.array(boxes, np.float64).reshape(len(boxes), widths.pop() if widths else 4)
         found[name] = _order(name, rows)

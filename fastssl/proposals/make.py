@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..shards import BadSample, ShardDataset, open_dataset
 from ..shards.target_files import write_target_file
@@ -169,8 +170,8 @@ def take_from_files(
         unknown = len(found.keys() - taken.names)
         if unknown == len(found):
             raise InputError(
-                f"--file {files[0]}: none of its {len(found):,} pictures (the first: "
-                f"{min(found, default='')!r}) is in {dataset.path}; are they of another set?"
+                f"--file {files[0]}: none of {spell_number(len(found), 'picture')} in it (the "
+                f"first: {min(found, default='')!r}) is in {dataset.path}; are they of another set?"
             )
         most = max(1, *map(len, rows))
         spec = TargetSpec(NAME, "float32", (most, 4))

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..address import parse_place
 from ..config import LoaderName
+from ..counts import spell_number
 from ..errors import InputError, nearest_beside
 from ..shards.manifest import read_manifest
 from ..system.files import (
@@ -186,7 +187,11 @@ def _describe_dataset(folder: Path, digest: str | None) -> str:
         with contextlib.suppress(InputError, OSError):
             found = read_manifest(place)
             is_same = found.digest == digest
-            known += f", {found.num_samples:,} samples" if is_same else ", which has changed since"
+            known += (
+                f", {spell_number(found.num_samples, 'sample')}"
+                if is_same
+                else ", which has changed since"
+            )
     return f"another dataset ({known})"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..system.cpus import available_cpus
 from ..system.files import open_own
@@ -83,8 +84,8 @@ class LocalExecutor:
         at_once = at_once or max(1, len(self._gpus))
         if at_once > available_cpus():
             raise InputError(
-                f"at_once ({at_once}) must not exceed the {available_cpus()} cores that may be "
-                "used; take fewer, or 0"
+                f"at_once ({at_once}) must not exceed the {spell_number(available_cpus(), 'core')} "
+                "that may be used; take fewer, or 0"
             )
         self.cores = available_cpus() // at_once
         self._kept_open = tuple(kept_open)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from ..counts import spell_number
 from ..fields import Documented, walk
 from .read import Run
 from .result import is_name
@@ -181,7 +182,7 @@ def describe_changes(facts: Facts, known: Facts) -> list[str]:
         if ours != theirs:
             said.append(f"{name} {ours} in place of {theirs}")
     if known.num_images and facts.num_images and facts.num_images != known.num_images:
-        said.append(f"{facts.num_images:,} images in place of {known.num_images:,}")
+        said.append(f"{spell_number(facts.num_images, 'image')} in place of {known.num_images:,}")
     return said
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..system.files import publish_bytes, read_regular, refusing_unreadable
@@ -152,7 +153,9 @@ def read_result(path: Path) -> Result:
     try:
         content = json.loads(text)
         if len(content.get("parts") or ()) > _MAX_PARTS:
-            raise ValueError(f"{len(content['parts']):,} parts, at most {_MAX_PARTS:,} are read")
+            raise ValueError(
+                f"{spell_number(len(content['parts']), 'part')}, at most {_MAX_PARTS:,} are read"
+            )
         for one in (content, *(content.get("parts") or ())):
             if len(one.get("per_class") or ()) > _MAX_CLASSES:
                 raise ValueError(f"more than {_MAX_CLASSES:,} classes are not read")

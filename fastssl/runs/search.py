@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..counts import spell_number
 from ..errors import EXIT_STOPPED, InputError, RunFailed, nearest
 from ..fields import Checked, Count
 from ..randomness import Seed
@@ -160,8 +161,8 @@ def search(
             started.shutdown()
     if told["best"] is None:
         raise RunFailed(
-            f"none of {len(told['trials'])} trials reached a {config.metric}; what they said "
-            f"stands in {folder / LOGS_NAME}"
+            f"none of {spell_number(len(told['trials']), 'trial')} reached a {config.metric}; what "
+            f"they said stands in {folder / LOGS_NAME}"
         )
     return told
 

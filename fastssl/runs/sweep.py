@@ -27,6 +27,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from ..address import hide_credentials
+from ..counts import spell_number
 from ..errors import EXIT_STOPPED, InputError, RunFailed, nearest
 from ..fields import Documented
 from ..system.files import check_own_folder, locked, read_own
@@ -186,7 +187,9 @@ def check_trials(trials: Sequence[Trial]) -> None:
         InputError: names the first that does not.
     """
     if not 1 <= len(trials) <= MAX_TRIALS:
-        raise InputError(f"a sweep of {len(trials)} trials; wanted 1 .. {MAX_TRIALS:,}")
+        raise InputError(
+            f"a sweep of {spell_number(len(trials), 'trial')}; wanted 1 .. {MAX_TRIALS:,}"
+        )
     names = [trial.name for trial in trials]
     known = set(names)
     for trial in trials:
@@ -437,7 +440,8 @@ class _Sweep:
         for name in left:
             self._journal[name].state = "left out"
         self._write_journal()
-        told = f"{len(failed)} of {len(self._trials)} trials failed: {', '.join(failed)}"
+        trials = spell_number(len(self._trials), "trial")
+        told = f"{len(failed)} of {trials} failed: {', '.join(failed)}"
         if left:
             told += f"; left out, for they need one of them: {', '.join(left)}"
         raise RunFailed(

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, Range
 from ..system.files import open_regular, published
@@ -340,7 +341,7 @@ class Beton:
             self._rows_at, size = file.tell(), os.fstat(file.fileno()).st_size
         if header["num_samples"] != self.num_samples:
             raise InputError(
-                f"{self.path}: {header['num_samples']} samples, the dataset has "
+                f"{self.path}: {spell_number(header['num_samples'], 'sample')}, the dataset has "
                 f"{self.num_samples}; {remake}"
             )
         self._pictures_at = self._rows_at + self.num_samples * ROW.itemsize

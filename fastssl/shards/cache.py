@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..system.files import READ_TRIES, locked, naming_file, published, retried
 from .entry_points import ENTRY_POINTS_NAME
@@ -78,8 +79,9 @@ def fetch_description(store: RemoteStore) -> tuple[Manifest, IndexHeader, Path]:
         check_agreement(store.place, manifest, header)
         if header.num_bytes > MAX_INDEX_BYTES:
             raise InputError(
-                f"{store.place}/{INDEX_NAME}: {header.count:,} samples take {header.num_bytes:,} "
-                f"bytes, at most {MAX_INDEX_BYTES:,} are fetched; copy the dataset to a folder"
+                f"{store.place}/{INDEX_NAME}: {header.num_bytes:,} bytes for "
+                f"{spell_number(header.count, 'sample')}, at most {MAX_INDEX_BYTES:,} are fetched; "
+                "copy the dataset to a folder"
             )
         with _locked(target.parent):
             # Another rank of this machine may have fetched it meanwhile.

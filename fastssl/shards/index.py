@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..system.files import open_regular, refusing_unreadable
 from .jpeg import Sampling
@@ -161,7 +162,8 @@ def read_index_header(path: Path) -> IndexHeader:
     header = parse_index_header(start, path)
     if size != header.num_bytes:
         raise InputError(
-            f"{path}: {size} bytes, but {header.count} samples take {header.num_bytes}; {remedy}"
+            f"{path}: {size} bytes, wanted {header.num_bytes} for "
+            f"{spell_number(header.count, 'sample')}; {remedy}"
         )
     return header
 

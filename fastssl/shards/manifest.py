@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ..counts import spell_number
 from ..errors import InputError, nearest_beside
 from ..randomness import MAX_SAMPLES
 from ..system.files import read_regular, refusing_unreadable
@@ -260,7 +261,8 @@ def _parse(content: bytes, version: int) -> Manifest:
             raise ValueError("a shard names a label map that is not there")
         if shard.num_stored < shard.samples:
             raise ValueError(
-                f"{shard.name} holds {shard.num_stored} of its {shard.samples} samples"
+                f"{shard.name} holds {shard.num_stored} of its "
+                f"{spell_number(shard.samples, 'sample')}"
             )
     return manifest
 
@@ -360,6 +362,7 @@ def check_agreement(place: Path | str, manifest: Manifest, header: IndexHeader) 
     count = sum(shard.samples for shard in manifest.shards)
     if not header.count == manifest.num_samples == count:
         raise InputError(
-            f"{place}: {header.count} samples in {INDEX_NAME}, {manifest.num_samples} in "
-            f"{MANIFEST_NAME}, {count} in its shards; restore the files, or make the dataset again"
+            f"{place}: {spell_number(header.count, 'sample')} in {INDEX_NAME}, "
+            f"{manifest.num_samples} in {MANIFEST_NAME}, {count} in its shards; restore the files, "
+            "or make the dataset again"
         )

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..system.files import open_regular, publish_bytes, read_own, refusing_unreadable
 from .npy import MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, NpyError, NpyHeader, parse_header
@@ -92,8 +93,8 @@ def open_target_file(path: Path, dataset: ShardDataset) -> np.memmap:
         raise InputError(f"data.target_files: {path} is no target ({what}); {remedy}") from None
     if entry.shape[0] != dataset.num_samples:
         raise InputError(
-            f"data.target_files: {path} has {entry.shape[0]:,} rows, {dataset.path} has "
-            f"{dataset.num_samples:,} samples; make it again"
+            f"data.target_files: {path} has {spell_number(entry.shape[0], 'row')}, {dataset.path} "
+            f"has {spell_number(dataset.num_samples, 'sample')}; make it again"
         )
     wanted = header.start + entry.num_bytes - len(entry.header)
     if size != wanted:

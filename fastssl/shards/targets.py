@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..system.files import check_mapped, open_regular, published, refusing_unreadable
 from .npy import MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, NpyError, pack_header, parse_header
@@ -153,7 +154,8 @@ def check_entries(entries: Sequence[TargetEntry], num_samples: int, num_classes:
     for entry in entries:
         if entry.shape[0] != num_samples:
             raise ValueError(
-                f"target {entry.name!r} has {entry.shape[0]} rows for {num_samples} samples"
+                f"target {entry.name!r} has {spell_number(entry.shape[0], 'row')} for "
+                f"{spell_number(num_samples, 'sample')}"
             )
         wanted = ("int8", (num_samples, num_classes))
         if entry.name == LABELS and (entry.dtype, entry.shape) != wanted:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..config import RunConfig
+from ..counts import spell_number
 from ..training.memory import outline_task
 from ..training.pace import count_operations as count_task_operations
 from ..training.pace import measure_speed
@@ -40,6 +41,6 @@ def measure_device() -> tuple[float, str]:
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"this CPU ({torch.get_num_threads()} threads of {os.cpu_count()})"
+        else f"this CPU ({spell_number(torch.get_num_threads(), 'thread')} of {os.cpu_count()})"
     )
     return measure_speed(device), name

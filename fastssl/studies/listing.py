@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..tasks import find_task
 from .cells import PROTOCOLS, Cell, Published, count_images, count_steps
@@ -277,8 +278,9 @@ def describe_overview(
     for row in rows:
         parts[_judge(row, num_images, times[row.name], targets)].append(row)
     lines = _wrap(
-        f"For {num_images:,} photographs on {device} (about {speed:,.0f} GFLOP/s; --images N or "
-        "--data DATASET for another number), first what is made for any, then the shortest:"
+        f"For {spell_number(num_images, 'photograph')} on {device} (about {speed:,.0f} GFLOP/s; "
+        "--images N or --data DATASET for another number), first what is made for any, then the "
+        "shortest:"
     )
     for row in parts["suits"]:
         lines += _describe_timed(row, times[row.name])
@@ -300,7 +302,7 @@ def describe_overview(
         cells = [cell for name, cell in CELLS.items() if name.startswith(study)]
         places = sorted({place for cell in cells for place in cell.places})
         number = sum(not cell.is_variant for cell in cells)
-        lines += _name_and_say(study, f"{number} cells; {', '.join(places)}")
+        lines += _name_and_say(study, f"{spell_number(number, 'cell')}; {', '.join(places)}")
     lines += _wrap("--published: figures that are known; --json FILE: all of it for programs.")
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import Checked, Count, Range
 from ..runs.sweep import Trial
@@ -65,8 +66,9 @@ class Newell20Small(Checked):
             raise InputError(f"label_counts ({counts}) must ascend from 1 on, such as 100 400 1600")
         if counts[-1] > most:
             raise InputError(
-                f"label_counts ({counts[-1]:,}) must not exceed the {most:,} images that are "
-                f"trained on of {self.images:,}; render more (--images) or take fewer labels"
+                f"label_counts ({counts[-1]:,}) must not exceed the {spell_number(most, 'image')} "
+                f"that are trained on of {self.images:,}; render more (--images) or take fewer "
+                "labels"
             )
 
     def list_trials(self, data: Mapping[str, tuple[Path, Path]]) -> list[Trial]:

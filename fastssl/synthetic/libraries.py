@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..counts import spell_number
 from ..errors import InputError
 from .scene import BUCKETS
 from .shapes import CLASSES, LIBRARY, build_model, normalise
@@ -248,8 +249,9 @@ class PictureTextures(Library):
         )
         if len(self._names) < least:
             raise InputError(
-                f"textures ({root}): {len(self._names)} pictures ({', '.join(_PICTURES)}), a scene "
-                f"takes {least}; name the folder that holds them, of DTD dtd/images"
+                f"textures ({root}): {spell_number(len(self._names), 'picture')} "
+                f"({', '.join(_PICTURES)}), a scene takes {least}; name the folder that holds "
+                "them, of DTD dtd/images"
             )
         self._root, self._side = root, side
         self.count, self.digest = len(self._names), _digest(self._names)

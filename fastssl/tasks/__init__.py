@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..models import InputSpec as InputSpec
 from ..models import Trunk
@@ -148,7 +149,7 @@ def build_task(config: Any, trunk: Trunk, num_classes: int = 0) -> Task:
     task = kind(config, trunk, num_classes) if kind.needs_labels else kind(config, trunk)
     if trunk.in_channels != task.input_spec.channels:
         raise InputError(
-            f"trunk ('{trunk.name}') takes images of {trunk.in_channels} channel(s), task "
-            f"{config.name} has images of {task.input_spec.channels}; choose another --trunk"
+            f"trunk ('{trunk.name}') takes images of {spell_number(trunk.in_channels, 'channel')}, "
+            f"task {config.name} has images of {task.input_spec.channels}; choose another --trunk"
         )
     return task

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Range, Share
 from ..models import Trunk
@@ -107,8 +108,8 @@ class CMC(Task):
         """
         if num_samples < 2:
             raise InputError(
-                f"{dataset.path} gives {num_samples} sample(s), task cmc wants at least 2 to tell "
-                "apart; give more images"
+                f"{dataset.path} gives {spell_number(num_samples, 'sample')}, task cmc wants at "
+                "least 2 to tell apart; give more images"
             )
 
     def count_table_bytes(self, num_samples: int, world_size: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..ops import color_bins, rgb_to_lab
 from ..system.files import publish_bytes
@@ -100,8 +101,8 @@ def read_prior(path: str | Path, grid: int = 10) -> np.ndarray:
     wanted = len(color_bins(grid))
     if found != grid or counts.shape != (wanted,):
         raise InputError(
-            f"prior {path} is of {counts.size} bins of step {found}, wanted {wanted} of step "
-            f"{grid}; {remedy} --grid {grid}"
+            f"prior {path} is of {spell_number(counts.size, 'bin')} of step {found}, wanted "
+            f"{wanted} of step {grid}; {remedy} --grid {grid}"
         )
     if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.sum() > 0):
         raise InputError(f"prior {path} must hold counts, one of them above 0; {remedy}")

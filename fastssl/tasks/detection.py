@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Checked, Count, Range, Share
 from ..models import RegionTrunk, Trunk
@@ -409,5 +410,5 @@ def check_objects(dataset: ShardDataset, num_samples: int) -> None:
     if classes.max() >= len(dataset.class_names):
         raise InputError(
             f"target '{OBJECTS}' of {dataset.path} has class {classes.max():g}, the dataset has "
-            f"{len(dataset.class_names)} classes; {remedy}"
+            f"{spell_number(len(dataset.class_names), 'class', 'classes')}; {remedy}"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..counts import spell_number
 from ..models.detection import Found, import_torchvision
 from .pictures import RIGHT, WRONG, Picture
 
@@ -58,5 +59,6 @@ def draw_found(
         for c, score in zip(classes.tolist()[:_MOST_NAMES], scores.tolist(), strict=False)
     )
     num_false = len(is_right) - sum(is_right)
-    words = f"{sum(counted)} of {len(counted)} objects found (green, missed red), {num_false} false"
+    there = spell_number(len(counted), "object")
+    words = f"{sum(counted)} of {there} found (green, missed red), {num_false} false"
     return Picture(np.asarray(sheet), f"{words} (orange). Answers: {said or 'none'}")

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..fields import Documented
 from ..randomness import Stream, draw_words, to_below, to_unit
@@ -103,9 +104,9 @@ def cluster_normals(normals_M3: NDArray[np.float64], num: int, seed: int) -> Nor
     num_different = len(np.unique(normals_M3, axis=0))
     if num_different < num:
         raise InputError(
-            f"num_clusters ({num}) must not exceed the {num_different} different normals among the "
-            f"{len(normals_M3):,} known pixels that were looked at; set fewer clusters, or give "
-            "normals of more pixels"
+            f"num_clusters ({num}) must not exceed the "
+            f"{spell_number(num_different, 'different normal')} among the {len(normals_M3):,} "
+            "known pixels that were looked at; set fewer clusters, or give normals of more pixels"
         )
     centres = np.empty((num, 3))
     nearest = np.full(len(normals_M3), -1.0)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..counts import spell_number
 from ..loaders import Loader
 
 Phase = Literal[
@@ -112,7 +113,7 @@ def describe_hang(hang: Hang, locate: Callable[[int, int], str]) -> str:
         waits = "has ended" if status.has_left else f"waits for it in {status.phase}"
         said.append(f"rank {status.rank} {waits}")
     more = len(said) - _SHOWN
-    return "; ".join([*said[:_SHOWN], *([f"{more} ranks more"] if more > 0 else [])])
+    return "; ".join([*said[:_SHOWN], *([spell_number(more, "more rank")] if more > 0 else [])])
 
 
 def locate_samples(loader: Loader, rank: int, step: int) -> str:

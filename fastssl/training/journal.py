@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..batch import Batch, Substitution
 from ..config import RunConfig
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..loaders import Loader
 from ..loaders.telemetry import describe_data, merge_reports
@@ -233,9 +234,9 @@ class Journal:
                 del named["row"]
                 self._bad_samples.write({"step": step, **named})
             _log.warning(
-                "%d bad sample(s) at step %d, the first: %d (%s); sample %d takes its place; all "
-                "stand in bad_samples.jsonl",
-                len(everywhere),
+                "%s at step %d, the first: %d (%s); sample %d takes its place; all stand in "
+                "bad_samples.jsonl",
+                spell_number(len(everywhere), "bad sample"),
                 step,
                 everywhere[0].planned,
                 everywhere[0].reason,

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..batch import Batch
 from ..config import OptimConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..models import Trunk, build_trunk
 from ..models.memory import MemoryEstimate, count_kept_bytes
@@ -109,15 +110,16 @@ def check_memory(
     )
     if tables and least > has and step <= _COMFORT * has:
         raise InputError(
-            f"task {config.task.name} keeps {tables / _GB:.1f} GiB a rank for {num_samples:,} "
-            f"samples, and a step takes at least {step / _GB:.1f} GiB; {device} has "
-            f"{has / _GB:.1f} GiB; lower --data.max-samples to "
+            f"task {config.task.name} keeps {tables / _GB:.1f} GiB a rank for "
+            f"{spell_number(num_samples, 'sample')}, and a step takes at least "
+            f"{step / _GB:.1f} GiB; {device} has {has / _GB:.1f} GiB; lower --data.max-samples to "
             f"{num_samples * max(has - step, 0) // tables:,}, or start more ranks on more machines"
         )
     if least > has:
         raise InputError(
             f"trunk ('{config.trunk}') of width {config.width} takes at least {least / _GB:.1f} "
-            f"GiB to train on {size} image(s) at a time, {device} has {has / _GB:.1f} GiB; "
+            f"GiB to train on {spell_number(size, 'image')} at a time, {device} has "
+            f"{has / _GB:.1f} GiB; "
             f"{_find_remedy(config, estimate, kept, size // outline.batch_multiple, has - tables)}"
         )
 

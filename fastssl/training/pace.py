@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from ..config import RunConfig
+from ..counts import spell_number
 from ..loaders import Loader
 from ..sampling import ChunkLayout
 from ..tasks import Task
@@ -151,10 +152,10 @@ class Pace:
             )
         _log.info("loader: %s (%s)", *chosen)
         _log.info(
-            "%d samples, batch %d on %d rank(s) of %s, steps %d to %d",
-            loader.num_samples,
+            "%s, batch %d on %s of %s, steps %d to %d",
+            spell_number(loader.num_samples, "sample"),
             data.global_batch_size,
-            self._world.size,
+            spell_number(self._world.size, "rank"),
             self._world.device.type,
             step + 1,
             last_step,
@@ -168,10 +169,10 @@ class Pace:
         if step_s * num_steps > LONG_RUN_S:
             self._announced_s = step_s
             _log.warning(
-                "on this CPU a step of %d images takes about %s, %s steps about %s%s",
-                self._images,
+                "on this CPU a step of %s takes about %s, %s about %s%s",
+                spell_number(self._images, "image"),
                 describe_seconds(step_s),
-                f"{num_steps:,}",
+                spell_number(num_steps, "step"),
                 describe_seconds(step_s * num_steps),
                 self._offer,
             )

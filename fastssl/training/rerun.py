@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ..config import LogConfig, ProbeConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 from ..runs.read import read_lines
 from ..system.signals import noting_signals
@@ -35,8 +36,9 @@ def run_again(place: Path, capsule: Capsule, config: RunConfig) -> str:
     world = join_world(config.device)
     if world.size != capsule.num_ranks:
         raise InputError(
-            f"CAPSULE ({place}) is of {capsule.num_ranks} rank(s), here are {world.size}, which "
-            f"sum otherwise; start it by torchrun --nproc-per-node {capsule.num_ranks}"
+            f"CAPSULE ({place}) is of {spell_number(capsule.num_ranks, 'rank')}, here are "
+            f"{world.size}, which sum otherwise; start it by torchrun --nproc-per-node "
+            f"{capsule.num_ranks}"
         )
     folder = world.on_zero(lambda: Path(tempfile.mkdtemp(prefix="fastssl-replay-")))
     with contextlib.ExitStack() as held:
@@ -99,4 +101,5 @@ def _compare(
             f"step {step} came out differently: loss {loss!r}, and {capsule.loss!r} in the capsule"
         )
     spelled = "not finite" if loss is None else f"{loss!r}"
-    return f"step {step} came out the same: {num} samples, their pixels, and loss {spelled}"
+    samples = spell_number(num, "sample")
+    return f"step {step} came out the same: {samples}, their pixels, and loss {spelled}"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..counts import spell_number
 from ..errors import InputError
 from ..models.archives import find_wrong_archive
 
@@ -182,7 +183,7 @@ def _check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, path: Path) -
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         _refuse(path, f"{name}.param_groups", _describe(groups), "a list of settings")
     if len(groups) != len(own["param_groups"]):
-        what = f"{len(groups)} groups of parameters"
+        what = f"{spell_number(len(groups), 'group')} of parameters"
         _refuse(path, f"{name}.param_groups", what, str(len(own["param_groups"])))
     whole = []
     for number, (group, wanted) in enumerate(zip(groups, own["param_groups"], strict=True)):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..config import LoaderConfig, RunConfig
+from ..counts import spell_number
 from ..errors import InputError
 from ..loaders import build_loader
 from ..shards import ShardDataset, open_dataset
@@ -251,7 +252,11 @@ def match_classes(dataset: ShardDataset, task: Task, what: str = "validation.pat
         some = ", ".join(repr(name) for name in unknown[:5])
         raise InputError(
             f"{what} ({dataset.path}) has "
-            + (f"{len(unknown)} classes that are not learnt ({some})" if names else "no classes")
+            + (
+                f"{spell_number(len(unknown), 'class', 'classes')} that are not learnt ({some})"
+                if names
+                else "no classes"
+            )
             + f"; wanted classes of the {len(learnt)} of --data.path, by name"
         )
     return torch.tensor([*(learnt[name] for name in names), -1])

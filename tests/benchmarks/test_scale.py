@@ -103,7 +103,7 @@ def test_bench_scale_measures_many_samples_beside_few(dataset_path, tmp_path):
         assert row["ids_per_s"] > 0
     other = run_child(TOOL, dataset_path, "--samples", 90_000, "--folder", folder)
     assert other.returncode == 2
-    assert "holds 100000 samples, --samples says 90000" in other.stderr
+    assert "holds 100,000 samples, --samples says 90000" in other.stderr
 
 
 @pytest.mark.parametrize(

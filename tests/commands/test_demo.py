@@ -113,7 +113,7 @@ def test_neighbours_have_no_frames_where_no_class_has_two_images(tmp_path):
     with contextlib.closing(open_dataset(tmp_path / "shards")) as dataset:
         worth = demo_worth.measure_worth(dataset, 16, view, [tmp_path], None)
     assert worth.comparison is None
-    assert "16 training and 0 test samples; label more samples, at least two" in worth.reason
+    assert "16 samples to train on and 0 to test on; label more samples" in worth.reason
     assert "frame" not in worth.caption
     for sheet in worth.neighbours:
         for color in (RIGHT, WRONG):

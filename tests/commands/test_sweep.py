@@ -88,7 +88,7 @@ def test_a_dry_run_lists_trials_with_their_cost_and_makes_nothing(grid, tmp_path
 
 def test_what_is_done_counts_nothing_in_a_dry_run(tmp_path):
     trial = train("--max-steps", "100")
-    assert "1 trials, 0 done; training the others takes" in describe_trials([trial], tmp_path)
+    assert "1 trial, 0 done; training the others takes" in describe_trials([trial], tmp_path)
     folder = tmp_path / "trials" / "a"
     folder.mkdir(parents=True)
     (folder / "exit.json").write_text('{"code": 0, "reason": "done", "step": 100}')

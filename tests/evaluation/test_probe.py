@@ -220,7 +220,7 @@ def test_data_that_cannot_be_probed_is_refused(configure, dataset_path, tmp_path
     pair = make_dataset(tmp_path / "pair", ["a/0.jpg", "b/1.jpg"])
     for path, message in (
         (bare, r"has labels of 0 classes in 3 images, wanted 2 or more; give a dataset"),
-        (pair, r"probe.data_path .*: the split has 2 training and 0 test samples"),
+        (pair, r"probe.data_path .*: the split has 2 samples to train on and 0 to test on"),
         (tmp_path / "nowhere", "nowhere"),
     ):
         config = configure(probe=ProbeConfig(path))

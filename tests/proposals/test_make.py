@@ -218,8 +218,12 @@ def write_other(path, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.json", {"other": [[0, 0, 1, 1]]}, r"none of its 1 pictures .* are they of another set"),
-        ("p.json", {}, "none of its 0 pictures"),
+        (
+            "p.json",
+            {"other": [[0, 0, 1, 1]]},
+            r"none of 1 picture in it .* are they of another set",
+        ),
+        ("p.json", {}, "none of 0 pictures in it"),
         ("p.json", {"000": [[0, 0, 1]]}, "a box of '000' has 3 numbers"),
         ("p.json", {"000": [[0, 0, 1, 1], [0, 0, 1, 1, 1]]}, "has 5 numbers"),
         ("p.json", {"000": [[0, 0, 1, None]]}, "not an object of lists of boxes"),

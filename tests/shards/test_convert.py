@@ -353,7 +353,7 @@ def test_a_source_without_images_is_refused_and_leaves_nothing(tmp_path, make_da
     (tmp_path / "source").mkdir()
     if content is not None:
         (tmp_path / "source/1.jpg").write_bytes(content)
-    message = "no files in it" if content is None else "none of its 1 files is a readable image"
+    message = "no files in it" if content is None else "no readable image in its 1 file"
     with pytest.raises(InputError, match=message):
         make_dataset(tmp_path / "source")
     assert not (tmp_path / "dataset").exists()

@@ -146,7 +146,7 @@ def test_a_changed_record_is_named_warned_of_and_not_used(made, copy, caplog):
     with caplog.at_level(logging.WARNING):
         images, _ = one_pass(folder)
     np.testing.assert_array_equal(images, one_pass(made / "without")[0])
-    assert "entry points of 1 samples of a batch are damaged" in caplog.text
+    assert "entry points of 1 sample of a batch are damaged" in caplog.text
 
 
 def test_records_of_other_samples_are_not_used(made, copy):

@@ -50,7 +50,7 @@ def test_flags_have_their_bits(flags, bits):
         (b"", "an index begins with"),
         (b"x" * HEADER_BYTES, "an index begins with"),
         (IndexHeader(0, "ab" * 32).pack()[:8] + b"\2" + bytes(55), "index version 2"),
-        (IndexHeader(2, "ab" * 32).pack() + bytes(32), "96 bytes, but 2 samples take 128"),
+        (IndexHeader(2, "ab" * 32).pack() + bytes(32), "96 bytes, wanted 128 for 2 samples"),
     ],
 )
 def test_a_wrong_index_is_refused(tmp_path, content, message):

@@ -129,7 +129,7 @@ def test_who_has_the_lease_next_takes_what_is_finished(begun):
 
 
 def test_an_entry_that_is_neither_written_nor_left_out_is_found(tmp_path):
-    with pytest.raises(RunFailed, match=r"shard-000002\.tar: 4 entries were read, 3 written and 0"):
+    with pytest.raises(RunFailed, match=r"shard-000002\.tar: 4 entries read, 3 written and 0"):
         _check_account(tmp_path, 2, SliceRecord(samples=3), 4)
 
 

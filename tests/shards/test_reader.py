@@ -226,7 +226,7 @@ def break_by_cutting_shard(folder):
         (break_by_unknown_key, "not a whole manifest"),
         (break_by_removing_manifest, r"no manifest\.json.*make one of it"),
         (break_by_removing_index, r"index\.bin: the index is missing"),
-        (break_by_cutting_index, r"100 bytes, but 12 samples take 448"),
+        (break_by_cutting_index, r"100 bytes, wanted 448 for 12 samples"),
         (break_by_removing_shard, r"shard-000001\.tar: the shard is missing"),
         (break_by_cutting_shard, r"shard-000001\.tar: 1000 bytes, \d+ were written"),
     ],

@@ -236,7 +236,10 @@ def test_a_list_that_begins_with_a_missing_file_is_taken(tmp_path):
     [
         (["train/cat/1.jpg", "val/cat/1.jpg"], r"train, val are parts .*make-shards \S+/train OUT"),
         (["images/cat/1.jpg", "images/dog/1.jpg"], "so there is one class; .*images as SOURCE"),
-        (["cat/siamese/1.jpg", "dog/1.jpg"], r"1 files lie .*\(the first: cat/siamese/1.jpg\)"),
+        (
+            ["cat/siamese/1.jpg", "dog/1.jpg"],
+            r"1 file in folders .*the first: cat/siamese/1.jpg",
+        ),
         (["cat/1.jpg", "dog/1.jpg"], None),
         (["1.jpg"], None),
     ],

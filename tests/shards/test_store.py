@@ -415,7 +415,7 @@ def test_a_netrc_keeps_the_password_out_of_the_address(server, address, tmp_path
 
 def test_an_index_that_no_disk_holds_is_refused(address, monkeypatch):
     monkeypatch.setattr(cache, "MAX_INDEX_BYTES", 100)
-    with pytest.raises(InputError, match="12 samples take 448 bytes, at most 100 are fetched"):
+    with pytest.raises(InputError, match="448 bytes for 12 samples, at most 100 are fetched"):
         open_dataset(address)
 
 

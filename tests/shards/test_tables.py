@@ -208,7 +208,9 @@ def test_rows_whose_file_is_missing_are_left_out(photographs, make_dataset):
 
 def test_a_table_of_which_every_file_is_missing_is_refused(tmp_path, make_dataset):
     path = write_csv(tmp_path / "t.csv", "path\n1.jpg\n2.jpg\n")
-    with pytest.raises(InputError, match=r"none of its 2 files.*missing 2; the first: [12]\.jpg"):
+    with pytest.raises(
+        InputError, match=r"no readable image in its 2 files.*missing 2; the first: [12]\.jpg"
+    ):
         make_dataset(path)
     assert not (tmp_path / "dataset").exists()
 
@@ -224,7 +226,7 @@ def test_a_table_of_which_every_file_is_missing_is_refused(tmp_path, make_datase
         ("path\tlabel\na.jpg\tcat\n", r"separated by '\\t', wanted ','.*name it \.tsv"),
         ("b.jpg,ant\nc.jpg,bee\n", r"columns \(its first line names them\): b\.jpg, ant;"),
         ("path,label,label\na.jpg,cat,dog\n", "'label'.*more than once|more than once.*'label'"),
-        ("path,label\na.jpg,cat\nb.jpg\n", "line 3 has 1 fields, its header has 2"),
+        ("path,label\na.jpg,cat\nb.jpg\n", "line 3 has 1 field, its header has 2"),
         ("path,label\na,b.jpg,cat\n", "line 2 has 3 fields"),
         ('path\n"a.jpg\n', "line 2 is no CSV"),
         ("path,source\na.jpg,flickr\n", "column 'source' would hide"),

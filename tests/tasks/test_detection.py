@@ -241,7 +241,7 @@ def test_pictures_show_what_was_found_and_missed(task):
     task.class_names = ("cell", "disc")
     pictures = task.draw_pictures(make_batch(), 0, 2)
     assert [picture.pixels.shape for picture in pictures] == [(240, 300, 3), (320, 192, 3)]
-    assert all("of 1 objects found" in picture.words for picture in pictures)
+    assert all("of 1 object found" in picture.words for picture in pictures)
     objects = torch.tensor([[5.0, 5, 20, 20, 0, 0], [25, 5, 40, 20, 1, 0], [0, 0, 3, 3, -1, 0]])
     found = Found(
         torch.tensor([[5.0, 5, 20, 20], [50, 30, 58, 40], [0, 0, 9, 9]]),

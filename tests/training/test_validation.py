@@ -112,7 +112,7 @@ def test_classes_are_matched_by_name(dataset_path, held_out):
 
 def test_other_classes_are_refused(dataset_path, held_out, tmp_path):
     config = configure_supervised(held_out, tmp_path / "run", path=dataset_path)
-    with pytest.raises(InputError, match=r"has 1 classes that are not learnt \('b'\)"):
+    with pytest.raises(InputError, match=r"has 1 class that are not learnt \('b'\)"):
         train(config)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .entries import Entry, prepare
 from .page import Comparison, Report, write_report
-from .pieces import spell_number
 from .study_page import ResultsReport, write_results
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "Report",
     "ResultsReport",
     "prepare",
-    "spell_number",
     "write_report",
     "write_results",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...fields import Documented
 from ...runs.facts import name_trunk
@@ -68,8 +69,8 @@ class Told(Documented):
             self.method,
             name_network(key.network),
             self.entry.pretrain_data and f"on {self.entry.pretrain_data}",
-            f"{beginning.num_images:,} images" if beginning.num_images else "",
-            f"{beginning.step:,} steps" if beginning.step else "",
+            spell_number(beginning.num_images, "image") if beginning.num_images else "",
+            spell_number(beginning.step, "step") if beginning.step else "",
             f"{key.frozen_stages} frozen" if key.frozen_stages else "",
             beginning.recipe,
             digest[:8],
@@ -277,5 +278,7 @@ def say_counts(counts: Sequence[int]) -> str:
         counts: ascending.
     """
     return (
-        f"{counts[0]:,} labels" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} labels"
+        spell_number(counts[0], "label")
+        if len(counts) == 1
+        else f"{counts[0]:,} to {counts[-1]:,} labels"
     )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 
+from ...counts import spell_number
 from ...runs.facts import RANDOM
 from .entries import Entry
 
@@ -68,7 +69,7 @@ def _list_parts(entry: Entry, has_sizes: bool) -> tuple[str, ...]:
         facts.trunk,
         f"x{facts.width}",
         facts.data if has_sizes else PurePath(facts.family).name,
-        f"{facts.num_images:,} images" if has_sizes and facts.num_images else "",
+        spell_number(facts.num_images, "image") if has_sizes and facts.num_images else "",
         f"{facts.difficulty_name} {facts.difficulty:,}" if facts.difficulty else "",
         facts.course,
     )

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
+from ...counts import spell_number
 from ...runs.read import Run
 from ...system.files import publish_bytes
 from .charts import classes_height_in, draw_classes, draw_comparison
@@ -73,8 +74,9 @@ class Comparison:
         seeds = "one seed" if num == 1 else f"{num} seeds"
         return (
             f"Pretraining changes the accuracy by {100 * self.gain:+.1f} points; {seeds} and "
-            f"{self.num_test:,} test images leave that open by {100 * self.spread:.1f}. More steps "
-            "teach the trunk more; more images and seeds make the doubt smaller."
+            f"{spell_number(self.num_test, 'test image')} leave that open by "
+            f"{100 * self.spread:.1f}. More steps teach the trunk more; more images and seeds make "
+            "the doubt smaller."
         )
 
 
@@ -194,9 +196,9 @@ def _result(report: Report) -> str:
         charts.append((classes, ""))
     spread = "One seed" if seeds == 1 else f"Mean and standard deviation of {seeds} seeds"
     how = (
-        f"{result.measure}. {spread}; {result.num_train:,} images known, {result.num_test:,} "
-        "tested. Both trunks start from the same weights; only one has been trained, and neither "
-        "has seen a label."
+        f"{result.measure}. {spread}; {spell_number(result.num_train, 'image')} known, "
+        f"{result.num_test:,} tested. Both trunks start from the same weights; only one has been "
+        "trained, and neither has seen a label."
     )
     body = f'<div class="numbers">{big}</div>'
     if not result.is_clear:

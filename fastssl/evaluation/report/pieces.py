@@ -102,11 +102,6 @@ def caption(words: str) -> str:
     return f"<figcaption>{text(words)}</figcaption>"
 
 
-def spell_number(count: int, noun: str) -> str:
-    """Return how many there are of something, such as ``1 run`` and ``1,000 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def text(value: str) -> str:
     """Escape what is no markup."""
     return html.escape(value, quote=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
+from ...counts import spell_number
 from ...runs.result import rank_value
 from ..label_curves import is_on_curve
 from .entries import (
@@ -52,7 +53,7 @@ def render_results(entries: Sequence[Entry]) -> str:
         )
     says_all = all(spell_chosen(row) == spell_settings(row.result.settings) for row in rows)
     if len(rows) < len(ours) or not says_all:
-        body += fold(f"All {len(ours):,} figures", _tables(ours, published))
+        body += fold(f"All {spell_number(len(ours), 'figure')}", _tables(ours, published))
     body += _classes(ours)
     return section("Results", body)
 
@@ -167,7 +168,7 @@ def _describe_repeats(metric: str, entry: Entry) -> str:
     low, high = (spell_value(metric, value) for value in (min(values), max(values)))
     deviation = statistics.pstdev(values) * (100 if is_share(metric) else 1)
     spread = f"{low.removesuffix(' %')} to {high}, deviation {deviation:.2g}"
-    return ", ".join(filter(None, (spread, f"{len(values)} repeats", also)))
+    return ", ".join(filter(None, (spread, spell_number(len(values), "repeat"), also)))
 
 
 def _describe_data(entry: Entry, common: Mapping[str, Collection[str]]) -> str:

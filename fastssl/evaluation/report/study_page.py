@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...counts import spell_number
 from ...runs.facts import Grid
 from ...runs.read import Run
 from ...system.files import publish_bytes
@@ -14,7 +15,7 @@ from .grids import render_grids
 from .label_pictures import render_labels
 from .page import render_document
 from .pictures import render_pictures
-from .pieces import section, spell_number
+from .pieces import section
 from .result_tables import render_results
 from .training import render_training
 

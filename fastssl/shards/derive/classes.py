@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...counts import spell_number
 from ...errors import InputError
 
 
@@ -32,7 +33,8 @@ def _describe_difference(first: ClassList, other: ClassList) -> str:
     else:
         lost = [name for name in first.names if name not in set(other.names)]
         only = f"{lost[0]!r} is in {first.where} alone" if lost else "their order differs"
-    sizes = f"{first.where} has {len(first.names)} classes, {other.where} {len(other.names)}"
+    num = spell_number(len(first.names), "class", "classes")
+    sizes = f"{first.where} has {num}, {other.where} {len(other.names)}"
     return f"{sizes}: {only}"
 
 

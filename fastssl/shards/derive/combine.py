@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...system.files import (
     check_own_folder,
@@ -432,8 +433,8 @@ def combine(config: CombineConfig, on_progress: Progress = say_nothing) -> Combi
         kept = config.selection.find([part.dataset for part in parts], names)
         if not kept.any():
             raise InputError(
-                f"nothing is left of {total:,} samples: {config.selection.describe()} keep none "
-                "of them; choose others"
+                f"nothing is left of {spell_number(total, 'sample')}: "
+                f"{config.selection.describe()} keep none of them; choose others"
             )
         _check_doubled(parts, kept)
         if config.drop_empty_classes and names:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...system.cpus import available_cpus
 from ...system.files import sha256_of, sync_folder
@@ -91,9 +92,9 @@ def _make_plan(config: ConvertConfig, manifest: Manifest, building: Path) -> Con
     )
     if plan.listing_sha256 != manifest.listing_sha256:
         raise InputError(
-            f"{config.source}: {plan.num_entries:,} entries, {config.out} was made of "
-            f"{manifest.num_read:,}, and their names, labels or targets differ; name the source as "
-            "it was then, with the same options"
+            f"{config.source}: {spell_number(plan.num_entries, 'entry', 'entries')}, {config.out} "
+            f"was made of {manifest.num_read:,}, and their names, labels or targets differ; name "
+            "the source as it was then, with the same options"
         )
     return plan
 
@@ -103,7 +104,7 @@ def _check_same(dataset: Path, shard: ShardEntry, record: SliceRecord) -> None:
     if made == (shard.num_stored, shard.bytes, shard.sha256):
         return
     raise InputError(
-        f"{dataset / shard.name}: made again it has {record.samples:,} samples and "
+        f"{dataset / shard.name}: made again it has {spell_number(record.samples, 'sample')} and "
         f"{record.bytes:,} bytes of SHA-256 {record.sha256[:12]}, wanted {shard.num_stored:,}, "
         f"{shard.bytes:,} and {shard.sha256[:12]}; nothing was replaced: the source's files have "
         "changed, the options are others, or another version of fastssl or Pillow made it"

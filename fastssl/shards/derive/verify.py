@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...system.cpus import available_cpus
 from ...system.files import open_regular, read_regular, sha256_of
@@ -81,7 +82,9 @@ def _check_index(path: Path, manifest: Manifest) -> Iterator[Fault]:
         return
     if header.count != manifest.num_samples:
         yield Fault(
-            INDEX_NAME, None, f"{header.count} samples, {manifest.num_samples} in the manifest"
+            INDEX_NAME,
+            None,
+            f"{spell_number(header.count, 'sample')}, {manifest.num_samples} in the manifest",
         )
     if header.digest != manifest.digest:
         yield Fault(INDEX_NAME, None, f"digest {header.digest}, {manifest.digest} in the manifest")
@@ -100,7 +103,9 @@ def _check_index(path: Path, manifest: Manifest) -> Iterator[Fault]:
     samples = sum(shard.samples for shard in manifest.shards)
     if samples != manifest.num_samples:
         yield Fault(
-            INDEX_NAME, None, f"the shards hold {samples} samples, wanted {manifest.num_samples}"
+            INDEX_NAME,
+            None,
+            f"the shards hold {spell_number(samples, 'sample')}, wanted {manifest.num_samples}",
         )
 
 
@@ -181,7 +186,10 @@ class _ShardCheck:
             return
         samples, is_whole = self._walk(descriptor)
         if is_whole and len(samples) != self._shard.num_stored:
-            self._add(None, f"{len(samples)} samples, {self._shard.num_stored} in the manifest")
+            self._add(
+                None,
+                f"{spell_number(len(samples), 'sample')}, {self._shard.num_stored} in the manifest",
+            )
         if is_whole:
             self._check_dali_index(samples)
         if self._rows is None:
@@ -202,7 +210,7 @@ class _ShardCheck:
                 self._check_payload(descriptor, row)
             report(1)
         if self._num_behind_end:
-            self._add(None, f"{self._num_behind_end} samples lie behind its end")
+            self._add(None, f"{spell_number(self._num_behind_end, 'sample')} behind its end")
 
     def _check_rows(self, descriptor: int, report: Report) -> None:
         """Check the images of a tar or zip that others wrote, whose structure is theirs."""
@@ -218,7 +226,7 @@ class _ShardCheck:
                 self._check_payload(descriptor, row)
             report(1)
         if self._num_behind_end:
-            self._add(None, f"{self._num_behind_end} samples lie behind its end")
+            self._add(None, f"{spell_number(self._num_behind_end, 'sample')} behind its end")
 
     def _walk(self, descriptor: int) -> tuple[list[list[Member]], bool]:
         """Return the members of each sample, and whether the whole tar could be walked."""

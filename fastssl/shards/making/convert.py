@@ -20,6 +20,7 @@ from typing import Annotated, get_args
 import tyro
 
 from ...address import parse_place
+from ...counts import spell_number
 from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure, nearest
 from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
@@ -245,9 +246,9 @@ def _check_target(config: ConvertConfig) -> Manifest | None:
         manifest = read_manifest(out)
         if not config.resume:
             raise InputError(
-                f"{out}: holds a finished dataset of {manifest.num_samples:,} samples; choose a "
-                "new folder (fastssl combine-shards links several datasets into one), or remove it "
-                "first"
+                f"{out}: holds a finished dataset of "
+                f"{spell_number(manifest.num_samples, 'sample')}; choose a new folder (fastssl "
+                "combine-shards links several datasets into one), or remove it first"
             )
         return manifest
     if (out / BUILDING_NAME).is_dir():
@@ -400,8 +401,9 @@ def _check_account(out: Path, number: int, record: SliceRecord, size: int) -> No
     """See that every entry of a slice was written or left out."""
     if record.samples + len(record.skipped) != size:
         raise RunFailed(
-            f"{out / shard_name(number)}: {size:,} entries were read, {record.samples:,} written "
-            f"and {len(record.skipped):,} left out; remove {out} and convert again"
+            f"{out / shard_name(number)}: {spell_number(size, 'entry', 'entries')} read, "
+            f"{record.samples:,} written and {len(record.skipped):,} left out; remove {out} and "
+            "convert again"
         )
 
 

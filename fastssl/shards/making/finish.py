@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...system.files import publish_bytes, published, sync_folder
 from ..entry_points import (
@@ -186,8 +187,8 @@ def finish(
         elif first["reason"] == "missing" and plan.kind == "coco":
             remedy = f"its pictures were sought in {plan.root}: say --coco-images FOLDER"
         raise InputError(
-            f"{source}: none of its {plan.num_entries:,} files is a readable image ({counts}; the "
-            f"first: {first['source'][:_SHOWN]}: {first['detail']}); {remedy}"
+            f"{source}: no readable image in its {spell_number(plan.num_entries, 'file')} "
+            f"({counts}; the first: {first['source'][:_SHOWN]}: {first['detail']}); {remedy}"
         )
     kept = drop_repeated(building, plan, records)
     targets = _write_targets(out, building, plan, kept)

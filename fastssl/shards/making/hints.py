@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ...address import hide_credentials
+from ...counts import spell_number
 from ...errors import InputError
 from .entries import Source
 
@@ -84,8 +85,9 @@ def describe_folders(
         )
     if class_names and num_nested:
         return (
-            f"{path}: {num_nested:,} files lie in folders within their class's (the first: "
-            f"{first_nested}); the first level is the class, and those folders are not told apart"
+            f"{path}: {spell_number(num_nested, 'file')} in folders within their class's (the "
+            f"first: {first_nested}); the first level is the class, and those folders are not told "
+            "apart"
         )
     return None
 

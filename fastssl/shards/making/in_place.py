@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...fields import Checked, NumWorkers, Range
 from ...system.cpus import available_cpus
@@ -320,8 +321,8 @@ def _finish(
     if not num_samples:
         told = ", ".join(f"{reason} {n}" for reason, n in counts.items())
         raise InputError(
-            f"{tars[0].address}: none of {len(skipped):,} samples is an image that loaders read in "
-            f"place ({told}); convert them: fastssl make-shards SOURCE OUT"
+            f"{tars[0].address}: none of {spell_number(len(skipped), 'sample')} is an image that "
+            f"loaders read in place ({told}); convert them: fastssl make-shards SOURCE OUT"
         )
     used = [number for number, record in enumerate(records) if record.samples]
     names = name_shards([tars[number].address for number in used])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...randomness import Stream, draw_words
 from ...system.files import locked, publish_bytes, published
@@ -258,7 +259,8 @@ def make_plan(
         )
     if count > MAX_NUMBER + 1:
         raise InputError(
-            f"{source_path}: {count:,} entries, a dataset has room for {MAX_NUMBER + 1:,}; split it"
+            f"{source_path}: {spell_number(count, 'entry', 'entries')}, a dataset has room for "
+            f"{MAX_NUMBER + 1:,}; split it"
         )
     samples_per_shard = samples_per_shard or choose_samples_per_shard(count)
     order = (
@@ -329,9 +331,9 @@ def check_same_listing(plan: ConversionPlan, source: Source) -> None:
     count = sum(1 for _ in _walk(source, digest))
     if digest.hexdigest() != plan.listing_sha256:
         raise InputError(
-            f"{plan.source}: {count:,} entries now, {plan.num_entries:,} when the conversion "
-            "began, and their names, labels or targets differ; restore the source, or convert it "
-            "into a new folder"
+            f"{plan.source}: {spell_number(count, 'entry', 'entries')} now, {plan.num_entries:,} "
+            "when the conversion began, and their names, labels or targets differ; restore the "
+            "source, or convert it into a new folder"
         )
 
 

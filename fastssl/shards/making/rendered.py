@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...counts import spell_number
 from ...errors import InputError
 from ..targets import DTYPES, TargetEntry, TargetSpec, check_target
 from .entries import Entry, Source
@@ -169,13 +170,13 @@ class RenderedSource(Source):
                     yield Entry(name, label, columns=record, targets=targets)
         if count != self._num_images:
             raise InputError(
-                f"{self._metadata}: {count:,} lines, {RECORD_NAME} says {self._num_images:,} "
-                f"images; {_REMEDY}"
+                f"{self._metadata}: {spell_number(count, 'line')}, {RECORD_NAME} says "
+                f"{spell_number(self._num_images, 'image')}; {_REMEDY}"
             )
         if not num_taken:
             raise InputError(
-                f"{self.root}: none of its {count:,} images is in split {self._split!r}; render "
-                "more images, so that every twelfth model is met"
+                f"{self.root}: none of its {spell_number(count, 'image')} is in split "
+                f"{self._split!r}; render more images, so that every twelfth model is met"
             )
 
     def _read_values(self, record: dict[str, Any], index: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...counts import spell_number
 from ...errors import InputError, nearest
 from ..targets import TargetSpec
 from .entries import Entry, Source
@@ -128,8 +129,9 @@ class _CsvTable:
         for line, row in rows:
             if len(row) != len(self.names):
                 raise InputError(
-                    f"{self._path}: line {line} has {len(row)} fields, its header has "
-                    f"{len(self.names)}; put fields that hold {self._delimiter!r} in double quotes"
+                    f"{self._path}: line {line} has {spell_number(len(row), 'field')}, its header "
+                    f"has {len(self.names)}; put fields that hold {self._delimiter!r} in double "
+                    "quotes"
                 )
             yield line, [row[place] or None for place in places]
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...counts import spell_number
 from ...errors import InputError
 from ...system.files import read_regular, refusing_unreadable
 from ..npy import MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, NpyError, parse_header
@@ -224,8 +225,8 @@ class FolderTargets(Source):
         if num and not used:
             first = lacking or "none could be read"
             raise InputError(
-                f"{_OPTION}: none of the {num:,} images of {self.root} has its files (the first: "
-                f"{first}); name folders that are laid out as the images are"
+                f"{_OPTION}: none of the {spell_number(num, 'image')} of {self.root} has its files "
+                f"(the first: {first}); name folders that are laid out as the images are"
             )
         self.class_names, self.blocks = self._inner.class_names, self._inner.blocks
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...address import hide_credentials
+from ...counts import spell_number
 from ...errors import InputError
 from ..store import StoreError
 from .entries import Entry, Source
@@ -136,7 +137,7 @@ class YfccSource(Source):
             return Photograph(self._check_hash(number, fields[2]), {"photoid": fields[1]})
         if len(fields) not in (_NUM_COLUMNS, _NUM_WITH_HASH):
             raise InputError(
-                f"{self._metadata}: line {number} has {len(fields)} fields, wanted "
+                f"{self._metadata}: line {number} has {spell_number(len(fields), 'field')}, wanted "
                 f"{_NUM_COLUMNS}, {_NUM_WITH_HASH} (with line number and hash) or "
                 f"{_NUM_OF_SUBSET} (line number, identifier, hash), with tabs between them, as "
                 "YFCC-100M's metadata have"

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ...counts import spell_number
 from ...errors import InputError
 from ..store import Store
 from .ranges import look_at_file, read_part, read_parts
@@ -154,7 +155,9 @@ def read_members(store: Store, name: str, end: ZipEnd) -> Iterator[ZipMember]:
             count += 1
     if count != end.num_members or begin != len(held):
         raise _damaged(
-            store, name, f"{count:,} members are in its directory, not {end.num_members:,}"
+            store,
+            name,
+            f"its directory has {spell_number(count, 'member')}, not {end.num_members:,}",
         )
 
 
