@@ -185,7 +185,7 @@ class Cost:
 
 
 def describe_trials(trials: Sequence[Trial], folder: Path) -> str:
-    """Return a table of trials: what is done, what the others take.
+    """Return a table of trials: what is done, what the others take as far as that is known.
 
     Args:
         trials: of a sweep.
@@ -199,23 +199,27 @@ def describe_trials(trials: Sequence[Trial], folder: Path) -> str:
         cost = costs[trial.name]
         state = "waiting" if trial.name in left else "done"
         rows.append((trial.name, " ".join(trial.command[:2]), state, *_spell_cost(cost, speed)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
     lines = [
         "  ".join(
             cell.ljust(width) if i < 3 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in zip(*columns, strict=True)
     ]
     whole = sum(costs[name].exaflops for name in left)
-    takes = f"{whole:.2g} EFLOP, about {_spell_time(whole, speed)}" if whole else "nothing known"
-    lines += [
-        "",
-        f"{spell_number(len(trials), 'trial')}, {len(trials) - len(left)} done; training the "
-        f"others takes {takes}.",
-        "EFLOP: 10^18 operations of the whole training, as torch counts them. Time here: one after",
-        f"the other on {device}, about {speed:,.0f} GFLOP/s. Empty: not known before.",
-    ]
+    told = f"{spell_number(len(trials), 'trial')}, {len(trials) - len(left)} done"
+    if whole:
+        told += f"; training the others takes {whole:.2g} EFLOP, about {_spell_time(whole, speed)}"
+    elif left:
+        told += "; what the others take is not known before they run"
+    lines += ["", f"{told}."]
+    if any(cost.exaflops for cost in costs.values()):
+        lines += [
+            "EFLOP: 10^18 operations of the whole training, as torch counts them. Time here: one",
+            f"after the other on {device}, about {speed:,.0f} GFLOP/s. Empty: not known before.",
+        ]
     return "\n".join(lines)
 
 

@@ -92,7 +92,18 @@ def test_what_is_done_counts_nothing_in_a_dry_run(tmp_path):
     folder = tmp_path / "trials" / "a"
     folder.mkdir(parents=True)
     (folder / "exit.json").write_text('{"code": 0, "reason": "done", "step": 100}')
-    assert "1 done; training the others takes nothing" in describe_trials([trial], tmp_path)
+    assert "1 trial, 1 done." in describe_trials([trial], tmp_path)
+
+
+def test_what_is_not_known_before_it_runs_takes_no_column(tmp_path):
+    words = ("evaluate", "finetune", "--checkpoint", "a", "--data.path", "b")
+    told = describe_trials([Trial("a", words)], tmp_path)
+    assert told.splitlines() == [
+        "trial  command            state",
+        "a      evaluate finetune  waiting",
+        "",
+        "1 trial, 0 done; what the others take is not known before they run.",
+    ]
 
 
 def test_cost_is_that_of_the_options(tmp_path):
