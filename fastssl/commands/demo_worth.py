@@ -127,7 +127,7 @@ def _extract(
     dataset: ShardDataset, num: int, view: ViewSpec, run: Path, seed: int, kind: str
 ) -> torch.Tensor:
     """Extract the features of the first images: float32 (num, D)."""
-    trunk, metadata = load_trunk(run / "trunk.safetensors")
+    trunk, metadata = load_trunk(run)
     spec = InputSpec.from_metadata(metadata)
     if kind == "random":
         trunk = build_random_twin(seed)

@@ -14,12 +14,12 @@ from ..counts import spell_number
 from ..errors import InputError, nearest
 from ..fields import Documented
 from ..models import Trunk, build_trunk, digest_trunk, is_one_network, load_trunk
-from ..models.export import is_export
+from ..models.export import TRUNK_NAME, find_trunk_file, is_export
 from ..models.foreign import CLASSIFIERS, build_foreign, is_foreign, outline_foreign
 from ..models.input_spec import SCALE_NAMES, InputSpec
 from ..models.state_dicts import fit_file, load_state
 from ..models.trunks import STANDARD_VGG_WIDTH, STANDARD_WIDTH
-from ..runs.directory import CHECKPOINTS_NAME, CONFIG_NAME, TRUNK_NAME, find_trunk_file
+from ..runs.directory import CHECKPOINTS_NAME, CONFIG_NAME
 from ..runs.result import is_name
 
 _log = logging.getLogger(__name__)

@@ -12,12 +12,15 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, nearest_beside
 from ..system.files import publish_bytes
 from .archives import find_long_header
 from .base import Trunk
 from .towers import first_tower_state
 from .trunks import build_trunk
+
+TRUNK_NAME = "trunk.safetensors"
+"""The file that a run exports its trunk to."""
 
 
 def digest_trunk(trunk: Trunk) -> str:
@@ -81,6 +84,30 @@ def _first_few(names: set[str]) -> str:
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
+def find_trunk_file(source: Path, what: str) -> Path:
+    """Return the file of the trunk that a run or a file stands for.
+
+    Args:
+        source: a run that has ended, or a file.
+        what: the option or argument that named it.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if source.is_file():
+        return source
+    if (source / TRUNK_NAME).is_file():
+        return source / TRUNK_NAME
+    if source.is_dir():
+        raise InputError(
+            f"{what} ({source}) is a folder without {TRUNK_NAME}, which a run exports when it "
+            "ends; give a run that has ended, or a file; one that was stopped ends when it is "
+            "started again with --max-steps at the step that it has come to"
+        )
+    hint = nearest_beside(source) or "; give a run that has ended, or a file"
+    raise InputError(f"{what} ({source}) is not there{hint}")
+
+
 def is_export(path: Path) -> bool:
     """Tell whether a file is safetensors that name their trunk."""
     if path.suffix != ".safetensors":
@@ -96,10 +123,10 @@ def is_export(path: Path) -> bool:
 
 
 def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
-    """Build the trunk that a file holds and load its weights, on the CPU.
+    """Build the trunk that a run has exported, or a file holds, and load its weights, on the CPU.
 
     Args:
-        path: a file by ``save_trunk``.
+        path: a run directory, or a file by ``save_trunk``.
 
     Returns:
         The trunk, in training mode, and its metadata with name and width.
@@ -107,11 +134,7 @@ def load_trunk(path: str | Path) -> tuple[Trunk, dict[str, str]]:
     Raises:
         InputError: if the file is missing, damaged, or does not hold the weights that it names.
     """
-    path = Path(path)
-    if not path.is_file():
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the file: {path / 'trunk.safetensors'}")
-        raise InputError(f"{path} is not a file; give a trunk.safetensors that a run has exported")
+    path = find_trunk_file(Path(path), "path")
     if (size := find_long_header(path)) is not None:
         raise InputError(
             f"{path} is not a file of a trunk (its header has {size:,} bytes); export again"

@@ -13,7 +13,7 @@ from typing import Any
 from ..address import parse_place
 from ..config import LoaderName
 from ..counts import spell_number
-from ..errors import InputError, nearest_beside
+from ..errors import InputError
 from ..shards.manifest import read_manifest
 from ..system.files import (
     check_own_folder,
@@ -29,7 +29,6 @@ from .lines import find_cut
 CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
-TRUNK_NAME = "trunk.safetensors"
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
 EXIT_NAME = "exit.json"
 REFUSED_NAME = "refused.json"
@@ -246,31 +245,3 @@ def cut_logs(folder: Path, step: int) -> None:
         for path, file in files.items():
             with naming_file(path):
                 file.truncate(find_cut(file, step))
-
-
-def find_trunk_file(source: Path, option: str) -> Path:
-    """Return the file of the trunk that a run or a file stands for.
-
-    Args:
-        source: a run that has ended, or a file.
-        option: that named it.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if source.is_file():
-        return source
-    if (source / TRUNK_NAME).is_file():
-        return source / TRUNK_NAME
-    if (source / CONFIG_NAME).is_file():
-        raise InputError(
-            f"{option} ({source}) is a run that has not ended and exported its trunk; let it end, "
-            "or start it again with --max-steps at the step that it has come to"
-        )
-    if source.is_dir():
-        raise InputError(
-            f"{option} ({source}) is a folder without {TRUNK_NAME}; give a run that has ended, or "
-            "a file that it has exported"
-        )
-    hint = nearest_beside(source) or "; give a run that has ended, or a file"
-    raise InputError(f"{option} ({source}) is not there{hint}")

@@ -9,8 +9,8 @@ from typing import Any
 from .. import __version__
 from ..config import RunConfig
 from ..models import save_trunk
+from ..models.export import TRUNK_NAME
 from ..models.input_spec import INPUT_KEY
-from ..runs.directory import TRUNK_NAME
 from ..tasks import Task
 
 

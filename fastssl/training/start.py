@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ..config import RunConfig
 from ..errors import InputError
 from ..models import Trunk, digest_trunk, is_one_network, load_trunk
+from ..models.export import find_trunk_file
 from ..models.input_spec import InputSpec
-from ..runs.directory import find_trunk_file
 from ..tasks import Task
 
 _log = logging.getLogger(__name__)

@@ -80,8 +80,16 @@ def test_export_refuses_metadata_that_is_no_text(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"trunk\.safetensors is not a file"):
+    with pytest.raises(InputError, match=r"path \(.*trunk\.safetensors\) is not there"):
         load_trunk(tmp_path / "trunk.safetensors")
+
+
+def test_a_run_directory_stands_for_the_trunk_that_it_has_exported(tmp_path):
+    trunk = build("resnet9", width=1)
+    with pytest.raises(InputError, match=r"folder without trunk\.safetensors, .* give a run that"):
+        load_trunk(tmp_path)
+    save_trunk(trunk, tmp_path / "trunk.safetensors", {})
+    assert digest_trunk(load_trunk(tmp_path)[0]) == digest_trunk(trunk)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
