@@ -38,6 +38,7 @@ from ..sampling import ORDERS, SampleOrder, list_positions
 from ..shards import open_dataset
 from ..shards.index import INDEX_NAME, IndexHeader
 from ..shards.manifest import MANIFEST_NAME
+from ..system.files import make_folder
 from ..system.machine import describe_environment, read_processor
 from ..views import ViewSpec
 from .harness import run_rounds, summarize, write_result
@@ -141,7 +142,7 @@ def long_dataset(config: BenchScale) -> Iterator[Path]:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not (folder / MANIFEST_NAME).exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder, "--folder")
             repeat_samples(config.dataset, folder, config.samples)
         with contextlib.closing(open_dataset(folder)) as dataset:
             if len(dataset) != config.samples:

@@ -25,6 +25,7 @@ from ..loaders import build_loader
 from ..ops import color_bins
 from ..ops.color_grid import MAX_GRID, MIN_GRID
 from ..sampling import MAX_SAMPLES
+from ..system.files import check_file_place
 from ..tasks.color_prior import count_colors, write_prior
 from ..views import ViewSpec
 from .frame import parse_arguments
@@ -57,8 +58,7 @@ class ColorPrior(Checked):
             raise InputError(
                 f"OUT ({self.out}) is there already; choose another name, or remove it"
             )
-        if not self.out.parent.is_dir():
-            raise InputError(f"OUT ({self.out}) must lie in a folder that exists; make it first")
+        check_file_place(self.out, "OUT")
 
 
 def main(arguments: Sequence[str]) -> None:

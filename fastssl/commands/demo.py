@@ -36,7 +36,7 @@ from ..shards.making.convert import ConvertConfig, convert
 from ..shards.making.sources import FolderSource, open_source
 from ..studies import build_recipe
 from ..system.cpus import available_cpus
-from ..system.files import publish_bytes
+from ..system.files import make_folder, publish_bytes
 from ..system.machine import read_processor
 from ..system.signals import stopping_on_signals
 from ..views import ViewSpec
@@ -167,8 +167,6 @@ def check_output(demo: Demo) -> None:
         "steps": demo.num_steps,
     }
     record = out / "demo.json"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"output_dir ({out}) must be a folder, got a file; choose another")
     if record.is_file():
         found = json.loads(record.read_text())
         if found != settings:
@@ -178,7 +176,7 @@ def check_output(demo: Demo) -> None:
             )
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"output_dir ({out}) holds other files; choose another --output-dir")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "--output-dir")
     publish_bytes(record, json.dumps(settings).encode())
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from ..address import hide_credentials
 from ..errors import EXIT_DONE, InputError, describe_failure, is_left_to_another_rank, nearest
 from ..fields import Item, walk
+from ..system.files import check_file_place
 from ..system.workers import Progress
 
 _MAX_LINE, _MAX_SEARCHED = 4000, 16_000
@@ -296,10 +297,10 @@ def check_json_path(path: Path | None) -> None:
     """Make sure, before hours of work, that a ``--json`` file can lie where it is wanted.
 
     Raises:
-        InputError: if its folder does not exist.
+        InputError: if it cannot.
     """
-    if path is not None and not path.parent.is_dir():
-        raise InputError(f"--json {path}: no such folder; make it, or name a file elsewhere")
+    if path is not None:
+        check_file_place(path, "--json")
 
 
 class AboveBars(logging.Handler):

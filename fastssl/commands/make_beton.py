@@ -14,11 +14,11 @@ import tyro
 from tqdm import tqdm
 
 from ..counts import spell_number
-from ..errors import InputError
 from ..fields import NumThreads
 from ..shards import open_dataset
 from ..shards.beton import BETON_NAME, BetonOptions, write_beton
 from ..system.cpus import available_cpus
+from ..system.files import check_file_place
 from .frame import check_json_path, parse_arguments
 
 
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     began = time.perf_counter()
     with closing(open_dataset(config.dataset)) as dataset:
         out = dataset.folder / BETON_NAME if config.out == Path() else config.out
-        if not out.parent.is_dir():
-            raise InputError(f"--out ({out}) must lie in a folder that exists; make it first")
+        check_file_place(out, "--out")
         with tqdm(total=dataset.num_samples, unit="img", desc="beton") as bar:
             report: dict[str, float] = dict(
                 write_beton(dataset, out, config, config.workers or available_cpus(), bar.update)

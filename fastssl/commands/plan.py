@@ -19,7 +19,7 @@ from ..sampling import MAX_SAMPLES
 from ..shards.making.encode import ENCODINGS
 from ..studies import build_recipe
 from ..studies.cost import count_operations
-from ..system.files import publish_bytes
+from ..system.files import check_file_place, publish_bytes
 from .frame import check_json_path, parse_arguments, progress_bar
 from .plan_rates import Rates, measure_rates, spell_views
 from .planning import (
@@ -279,8 +279,8 @@ def main(arguments: Sequence[str]) -> None:
     check_json_path(config.json)
     if not config.images and config.measure is None:
         raise InputError("--images (0) must say how many the job has; or --measure PHOTOGRAPHS")
-    if not config.rates.parent.is_dir():
-        raise InputError(f"RATES ({config.rates}): no such folder; name a file elsewhere")
+    if config.measure is not None:
+        check_file_place(config.rates, "RATES")
     recipe = build_recipe(config.recipe)
     rates = get_rates(config, recipe)
     if not config.images:

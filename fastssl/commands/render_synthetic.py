@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tqdm import tqdm
 
 from ..counts import spell_number
 from ..fields import Checked, NumThreads
 from ..synthetic import RenderConfig, render_set
 from ..system.cpus import available_cpus
 from ..system.signals import stopping_on_signals
-from .frame import parse_arguments
+from .frame import parse_arguments, progress_bar
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,12 @@ def main(arguments: Sequence[str]) -> None:
     command = parse_arguments(RenderSynthetic, join_variant(arguments))
     workers = command.workers or available_cpus()
     kept = "every finished image is kept, the same command goes on with the rest"
-    bar = tqdm(total=command.render.images, unit="img", desc="render")
-    with stopping_on_signals(kept), bar:
-        unusable = render_set(command.out, command.render, workers, bar.update)
+    with stopping_on_signals(kept), progress_bar("render") as advance:
+
+        def tell(done: int) -> None:
+            advance(done, command.render.images)
+
+        unusable = render_set(command.out, command.render, workers, tell)
     if unusable:
         path, reason = min(unusable.items())
         told = spell_number(len(unusable), "mesh or picture", "meshes or pictures")

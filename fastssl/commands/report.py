@@ -30,6 +30,7 @@ from ..shards.making.rendered import RECORD_NAME
 from ..shards.manifest import MANIFEST_NAME
 from ..studies.grids import list_grids
 from ..studies.published import FINDINGS, find_facts, list_published
+from ..system.files import check_file_place
 from .frame import parse_arguments, refuse_repeated
 
 MAX_DEPTH = 4
@@ -66,9 +67,7 @@ class MakeReport(Checked):
             raise InputError(f"fastssl report has nothing to read; {_NEEDED}")
         if self.output == Path():
             raise InputError("--output is missing; name the HTML file to write")
-        if self.output.is_dir() or not self.output.parent.is_dir():
-            what = "is a folder" if self.output.is_dir() else "lies in no folder"
-            raise InputError(f"--output ({self.output}) {what}; name a file in one that is there")
+        check_file_place(self.output, "--output")
         for name in self.data_names:
             if not all(name.partition("=")):
                 raise InputError(f"--data-names ({name}) must be DIGEST=NAME, such as 1a2b3c=VOC07")

@@ -30,6 +30,7 @@ from ..studies.newell20 import METHODS
 from ..studies.newell20_downstream import DOWNSTREAM
 from ..synthetic import RenderConfig, render_set
 from ..system.cpus import available_cpus
+from ..system.files import make_folder
 from ..system.signals import stopping_on_signals
 from .frame import parse_arguments
 
@@ -165,7 +166,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run_all(config: RecipesConfig) -> None:
     """Run the recipes that a config chooses."""
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.output_dir, "--output-dir")
     data = prepare_data(config)
     dataset = open_dataset(data)
     header = ("recipe", "trunk", "steps", "first loss", "last", "accuracy", "seconds", "outcome")

@@ -27,6 +27,7 @@ from ..studies.newell20_small import SIZE_PX, Newell20Small
 from ..synthetic import RenderConfig, render_set
 from ..synthetic.variants import Variant
 from ..system.cpus import available_cpus
+from ..system.files import make_folder
 from ..system.signals import stopping_on_signals
 from . import report
 from .frame import parse_arguments
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{len(left)} of {len(trials)} runs are to be done")
         return
     workers = command.workers or available_cpus()
+    make_folder(home, "--output-dir")
     with stopping_on_signals("every finished image and run is kept; the same command goes on"):
         for variant in study.variants:
             make_data(home / variant, variant, study.images, workers)

@@ -31,7 +31,7 @@ from ..models.detection import import_torchvision, take_apart
 from ..runs.result import Result
 from ..shards import ShardDataset, open_dataset
 from ..shards.targets import OBJECTS
-from ..system.files import publish_bytes
+from ..system.files import make_folder, publish_bytes
 from ..tasks import Detection, Task
 from ..tasks.detection import check_objects
 from ..training import train
@@ -215,7 +215,7 @@ def run_detect(training: DetectTraining) -> Result:
         RunFailed: as ``train``.
     """
     config, folder = training.config, training.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--output-dir")
     _log.info("the run: %s", folder)
     began, tested = time.monotonic(), training.tested
     train_data, test_data = _load_both(training, folder)

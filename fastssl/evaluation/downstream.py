@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..fields import Documented
 from ..runs.result import Result
 from ..shards import ShardDataset, open_dataset
+from ..system.files import make_folder
 from ..tasks import Task, find_task
 from ..tasks.dense import DenseMap, find_map
 from ..tasks.downstream import DownstreamTask, Score, check_target
@@ -192,7 +193,7 @@ def run_downstream(training: DownstreamTraining) -> Result:
         RunFailed: as ``train``.
     """
     config, folder, divided = training.config, training.folder, training.divided
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--output-dir")
     _log.info("the run: %s", folder)
     data, batch = config.data, training.run.data.global_batch_size
     train_ids, test_ids = (folder / f"{side}_ids.npy" for side in ("train", "test"))

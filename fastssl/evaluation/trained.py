@@ -26,7 +26,7 @@ from ..fields import Count, CountOrZero, Documented, Range
 from ..models.pooling import has_rule
 from ..runs.result import RESULTS_NAME, Result
 from ..shards import open_dataset
-from ..system.files import check_own_folder, publish_bytes
+from ..system.files import check_own_folder, make_folder, publish_bytes
 from .accuracy import Accuracy
 from .evaluate import Circumstances, check_required, conclude, find_home
 from .extract import find_end_points
@@ -181,7 +181,7 @@ def run_training(training: Training) -> Result:
     config, course, folder = training.config, training.course, training.folder
     if config.output_dir is None:
         check_own_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--output-dir")
     _log.info("the classifiers' run: %s", folder)
     divided = training.divided
     data, batch = config.data, training.batch

@@ -25,7 +25,14 @@ from ..shards import BadSample, ShardDataset, open_dataset
 from ..shards.target_files import write_target_file
 from ..shards.targets import TargetSpec
 from ..system.cpus import available_cpus
-from ..system.files import check_own_folder, locked, naming_file, publish_bytes, sha256_of
+from ..system.files import (
+    check_own_folder,
+    locked,
+    make_folder,
+    naming_file,
+    publish_bytes,
+    sha256_of,
+)
 from ..system.signals import stopping_on_signals
 from ..system.workers import Progress, Report, run_jobs, say_nothing
 from .files import Found, read_proposals
@@ -104,13 +111,13 @@ def search_dataset(
     with contextlib.closing(open_dataset(place)) as dataset:
         building = _find_building(out)
         message = f"finished pictures are kept in {building}; the same command goes on"
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent, "OUT", out)
         check_own_folder(building)
         if is_finished(out, dataset, about):
             shutil.rmtree(building, ignore_errors=True)
             return _report(_read_rows(out))
         with stopping_on_signals(message), naming_file(out):
-            building.mkdir(exist_ok=True)
+            make_folder(building, "OUT", out)
             busy = f"{out}: another fastssl proposals is at work on it; wait for it or stop it"
             with locked(building / "lock", busy):
                 _check_same(building, {"dataset_digest": dataset.digest, **about})
@@ -158,7 +165,7 @@ def take_from_files(
         "files": {path.name: sha256_of(path) for path in files},
     }
     with contextlib.closing(open_dataset(place)) as dataset:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent, "OUT", out)
         if is_finished(out, dataset, about):
             return _report(_read_rows(out))
         taken = _Taken(dataset, found)

@@ -18,6 +18,7 @@ from ..shards.manifest import read_manifest
 from ..system.files import (
     check_own_folder,
     locked,
+    make_folder,
     naming_file,
     open_own,
     publish_bytes,
@@ -67,13 +68,7 @@ def locked_run(folder: Path) -> Iterator[None]:
             f"--output-dir ({folder}) is the folder of a dataset or a checkpoint; a run needs a "
             "directory of its own; choose another"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
-        what = "is a file" if folder.is_file() else f"cannot be made ({error.strerror})"
-        raise InputError(
-            f"--output-dir ({folder}) {what}; a run needs a directory; choose another"
-        ) from None
+    make_folder(folder, "--output-dir")
     busy = (
         f"--output-dir ({folder}) is in use by another run; wait for it, stop it, or choose "
         "another directory"

@@ -30,7 +30,7 @@ from ..address import hide_credentials
 from ..counts import spell_number
 from ..errors import EXIT_STOPPED, InputError, RunFailed, nearest
 from ..fields import Documented
-from ..system.files import check_own_folder, locked, read_own
+from ..system.files import check_own_folder, locked, make_folder, read_own
 from ..system.signals import stopping_on_signals
 from .directory import write_json
 from .executors import Ended, Executor, LocalExecutor
@@ -245,12 +245,7 @@ def opened_folder(trials: Sequence[Trial], folder: Path) -> Iterator[int]:
     Raises:
         InputError: if another sweep is at work there, or it holds other trials.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            f"--output-dir ({folder}) is a file; a sweep needs a folder; choose another"
-        ) from None
+    make_folder(folder, "--output-dir")
     if any((folder / name).exists() for name in ("manifest.json", "config.json")):
         raise InputError(
             f"--output-dir ({folder}) is the folder of a dataset or a run; a sweep needs one of "

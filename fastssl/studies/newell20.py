@@ -206,7 +206,7 @@ def list_cells() -> dict[str, Cell]:
 
 
 def cmc_smoke() -> RunConfig[CMCConfig]:
-    """200 steps of its recipe in small, 30 s of one core: ResNet9's halves on pictures of 32 px.
+    """A trial of 200 steps, 30 s of one core: match pictures' lightness and colours, 32 px.
 
     Command: ``fastssl train newell20_cmc_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -214,7 +214,7 @@ def cmc_smoke() -> RunConfig[CMCConfig]:
 
 
 def cmc_dense_smoke() -> RunConfig[CMCConfig]:
-    """200 steps of the dense form in small, 75 s of one core: pictures of 64 px.
+    """A trial of 200 steps, 75 s of one core: match them, with dense features, 64 px.
 
     Command: ``fastssl train newell20_cmc_dense_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -222,7 +222,7 @@ def cmc_dense_smoke() -> RunConfig[CMCConfig]:
 
 
 def vae_smoke() -> RunConfig[VaeConfig]:
-    """200 steps of its recipe in small, 30 s of one core: ResNet9 on pictures of 32 px.
+    """A trial of 200 steps, 30 s of one core: paint a picture again from few numbers, 32 px.
 
     Command: ``fastssl train newell20_vae_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -230,7 +230,7 @@ def vae_smoke() -> RunConfig[VaeConfig]:
 
 
 def vae_dense_smoke() -> RunConfig[VaeConfig]:
-    """200 steps of the dense form in small, 65 s of one core: 64 px, of which 32 are painted.
+    """A trial of 200 steps, 65 s of one core: paint a 64 px picture at 32 px, dense features.
 
     Command: ``fastssl train newell20_vae_dense_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -238,7 +238,7 @@ def vae_dense_smoke() -> RunConfig[VaeConfig]:
 
 
 def rotation_smoke() -> RunConfig[NewellRotationConfig]:
-    """200 steps of its recipe in small, 25 s of one core: ResNet9 on pictures of 32 px.
+    """A trial of 200 steps, 25 s of one core: tell by how much a picture was turned, 32 px.
 
     Command: ``fastssl train newell20_rotation_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -246,7 +246,7 @@ def rotation_smoke() -> RunConfig[NewellRotationConfig]:
 
 
 def rotation_dense_smoke() -> RunConfig[NewellRotationConfig]:
-    """200 steps of the dense form in small, 70 s of one core: pictures of 64 px.
+    """A trial of 200 steps, 70 s of one core: tell the turn, with dense features, 64 px.
 
     Command: ``fastssl train newell20_rotation_dense_smoke --data.path shards/ --output-dir
     runs/smoke``.
@@ -255,7 +255,7 @@ def rotation_dense_smoke() -> RunConfig[NewellRotationConfig]:
 
 
 def amdim_smoke() -> RunConfig[AmdimConfig]:
-    """200 steps of its recipe in small, 45 s of one core: ResNet9 on pictures of 32 px.
+    """A trial of 200 steps, 45 s of one core: find a picture's other view by its places, 32 px.
 
     Command: ``fastssl train newell20_amdim_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -263,7 +263,7 @@ def amdim_smoke() -> RunConfig[AmdimConfig]:
 
 
 def amdim_dense_smoke() -> RunConfig[AmdimConfig]:
-    """200 steps of the dense form in small, 165 s of one core: pictures of 64 px.
+    """A trial of 200 steps, 165 s of one core: find the other view, with dense features, 64 px.
 
     Command: ``fastssl train newell20_amdim_dense_smoke --data.path shards/ --output-dir
     runs/smoke``.

@@ -88,7 +88,7 @@ def list_cells() -> dict[str, Cell]:
 
 
 def classification_smoke() -> RunConfig[ClassificationConfig]:
-    """200 steps of the same path on a CPU: ResNet9 on pictures of 32 px and their classes.
+    """A trial of 200 steps, on labels: tell the class of a picture, 32 px.
 
     Command: ``fastssl train newell20_classification_smoke --data.path shards/ --output-dir
     runs/smoke``; with ``--trunk-from runs/rotation`` of newell20_rotation_smoke.
@@ -97,7 +97,7 @@ def classification_smoke() -> RunConfig[ClassificationConfig]:
 
 
 def pose_smoke() -> RunConfig[PoseConfig]:
-    """200 steps of the same path on a CPU: ResNet9 on pictures of 32 px and their poses.
+    """A trial of 200 steps, on labels: tell how a rendered object is turned, 32 px.
 
     Command: ``fastssl train newell20_pose_smoke --data.path shards/ --output-dir runs/smoke``; the
     dataset is of a rendered set with a hard viewpoint.
@@ -106,7 +106,7 @@ def pose_smoke() -> RunConfig[PoseConfig]:
 
 
 def segmentation_smoke() -> RunConfig[SegmentationConfig]:
-    """200 steps of the same path on a CPU: ResNet9, 8 x 8 places of pictures of 64 px.
+    """A trial of 200 steps, on labels: tell what is at each place of a picture, 64 px.
 
     Command: ``fastssl train newell20_segmentation_smoke --data.path shards/ --output-dir
     runs/smoke``; the dataset is of a rendered set.
@@ -115,7 +115,7 @@ def segmentation_smoke() -> RunConfig[SegmentationConfig]:
 
 
 def depth_smoke() -> RunConfig[DepthConfig]:
-    """200 steps of the same path on a CPU: ResNet9, 8 x 8 places of pictures of 64 px.
+    """A trial of 200 steps, on labels: tell how far each place of a picture is, 64 px.
 
     Command: ``fastssl train newell20_depth_smoke --data.path shards/ --output-dir runs/smoke``; the
     dataset is of a rendered set.

@@ -37,7 +37,7 @@ from ..shards.making.rendered import (
 )
 from ..shards.npy import pack_header
 from ..shards.targets import DTYPES
-from ..system.files import locked, publish_bytes, published
+from ..system.files import locked, make_folder, publish_bytes, published
 from ..system.machine import read_processor
 from ..system.workers import Report, run_jobs, say_nothing
 from .libraries import PictureTextures, ProceduralModels, ProceduralTextures, ShapeNetModels
@@ -419,12 +419,10 @@ def render_set(
     """
     if workers < 1:
         raise InputError(f"workers ({workers}) must be 1 or more; set --workers 1")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"output ({out}) must be a folder, got a file; choose another path")
     config = replace(config, renderer=choose_variant(config.renderer))
     described = _describe_set(config, SceneMaker(config))
+    make_folder(out, "OUT")
     _check_folder(out, described)
-    out.mkdir(parents=True, exist_ok=True)
     busy = f"output ({out}): another render-synthetic is at work in it; wait for it or stop it"
     with locked(out, busy):
         _prepare_folder(out, config, _check_folder(out, described), described)

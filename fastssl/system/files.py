@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,63 @@ def read_own(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise InputError(f"{path} has more than {most:,} bytes; restore it, or remove it")
     return content
+
+
+def make_folder(folder: Path, option: str, given: Path | None = None) -> None:
+    """Make a folder where the user wants it, and those above it; one that is there is taken.
+
+    Args:
+        folder: to make.
+        option: that named it.
+        given: what it named, where the folder is one in or beside that.
+
+    Raises:
+        InputError: if no folder can be there: /proc, below a file, a name too long.
+        OSError: if the machine forbids it or has no room.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        what = "is a file" if folder.is_file() else f"cannot be made ({error.strerror})"
+        raise InputError(
+            f"{option} ({given or folder}) {what}, wanted a folder; choose another place"
+        ) from None
+
+
+def check_file_place(path: Path, option: str) -> None:
+    """See, before hours of work, that a file can be written where the user wants it.
+
+    Args:
+        path: of the file; one that is there will be replaced.
+        option: that named it.
+
+    Raises:
+        InputError: if it cannot be there.
+        OSError: if the machine forbids it or has no room.
+    """
+    if path.is_dir():
+        what = "is a folder"
+    elif not path.parent.is_dir():
+        what = "lies in no folder"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                return
+        except OSError as error:
+            error.filename = str(path)
+            if error.errno not in _NO_PLACE:
+                raise
+            what = f"cannot be made ({error.strerror})"
+    raise InputError(
+        f"{option} ({path}) {what}, wanted a file in a folder that is there; make the folder, or "
+        "name a file elsewhere"
+    )
+
+
+# Where nothing of that name can be, whoever asks; what is forbidden or full is the machine's.
+_NO_PLACE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def sync_folder(folder: Path) -> None:

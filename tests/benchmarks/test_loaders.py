@@ -140,7 +140,7 @@ def test_make_beton_writes_beside_the_shards_and_reports(dataset_path, tmp_path)
     [
         (("--quality", 101), "quality (101) must lie in 1 .. 100"),
         (("--workers", -1), "workers (-1) must lie in 0 .. 1,024; set --workers"),
-        (("--out", "/nowhere/at/all.beton"), "must lie in a folder that exists"),
+        (("--out", "/nowhere/at/all.beton"), "lies in no folder"),
     ],
 )
 def test_make_beton_refuses_wrong_options(dataset_path, options, message):

@@ -162,7 +162,7 @@ def test_rates_are_measured_by_converting_and_loading(tmp_path, capsys):
             r"RATES \(none\.json\) is not there; measure: fastssl plan",
         ),
         (["none.json"], r"--images \(0\) must say how many the job has"),
-        (["x/none.json", "--measure", "."], r"RATES \(x/none\.json\): no such folder"),
+        (["x/none.json", "--measure", "."], r"RATES \(x/none\.json\) lies in no folder"),
         (["odd.json", "--images", "9"], r"RATES \(odd\.json\) holds no rates"),
         (["odd.json", "--encodings", "tield"], r"did you mean 'tiled'"),
         (

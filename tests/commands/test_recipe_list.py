@@ -26,7 +26,7 @@ def test_json_goes_to_a_file_or_alone_to_the_standard_output(tmp_path, capsys):
     print_list(["kolesnikov19", "table2", "--json", str(tmp_path / "rows.json")])
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
     assert capsys.readouterr().out.startswith("recipe ")
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="lies in no folder"):
         print_list(["--json", str(tmp_path / "not" / "there.json")])
 
 

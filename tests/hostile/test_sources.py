@@ -137,5 +137,5 @@ def test_a_source_that_is_no_file_is_refused_unread(tmp_path, place):
 
 def test_a_target_where_nothing_can_be_made_is_refused(tmp_path):
     sources.write_pictures(tmp_path / "source", ["empty.jpg"])
-    with pytest.raises(InputError, match="/proc/x: no folder can be made there"):
+    with pytest.raises(InputError, match=r"OUT \(/proc/x\) cannot be made"):
         run(tmp_path / "source", Path("/proc/x"))

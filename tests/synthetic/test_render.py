@@ -136,7 +136,7 @@ def test_half_a_set_of_another_config_is_refused_with_what_differs(
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match="must be a folder"):
+    with pytest.raises(InputError, match="is a file, wanted a folder"):
         render_set(tmp_path / "out", SMALL)
 
 

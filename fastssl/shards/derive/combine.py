@@ -26,6 +26,7 @@ from ...errors import InputError
 from ...system.files import (
     check_own_folder,
     locked,
+    make_folder,
     naming_file,
     open_own,
     publish_bytes,
@@ -213,10 +214,9 @@ def _staged(out: Path) -> Iterator[Path]:
     What a killed run left there is removed by the next one.
     """
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.combining")
     check_own_folder(staging)
-    staging.mkdir(exist_ok=True)
+    make_folder(staging, "OUT", out)
     busy = f"{out}: another fastssl combine-shards is at work on it; wait for it or stop it"
     with locked(staging, busy):
         for path in staging.iterdir():

@@ -25,7 +25,7 @@ from ...errors import EXIT_ELSE, InputError, RunFailed, describe_failure, neares
 from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
 from ...system.cpus import available_cpus
-from ...system.files import naming_file
+from ...system.files import make_folder, naming_file
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, run_jobs, say_nothing
 from ...views import MAX_SIDE
@@ -323,13 +323,6 @@ def _report_finished(config: ConvertConfig, manifest: Manifest) -> ConversionRep
     return replace(report_dataset(manifest), was_finished=True)
 
 
-def _make_folder(building: Path, out: Path) -> None:
-    try:
-        building.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError:  # as in /proc, where there is a parent and nothing can be made
-        raise InputError(f"{out}: no folder can be made there; choose another place") from None
-
-
 def _remove_leftovers(building: Path) -> None:
     """Remove what workers were at when they were stopped."""
     for pattern in ("*.tmp", "slice-*.tar"):
@@ -451,7 +444,7 @@ def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> Conve
     message = f"finished shards are kept in {config.out}, go on by the same command with --resume"
     with stopping_on_signals(message), naming_file(config.out):
         try:
-            _make_folder(building, config.out)
+            make_folder(building, "OUT", config.out)
             with lock_building(building):
                 manifest, records = _convert_locked(config, source, building, on_progress)
         except OSError as error:

@@ -25,7 +25,7 @@ from ...counts import spell_number
 from ...errors import InputError
 from ...fields import Checked, NumWorkers, Range
 from ...system.cpus import available_cpus
-from ...system.files import locked, publish_bytes, sync_folder
+from ...system.files import locked, make_folder, publish_bytes, sync_folder
 from ...system.limited import Ended, run_limited
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, Report, run_jobs, say_nothing
@@ -388,7 +388,7 @@ def index_tars(config: IndexTarsConfig, on_progress: Progress = say_nothing) -> 
     tars = look_at_tars(list_tars(config.tars))
     building = config.out / BUILDING_NAME
     with stopping_on_signals("tars that are done are kept; go on by the same command, --resume"):
-        building.mkdir(parents=True, exist_ok=True)
+        make_folder(building, "OUT", config.out)
         busy = f"{config.out}: another fastssl index-tars is at work in it; wait for it or stop it"
         with locked(building / _LOCK_NAME, busy):
             _settle_tars(config, building, tars)
