@@ -198,6 +198,14 @@ def test_figures_of_views_of_different_size_stand_in_tables_apart():
     assert "view: 224 px" in Page(render(views[0])).text
 
 
+def test_published_figures_stand_beside_no_view_that_is_not_their_protocols():
+    cell = "goyal19_jigsaw_resnet50_p2000_imagenet1k"
+    usual, odd = (render(make(cell, input=see(size)), grids=list_grids()) for size in (224, 96))
+    assert 'class="published"' in usual.split("<details>")[0]
+    assert "Published figures, in italics" in usual
+    assert 'class="published"' not in odd
+
+
 def see(size, grid=1, scale="mean"):
     """Return a result's account of what its trunk was shown."""
     return json.dumps({"view": {"kind": "center", "size": size}, "grid": grid, "scale": scale})

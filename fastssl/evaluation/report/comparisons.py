@@ -11,6 +11,7 @@ from .entries import (
     Entry,
     choose_rows,
     drop_doubtful,
+    find_comparable,
     is_share,
     keep_last,
     name_metric,
@@ -54,7 +55,7 @@ def render_gap(
 
 def _draw_gap(ours: Sequence[Entry], published: Sequence[Entry]) -> list[tuple[str, str]]:
     first = ours[0]
-    same = [e for e in published if (e.kind, e.data) == (first.kind, first.data)]
+    same = find_comparable(first, published)
     measured = {key: points for key, points in _subtract(ours).items() if len(points) > 1}
     keys = sorted(measured)[:MAX_LINES]
     if not keys:
@@ -176,11 +177,12 @@ def _tabulate(
         row = [name]
         for column in columns:
             means = [fmean(v) for key, v in cells.items() if key[1:] == column]
+            shown = next(e for e in ours if _column(e) == column)
             best = max(means, key=lambda mean: rank_value(column[2], mean))
             known = [
                 _spell_known(e)
-                for e in drop_doubtful(published)
-                if facts_of(e).data == name and (*e.kind, e.data) == column[:4]
+                for e in find_comparable(shown, drop_doubtful(published))
+                if facts_of(e).data == name
             ]
             row.append(_cell(column[2], cells.get((name, *column)), best, known))
         rows.append(row)

@@ -33,6 +33,12 @@ _SAID = {
     "uncounted negative": "labels of 0 as negatives",
 }
 _USUAL_VIEWS = ("view 224 px", "view 227 px", "view 3 x 3 patches of 64 px")
+_OWN_VIEWS = {
+    **dict.fromkeys(("goyal19", "kolesnikov19"), _USUAL_VIEWS),
+    **dict.fromkeys(("voc07", "voc0712"), ("view 600 px short, 1000 px long at most",)),
+    "newell20": ("view 64 px", "view 128 px"),
+}
+"""What is shown by a study's protocol."""
 
 # What makes two results figures of one thing.
 _IDENTITY = (
@@ -329,6 +335,26 @@ def spell_odd_view(result: Result) -> str:
     """
     view = spell_view(result)
     return "" if view in _USUAL_VIEWS else view
+
+
+def has_own_view(result: Result) -> bool:
+    """Return whether a trunk was shown what its protocol shows; True where nobody says."""
+    view = spell_view(result)
+    return not view or view in _OWN_VIEWS.get(result.protocol, (view,))
+
+
+def find_comparable(entry: Entry, published: Iterable[Entry]) -> list[Entry]:
+    """Return the published figures of a measured one's evaluation, on data of the same name.
+
+    A protocol has a size of the view: none is comparable with a figure at another one.
+
+    Args:
+        entry: a figure that was measured.
+        published: from ``prepare``.
+    """
+    if not has_own_view(entry.result):
+        return []
+    return [other for other in published if (other.kind, other.data) == (entry.kind, entry.data)]
 
 
 def is_share(metric: str) -> bool:

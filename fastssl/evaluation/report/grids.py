@@ -11,6 +11,7 @@ from .entries import (
     choose_rows,
     drop_asides,
     drop_doubtful,
+    find_comparable,
     keep_last,
     name_metric,
     spell_kind,
@@ -33,12 +34,13 @@ def render_grids(grids: Sequence[Grid], entries: Sequence[Entry]) -> str:
     for grid in grids:
         recipes = {*grid.recipes.values()}
         filled = [entry for entry in ours if entry.result.recipe in recipes]
-        for place in dict.fromkeys(
-            (*entry.kind, entry.data, spell_kind(entry)) for entry in filled
-        ):
+        groups: dict[tuple[str, ...], list[Entry]] = {}
+        for entry in filled:
+            groups.setdefault((*entry.kind, entry.data, spell_kind(entry)), []).append(entry)
+        for place, rows in groups.items():
             task, protocol, metric, data, settings = place
-            mine = _by_recipe([e for e in filled if (*e.kind, e.data, spell_kind(e)) == place])
-            known = _by_recipe(drop_doubtful([e for e in theirs if (*e.kind, e.data) == place[:4]]))
+            mine = _by_recipe(rows)
+            known = _by_recipe(drop_doubtful(find_comparable(rows[0], theirs)))
             what = f"{task.replace('_', ' ')} ({protocol}), {name_metric(metric)} on {data}"
             said = ", ".join(part for part in (what, settings) if part)
             title = f"{grid.title}: {said}; {len(mine)} of {len(grid.recipes)} cells filled"

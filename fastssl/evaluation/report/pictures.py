@@ -19,6 +19,7 @@ from .entries import (
     drop_asides,
     drop_doubtful,
     evaluation_of,
+    find_comparable,
     is_share,
     name_metric,
     source_of,
@@ -119,9 +120,8 @@ def _list_panels(
         # Of data by name: a published figure has no digest.
         same = [
             other
-            for other in theirs
-            if (other.kind, other.data) == (rows[0].kind, rows[0].data)
-            and (picture.panel(other), picture.apart(other)) == (common, apart)
+            for other in find_comparable(rows[0], theirs)
+            if (picture.panel(other), picture.apart(other)) == (common, apart)
         ]
         is_told = num_alike[*where, common, apart] > 1
         words = (*picture.panel(rows[0]), *([str(settings)] if is_told else []))

@@ -16,6 +16,7 @@ from .entries import (
     choose_rows,
     describe_source,
     drop_doubtful,
+    has_own_view,
     is_share,
     name_metric,
     short_digest,
@@ -86,8 +87,10 @@ def find_published(entry: Entry, published: Sequence[Entry], is_best: bool = Fal
 
     Returns:
         Those on the same data if there are some; those that are only remembered where nothing else
-        is known.
+        is known. None for a view of another size than the protocol's.
     """
+    if not has_own_view(entry.result):
+        return []
     same = [
         other
         for other in published
