@@ -50,11 +50,12 @@ def split_address(address: str) -> tuple[Path | str, str]:
     return folder, name
 
 
-def open_places(addresses: Iterable[str]) -> list[tuple[Store, str]]:
+def open_places(addresses: Iterable[str], is_guarded: bool = False) -> list[tuple[Store, str]]:
     """Return the store that each tar lies in, one a folder, and the tar's name there.
 
     Args:
         addresses: as ``split_address`` takes them.
+        is_guarded: as ``RemoteStore`` takes it.
 
     Raises:
         InputError: for a place that is none.
@@ -64,13 +65,17 @@ def open_places(addresses: Iterable[str]) -> list[tuple[Store, str]]:
     for address in addresses:
         folder, name = split_address(address)
         if folder not in stores:
-            stores[folder] = open_store(folder)
+            stores[folder] = open_store(folder, is_guarded)
         places.append((stores[folder], name))
     return places
 
 
-def open_store(folder: Path | str) -> Store:
+def open_store(folder: Path | str, is_guarded: bool = False) -> Store:
     """Return the store of a folder, or of an address.
+
+    Args:
+        folder: or the address.
+        is_guarded: as ``RemoteStore`` takes it.
 
     Raises:
         InputError: for an address that cannot be read from.
@@ -79,7 +84,7 @@ def open_store(folder: Path | str) -> Store:
         return LocalStore(folder)
     from .remote import RemoteStore
 
-    return RemoteStore(folder)
+    return RemoteStore(folder, is_guarded)
 
 
 def look_at(places: Iterable[tuple[Store, str]]) -> list[FileState]:
@@ -120,7 +125,13 @@ class PlacedStore(Store):
         self.place: Path | str = store.place
         self.address: Path | str = store.address
         self._tars = manifest.tars
-        places = open_places(tar.address for tar in manifest.tars)
+        for tar in manifest.tars:
+            if names_link_local(tar.address):
+                raise InputError(
+                    f"{self.place}: its manifest names {tar.address}, a link-local address, where "
+                    "clouds answer with a machine's credentials; index the tars elsewhere"
+                )
+        places = open_places((tar.address for tar in manifest.tars), is_guarded=True)
         names = [shard.name for shard in manifest.shards]
         self._places = dict(zip(names, places, strict=True))
         self._stores = {store, *(one for one, _ in places)}
@@ -129,11 +140,6 @@ class PlacedStore(Store):
                 raise InputError(
                     f"{self.place}: its manifest names {tar.address}, a file of this machine; copy "
                     "the dataset to a folder if that is meant"
-                )
-            if names_link_local(tar.address):
-                raise InputError(
-                    f"{self.place}: its manifest names {tar.address}, a link-local address, where "
-                    "clouds answer with a machine's credentials; index the tars elsewhere"
                 )
         self.is_remote = any(one.is_remote for one in self._stores)
         self.patience = max(one.patience for one in self._stores)

@@ -104,17 +104,19 @@ class RemoteStore(Store):
     is_remote = True
     patience = 20
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, is_guarded: bool = False) -> None:
         """Prepare to read; nothing is requested yet.
 
         Args:
             address: of the dataset, without a slash at its end.
+            is_guarded: connect to no link-local address; for addresses that no user gave.
 
         Raises:
             InputError: if the protocol is not known, or its package is absent.
         """
         self.address: str = address
         self.place: str = hide_credentials(address)
+        self._is_guarded = is_guarded
         self._is_closed = False
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -169,7 +171,7 @@ class RemoteStore(Store):
             if self._is_closed:
                 raise StoreError("closed")
             if self._connection is None:
-                self._connection = _open_filesystem(self.address)
+                self._connection = _open_filesystem(self.address, self._is_guarded)
             return self._connection
 
     def _leave_to_parent(self) -> None:
@@ -199,6 +201,8 @@ def _as_store_error() -> Iterator[None]:
     except (StoreError, *_MISTAKES):
         raise
     except Exception as error:
+        if isinstance(error.__cause__, StoreError):
+            raise error.__cause__ from None  # ours, which a package has wrapped
         raise StoreError(*_describe(error)) from None  # theirs names the address, password and all
 
 
@@ -219,7 +223,7 @@ def _describe(error: Exception) -> tuple[str, str]:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__, "failed"
 
 
-def _open_filesystem(address: str) -> _Connection:
+def _open_filesystem(address: str, is_guarded: bool) -> _Connection:
     """Make a filesystem of this process."""
     protocol, shown = address.partition(":")[0], hide_credentials(address)
     try:
@@ -235,9 +239,13 @@ def _open_filesystem(address: str) -> _Connection:
             f"{shown}: the address of a dataset ends with its folder, file names follow; leave "
             "out what begins at '?' or '#'"
         )
+    if is_guarded and "::" in address:
+        raise InputError(f"{shown}: a chain of protocols, wanted one; index the tars elsewhere")
     try:
         # Not one that another part of the program may have made, with other limits.
         options = {} if "::" in address else _limit(protocol)
+        if is_guarded and protocol in ("http", "https"):
+            options["get_client"] = web.open_guarded
         filesystem, root = fsspec.url_to_fs(address, skip_instance_cache=True, **options)
     except ImportError as error:
         line = _INSTALL_LINES.get(protocol, "install it")

@@ -2,7 +2,8 @@
 
 An answer is read as far as was asked for and no further, never decompressed, and given up when it
 trickles. A redirect is followed to the server that was asked, and to others where the user allows
-it, never to a link-local address: clouds answer there with a machine's credentials.
+it, never to a link-local address: clouds answer there with a machine's credentials. Nor are such
+addresses connected to where a name was not the user's own, whatever it resolves to.
 """
 
 from __future__ import annotations
@@ -68,6 +69,28 @@ async def find_state(filesystem: Any, address: str, limit_s: float) -> FileState
             return FileState(response.content_length, response.headers.get("ETag"))
 
 
+async def open_guarded(**options: Any) -> Any:
+    """Open a session, as fsspec has its client made, that connects to no link-local address.
+
+    A name is looked at when it has been resolved, and what was looked at is connected to. A number
+    is not resolved: ``names_link_local`` tells. A proxy resolves names itself.
+
+    Args:
+        options: of aiohttp's ClientSession.
+    """
+    import aiohttp
+
+    class Guarded(aiohttp.ThreadedResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> Any:
+            found = await super().resolve(host, port, family)
+            if any(_is_link_local(one["host"]) for one in found):
+                raise StoreError(f"{host} is at a link-local address", "denied")
+            return found
+
+    connector = aiohttp.TCPConnector(resolver=Guarded())
+    return aiohttp.ClientSession(**{"connector": connector, **options})
+
+
 async def _ask(filesystem: Any, method: str, address: str, headers: dict[str, str]) -> Any:
     """Return the answer, not yet read, of the server that has the file."""
     session = await filesystem.set_session()
@@ -125,8 +148,7 @@ async def _check_target(place: Any, target: Any) -> None:
     if target.host not in allowed and "*" not in allowed:
         raise StoreError(led, "redirect")
     found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port)
-    addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
-    if any(_is_link_local(one) for one in addresses):
+    if any(_is_link_local(str(entry[4][0])) for entry in found):
         raise StoreError(f"{led}, a link-local address", "redirect")
 
 
@@ -143,11 +165,11 @@ def names_link_local(address: str) -> bool:
         found = socket.getaddrinfo(parts.hostname, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return False
-    return any(_is_link_local(str(entry[4][0]).partition("%")[0]) for entry in found)
+    return any(_is_link_local(str(entry[4][0])) for entry in found)
 
 
 def _is_link_local(number: str) -> bool:
-    address = ipaddress.ip_address(number)
+    address = ipaddress.ip_address(number.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_link_local
 

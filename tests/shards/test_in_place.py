@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import io
@@ -26,6 +27,8 @@ from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from fastssl.shards.making.tar_list import list_tars
+from fastssl.shards.places import open_places
+from fastssl.shards.store import StoreError
 from fastssl.views import ViewSpec
 from tests.hostile.sources import set_size
 from tests.range_server import RangeServer
@@ -338,6 +341,25 @@ def test_a_manifest_names_no_link_local_address(tars, tmp_path, host):
     path.write_text(json.dumps({**good, "tars": moved}))
     with pytest.raises(InputError, match=r"names http://.*0\.tar, a link-local address"):
         open_dataset(tmp_path / "out")
+
+
+def test_a_name_in_a_manifest_that_leads_to_a_link_local_address_is_not_connected_to(monkeypatch):
+    """To aiohttp the number in hexadecimal is a name, which the system resolves without network."""
+    pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+    monkeypatch.setenv("NO_PROXY", "*")
+    ((store, name),) = open_places(["http://0xA9FEA9FE/0.tar"], is_guarded=True)
+    with contextlib.closing(store), pytest.raises(StoreError, match="is at a link-local") as told:
+        store.read_range(name, 0, 1)
+    assert told.value.kind == "denied"
+
+
+def test_a_name_in_a_manifest_that_leads_elsewhere_is_read(tars, tmp_path, server, monkeypatch):
+    pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+    monkeypatch.setenv("NO_PROXY", "*")
+    named = server.address.replace("127.0.0.1", "localhost")
+    index(tmp_path / "out", *[f"{named}/{path.name}" for path in tars])
+    with contextlib.closing(open_dataset(tmp_path / "out")) as dataset:
+        assert dataset.read_payload(0)
 
 
 def test_a_process_that_opens_again_asks_no_server(tars, tmp_path, server):
