@@ -4,8 +4,10 @@ without a GPU."""
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import sys
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,13 @@ import torch
 from PIL import Image
 
 from fastssl.shards.making.convert import ConvertConfig, convert
+from fastssl.system import workers
+from tests.nursery import ForkedWorker
+
+# Programs that tests start find the package compiled, whatever the shell says: each would compile
+# it again, for a tenth of a second to a half.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Tests are small; more threads only fight with each other, and sums change with their number.
 torch.set_num_threads(1)
@@ -63,6 +72,22 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers():
+    """Fork the workers of conversions and checks; ``fresh_workers`` has a test start real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "SpawnProcess", ForkedWorker)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fresh_workers():
+    """Start workers as outside tests: their start is the point, or what they use cannot fork."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "SpawnProcess", SpawnProcess)
+        yield
 
 
 NUM_SAMPLES = 47

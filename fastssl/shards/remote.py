@@ -3,12 +3,15 @@
 Filesystems of fsspec and the thread of their event loop do not survive a fork, and loader workers
 are forked. So each process makes its own when it first reads. What a child inherits is kept and
 never touched: to close it there takes the parent's sockets out of the epoll set that both processes
-share, and the parent waits for an answer until its time limit (31 s, measured).
+share, and the parent waits for an answer until its time limit (31 s, measured). That goes for what
+the parent has left to the garbage collector too, a filesystem for each dataset that it has had: a
+child would wait a second for each, for a loop that does not run there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import weakref
@@ -183,6 +186,7 @@ class RemoteStore(Store):
 
 
 def _after_fork() -> None:
+    gc.freeze()
     for store in list(_stores):
         store._leave_to_parent()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +34,9 @@ pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
 import fsspec
 
 from fastssl.shards import cache, remote, web
+
+PATIENCE = [(web, "HEADERS_S"), (web, "TRICKLE_S"), (web, "UNTOLD_S")]
+PATIENCE += [(remote, "CONNECT_TIMEOUT_S"), (remote, "READ_TIMEOUT_S")]
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +59,14 @@ def folder(master, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_no_waits(tmp_path, monkeypatch):
+def _own_cache_and_patience(tmp_path, monkeypatch):
+    """Try again at once, and give a busy machine time; tests of time limits set their own."""
     monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
     monkeypatch.setattr(cache, "OPEN_RETRY_WAIT_S", 0.0)
+    for module, name in PATIENCE:
+        monkeypatch.setattr(module, name, remote.REQUEST_TIMEOUT_S)
 
 
 @pytest.fixture
@@ -534,6 +542,24 @@ def test_a_child_that_lets_go_of_a_dataset_leaves_the_parents_connections_alone(
     child.join()
     assert child.exitcode == 0
     assert dataset.read_payload(3) == wanted
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_collects_no_connection_that_the_parent_has_left(address):
+    dataset = open_dataset(address)
+    dataset.read_payload(0)
+    filesystem = weakref.ref(dataset._store._connection.filesystem)
+    gc.disable()
+    try:
+        del dataset
+        assert filesystem() is not None  # fsspec's refer to themselves
+        child = os.fork()
+        if child == 0:
+            gc.collect()
+            os._exit(filesystem() is None)
+    finally:
+        gc.enable()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 FORKING = """

@@ -21,6 +21,9 @@ from fastssl.synthetic.render import list_jobs, render_scene
 TOOL = Path(__file__).parents[2] / "tools" / "render_synthetic.py"
 SMALL = RenderConfig(images=22, size=16, samples=1, variant="1100")
 
+# Mitsuba's threads do not survive a fork.
+pytestmark = pytest.mark.usefixtures("fresh_workers")
+
 
 def read_all(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -18,6 +18,8 @@ from fastssl.system import workers
 from fastssl.system.workers import WorkerDied, run_jobs
 from tests.nursery import run_child
 
+pytestmark = pytest.mark.usefixtures("fresh_workers")
+
 
 def run(function, jobs, num_workers=2):
     return list(run_jobs(function, jobs, num_workers, lambda _: None))
