@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -175,9 +174,10 @@ def test_an_unknown_field_ends_with_2_and_one_line(grid, tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
-@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray_the_line_that_installs_it_is_said(grid, tmp_path):
-    done = run(grid, "--output-dir", tmp_path / "sweep", "--executor", "ray")
+    hidden = "import sys; sys.modules['ray'] = None; from fastssl.commands import run; run('sweep')"
+    arguments = (grid, "--output-dir", tmp_path / "sweep", "--executor", "ray")
+    done = run_child("-c", hidden, *arguments)
     assert done.returncode == 2
     assert done.stderr == ('error: a sweep on Ray needs it: pip install "fastssl[scale]"\n')
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import sys
 import threading
 from dataclasses import replace
 from importlib.util import find_spec
@@ -100,8 +101,8 @@ def test_a_signal_stops_it_on_ray_and_it_goes_on_without(photographs, tmp_path, 
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "alone")
 
 
-@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
-def test_without_ray_one_line_says_how_to_install_it(photographs, tmp_path):
+def test_without_ray_one_line_says_how_to_install_it(photographs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(ImportError, match=r'a conversion on Ray needs it: pip install "fastssl\['):
         convert(ConvertConfig(photographs, tmp_path / "out", **OPTIONS, ray="local"))
 
