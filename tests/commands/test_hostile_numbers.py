@@ -96,11 +96,16 @@ def make_config(recipe: str, item: Item, value: str, is_parsed: bool) -> RunConf
     """Make a recipe's config with a value as it stands on a command line."""
     if is_parsed:
         return read_command_line([recipe, f"--{item.name.replace('_', '-')}", value])
+    return set_number(build_recipe(recipe), item, value)
+
+
+def set_number(config: Any, item: Item, value: str) -> Any:
+    """Return a config with a number in a field, as the parser makes it."""
     try:
-        number = item.kind(value)  # as the parser does
+        number = item.kind(value)
     except ValueError:
         raise InputError("no number") from None
-    return change(build_recipe(recipe), item.name, number)
+    return change(config, item.name, number)
 
 
 def attempt(recipe: str, item: Item, value: str, is_parsed: bool) -> str:
@@ -162,24 +167,39 @@ def test_every_command_but_those_without_numbers_is_swept():
     }
 
 
-def parse(config: type, arguments: list[str]) -> str:
-    """Say what becomes of a command line."""
+def parse(config: type, words: list[str], item: Item, value: str, plain: Any) -> str:
+    """Say what becomes of a number on a command line, or in a config that the parser has made."""
     try:
-        parse_arguments(config, arguments)
+        if plain is None:
+            parse_arguments(config, [*words, f"--{item.name.replace('_', '-')}", value])
+        else:
+            set_number(plain, item, value)
     except InputError as error:
         return "refused" if "\n" not in str(error) else "refused at length"
     return "taken"
 
 
+def parse_plainly(config: type, words: list[str]) -> Any:
+    """Return what a command makes of the least that has to be given; None, if it refuses that."""
+    try:
+        return parse_arguments(config, words)
+    except InputError:
+        return None
+
+
 def test_a_number_for_any_command_is_taken_or_refused_in_one_line():
+    """As with recipes, the parser sees all values for a command's first field of a type."""
     outcomes = set()
     for command, config in ((name, config) for name in COMMANDS for config in find_configs(name)):
         words, items = list_options(config)
+        plain, kinds = parse_plainly(config, words), set()
         for item in items:
             option = f"--{item.name.replace('_', '-')}"
+            is_parsed = item.kind not in kinds or item.kind not in (int, float)
+            kinds.add(item.kind)
             for value in HOSTILE:
                 try:
-                    outcome = parse(config, [*words, option, value])
+                    outcome = parse(config, words, item, value, None if is_parsed else plain)
                 except Exception as error:
                     raise AssertionError(f"{command} {option} {value}") from error
                 outcomes.add(outcome)

@@ -99,10 +99,22 @@ def test_the_rank_that_hangs_is_named_and_the_next_start_goes_on(
     assert_same_end(folder, whole(ranks))
 
 
+def list_alive(child):
+    """List the children of a program that have not ended."""
+    return [number for number in list_children(child.pid) if is_alive(number)]
+
+
 def test_a_rank_that_was_stopped_is_named_by_the_other(dataset_path, tmp_path):
-    # Rank 0: who else would write exit.json? torchrun waits 30 seconds for it.
-    hung = run(dataset_path, tmp_path / "run", "stopped", 0)
-    assert hung.returncode == 1
+    # Rank 0: who else would write exit.json?
+    child = Child((SCRIPT, dataset_path, tmp_path / "run", "stopped", 0, HANGS_AT, LIMIT), 2)
+    try:
+        wait_until((tmp_path / "run" / "exit.json").exists, "nobody says why", child)
+        wait_until(lambda: len(list_alive(child)) == 1, "rank 1 stays", child)
+        # torchrun would give it 30 seconds more.
+        os.kill(list_alive(child)[0], signal.SIGKILL)
+        assert child.wait() == 1
+    finally:
+        child.kill()
     ending = read_ending(tmp_path / "run")
     assert ending["code"] == 1
     assert re.match("error: rank 0 does not answer .*last heard of in ", ending["reason"])

@@ -2,7 +2,7 @@
 
 ``hung_run.py DATASET FOLDER KIND RANK STEP LIMIT [LOADER]``: KIND says where the rank hangs:
 forward, backward, optimiser, checkpoint, in a deadlock; stopped, by SIGSTOP. None hangs nowhere,
-endless neither and comes to no end, slow takes longer than the limit in every step.
+endless neither and comes to no end, slow takes longer than the limit in each of three steps.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ if __name__ == "__main__":
     whole, CheckpointStore.save = CheckpointStore.save, save
     loader = {"loader": sys.argv[7]} if sys.argv[7:] else {}
     nested = {"data": loader, "watchdog": {"timeout_s": LIMIT}}
-    config = make_config(dataset, folder, nested=nested, max_steps=8)
+    config = make_config(dataset, folder, nested=nested, max_steps=3 if KIND == "slow" else 8)
     if KIND == "endless":
         schedule = dataclasses.replace(config.schedule, epochs=100_000.0)
         config = dataclasses.replace(config, schedule=schedule, max_steps=None)
