@@ -28,6 +28,7 @@ RETRIES = 3
 """How often a job is tried again that is lost with its process or machine."""
 
 _ASK_EVERY_S = 0.2
+_KNOCK_S = 10.0
 _STORE_BYTES = 80 << 20  # the least that Ray takes: jobs and results are small
 _STOP_S = 60.0
 # What another machine may have room for, or can write, where this one has or can not.
@@ -58,17 +59,28 @@ def join_ray(address: str, purpose: str, option: str, **own: Any) -> Any:
     place: dict[str, Any] = {"address": address} if address else local
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
+        _knock(address)
         ray.init(logging_level="ERROR", log_to_driver=False, **place)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{option} ({address}) cannot be reached ({' '.join(str(error).split())}); "
-            "give that of a cluster, or leave it out"
+            "give that of a cluster whose Ray runs, or leave it out"
         ) from None
     finally:
         # Ray answers signals itself, by ending the process: whoever answered them before does.
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return ray
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at an address: Ray itself waits for minutes, in silence."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(f"nobody answers: {error}") from None
 
 
 @contextlib.contextmanager

@@ -105,6 +105,18 @@ def test_without_ray_one_line_says_how_to_install_it(photographs, tmp_path, monk
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(ImportError, match=r'a conversion on Ray needs it: pip install "fastssl\['):
         convert(ConvertConfig(photographs, tmp_path / "out", **OPTIONS, ray="local"))
+    assert not (tmp_path / "out").exists()
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["auto", "127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:1"])
+def test_a_cluster_that_is_not_there_is_one_line_before_anything_is_made(
+    photographs, tmp_path, place
+):
+    with pytest.raises(InputError, match=rf"--ray \({place}\) cannot be reached .*give that of a"):
+        convert(ConvertConfig(photographs, tmp_path / "out", **OPTIONS, ray=place))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -77,13 +77,13 @@ def test_a_file_is_named_by_the_bytes_of_an_md5_without_leading_zeros():
     )
 
 
-def test_every_form_of_the_metadata_lists_the_same_photographs(database, tmp_path):
+def test_every_form_of_the_metadata_lists_the_same_photographs(database, mirror, tmp_path):
     forms = [database, write_lines(tmp_path / "plain.tsv", ROWS)]
     (tmp_path / "plain.tsv.bz2").write_bytes(bz2.compress(forms[1].read_bytes()))
     forms.append(tmp_path / "plain.tsv.bz2")
     hashed = [[str(n), row[0], HASHES[n], *row[1:]] for n, row in enumerate(ROWS)]
     forms.append(write_lines(tmp_path / "hashed.tsv", hashed))
-    listed = [[*YfccSource(form, tmp_path).entries()] for form in forms]
+    listed = [[*YfccSource(form, mirror).entries()] for form in forms]
     assert listed[0] == listed[1] == listed[2] == listed[3]
     assert [entry.name for entry in listed[0]] == [*map(name_of, HASHES[:NUM])]
     assert listed[0][3].columns == {
@@ -93,7 +93,7 @@ def test_every_form_of_the_metadata_lists_the_same_photographs(database, tmp_pat
         "licenseurl": "http://creativecommons.org/licenses/by/2.0/",
     }
     subset = write_lines(tmp_path / "subset.tsv", [row[:3] for row in hashed[:NUM]])
-    names = [entry.name for entry in YfccSource(subset, tmp_path).entries()]
+    names = [entry.name for entry in YfccSource(subset, mirror).entries()]
     assert names == [entry.name for entry in listed[0]]
 
 
@@ -109,6 +109,13 @@ def test_what_are_no_metadata_is_refused(tmp_path, text, said):
     (tmp_path / "odd.tsv").write_text(text)
     with pytest.raises(InputError, match=said):
         YfccSource(tmp_path / "odd.tsv", tmp_path)
+
+
+@pytest.mark.parametrize(("size", "said"), [(4096, "malformed"), (-9, "it is cut off")])
+def test_a_damaged_database_is_one_line_that_says_to_fetch_it_again(database, mirror, size, said):
+    database.write_bytes(database.read_bytes()[:size])
+    with pytest.raises(InputError, match=rf"SQLite file \(.*{said}.*\); fetch it again"):
+        YfccSource(database, mirror)
 
 
 class TroubledApp:
@@ -207,4 +214,17 @@ def test_a_place_without_rights_is_one_line_before_anything_is_made(
     said = r"--yfcc-images s3://yfcc/data/images/.*: access denied .*; give rights to read it"
     with pytest.raises(InputError, match=said):
         convert(ConvertConfig(database, tmp_path / "o", yfcc_images="s3://yfcc"))
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.usefixtures("troubled")
+def test_a_place_without_any_of_the_first_photographs_is_refused_before_anything_is_made(
+    database, tmp_path
+):
+    import s3fs
+
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("other")
+    for place in (str(tmp_path), "s3://other", "s3://nowhere"):
+        with pytest.raises(InputError, match=rf"{place}.*: none of the first 8 photographs is th"):
+            convert(ConvertConfig(database, tmp_path / "o", yfcc_images=place))
     assert not (tmp_path / "o").exists()

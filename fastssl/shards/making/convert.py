@@ -26,6 +26,7 @@ from ...fields import Checked, NumWorkers, Range
 from ...randomness import Seed
 from ...system.cpus import available_cpus
 from ...system.files import make_folder, naming_file
+from ...system.ray_jobs import RayJobs
 from ...system.signals import stopping_on_signals
 from ...system.workers import Progress, run_jobs, say_nothing
 from ...views import MAX_SIDE
@@ -362,8 +363,15 @@ def _get_plan(config: ConvertConfig, source: Source, building: Path) -> Conversi
     return plan
 
 
+def _join_cluster(config: ConvertConfig) -> contextlib.AbstractContextManager[RayJobs | None]:
+    """Join Ray's machines, if wanted: before the listing, which takes its time."""
+    if not config.ray:
+        return contextlib.nullcontext()
+    return contextlib.closing(RayJobs(config.ray, config.workers, "a conversion on Ray"))
+
+
 def _convert_slices(
-    config: ConvertConfig, plan: ConversionPlan, on_progress: Progress
+    config: ConvertConfig, plan: ConversionPlan, cluster: RayJobs | None, on_progress: Progress
 ) -> list[SliceRecord]:
     records: dict[int, SliceRecord] = {}
     for number in range(plan.num_slices):
@@ -378,8 +386,8 @@ def _convert_slices(
     def advance(count: int) -> None:
         on_progress(count, plan.num_entries)
 
-    if config.ray:
-        made = convert_on_ray(config.out, plan, waiting, config.ray, config.workers, advance)
+    if cluster is not None:
+        made = convert_on_ray(config.out, plan, waiting, cluster, advance)
     else:
         convert_one = functools.partial(convert_slice, out=config.out, plan=plan)
         num_workers = config.workers or available_cpus()
@@ -404,13 +412,17 @@ def _check_account(out: Path, number: int, record: SliceRecord, size: int) -> No
 
 
 def _convert_locked(
-    config: ConvertConfig, source: Source, building: Path, on_progress: Progress
+    config: ConvertConfig,
+    source: Source,
+    building: Path,
+    cluster: RayJobs | None,
+    on_progress: Progress,
 ) -> tuple[Manifest, list[SliceRecord]]:
     """Convert; return the manifest, and what became of the slices."""
     try:
         _remove_leftovers(building)
         plan = _get_plan(config, source, building)
-        records = _convert_slices(config, plan, on_progress)
+        records = _convert_slices(config, plan, cluster, on_progress)
         return finish(config.source, config.out, plan, records), records
     finally:
         if building.is_dir():
@@ -442,11 +454,15 @@ def convert(config: ConvertConfig, on_progress: Progress = say_nothing) -> Conve
     building = config.out / BUILDING_NAME
     is_new = not config.out.exists()
     message = f"finished shards are kept in {config.out}, go on by the same command with --resume"
-    with stopping_on_signals(message), naming_file(config.out):
+    with (
+        stopping_on_signals(message),
+        naming_file(config.out),
+        _join_cluster(config) as cluster,
+    ):
         try:
             make_folder(building, "OUT", config.out)
             with lock_building(building):
-                manifest, records = _convert_locked(config, source, building, on_progress)
+                manifest, records = _convert_locked(config, source, building, cluster, on_progress)
         except OSError as error:
             code, line = describe_failure(error)
             if code != EXIT_ELSE or line is None or not building.is_dir():

@@ -108,8 +108,7 @@ def convert_on_ray(
     out: Path,
     plan: ConversionPlan,
     numbers: Iterable[int],
-    address: str,
-    num_workers: int | None,
+    cluster: RayJobs,
     on_progress: Report,
 ) -> list[SliceRecord]:
     """Convert slices on a cluster, or by Ray on this machine.
@@ -118,26 +117,20 @@ def convert_on_ray(
         out: the target.
         plan: the plan in it.
         numbers: of the slices.
-        address: ``local``, ``auto``, or the cluster's.
-        num_workers: slices at once; None takes the cluster's CPUs.
+        cluster: the machines.
         on_progress: told of the entries of finished slices.
 
     Returns:
         The record of each slice.
 
     Raises:
-        ImportError: with the line that installs Ray.
-        InputError: if the cluster cannot be reached, or its machines see something else.
+        InputError: if the cluster's machines see something else.
         RunFailed: if a slice was lost again and again.
         OSError: if no machine can write.
     """
     out = out.absolute()  # the workers of a cluster begin in another folder
-    cluster = RayJobs(address, num_workers, "a conversion on Ray")
-    try:
-        step = max(1, plan.num_entries // _PROBED_ENTRIES)
-        positions = range(0, plan.num_entries, step)[:_PROBED_ENTRIES]
-        check_sights(out, look(out, positions), cluster.ask_each(look, out, positions))
-        convert_one = functools.partial(convert_leased, out=out, plan=plan)
-        return list(cluster.run(convert_one, numbers, on_progress, shard_name))
-    finally:
-        cluster.close()
+    step = max(1, plan.num_entries // _PROBED_ENTRIES)
+    positions = range(0, plan.num_entries, step)[:_PROBED_ENTRIES]
+    check_sights(out, look(out, positions), cluster.ask_each(look, out, positions))
+    convert_one = functools.partial(convert_leased, out=out, plan=plan)
+    return list(cluster.run(convert_one, numbers, on_progress, shard_name))

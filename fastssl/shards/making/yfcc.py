@@ -14,7 +14,7 @@ import itertools
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ...address import hide_credentials
 from ...counts import spell_number
@@ -77,20 +77,22 @@ class YfccSource(Source):
             images: folder or address that holds ``data/images``.
 
         Raises:
-            InputError: if the metadata are none of YFCC-100M, or the pictures' place denies itself.
+            InputError: if the metadata are none of YFCC-100M, or none of their first pictures is
+                there.
         """
         super().__init__(images, "yfcc")
         self._metadata = Path(metadata)
         self.options["--yfcc-images"] = hide_credentials(str(images))
-        if isinstance(metadata, str) or not metadata.is_file():
+        if isinstance(metadata, str):
+            raise InputError(f"{metadata}: an address; fetch YFCC-100M's metadata first, as a file")
+        if not metadata.is_file():
             raise InputError(f"{metadata}: no such file; wanted metadata of YFCC-100M")
         with metadata.open("rb") as file:
             self._is_database = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
         first = [one.hash for one in itertools.islice(self._photographs(), _ASKED)]
         if not first:
             raise InputError(f"{metadata}: no photographs in it; wanted metadata of YFCC-100M")
-        if isinstance(images, str):
-            _check_rights(images, [name_of(one) for one in first])
+        _check_images(images, [name_of(one) for one in first])
 
     def entries(self) -> Iterator[Entry]:
         """Yield one entry a photograph."""
@@ -104,14 +106,19 @@ class YfccSource(Source):
         place = f"{self._metadata.absolute().as_uri()}?mode=ro&immutable=1"
         try:
             with contextlib.closing(sqlite3.connect(place, uri=True)) as connection:
+                ((page_bytes,),) = connection.execute("PRAGMA page_size")
+                # SQLite takes what is missing of its last page for zeros.
+                if self._metadata.stat().st_size % page_bytes:
+                    raise sqlite3.DatabaseError("it is cut off")
                 for photo_id, nickname, page, licence, download in connection.execute(_QUERY):
                     yield Photograph(
                         hash_of(str(download)), _keep(photo_id, nickname, page, licence)
                     )
         except sqlite3.Error as error:
             raise InputError(
-                f"{self._metadata}: cannot be read as YFCC-100M's SQLite file ({error}); wanted a "
-                f"table {_TABLE} with photoid, unickname, pageurl, licenseurl, downloadurl, marker"
+                f"{self._metadata}: cannot be read as YFCC-100M's SQLite file ({error}); fetch it "
+                f"again, or name one with a table {_TABLE} of photoid, unickname, pageurl, "
+                "licenseurl, downloadurl, marker"
             ) from None
 
     def _read_text(self) -> Iterator[Photograph]:
@@ -166,33 +173,44 @@ def _keep(photo_id: Any, nickname: Any, page: Any, licence: Any) -> dict[str, An
     return {name: value for name, value in zip(names, values, strict=True) if value}
 
 
-def _check_rights(images: str, names: list[str]) -> None:
-    """Ask for some photographs: a place without rights is told before the listing is made.
+def _check_images(images: Path | str, names: list[str]) -> None:
+    """Ask for some photographs: what is no place of theirs is told before the listing is made.
 
     Args:
-        images: the place's address.
-        names: of photographs; buckets whose objects may not be listed deny what is not there, too.
+        images: folder or address.
+        names: of photographs; one that is there is enough, as some are gone, and buckets whose
+            objects may not be listed deny what is not there, too.
     """
+    if isinstance(images, Path):
+        if not any((images / name).is_file() for name in names):
+            _refuse_place(str(images), names)
+        return
     from ..remote import RemoteStore
 
-    store = RemoteStore(images)
-    try:
+    with contextlib.closing(RemoteStore(images)) as store:
         for name in names:
             try:
                 store.state(name)
                 return
             except StoreError as error:
-                if error.kind == "missing":
-                    return  # a picture that is gone is left out like any other
                 last = error
-                if error.kind != "denied":
+                if error.kind not in ("denied", "missing"):
                     break
-        remedy = (
-            "give rights to read it (AWS_PROFILE, AWS_ACCESS_KEY_ID; of a public bucket its "
-            "https:// address)"
-            if last.kind == "denied"
-            else "see that it can be reached, and start again"
+        if last.kind == "missing":
+            _refuse_place(store.place, names)
+        keys = "AWS_PROFILE or AWS_ACCESS_KEY_ID"
+        denied = (
+            f"give rights to read it ({keys}; of a public bucket its https:// address)"
+            if images.startswith("s3://")
+            else f"give rights to read it, or its s3:// address and {keys}"
         )
+        remedy = denied if last.kind == "denied" else "see that it can be reached, and start again"
         raise InputError(f"--yfcc-images {store.place}/{name}: {last}; {remedy}")
-    finally:
-        store.close()
+
+
+def _refuse_place(place: str, names: list[str]) -> NoReturn:
+    raise InputError(
+        f"--yfcc-images {place}: none of the first {len(names)} photographs is there, as "
+        f"{names[0]}; name the bucket or folder that holds data/images, or take a list of the "
+        "photographs that are there"
+    )
