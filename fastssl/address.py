@@ -56,3 +56,9 @@ class CachePlace:
     """The folder, for datasets of any number; a dataset has one of its own in it."""
     num_bytes: int
     """What the bytes of one may take."""
+
+    @classmethod
+    def of(cls, folder: str | Path, gigabytes: float) -> CachePlace | None:
+        """Return the place that the options of a cache name; None for an empty path."""
+        folder = Path(folder)
+        return None if folder == Path() else cls(folder.absolute(), int(gigabytes * 1e9))

@@ -144,8 +144,7 @@ class LoaderConfig(Checked, prefix="data."):
     @property
     def cache(self) -> CachePlace | None:
         """Where a dataset of an object store is kept, if anywhere."""
-        folder = Path(self.cache_dir)
-        return None if folder == Path() else CachePlace(folder.absolute(), int(self.cache_gb * 1e9))
+        return CachePlace.of(self.cache_dir, self.cache_gb)
 
 
 def _hash_beside(path: Path) -> str:

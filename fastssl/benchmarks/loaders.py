@@ -33,6 +33,7 @@ from ..shards import open_dataset
 from ..shards.beton import BETON_NAME
 from ..system.cpus import available_cpus
 from ..system.machine import describe_environment
+from .caches import Caches, measure_caches
 from .harness import compare, run_rounds, summarize, write_result
 from .peers import NOTES, PEERS, PeerError, PeerSettings
 from .process import OURS, Contender, ask, serve_passes
@@ -73,6 +74,12 @@ class BenchLoaders(Checked):
     scaling: str = ""
     """Instead: images a second of each of ours at these numbers of threads, comma-separated, beside
     threads that compute and touch no memory: more than these no loader can gain on the machine."""
+    remote: str = ""
+    """Instead: each of ours on the same dataset at this address of a store (https://, s3://),
+    through a cache that is empty and one that has it all, beside the folder; a turn is a part of
+    the first epoch."""
+    cache_dir: Path = Path()
+    """With --remote: where the caches are made, and removed in the end."""
     json: Path | None = None
     """File for the results."""
     plot: Path | None = None
@@ -124,7 +131,7 @@ def choose_names(config: BenchLoaders) -> list[str]:
     for name in names:
         if name not in known:
             raise InputError(f"--loaders ('{name}') is not known{nearest(name, known)}")
-    if config.recommend or config.passes or config.scaling:
+    if config.recommend or config.passes or config.scaling or config.remote:
         known = OURS
         names = [name for name in names if name in OURS]
     return list(dict.fromkeys(names or known))
@@ -378,7 +385,25 @@ def measure_passes(config: BenchLoaders) -> dict[str, Any]:
     return {"passes": config.passes, **describe(config), "rows": rows, "notes": notes}
 
 
-MODES = {"passes": measure_passes, "scaling": measure_scaling}
+# ---- a cache -------------------------------------------------------------------------------------
+
+
+def measure_remote(config: BenchLoaders) -> dict[str, Any]:
+    """Return rows of each of ours from the folder, and from a store through its cache."""
+    lacks = {
+        name: "it reads a beton, and no store"
+        if name == "ffcv"
+        else find_lack(name, config.settings)
+        for name in choose_names(config)
+    }
+    names = [name for name in lacks if not lacks[name]]
+    place = Caches(config.settings, config.remote, config.cache_dir, config.images, config.rounds)
+    rows = measure_caches(place, names)
+    notes = {name: f"not measured: {lack}" for name, lack in lacks.items() if lack}
+    return {**describe(config), "views": config.views, "rows": rows, "notes": notes}
+
+
+MODES = {"passes": measure_passes, "scaling": measure_scaling, "remote": measure_remote}
 """What is measured instead, by the option that asks for it."""
 
 

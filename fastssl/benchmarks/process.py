@@ -9,9 +9,10 @@ import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,19 +29,28 @@ _START_S = 120.0
 _SETTLE_S = 10.0
 
 
-def run_ours(name: str, settings: PeerSettings) -> Iterator[torch.Tensor]:
-    """Yield (B, 1, S, S, 3) of one of our back ends."""
+def run_ours(
+    name: str, settings: PeerSettings, data: Mapping[str, Any] = MappingProxyType({})
+) -> Generator[torch.Tensor]:
+    """Yield (B, 1, S, S, 3) of one of our back ends.
+
+    Args:
+        name: its name.
+        settings: what it is asked for.
+        data: further fields of ``LoaderConfig``, which go before the settings.
+    """
     if settings.crop == "rrc":
         view = ViewSpec.random_resized_crop(settings.side)
     else:
         view = ViewSpec.resize_crop(settings.resize, settings.side)
-    config = LoaderConfig(
-        path=settings.path,
-        loader=name,  # type: ignore[arg-type] # one of OURS
-        global_batch_size=settings.batch_size,
-        num_threads=settings.threads,
-        beton=settings.beton,
-    )
+    own = {
+        "path": settings.path,
+        "loader": name,
+        "global_batch_size": settings.batch_size,
+        "num_threads": settings.threads,
+        "beton": settings.beton,
+    }
+    config = LoaderConfig(**{**own, **data})
     with contextlib.closing(build_loader(config, view)) as loader:
         for batch in loader:
             yield batch.images

@@ -78,8 +78,8 @@ class Evaluation:
         check_device(config.device, world)
         self.task, self.config, self.world = task, config, world
         data = config.data
-        self.train = open_dataset(data.path)
-        self.test = open_dataset(data.test_path) if data.has_test_path else None
+        self.train = open_dataset(data.path, data.cache)
+        self.test = open_dataset(data.test_path, data.cache) if data.has_test_path else None
         if task in ONE_LABEL_TASKS:
             refuse_signs(task, self.train, self.test or self.train)
         self.divided: Divided = divide(data, config.seed, self.train, self.test)
@@ -174,6 +174,8 @@ class Evaluation:
             global_batch_size=data.batch_size * world.size,
             num_threads=data.num_threads,
             max_samples=data.max_samples,
+            cache_dir=data.cache_dir,
+            cache_gb=data.cache_gb,
             allow_repeat_in_batch=True,
         )
         return build_loader(

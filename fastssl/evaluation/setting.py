@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from ..address import parse_place
+from ..address import CachePlace, parse_place
 from ..config import LoaderName
 from ..counts import spell_number
 from ..errors import InputError
@@ -60,6 +60,11 @@ class EvaluationData(Checked, prefix="data."):
     """Images that a rank's trunk looks at together."""
     num_threads: NumThreads = 0
     """Loader threads a rank; 0 takes its share of the usable cores."""
+    cache_dir: Path = Path()
+    """Folder on this machine's own disk in which datasets of an object store are kept as they are
+    read; the one that a run was trained with is used again."""
+    cache_gb: Annotated[float, Range(0, 1_000_000, without=0)] = 100.0
+    """GB (1e9 bytes) that each of them may take in cache_dir; it may be less than the dataset."""
 
     def __post_init__(self) -> None:
         """Tell folders and addresses apart."""
@@ -76,6 +81,11 @@ class EvaluationData(Checked, prefix="data."):
     def path_to_test(self) -> str | Path:
         """The dataset that samples to test on are of."""
         return self.test_path if self.has_test_path else self.path
+
+    @property
+    def cache(self) -> CachePlace | None:
+        """Where datasets of an object store are kept, if anywhere."""
+        return CachePlace.of(self.cache_dir, self.cache_gb)
 
     @property
     def settings(self) -> dict[str, float]:

@@ -246,6 +246,8 @@ def load_rows(
         loader=data.loader,
         global_batch_size=batch,
         num_threads=data.num_threads,
+        cache_dir=data.cache_dir,
+        cache_gb=data.cache_gb,
         ids_file=ids_file,
         ids_sha256=hashlib.sha256(content.getvalue()).hexdigest(),
     )

@@ -17,6 +17,7 @@ from fastssl.runs.result import read_result
 from fastssl.shards import open_dataset
 from fastssl.world import World
 from tests.conftest import save_photograph
+from tests.range_server import RangeServer
 
 ALONE = World(0, 1, torch.device("cpu"), None)
 
@@ -59,6 +60,30 @@ def test_a_result_says_what_it_is_a_figure_of(
     assert [place.parent for place in places] == [tmp_path, run_folder / "results"]
     assert [read_result(place).to_json() for place in places] == [result.to_json()] * 2
     assert json.loads((tmp_path / "r.json").read_text())["value"] == result.value
+
+
+def test_features_through_a_cache_are_those_of_the_folder(
+    configure, dataset_path, tmp_path, monkeypatch
+) -> None:
+    pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "index"))
+    here, _ = evaluate("knn", configure(features_dir=tmp_path / "here"))
+    server = RangeServer(dataset_path)
+    try:
+        data = {"path": server.address, "cache_dir": tmp_path / "kept", "num_threads": 1}
+        for name in ("there", "again"):
+            server.asked.clear()
+            there, _ = evaluate("knn", configure(data=data, features_dir=tmp_path / name))
+            wanted, found = (
+                np.load(next((tmp_path / place).glob("*/features.npy"))) for place in ("here", name)
+            )
+            np.testing.assert_array_equal(found, wanted)
+            assert there.value == here.value
+    finally:
+        server.stop()
+    # What the first one read the second had.
+    assert not [name for name, _ in server.asked if name.startswith("shard")]
 
 
 def test_tasks_share_features_and_a_finished_part_is_not_done_again(configure, monkeypatch) -> None:
