@@ -3,6 +3,7 @@ without a GPU."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -15,9 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fastssl.shards import reader
+from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.system import workers
 from tests.nursery import ForkedWorker
+from tests.range_server import RangeServer
 
 # Programs that tests start find the package compiled, whatever the shell says: each would compile
 # it again, for a tenth of a second to a half.
@@ -91,6 +95,26 @@ def fresh_workers():
 
 
 NUM_SAMPLES = 47
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """(folder) -> a web server of it until the test's end, asked without proxy or pauses.
+
+    What is kept of stores without being asked for lies in the test's own folder.
+    """
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
+    with contextlib.ExitStack() as stack:
+
+        def start(folder):
+            server = RangeServer(folder)
+            stack.callback(server.stop)
+            return server
+
+        yield start
 
 
 def save_photograph(path: Path, number: int) -> None:

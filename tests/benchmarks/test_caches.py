@@ -11,19 +11,14 @@ from fastssl.benchmarks.caches import COLD, LOCAL, WARM, Caches, measure_caches
 from fastssl.benchmarks.peers import PeerSettings
 from fastssl.errors import InputError
 from fastssl.shards.making.convert import ConvertConfig, convert
-from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
 
 
 @pytest.fixture
-def server(dataset_path, tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "index"))
-    server = RangeServer(dataset_path)
-    yield server
-    server.stop()
+def server(serve, dataset_path):
+    return serve(dataset_path)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from fastssl.runs.result import read_result
 from fastssl.shards import open_dataset
 from fastssl.world import World
 from tests.conftest import save_photograph
-from tests.range_server import RangeServer
 
 ALONE = World(0, 1, torch.device("cpu"), None)
 
@@ -63,25 +62,19 @@ def test_a_result_says_what_it_is_a_figure_of(
 
 
 def test_features_through_a_cache_are_those_of_the_folder(
-    configure, dataset_path, tmp_path, monkeypatch
+    configure, dataset_path, tmp_path, serve
 ) -> None:
     pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "index"))
     here, _ = evaluate("knn", configure(features_dir=tmp_path / "here"))
-    server = RangeServer(dataset_path)
-    try:
-        data = {"path": server.address, "cache_dir": tmp_path / "kept", "num_threads": 1}
-        for name in ("there", "again"):
-            server.asked.clear()
-            there, _ = evaluate("knn", configure(data=data, features_dir=tmp_path / name))
-            wanted, found = (
-                np.load(next((tmp_path / place).glob("*/features.npy"))) for place in ("here", name)
-            )
-            np.testing.assert_array_equal(found, wanted)
-            assert there.value == here.value
-    finally:
-        server.stop()
+    (wanted,) = (tmp_path / "here").glob("*/features.npy")
+    server = serve(dataset_path)
+    data = {"path": server.address, "cache_dir": tmp_path / "kept", "num_threads": 1}
+    for name in ("there", "again"):
+        server.asked.clear()
+        there, _ = evaluate("knn", configure(data=data, features_dir=tmp_path / name))
+        (found,) = (tmp_path / name).glob("*/features.npy")
+        np.testing.assert_array_equal(np.load(found), np.load(wanted))
+        assert there.value == here.value
     # What the first one read the second had.
     assert not [name for name, _ in server.asked if name.startswith("shard")]
 

@@ -12,23 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader, resolve_loader, warming
 from fastssl.ops.jpeg import has_jpeg
-from fastssl.shards import cached, open_dataset, reader, web
+from fastssl.shards import cached, open_dataset, web
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from fastssl.shards.pages import PAGE_BYTES
 from fastssl.views import ViewSpec
+from tests.batches import assert_equal
 from tests.nursery import run_child
-from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+pytestmark = pytest.mark.usefixtures("serve")
 
 VIEW = ViewSpec.random_resized_crop(16)
 NUM = 60
@@ -48,23 +48,14 @@ def master(tmp_path_factory):
     return root / "ds"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache_and_no_waits(tmp_path, monkeypatch):
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "index"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
-
-
 @pytest.fixture
 def folder(master, tmp_path):
     return Path(shutil.copytree(master, tmp_path / "served"))
 
 
 @pytest.fixture
-def server(folder):
-    server = RangeServer(folder)
-    yield server
-    server.stop()
+def server(serve, folder):
+    return serve(folder)
 
 
 @pytest.fixture
@@ -81,13 +72,6 @@ def build(tmp_path):
     yield build_one
     for loader in loaders:
         loader.close()
-
-
-def assert_equal(batches, wanted):
-    for batch, other in zip(batches, wanted, strict=True):
-        assert torch.equal(batch.images, other.images)
-        assert torch.equal(batch.sample_ids, other.sample_ids)
-        assert batch.substitutions == other.substitutions == ()
 
 
 def steps(loader, count):

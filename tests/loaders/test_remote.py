@@ -9,27 +9,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
-from fastssl.shards import reader
 from fastssl.views import ViewSpec
+from tests.batches import assert_equal
 from tests.nursery import run_child
-from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
+pytestmark = pytest.mark.usefixtures("serve")
 
 VIEW = ViewSpec.random_resized_crop(16)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache_and_no_waits(tmp_path, monkeypatch):
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
 
 
 @pytest.fixture
@@ -38,10 +30,8 @@ def folder(dataset_path, tmp_path):
 
 
 @pytest.fixture
-def server(folder):
-    server = RangeServer(folder)
-    yield server
-    server.stop()
+def server(serve, folder):
+    return serve(folder)
 
 
 @pytest.fixture
@@ -57,13 +47,6 @@ def build():
     yield build_one
     for loader in loaders:
         loader.close()
-
-
-def assert_equal(batches, wanted):
-    for batch, other in zip(batches, wanted, strict=True):
-        assert torch.equal(batch.images, other.images)
-        assert torch.equal(batch.sample_ids, other.sample_ids)
-        assert torch.equal(batch.labels, other.labels)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -19,30 +19,22 @@ from fastssl.commands.index_tars import IndexTars, put_places_last
 from fastssl.config import LoaderConfig
 from fastssl.errors import InputError, RunFailed
 from fastssl.loaders import build_loader
-from fastssl.shards import BadSample, open_dataset, reader
+from fastssl.shards import BadSample, open_dataset
 from fastssl.shards.derive.combine import CombineConfig, combine
 from fastssl.shards.derive.select import Selection
 from fastssl.shards.derive.verify import verify_dataset
-from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
-from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
+from fastssl.shards.making.in_place import IndexTarsConfig
 from fastssl.shards.making.tar_list import list_tars
 from fastssl.shards.places import open_places
 from fastssl.shards.store import StoreError
 from fastssl.views import ViewSpec
 from tests.hostile.sources import set_size
-from tests.range_server import RangeServer
+from tests.indexed import index
 
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 NUM_IN_TAR = 6
-
-
-@pytest.fixture(autouse=True)
-def _no_waits(monkeypatch, tmp_path):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
-    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
+pytestmark = pytest.mark.usefixtures("serve")
 
 
 def write_tar(path, members, kind="ustar"):
@@ -76,15 +68,8 @@ def tars(tmp_path, draw_photograph, encode):
 
 
 @pytest.fixture
-def server(tars):
-    server = RangeServer(tars[0].parent)
-    yield server
-    server.stop()
-
-
-def index(out, *given, **options):
-    config = IndexTarsConfig(tuple(map(str, given)), out, workers=1, **options)
-    return index_tars(config)
+def server(serve, tars):
+    return serve(tars[0].parent)
 
 
 def read_by_webdataset(tars):
@@ -343,19 +328,17 @@ def test_a_manifest_names_no_link_local_address(tars, tmp_path, host):
         open_dataset(tmp_path / "out")
 
 
-def test_a_name_in_a_manifest_that_leads_to_a_link_local_address_is_not_connected_to(monkeypatch):
+def test_a_name_in_a_manifest_that_leads_to_a_link_local_address_is_not_connected_to():
     """To aiohttp the number in hexadecimal is a name, which the system resolves without network."""
     pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
-    monkeypatch.setenv("NO_PROXY", "*")
     ((store, name),) = open_places(["http://0xA9FEA9FE/0.tar"], is_guarded=True)
     with contextlib.closing(store), pytest.raises(StoreError, match="is at a link-local") as told:
         store.read_range(name, 0, 1)
     assert told.value.kind == "denied"
 
 
-def test_a_name_in_a_manifest_that_leads_elsewhere_is_read(tars, tmp_path, server, monkeypatch):
+def test_a_name_in_a_manifest_that_leads_elsewhere_is_read(tars, tmp_path, server):
     pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
-    monkeypatch.setenv("NO_PROXY", "*")
     named = server.address.replace("127.0.0.1", "localhost")
     index(tmp_path / "out", *[f"{named}/{path.name}" for path in tars])
     with contextlib.closing(open_dataset(tmp_path / "out")) as dataset:

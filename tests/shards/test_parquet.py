@@ -10,12 +10,11 @@ import pytest
 
 from fastssl.errors import InputError, RunFailed
 from fastssl.shards import open_dataset
-from fastssl.shards.making import parquet_table, plan, ranges
+from fastssl.shards.making import parquet_table, plan
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.plan import order_blocks
 from fastssl.shards.making.sources import EntryReader, LeftOut, open_source, read_entry
 from fastssl.shards.making.tables import TableColumns
-from tests.range_server import RangeServer
 
 pa = pytest.importorskip("pyarrow", reason='needs pip install "fastssl[tables]"')
 pq = pytest.importorskip("pyarrow.parquet")
@@ -89,12 +88,9 @@ def test_bytes_labels_and_targets_are_those_of_the_files(parquet, photographs, m
 
 
 @pytest.fixture
-def server(parquet, monkeypatch):
+def server(serve, parquet):
     pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
-    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
-    serving = RangeServer(parquet)
-    yield serving
-    serving.stop()
+    return serve(parquet)
 
 
 def read_all(source):

@@ -11,10 +11,8 @@ import tarfile
 import pytest
 
 from fastssl.errors import InputError, RunFailed
-from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.sources import open_source, read_entry
-from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 
@@ -42,12 +40,8 @@ def tars(tmp_path, draw_photograph, encode):
 
 
 @pytest.fixture
-def server(tars, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
-    serving = RangeServer(tars)
-    yield serving
-    serving.stop()
+def server(serve, tars):
+    return serve(tars)
 
 
 def read_tree(folder):

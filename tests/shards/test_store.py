@@ -22,11 +22,10 @@ import numpy as np
 import pytest
 
 from fastssl.errors import InputError
-from fastssl.shards import BadSample, open_dataset, reader
+from fastssl.shards import BadSample, open_dataset
 from fastssl.shards.index import HEADER_BYTES
 from fastssl.system import files
 from tests.nursery import run_child
-from tests.range_server import RangeServer
 
 pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
 pytest.importorskip("aiohttp", reason='needs pip install "fastssl[scale]"')
@@ -35,6 +34,7 @@ import fsspec
 
 from fastssl.shards import cache, remote, web
 
+pytestmark = pytest.mark.usefixtures("serve")
 PATIENCE = [(web, "HEADERS_S"), (web, "TRICKLE_S"), (web, "UNTOLD_S")]
 PATIENCE += [(remote, "CONNECT_TIMEOUT_S"), (remote, "READ_TIMEOUT_S")]
 
@@ -59,21 +59,16 @@ def folder(master, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_patience(tmp_path, monkeypatch):
+def _patience(monkeypatch):
     """Try again at once, and give a busy machine time; tests of time limits set their own."""
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
     monkeypatch.setattr(cache, "OPEN_RETRY_WAIT_S", 0.0)
     for module, name in PATIENCE:
         monkeypatch.setattr(module, name, remote.REQUEST_TIMEOUT_S)
 
 
 @pytest.fixture
-def server(folder):
-    server = RangeServer(folder.parent)
-    yield server
-    server.stop()
+def server(serve, folder):
+    return serve(folder.parent)
 
 
 @pytest.fixture
@@ -329,11 +324,9 @@ def test_an_answer_that_trickles_is_given_up_at_once(server, address, monkeypatc
 
 
 @pytest.fixture
-def other(folder):
+def other(serve, folder):
     """Another server with the same dataset."""
-    server = RangeServer(folder.parent)
-    yield server
-    server.stop()
+    return serve(folder.parent)
 
 
 def test_a_redirect_on_the_same_server_is_followed(server, address, folder):

@@ -14,12 +14,10 @@ import pytest
 
 from fastssl.errors import InputError, RunFailed
 from fastssl.shards import open_dataset
-from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
 from fastssl.shards.making.sources import LeftOut, open_source, read_entry
 from fastssl.shards.making.zip_directory import find_end, read_members
 from fastssl.shards.store import LocalStore
-from tests.range_server import RangeServer
 
 
 @pytest.fixture
@@ -262,12 +260,9 @@ def test_zips_become_the_dataset_that_their_folder_does(zips, photographs, make_
 
 
 @pytest.fixture
-def server(zips, monkeypatch):
+def server(serve, zips):
     pytest.importorskip("fsspec", reason='needs pip install "fastssl[scale]"')
-    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
-    serving = RangeServer(zips)
-    yield serving
-    serving.stop()
+    return serve(zips)
 
 
 def test_remote_zips_are_read_by_ranges_and_become_the_same_dataset(server, zips, make_dataset):

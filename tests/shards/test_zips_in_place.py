@@ -12,21 +12,14 @@ import pytest
 from fastssl.config import LoaderConfig
 from fastssl.errors import InputError
 from fastssl.loaders import build_loader
-from fastssl.shards import open_dataset, reader
+from fastssl.shards import open_dataset
 from fastssl.shards.derive.verify import verify_dataset
-from fastssl.shards.making import ranges
 from fastssl.shards.making.convert import ConvertConfig, convert
-from fastssl.shards.making.in_place import IndexTarsConfig, index_tars
 from fastssl.views import ViewSpec
+from tests.indexed import index
 from tests.range_server import RangeServer
 
-
-@pytest.fixture(autouse=True)
-def _no_waits(monkeypatch, tmp_path):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("FASTSSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(reader, "RETRY_WAIT_S", 0.0)
-    monkeypatch.setattr(ranges, "RETRY_WAIT_S", 0.0)
+pytestmark = pytest.mark.usefixtures("serve")
 
 
 @pytest.fixture
@@ -40,10 +33,6 @@ def write_zip(path, members, method=zipfile.ZIP_STORED):
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content, method)
     return path
-
-
-def index(out, *given, **options):
-    return index_tars(IndexTarsConfig(tuple(map(str, given)), out, workers=1, **options))
 
 
 def read_images(path):
