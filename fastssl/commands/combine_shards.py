@@ -49,9 +49,10 @@ class CombineShards:
 
 def describe(report: CombineReport, out: Path) -> str:
     """Return the summary for the screen."""
-    share = f" of {report.num_available:,}" if report.num_available != report.samples else ""
+    is_part = report.num_available != report.samples
+    share = f"{report.samples:,} of " if is_part else ""
     return (
-        f"{out}: {report.samples:,}{share} samples in "
+        f"{out}: {share}{spell_number(report.num_available, 'sample')} in "
         f"{spell_number(report.num_shards, 'linked shard')}, "
         f"{spell_number(report.num_classes, 'class', 'classes')}, digest {report.digest[:12]}"
     )
