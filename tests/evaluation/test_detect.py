@@ -84,7 +84,7 @@ def read_detections(folder):
 def test_shapes_are_found(plan, tmp_path, sets):
     """From fresh weights to nearly every shape of pictures that were never seen."""
     training = plan(
-        max_steps=100, lr=0.005, json=tmp_path / "result.json", log=LogConfig(every_steps=10)
+        max_steps=60, lr=0.005, json=tmp_path / "result.json", log=LogConfig(every_steps=10)
     )
     result = run_detect(training)
     assert (result.task, result.metric, result.layer) == ("detect", "ap50", "block2")
