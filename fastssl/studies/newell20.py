@@ -214,7 +214,7 @@ def cmc_smoke() -> RunConfig[CMCConfig]:
 
 
 def cmc_dense_smoke() -> RunConfig[CMCConfig]:
-    """A trial of 200 steps, 75 s of one core: match them, with dense features, 64 px.
+    """A trial of 200 steps, 75 s of one core: match lightness and colours, dense, 64 px.
 
     Command: ``fastssl train newell20_cmc_dense_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -230,7 +230,7 @@ def vae_smoke() -> RunConfig[VaeConfig]:
 
 
 def vae_dense_smoke() -> RunConfig[VaeConfig]:
-    """A trial of 200 steps, 65 s of one core: paint a 64 px picture at 32 px, dense features.
+    """A trial of 200 steps, 65 s of one core: paint a 64 px picture at 32 px, dense.
 
     Command: ``fastssl train newell20_vae_dense_smoke --data.path shards/ --output-dir runs/smoke``.
     """
@@ -246,7 +246,7 @@ def rotation_smoke() -> RunConfig[NewellRotationConfig]:
 
 
 def rotation_dense_smoke() -> RunConfig[NewellRotationConfig]:
-    """A trial of 200 steps, 70 s of one core: tell the turn, with dense features, 64 px.
+    """A trial of 200 steps, 70 s of one core: tell how a picture was turned, dense, 64 px.
 
     Command: ``fastssl train newell20_rotation_dense_smoke --data.path shards/ --output-dir
     runs/smoke``.
@@ -263,7 +263,7 @@ def amdim_smoke() -> RunConfig[AmdimConfig]:
 
 
 def amdim_dense_smoke() -> RunConfig[AmdimConfig]:
-    """A trial of 200 steps, 165 s of one core: find the other view, with dense features, 64 px.
+    """A trial of 200 steps, 165 s of one core: find a picture's other view, dense, 64 px.
 
     Command: ``fastssl train newell20_amdim_dense_smoke --data.path shards/ --output-dir
     runs/smoke``.
