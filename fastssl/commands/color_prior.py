@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         loader=options.loader,
         global_batch_size=_BATCH,
         max_samples=options.max_samples,
+        allow_repeat_in_batch=True,  # one pass repeats nothing
         num_threads=options.num_threads,
     )
     counts = np.zeros(len(color_bins(options.grid)), np.int64)

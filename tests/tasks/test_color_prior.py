@@ -50,6 +50,14 @@ def test_the_command_counts_all_pixels_and_its_file_serves_the_loss(dataset_path
     assert weights[counts.argmax()] < 0.5 * weights.max()
 
 
+def test_a_dataset_of_one_image_is_counted(dataset_path, tmp_path):
+    done = run_child(
+        TOOL, dataset_path, tmp_path / "prior.json", "--size", "4", "--max-samples", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 image, " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
