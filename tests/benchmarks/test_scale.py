@@ -93,7 +93,7 @@ def test_far_behind_the_start_a_loader_goes_on_without_what_came_before(long_pat
 def test_bench_scale_measures_many_samples_beside_few(dataset_path, tmp_path):
     path, folder = tmp_path / "scale.json", tmp_path / "long"
     options = ("--samples", 100_000, "--loaders", "native", "--folder", folder, "--ranks", "4,2,6")
-    options = (*options, "--batch-size", BATCH, "--rounds", 1)
+    options = (*options, "--batch-size", BATCH)
     done = run_child(TOOL, dataset_path, *options, "--json", path)
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
