@@ -45,7 +45,7 @@ def test_too_small_shared_memory_is_found_before_it_kills_a_worker(dataset_path)
         num_threads=64,
         prefetch_batches=1000,
     )
-    with pytest.raises(InputError, match=r"/dev/shm \(\d+ MiB free\) must hold 64003 batches"):
+    with pytest.raises(InputError, match=r"/dev/shm \(\d+ MiB free\) must hold 64,003 batches"):
         build_loader(config, ViewSpec.squash(224, count=9))
 
 
