@@ -201,7 +201,7 @@ class PartClock:
             trainer: after ``set_up``.
         """
         self._seconds = dict.fromkeys(("both_passes", "prepare", "step", "zero_grad"), 0.0)
-        self._wrap(trainer, "_forward_backward", "both_passes")
+        self._wrap(trainer.passes, "run", "both_passes")
         self._wrap(trainer.task, "prepare", "prepare")
         self._wrap(trainer.guard, "take_step", "step")
         self._wrap(trainer.optimizer, "zero_grad", "zero_grad")

@@ -254,8 +254,8 @@ def choose_counts(given: str, num_labels: int) -> list[int]:
         )
     if not 2 <= len(found) <= _MAX_COUNTS:
         raise InputError(
-            f"--label-counts ({given[:80]}) are {spell_number(len(found), 'count')}; a curve needs "
-            f"2 .. {_MAX_COUNTS}, such as 100,250,all"
+            f"--label-counts ({given[:80]}) make {spell_number(len(found), 'count')}; a curve "
+            f"needs 2 .. {_MAX_COUNTS}, such as 100,250,all"
         )
     return sorted(found)
 

@@ -94,7 +94,8 @@ def _judge_saturation(savings: Mapping[tuple[str, str, str], Savings]) -> Claim:
         elif flat is not None:
             votes.append(False)
     if votes:
-        said.insert(0, f"so it is of {sum(votes)} of {spell_number(len(votes), 'curve')} that tell")
+        told = spell_number(len(votes), "curve that tells", "curves that tell")
+        said.insert(0, f"so it is of {sum(votes)} of {told}")
     text = "utility falls to zero before the accuracy from scratch saturates"
     return Claim(text, tuple(said), _vote(votes))
 

@@ -95,8 +95,8 @@ def test_counts_that_are_given_stand():
         ("0,10", "must be whole numbers"),
         ("10,,20", "must be whole numbers"),
         ("-5,10", "must be whole numbers"),
-        ("10", "are 1 counts; a curve needs 2"),
-        ("all,300", "are 1 counts"),
+        ("10", "make 1 count; a curve needs 2"),
+        ("all,300", "make 1 count"),
     ],
 )
 def test_counts_that_no_curve_can_have_are_refused(given, message):

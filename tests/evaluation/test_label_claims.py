@@ -49,7 +49,7 @@ def test_utility_that_ends_before_saturation(savings, verdict):
     claim = judge({("TCVL", "finetune", "cmc"): savings})["falls"]
     assert claim.verdict == verdict
     assert len(claim.measured) == 2
-    assert claim.measured[0].endswith("of 1 curve that tell")
+    assert claim.measured[0].endswith("of 1 curve that tells")
 
 
 def test_the_best_method_is_one_that_is_ahead_by_more_than_the_seeds_differ():

@@ -163,7 +163,7 @@ def test_pictures_are_the_target_beside_what_is_painted():
         ({"size": 16, "trunk": "alexnet"}, r"task\.size \(16\) must be at least \d+ px for trunk"),
         (
             {"trunk": "alexnet_color", "size": 128, "output": 64},
-            r"takes images of 1 channel\(s\), task vae has",
+            r"takes images of 1 channel, task vae has",
         ),
     ],
 )

@@ -122,9 +122,7 @@ def test_a_step_is_refused_from_where_it_surely_does_not_fit(caplog):
     with caplog.at_level(logging.INFO):
         check_memory(outline, config, 8, 1, Capacity(least, "the machine"))
     assert "memory of a step: at least 0." in caplog.text
-    with pytest.raises(
-        InputError, match=r"takes at least .* on 8 image\(s\) at a time, the machine"
-    ):
+    with pytest.raises(InputError, match=r"takes at least .* on 8 images at a time, the machine"):
         check_memory(outline, config, 8, 1, Capacity(least - 1, "the machine"))
 
 
