@@ -13,11 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from ..errors import InputError, RunFailed
+
+if TYPE_CHECKING:
+    # Commands that say how to install what is missing come here too.
+    import numpy as np
 
 READ_TRIES = 3
 """How often a read is tried before it has failed."""
@@ -385,13 +387,14 @@ def check_mapped(array: np.ndarray) -> None:
     Raises:
         RunFailed: if it was cut.
     """
-    mapped = getattr(array, "_mmap", None)
-    if mapped is None or not isinstance(array, np.memmap):
+    file: Any = array
+    mapped = getattr(file, "_mmap", None)
+    if mapped is None:
         return
-    size, wanted = mapped.size(), array.offset + array.nbytes
+    size, wanted = mapped.size(), file.offset + file.nbytes
     if size < wanted:
         raise RunFailed(
-            f"{array.filename}: {size} bytes, {wanted} when it was opened; it was cut while in "
+            f"{file.filename}: {size} bytes, {wanted} when it was opened; it was cut while in "
             "use: restore it and start again"
         )
 

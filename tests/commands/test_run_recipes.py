@@ -67,7 +67,7 @@ def test_a_recipe_that_fails_is_named_and_ends_with_1(tmp_path):
     done = run("--data", tmp_path / "photos", *options)
     assert done.returncode == 1
     assert "exit 2: error: task (supervised) needs labels" in done.stdout.splitlines()[-1]
-    assert "1 of 1 recipes failed: kolesnikov19_supervised_smoke" in done.stderr
+    assert "1 of 1 recipe failed: kolesnikov19_supervised_smoke" in done.stderr
 
 
 def test_runs_on_other_data_are_not_mixed_up(dataset_path, tmp_path):
