@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -60,7 +61,7 @@ def join_ray(address: str, purpose: str, option: str, **own: Any) -> Any:
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         _knock(address)
-        ray.init(logging_level="ERROR", log_to_driver=False, **place)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **place)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{option} ({address}) cannot be reached ({' '.join(str(error).split())}); "
