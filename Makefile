@@ -8,7 +8,7 @@
 #   make lint                                     style, formats, types; blocking
 #   make fuzz [SECONDS=60]                        hostile bytes for the JPEG code; needs clang
 #   make hostile [HOSTILE_ARGS="sources"]         commands against hostile input, a case each
-#   make faults [FAULTS_ARGS="saving"]            kills, damage, full disks, many times; an hour
+#   make faults [FAULTS_ARGS="saving"]            kills, damage, full disks, many times; hours
 #   make bench                                    the measurements that this version has
 #   make recipes [DATA=shards/]                   every smoke form, one step of the studies' cells
 #   make clean                                    remove what was built; keeps .venv and runs/

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import SpikeConfig
+from ..counts import spell_number
 from ..errors import InputError, RunFailed
 
 
@@ -58,9 +59,9 @@ class LeftOut:
             RunFailed: if the loss has leapt too often.
         """
         config = self._config
-        if len(self) == config.max_rollbacks:
+        if len(self) >= config.max_rollbacks:
             raise RunFailed(
-                f"the loss leapt at step {step}, after {len(self)} rollbacks, and "
+                f"the loss leapt at step {step}, after {spell_number(len(self), 'rollback')}, and "
                 f"spike.max_rollbacks ({config.max_rollbacks}) allows no more; the last checkpoint "
                 "is of before; lower --optim.lr in a new --output-dir, or raise "
                 "--spike.max-rollbacks to go on"

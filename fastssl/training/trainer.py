@@ -455,11 +455,12 @@ class Trainer:
             LossLeapt: at the first bad step of a run that goes back then.
         """
         skipped, tripped_at = self.guard.read()
-        for spike in self.spikes.look():
+        found = self.spikes.look()
+        for number, spike in enumerate(found, self._count_spikes() - len(found) + 1):
             if self.rolls_back and 0 < tripped_at < spike.step:
                 break
             self.journal.add_spike(spike)
-            if self._count_spikes() <= MAX_CAPSULES:
+            if number <= MAX_CAPSULES:
                 self.keep_capsule("spike", spike.step, spike.loss)
             if self.rolls_back:
                 raise LossLeapt(spike.step, spike.loss)

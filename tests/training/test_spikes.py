@@ -15,7 +15,7 @@ from fastssl.commands.replay_step import main as replay_step
 from fastssl.config import SpikeConfig
 from fastssl.errors import InputError, RunFailed
 from fastssl.training import train
-from fastssl.training.spikes import SpikeDetector
+from fastssl.training.spikes import MAX_CAPSULES, SpikeDetector
 from tests.nursery import run_child
 from tests.small_runs import assert_equal_states, crash_after, load_state, read_lines
 
@@ -107,6 +107,16 @@ def test_a_resumed_run_finds_the_same_leaps(leapt, configure):
     train(stopped)
     assert list_spikes(stopped) == list_spikes(leapt)
     assert_equal_states(load_state(stopped), load_state(leapt))
+
+
+def test_the_first_leaps_leave_capsules_though_all_are_found_at_once(configure):
+    rarely = {"log": {"every_steps": 100}, "checkpoint": {"every_steps": 100}}
+    rarely["schedule"] = {"epochs": 6}
+    config = configure("rarely", nested=LEAPING | rarely)
+    train(config)
+    assert len(list_spikes(config)) > MAX_CAPSULES
+    steps = [int(place.name) for place in list_capsules(config)]
+    assert steps == [spike["step"] for spike in list_spikes(config)][:MAX_CAPSULES]
 
 
 def test_a_run_that_looks_for_leaps_equals_one_that_does_not(leapt, configure):
