@@ -20,7 +20,6 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterator
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ _log = logging.getLogger(__name__)
 _STALL_S = 30.0
 
 
-class _Kind(IntEnum):
+class _Kind:
     """``fastssl::jpeg::Kind``: what the extension does with a row's bytes."""
 
     JPEG = 0
@@ -56,7 +55,7 @@ class _Kind(IntEnum):
     HAND_OVER = 2
 
 
-class _Status(IntEnum):
+class _Status:
     """``fastssl::jpeg::RowStatus``: what became of a row."""
 
     OK = 0
@@ -337,7 +336,7 @@ def _list_kinds(flags: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Return what the extension shall do with each payload, by the flags in its index."""
     payload = flags >> 5 & 7
     kinds = np.full(len(flags), _Kind.HAND_OVER, np.int64)
-    kinds[payload == Payload.JPEG] = _Kind.JPEG
+    kinds[payload == int(Payload.JPEG)] = _Kind.JPEG  # int: see fastssl.shards.rows.find_faults
     kinds[flags >> 11 & 1 == 1] = _Kind.HAND_OVER
-    kinds[payload == Payload.NPY] = _Kind.RAW
+    kinds[payload == int(Payload.NPY)] = _Kind.RAW
     return kinds

@@ -30,7 +30,7 @@ from ..errors import InputError, RunFailed
 from ..shards.picture import open_picture
 from ..system.cpus import local_world_size
 from ..system.lifelines import die_with
-from ..system.signals import postponing_ctrl_c
+from ..system.signals import postponing_signals
 from .base import Loader
 from .buffers import BatchBuffers
 from .device import Buffers
@@ -231,7 +231,7 @@ def _start(workers: DataLoader) -> Iterator[Any]:
     likely as not. A dead worker is also found where its batch is waited for, within five seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    with postponing_ctrl_c():
+    with postponing_signals():
         outcomes = iter(workers)
     if signal.getsignal(signal.SIGCHLD) is not before:
         signal.signal(signal.SIGCHLD, before)

@@ -87,7 +87,10 @@ def find_faults(
     is_far = rows["offset"] > shard_bytes.astype(np.uint64)
     offset = np.where(is_far, 0, rows["offset"]).astype(np.int64)
     header = length - 3 * pixels
-    is_raw = payload == Payload.NPY
+    # Plain numbers: NumPy asks an IntEnum for attributes, which runs Python code, and drops what is
+    # raised there, Ctrl-C as well.
+    raw = int(Payload.NPY)
+    is_raw = payload == raw
     end = offset - BLOCK + rows["span"]
     label = rows["label"]
     wrong = {
@@ -101,11 +104,11 @@ def find_faults(
         | (is_raw & ((header < 0) | (header > PREFIX_BYTES + MAX_HEADER_BYTES))),
         RowFault.PIXELS: pixels > MAX_PIXELS,
         RowFault.SIDES: pixels == 0,
-        RowFault.PAYLOAD: payload > Payload.NPY,
+        RowFault.PAYLOAD: payload > raw,
     }
     faults = np.zeros(len(rows), np.uint8)
     for fault, is_wrong in wrong.items():  # the first of them last
-        faults[is_wrong] = fault
+        faults[is_wrong] = int(fault)
     return faults
 
 

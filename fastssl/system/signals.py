@@ -197,19 +197,23 @@ def stopping_on_signals(message: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def postponing_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block, where processes are forked.
+def postponing_signals() -> Iterator[None]:
+    """Let signals wait for the end of a block in the middle of which nothing may be raised.
 
-    In the middle of it KeyboardInterrupt would come out of a half-built object, or of a child.
+    What a handler raises there would come out of a half-built object, or of a forked child; or it
+    would leave a lock of Python's own held, such as a future's, and other threads wait for ever.
+    Where the block fails, its error takes the place of what they would have raised.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    found = ((number, signal.getsignal(number)) for number in STOP_SIGNALS)
+    handlers = {number: handler for number, handler in found if callable(handler)}
     noted: list[int] = []
-    with _handling(lambda number, _: noted.append(number), (signal.SIGINT,)):
+    with _handling(lambda number, _: noted.append(number), handlers):
         yield
-    if noted:
-        signal.raise_signal(signal.SIGINT)
+    for number in noted:  # not by raising it anew: it would be heard of twice
+        handlers[signal.Signals(number)](number, None)
 
 
 def stop_at_once_on_signals(code: int) -> None:

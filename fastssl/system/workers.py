@@ -8,6 +8,7 @@ import os
 import pickle
 import queue
 import signal
+import threading
 import time
 import warnings
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 from ..errors import RunFailed
 from .lifelines import die_with
-from .signals import STOP_SIGNALS, postponing_ctrl_c
+from .signals import STOP_SIGNALS, postponing_signals
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -177,7 +178,7 @@ def run_jobs(
         while True:
             # A worker whose parent leaves it half-started ends with a traceback of its own; what
             # this thread's mask keeps away, another thread may hear, such as tqdm's.
-            with postponing_ctrl_c(), _inherited_by_workers():
+            with postponing_signals(), _inherited_by_workers():
                 for job in itertools.islice(rest, _AHEAD * num_workers - len(under_way)):
                     under_way.append((job, pool.submit(_do, job)))
                     under_way[-1][1].add_done_callback(lambda _: news.put(None))
@@ -190,11 +191,14 @@ def run_jobs(
             if num_new:
                 on_progress(num_new)
                 num_told += num_new
-            for _, future in under_way:
-                if future.done():
-                    future.result()  # what goes wrong is raised at once
-            while under_way and under_way[0][1].done():
-                yield under_way.popleft()[1].result()
+            results = []
+            with postponing_signals():  # futures have locks
+                for _, future in under_way:
+                    if future.done():
+                        future.result()  # what goes wrong is raised at once
+                while under_way and under_way[0][1].done():
+                    results.append(under_way.popleft()[1].result())
+            yield from results
         pool.shutdown()
     except BrokenProcessPool:
         # The dead one may have held the lock of the queue of jobs: who waits for it admits nothing
@@ -207,27 +211,35 @@ def run_jobs(
             ) from None
         raise WorkerDied(_describe_death(under_way, num_workers, describe)) from None
     finally:
-        context.end_workers(_END_SIGNAL)
-        pool.shutdown(wait=False, cancel_futures=True)
-        patience_ends = time.monotonic() + _END_PATIENCE_S
-        while context.has_workers():
-            # One that died at its job breaks the pool, which reads no results any more: another
-            # that is about to send one would wait for ever. And one may be deaf.
-            if _is_broken(pool) or time.monotonic() > patience_ends:
-                context.end_workers(signal.SIGKILL)
-            time.sleep(_END_EVERY_S)
-        pool.shutdown()
+        with postponing_signals():
+            _end(pool, context)
+
+
+def _end(pool: ProcessPoolExecutor, context: _Context) -> None:
+    """End a pool and its workers, whatever they are at."""
+    context.end_workers(_END_SIGNAL)
+    # In a thread, as its end comes only with that of the workers, and has to be waited for: Python,
+    # at its own end, must not find the pool half taken apart.
+    ending = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+    ending.start()
+    patience_ends = time.monotonic() + _END_PATIENCE_S
+    while ending.is_alive() or context.has_workers():
+        time.sleep(_END_EVERY_S)
+        # One that died at its job breaks the pool, which reads no results any more: another that
+        # is about to send one would wait for ever. And one may be deaf.
+        if _is_broken(pool) or time.monotonic() > patience_ends:
+            context.end_workers(signal.SIGKILL)
 
 
 def _is_broken(pool: ProcessPoolExecutor) -> bool:
-    """Tell whether a pool that takes no more jobs has lost a worker, and so reads nothing more."""
+    """Tell whether a pool that is being shut down has lost a worker, and so reads nothing more."""
     try:
-        pool.submit(int)
+        pool.submit(int)  # nothing's job, where it still takes one
     except BrokenProcessPool:
         return True
     except RuntimeError:
-        return False
-    raise AssertionError("a pool that was shut down has taken a job")
+        pass
+    return False
 
 
 def _describe_death(

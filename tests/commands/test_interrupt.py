@@ -66,8 +66,9 @@ class Terminal:
 
     def wait(self):
         """Return the exit code; all that was said stands in ``said``."""
+        deadline = time.monotonic() + PATIENCE_S
         while self._read():
-            pass
+            assert time.monotonic() < deadline, self.said
         return self._process.wait(PATIENCE_S)
 
     def _read(self):

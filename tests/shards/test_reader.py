@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -86,6 +87,23 @@ def test_threads_read_while_shards_are_closed_behind_them(folder, monkeypatch):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_no_ctrl_c_is_lost_where_rows_are_checked(folder):
+    """NumPy asks objects for attributes, and drops what is raised in Python code that answers."""
+    asked = []
+
+    def note(frame, event, _argument):
+        if event == "call" and frame.f_code.co_name in ("__getattr__", "__getattribute__"):
+            asked.append(frame.f_code.co_filename)
+
+    dataset = open_dataset(folder)
+    sys.setprofile(note)
+    try:
+        dataset.check_rows()
+    finally:
+        sys.setprofile(None)
+    assert asked == []
 
 
 def test_close_leaves_no_file_open(folder):

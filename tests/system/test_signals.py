@@ -7,14 +7,14 @@ import signal
 
 import pytest
 
-from fastssl.system.signals import noting_signals, postponing_ctrl_c
+from fastssl.system.signals import noting_signals, postponing_signals
 from tests.nursery import run_child
 from tests.patience import wait_until
 
 
 def work(done, error=None):
     """Be interrupted in the middle of a block."""
-    with postponing_ctrl_c():
+    with postponing_signals():
         signal.raise_signal(signal.SIGINT)
         if error is not None:
             raise error
@@ -32,6 +32,16 @@ def test_ctrl_c_waits_for_the_end_of_the_block():
 def test_a_failure_of_the_block_comes_before_ctrl_c():
     with pytest.raises(OSError, match="mine"):
         work([], OSError("mine"))
+
+
+def test_what_waited_is_heard_once(capfd):
+    with noting_signals() as signals:
+        with postponing_signals():
+            signal.raise_signal(signal.SIGINT)
+            assert signals.received is None
+        assert signals.received is signal.SIGINT
+        wait_until(lambda: "again to abort" in capfd.readouterr().err, "nothing is said")
+        assert signals._num_presses == 1
 
 
 def test_a_forked_child_does_not_speak_for_its_parent(capfd):

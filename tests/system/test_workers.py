@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -104,6 +106,30 @@ def test_ctrl_c_waits_until_no_worker_is_half_started():
     with pytest.raises(KeyboardInterrupt):
         run(report_thrice, begin_jobs())
     assert begun == [0, 1, 2]
+
+
+def test_ctrl_c_leaves_no_lock_of_the_pool_held():
+    """Else its thread, which needs them all at the end, is never done, nor is the process."""
+    num_held = 0
+
+    def press(frame, event, _argument):
+        nonlocal num_held
+        if event == "return" and frame.f_code is threading.Condition.__enter__.__code__:
+            num_held += 1
+            if num_held == 7:  # a job's that no worker has been given yet
+                sys.setprofile(None)
+                signal.raise_signal(signal.SIGINT)
+
+    threads = set(threading.enumerate())
+    results = run_jobs(wait_long_for_the_first, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], 2, print)
+    assert next(results) == 1
+    sys.setprofile(press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(results)
+    finally:
+        sys.setprofile(None)
+    assert set(threading.enumerate()) == threads
 
 
 def test_a_script_that_workers_cannot_import_is_told_why(tmp_path):
