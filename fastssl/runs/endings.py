@@ -31,6 +31,9 @@ _FAILURE_PATIENCE_S = 2.0
 # Runs whose last word is written: torchrun's signal to the ranks that are left may come behind it.
 # The lock is one that a signal's handler may take in the thread that holds it.
 _ended: set[Path] = set()
+# Runs whose start this process has accepted, and whose end it has not told since: what exit.json
+# says there, another rank has said, whom this one did not answer in time.
+_untold: set[Path] = set()
 _writing = threading.RLock()
 
 
@@ -62,8 +65,8 @@ def recorded_exit(folder: Path, world: World, get_step: Callable[[], int]) -> It
                     _ended.add(folder)
                     _write_last_word(folder, code, reason, get_step())
             elif not is_shared:
-                path = folder / _FAILURES.replace("*", str(world.rank))
-                _write_ending(path, code, reason, get_step())
+                name = _FAILURES.replace("*", str(world.rank))
+                _write_ending(folder, code, reason, get_step(), name)
 
 
 @contextlib.contextmanager
@@ -87,13 +90,13 @@ def stoppable(
         with contextlib.suppress(OSError), _writing:
             if folder not in _ended:
                 reason = f"stopped: {number.name}, before it was done"
-                _write_ending(folder / EXIT_NAME, EXIT_ELSE, reason, get_step())
+                _write_ending(folder, EXIT_ELSE, reason, get_step())
 
     def abort() -> None:
         code, line = describe_failure(KeyboardInterrupt())
         if world.is_zero:
             with contextlib.suppress(OSError):
-                _write_ending(folder / EXIT_NAME, code, str(line), get_step())
+                _write_ending(folder, code, str(line), get_step())
             os.write(2, f"\n{line}\n".encode())
         os._exit(code)
 
@@ -117,7 +120,7 @@ def record_hang(folder: Path, reason: str, step: int, is_told: bool) -> None:
     """
     with _writing:
         if is_told and folder not in _ended:
-            _write_ending(folder / EXIT_NAME, EXIT_ELSE, f"error: {reason}", step)
+            _write_ending(folder, EXIT_ELSE, f"error: {reason}", step)
         _ended.add(folder)
 
 
@@ -145,10 +148,15 @@ def _write_last_word(folder: Path, code: int, reason: str, step: int) -> None:
     if code == EXIT_INPUT and last is not None:
         step = max(step, last.step)
         name = REFUSED_NAME if last.code == EXIT_DONE and not has_launcher() else EXIT_NAME
-    _write_ending(folder / name, code, reason, step)
+    _write_ending(folder, code, reason, step, name)
 
 
-def _write_ending(path: Path, code: int, reason: str, step: int) -> None:
+def _write_ending(folder: Path, code: int, reason: str, step: int, name: str = EXIT_NAME) -> None:
+    path = folder / name
+    if name == EXIT_NAME:
+        if folder in _untold and path.exists():
+            return
+        _untold.discard(folder)
     write_json(path, {"code": code, "reason": hide_credentials(reason), "step": step})
 
 
@@ -173,6 +181,7 @@ def clear_failures(folder: Path) -> None:
 def clear_endings(folder: Path) -> None:
     """Remove what earlier lives said of their end: a start has been accepted."""
     _remove(folder, EXIT_NAME, REFUSED_NAME)
+    _untold.add(folder)
 
 
 def _remove(folder: Path, *patterns: str) -> None:

@@ -89,7 +89,7 @@ COMMON = (
     ),
     Metric("cache_stall_s", "s", "time that their readers waited, all of them together", "loader"),
     Metric("skipped", "steps", "steps left out so far, for their loss was not finite", "health"),
-    Metric("spikes", "steps", "steps so far whose loss leapt above those before", "health"),
+    Metric("spikes", "steps", "steps so far whose loss leapt, or was rolled back for", "health"),
     Metric("substituted", "samples", "bad samples so far whose place another took", "health"),
     Metric(
         "fallback_decodes",

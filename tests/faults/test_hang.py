@@ -135,6 +135,9 @@ def test_a_stopped_rank_0_that_holds_the_store_is_named_by_ranks_without_a_launc
         assert children[1].wait() == 1
         ending = read_ending(tmp_path / "run")
         assert children[0].poll() is None
+        children[0].send_signal(signal.SIGCONT)
+        assert children[0].wait() == 1
+        assert read_ending(tmp_path / "run") == ending  # who wakes up too late does not deny it
     finally:
         for child in children:
             child.kill()
