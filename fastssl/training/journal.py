@@ -112,8 +112,13 @@ class Journal:
             # Imported by the rank that draws curves: it brings half a second of other packages.
             from torch.utils.tensorboard import SummaryWriter
 
+            folder = self._folder / TENSORBOARD_NAME
+            # Event files are read in the order of their names, which begin with the second of their
+            # start: one for two lives would leave it to chance which of them is the later.
+            while [*folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")]:
+                time.sleep(0.02)
             # What a resumed run does again is purged: it is of a life that was lost.
-            self._board = SummaryWriter(str(self._folder / TENSORBOARD_NAME), purge_step=step + 1)
+            self._board = SummaryWriter(str(folder), purge_step=step + 1)
             self._files.callback(self._board.close)
 
     def go_back(self, step: int, leap: LossLeapt, first: int, last: int) -> None:

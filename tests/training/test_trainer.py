@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -423,6 +424,17 @@ def test_tensorboard_has_curves_and_pictures_and_purges_lost_steps(configure):
     )
     assert [event.step for event in events.Scalars("1_learning/loss")] == [2, 4, 6, 8]
     assert [event.step for event in events.Images("jigsaw/0")] == [1, 3, 6, 8]
+
+
+def test_event_files_have_the_order_of_their_lives(configure):
+    """Also of two that begin in one second: TensorBoard numbers those, and puts 10 before 9."""
+    config = configure()
+    crash_after(config, 3)
+    folder = config.output_dir / "tensorboard"
+    (first,) = folder.iterdir()
+    first = first.rename(folder / f"events.out.tfevents.{int(time.time()):010d}.~.1.9")
+    train(config)
+    assert min(folder.iterdir()) == first
 
 
 def test_pictures_show_the_same_puzzles_also_in_the_next_life(configure):
