@@ -49,8 +49,9 @@ demo: setup
 
 # Nothing after pytest: its closing line is the last one. The head says the seed of the order, and
 # PYTEST_ARGS="--randomly-seed=1234" repeats it; "-n 0" runs all in one process, "-n 8" in eight.
+# Three: on two cores one more keeps them busy while others wait.
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 test-torch:
 	@PYTEST_ARGS='$(PYTEST_ARGS)' tools/test_torch.sh
