@@ -3,87 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
 
 import pytest
 
 from fastssl.benchmarks.scale import repeat_samples
 from tests.patience import wait_until
+from tests.terminal import STOPPED, Terminal, last_line
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-CTRL_C = b"\x03"
-PATIENCE_S = 120
-
-
-def take_terminal():
-    """Have the terminal that stdin is, and hear Ctrl-C, which a shell's background jobs ignore."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class Terminal:
-    """A command at a terminal of its own, so that Ctrl-C reaches it and all its children."""
-
-    def __init__(self, *command):
-        self.said = ""
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 80))
-        self._process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            cwd=ROOT,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            start_new_session=True,
-            preexec_fn=take_terminal,
-        )
-        os.close(theirs)
-
-    def press(self):
-        os.write(self._ours, CTRL_C)
-
-    def wait_for(self, text):
-        """Read until a text is there."""
-        deadline = time.monotonic() + PATIENCE_S
-        while text not in self.said:
-            assert time.monotonic() < deadline, self.said
-            assert self._read() or text in self.said, self.said
-
-    def wait(self):
-        """Return the exit code; all that was said stands in ``said``."""
-        deadline = time.monotonic() + PATIENCE_S
-        while self._read():
-            assert time.monotonic() < deadline, self.said
-        return self._process.wait(PATIENCE_S)
-
-    def _read(self):
-        ready, _, _ = select.select([self._ours], [], [], PATIENCE_S)
-        assert ready, self.said
-        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
-            more = os.read(self._ours, 1 << 16)
-            self.said += more.decode()
-            return len(more)
-        return 0
-
-    def close(self):
-        self._process.kill()
-        self._process.wait()
-        os.close(self._ours)
 
 
 @pytest.fixture
@@ -106,11 +43,6 @@ def long_dataset(dataset_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("long")
     repeat_samples(dataset_path, folder, 1_000_000)
     return folder
-
-
-def last_line(said):
-    """Return the last line, without the terminal's echo of what was pressed."""
-    return said.replace("\r", "\n").strip().splitlines()[-1].removeprefix("^C")
 
 
 PRESS_BEFORE_COMMANDS = """
@@ -142,7 +74,7 @@ def test_a_check_is_stopped_in_one_line(start, dataset_path, tmp_path):
     terminal.wait_for("check")
     terminal.press()
     assert terminal.wait() == 1, terminal.said
-    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert last_line(terminal.said) == STOPPED
     assert "Traceback" not in terminal.said
 
 
@@ -152,7 +84,7 @@ def test_a_count_is_stopped_in_one_line(start, long_dataset, tmp_path, loader):
     terminal.wait_for("image/s")
     terminal.press()
     assert terminal.wait() == 1, terminal.said
-    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert last_line(terminal.said) == STOPPED
     assert "Traceback" not in terminal.said
     assert not (tmp_path / "prior.json").exists()
 
@@ -162,7 +94,7 @@ def test_a_beton_is_stopped_in_one_line(start, long_dataset, tmp_path):
     terminal.wait_for("img/s")
     terminal.press()
     assert terminal.wait() == 1, terminal.said
-    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert last_line(terminal.said) == STOPPED
     assert "Traceback" not in terminal.said
     assert not (tmp_path / "x.beton").exists()
 
@@ -189,10 +121,10 @@ def test_one_ctrl_c_lets_a_run_save_and_two_end_it_at_once(start, long_dataset, 
     again.wait_for("Ctrl-C again to abort")
     again.press()
     assert again.wait() == 1
-    assert last_line(again.said) == "stopped: Ctrl-C, before it was done"
+    assert last_line(again.said) == STOPPED
     assert "Traceback" not in terminal.said + again.said
     ending = json.loads((run / "exit.json").read_text())
-    assert (ending["code"], ending["reason"]) == (1, "stopped: Ctrl-C, before it was done")
+    assert (ending["code"], ending["reason"]) == (1, STOPPED)
 
 
 def test_inside_a_pass_that_never_ends_both_are_obeyed(start_module, dataset_path, tmp_path):
@@ -204,10 +136,10 @@ def test_inside_a_pass_that_never_ends_both_are_obeyed(start_module, dataset_pat
     assert not (run / "exit.json").exists()
     terminal.press()
     assert terminal.wait() == 1, terminal.said
-    assert last_line(terminal.said) == "stopped: Ctrl-C, before it was done"
+    assert last_line(terminal.said) == STOPPED
     assert "Traceback" not in terminal.said
     ending = json.loads((run / "exit.json").read_text())
-    assert ending == {"code": 1, "reason": "stopped: Ctrl-C, before it was done", "step": 1}
+    assert ending == {"code": 1, "reason": STOPPED, "step": 1}
 
 
 def test_under_torchrun_too(start_module, dataset_path, tmp_path):
@@ -226,5 +158,5 @@ def test_under_torchrun_too(start_module, dataset_path, tmp_path):
     assert terminal.said.count("stopping after this step") == 1
     assert "stuck_run.py" not in terminal.said  # torchrun shows a traceback of its own
     ending = json.loads((run / "exit.json").read_text())
-    assert (ending["code"], ending["reason"]) == (1, "stopped: Ctrl-C, before it was done")
+    assert (ending["code"], ending["reason"]) == (1, STOPPED)
     assert "forcefully exiting" not in terminal.said  # the ranks have ended by themselves

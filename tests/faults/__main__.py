@@ -8,10 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import saving, soak, training
+from tests.faults import presses, saving, soak, training
 from tests.faults.case import run_case
 
-MODULES = {"saving": saving, "training": training, "soak": soak}
+MODULES = {"saving": saving, "training": training, "presses": presses, "soak": soak}
 
 
 def main() -> int:

@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from tests.faults import saving, soak, training
+from tests.faults import presses, saving, soak, training
 from tests.faults.case import Case, run_case
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-CASES = [case for module in (saving, training) for case in module.list_cases()]
+CASES = [case for module in (saving, training, presses) for case in module.list_cases()]
 FEW = {
     "a key of the state is lost": 12,  # one of every part
     "files of the newest checkpoint cut or flipped": 24,
