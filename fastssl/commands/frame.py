@@ -19,6 +19,7 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 import typing
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -79,6 +80,8 @@ def run_command(main: Callable[[], None]) -> None:
         code, line = describe_failure(error)
         if line is None:
             raise
+        # A bar that a signal found half-built is closed now, and not below the line.
+        traceback.clear_frames(error.__traceback__)
         line = spell_line(line)
         _tell_launcher(line)
         # Where several ranks fail together, the one that found out says it.

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from fastssl.commands.frame import AboveBars, boolean_options, parse_arguments, spell_booleans
 from fastssl.errors import InputError
 from fastssl.fields import Checked, Range, free
+from tests.terminal import STOPPED
 
 
 @dataclass(frozen=True)
@@ -173,3 +174,18 @@ def test_a_logged_line_does_not_begin_behind_a_bar(capsys):
     with tqdm(total=3):
         AboveBars().emit(logging.makeLogRecord({"msg": "a step took long"}))
     assert "\ra step took long\n" in capsys.readouterr().err
+
+
+def test_a_bar_that_ctrl_c_left_half_built_ends_above_the_line():
+    code = (
+        "from fastssl.commands.frame import run_command\n"
+        "from tqdm import tqdm\n"
+        "def main():\n"
+        "    bar = tqdm(total=3)\n"
+        "    raise KeyboardInterrupt\n"
+        "run_command(main)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == STOPPED
+    assert "0/3" in ended.stderr
