@@ -341,23 +341,25 @@ def progress_bar(task: str, unit: str = "img") -> Iterator[Progress]:
     """
     from tqdm import tqdm
 
-    with contextlib.ExitStack() as stack:
-        bar: tqdm | None = None
+    bar: tqdm | None = None
 
-        def advance(done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None:
-                scale = unit == "B"
-                bar = tqdm(
-                    total=total,
-                    initial=done,
-                    unit=unit,
-                    unit_scale=scale,
-                    desc=task,
-                    dynamic_ncols=True,
-                )
-                stack.enter_context(bar)
-            else:
-                bar.update(done)
+    def advance(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            scale = unit == "B"
+            bar = tqdm(
+                total=total,
+                initial=done,
+                unit=unit,
+                unit_scale=scale,
+                desc=task,
+                dynamic_ncols=True,
+            )
+        else:
+            bar.update(done)
 
+    try:
         yield advance
+    finally:
+        if bar is not None:
+            bar.close()
