@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -31,6 +32,8 @@ class Terminal:
 
     def __init__(self, *command):
         self.said = ""
+        # A read may end in the middle of a bar's block, which is three bytes.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
         self._process = subprocess.Popen(
@@ -68,7 +71,7 @@ class Terminal:
         assert ready, self.said
         with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
             more = os.read(self._ours, 1 << 16)
-            self.said += more.decode()
+            self.said += self._decoder.decode(more)
             return len(more)
         return 0
 

@@ -1,9 +1,8 @@
 """What fails while a run is at work: kills, damage, full disks, signals; each many times, counted.
 
 * A module here that has ``list_cases() -> list[Case]`` is a part of the suite of faults:
-  ``saving.py`` for checkpoints, ``training.py`` for whole runs, ``presses.py`` for
-  Ctrl-C in commands with workers, ``soak.py`` for a run of two ranks that is killed for as long as
-  wanted.
+  ``saving.py`` for checkpoints, ``training.py`` for whole runs, ``presses.py`` for Ctrl-C in
+  commands with workers, ``soak.py`` for a run of two ranks that is killed for as long as wanted.
 * The long form, by hand::
 
       make faults                                         all of it, the soak for 30 minutes

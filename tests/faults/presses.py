@@ -51,7 +51,8 @@ def judge(code: int, said: str, out: Path) -> str:
     """Return what is wrong with an end."""
     if (code, last_line(said)) != (1, STOPPED) or "Traceback" in said:
         return f"exit {code}: {said}"
-    return ", ".join(path.name for path in out.iterdir())
+    left = [path.name for path in out.iterdir()]
+    return f"left behind: {', '.join(left)}" if left else ""
 
 
 def has_processes(session: int) -> bool:
